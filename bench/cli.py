@@ -1,0 +1,129 @@
+"""Flags -> plan -> execution -> report. ``run_all.py`` is nothing but a call of ``main``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import traceback
+from pathlib import Path
+
+from bench.errors import UserError, unknown
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMANDS = {"run": "train, carry over, evaluate, report (the default)", "ls": "list methods, datasets or archs",
+            "doctor": "check weights, activations, transforms and data, and name all that is wrong",
+            "report": "make tables, figures and the report again from stored records alone",
+            "check": "recompute every table cell from stored predictions"}
+PUBLISHED_VIEWS, MICRO_VIEWS = 16, 4
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with this project's exit: one line, status 2, no usage dump."""
+
+    def error(self, message: str):
+        raise UserError(f"{message} (see --help)")
+
+
+def parser() -> Parser:
+    p = Parser(prog="run_all.py", formatter_class=argparse.RawDescriptionHelpFormatter,
+               description="Carryover: does a plug-in trained on one CLIP backbone still work on its update?",
+               epilog="commands:\n" + "\n".join(f"  {name:<7} {text}" for name, text in COMMANDS.items())
+               + "\n\nexamples:\n  python run_all.py\n      the embedded micro world: offline, on a CPU, in minutes\n"
+                 "  python run_all.py --arch vit-b16 --data-root DATA\n      the paper's main experiment\n"
+                 "  python run_all.py --arch vit-b16 --data-root DATA --datasets caltech101 --limit 2 --shots 1 \\\n"
+                 "      --seeds 1 --views 1 --set '*.epochs=2'\n      a trial of the same road\n\n"
+                 "exit status: 0 every planned run is done; 1 a run failed or a check found a difference; 2 bad input; "
+                 "130 stopped")
+    p.add_argument("command", nargs="?", default="run", metavar="COMMAND", help="one of the commands below (default: run)")
+    p.add_argument("what", nargs="?", default="", metavar="WHAT", help="for ls: methods, datasets or archs")
+    what = p.add_argument_group("what to run")
+    what.add_argument("--arch", default="micro", help="backbone pair: micro (default), vit-b16, vit-l14")
+    what.add_argument("--suite", nargs="+", default=[], help="experiments (default: all the arch has): main")
+    what.add_argument("--methods", nargs="+", default=[], help="method ids (default: all registered)")
+    what.add_argument("--datasets", nargs="+", default=[], help="dataset ids (default: the arch's)")
+    what.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="few-shot draws (default: 1 2 3)")
+    what.add_argument("--shots", type=int, default=16, help="training images a class (default: 16)")
+    what.add_argument("--protocol", choices=["published", "micro"], help="hyper-parameters: each method's published ones, "
+                      "or the short schedule of the micro world (default: the arch's)")
+    what.add_argument("--views", type=int, help="augmented views kept of each training image "
+                      f"(default: {PUBLISHED_VIEWS}, micro {MICRO_VIEWS})")
+    what.add_argument("--set", nargs="+", default=[], metavar="METHOD.OPTION=VALUE", dest="overrides",
+                      help="change a method's option; *.OPTION=VALUE for all methods that have it")
+    what.add_argument("--limit", type=int, help="trials: at most so many test images a class; marked in every table")
+    where = p.add_argument_group("data and weights")
+    where.add_argument("--data-root", default="", help="folder of datasets in CoOp's layout")
+    where.add_argument("--base-weights", default="", help="local checkpoint of the base (.safetensors or .pt)")
+    where.add_argument("--new-weights", default="", help="local checkpoint of the update")
+    where.add_argument("--hub-cache", help="where open_clip keeps downloaded weights")
+    where.add_argument("--plugin-dir", nargs="+", default=[], help="folders with method files of your own")
+    where.add_argument("--out", default=str(ROOT / "results"), help="results folder (default: results of the checkout)")
+    where.add_argument("--cache", help="feature files (default: OUT/cache)")
+    how = p.add_argument_group("how")
+    how.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
+    how.add_argument("--precision", default="fp32", choices=["fp32", "bf16"], help="of the frozen towers; learned tensors stay fp32")
+    how.add_argument("--jobs", type=int, default=0, help="worker processes on the CPU (default: one a core for micro, else 1)")
+    how.add_argument("--engine", default="local", choices=["local"], help="where runs are done")
+    how.add_argument("--text-memory", type=float, default=4.0, metavar="GB", help="bound on what a text pass keeps (default: 4)")
+    how.add_argument("--dry-run", action="store_true", help="print the plan, do nothing")
+    how.add_argument("--fresh", action="store_true", help="do runs again that are done")
+    how.add_argument("--fail-fast", action="store_true", help="stop at the first run that fails")
+    how.add_argument("--config", metavar="FILE.toml", help="flags from a file, e.g. seeds = [1, 2]; the command line wins")
+    how.add_argument("--debug", action="store_true", help="show tracebacks")
+    return p
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    p = parser()
+    args = p.parse_args(argv)
+    if args.config:
+        p.set_defaults(**read_config(args.config, {action.dest for action in p._actions}))
+        args = p.parse_args(argv)
+    if args.command not in COMMANDS:
+        raise unknown("command", args.command, COMMANDS)
+    for name, least in (("shots", 1), ("limit", 1), ("views", 1)):
+        if getattr(args, name) is not None and getattr(args, name) < least:
+            raise UserError(f"--{name} {getattr(args, name)}: expected {least} or more")
+    return args
+
+
+def read_config(path: str, known: set[str]) -> dict:
+    """Flags of a TOML file, e.g. ``data-root = "DATA"``."""
+    try:
+        import tomllib
+    except ModuleNotFoundError:  # Python 3.10
+        import tomli as tomllib
+    try:
+        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"--config: cannot read '{path}': {error.strerror}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"--config: '{path}' is not TOML: {error}") from None
+    renamed = {"set": "overrides", "plugin-dir": "plugin_dir"}
+    values = {renamed.get(name, name.replace("-", "_")): value for name, value in values.items()}
+    for name in values:
+        if name not in known:
+            raise unknown("flag in --config", name, known)
+    return values
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: see ``--help``."""
+    argv = sys.argv[1:] if argv is None else argv
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        args = parse(argv)
+        # Heavy imports wait until the flags are known to be sound, so that --help and mistakes answer at once.
+        from bench import commands
+
+        return getattr(commands, args.command)(args)
+    except UserError as error:
+        if "--debug" in argv:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped: what is done is kept; the same command goes on from here", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 141

@@ -1,0 +1,18 @@
+"""The one exception that a user's mistake raises: a single line, no traceback without --debug."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """What was found, what was expected, what to do: one line, shown as it is, exit status 2."""
+
+
+def unknown(kind: str, given: str, known: Iterable[str]) -> UserError:
+    """The error for a name that is not there, with the nearest one that is."""
+    known = list(known)
+    near = difflib.get_close_matches(given.lower(), known, n=1, cutoff=0.4)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    return UserError(f"unknown {kind} '{given}'.{hint} Known: {', '.join(known)}")

@@ -1,0 +1,238 @@
+"""One process's working state: loaded backbones, opened datasets, feature stores; and how a single run is done."""
+
+from __future__ import annotations
+
+import datetime
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import torch
+
+import datasets
+from bench import backbones, provenance
+from bench.errors import UserError
+from bench.evaluate import evaluate, score
+from bench.features import FeatureStore
+from bench.plan import Run
+from bench.seeds import derive, generator
+from bench.store import Store
+from bench.trainer import FitError, fit
+from datasets.base import Dataset, Split
+from datasets.fewshot import draw
+from methods import discover, ordered, source_hash
+from methods.base import METHODS, Classes, Method, Shape, Support
+
+
+@dataclass(frozen=True)
+class Options:
+    """What every process of one call shares."""
+
+    arch: backbones.Arch
+    device: str
+    out: str
+    cache: str
+    hub_cache: str | None = None
+    data_root: str = ""
+    precision: str = "fp32"
+    text_budget: int = 4 << 30
+    image_batch: int = 128
+    plugin_dirs: tuple[str, ...] = ()
+    debug: bool = False
+
+
+@dataclass(frozen=True)
+class FewShot:
+    """The pictures of one (dataset, shots, seed, limit)."""
+
+    data: Dataset
+    support: Split
+    val: Split
+    test: Split
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        names = self.data.classnames
+        return {"train_sha256": self.support.sha256(names), "val_sha256": self.val.sha256(names),
+                "test_sha256": self.test.sha256(names)}
+
+
+class Session:
+    """Loads each thing once, on first use."""
+
+    def __init__(self, options: Options, progress: Callable[[str, int, int], None] | None = None):
+        self.options, self.progress = options, progress
+        self.store = Store(options.out, options.arch.id)
+        discover(options.plugin_dirs)
+        self._backbones: dict[str, backbones.Backbone] = {}
+        self._features: dict[str, FeatureStore] = {}
+        self._data: dict[str, Dataset] = {}
+        self._fewshot: dict[tuple, FewShot] = {}
+        self._broken: dict[tuple, UserError] = {}
+
+    # -- what runs share -----------------------------------------------------------------------------------------------
+
+    def backbone(self, role: str) -> backbones.Backbone:
+        if role not in self._backbones:
+            options = self.options
+            self._backbones[role] = backbones.load(options.arch.towers[role], options.device, options.hub_cache,
+                                                   options.text_budget)
+            if len(self._backbones) == len(options.arch.towers):
+                backbones.check_pair(self.backbone("base"), self.backbone("new"))
+        return self._backbones[role]
+
+    def features(self, role: str) -> FeatureStore:
+        if role not in self._features:
+            self._features[role] = FeatureStore(self.options.cache, self.backbone(role), self.options.precision,
+                                                self.options.image_batch, self.progress)
+        return self._features[role]
+
+    def data(self, id: str) -> Dataset:
+        if id not in self._data:
+            self._data[id] = datasets.load(id, self.options.data_root)
+        return self._data[id]
+
+    def fewshot(self, run: Run) -> FewShot:
+        axes = (run.dataset, run.shots, run.seed, run.limit)
+        if axes not in self._fewshot:
+            data = self.data(run.dataset)
+            support, val = draw(data.train, data.val, run.shots, run.seed)
+            self._fewshot[axes] = FewShot(data, support, val, at_most(data.test, run.limit))
+        return self._fewshot[axes]
+
+    def key(self, run: Run) -> str:
+        identity = {"backbones": {role: self.backbone(role).fingerprint for role in self.options.arch.towers},
+                    "splits": self.fewshot(run).hashes, "method": source_hash(METHODS[run.method]),
+                    "templates": list(self.data(run.dataset).templates)}
+        return run.key(identity)
+
+    def test_features(self, run: Run, role: str) -> torch.Tensor:
+        """Encodes them on first use; later a read."""
+        few = self.fewshot(run)
+        return self._guarded(("test", run.dataset, run.limit, role),
+                             lambda: self.features(role).features(few.test, few.data.classnames))
+
+    def support(self, run: Run) -> Support:
+        few, store = self.fewshot(run), self.features("base")
+        names, device = few.data.classnames, self.backbone("base").device
+
+        def make() -> Support:
+            leak = None
+            if getattr(run.config, "selection", "clean") == "published":
+                selection = few.test if run.dataset == "imagenet" else few.data.val
+                leak = {"test": (self.test_features(run, "base"), as_labels(few.test, device)),
+                        "selection": (store.features(selection, names), as_labels(selection, device))}
+            return Support(store.features(few.support, names), as_labels(few.support, device),
+                           store.views(few.support, names, run.views, run.config.crop, run.seed),
+                           store.features(few.val, names), as_labels(few.val, device), leak)
+
+        return self._guarded(("support", run.dataset, run.shots, run.seed), make)
+
+    def forget(self) -> None:
+        """Drop features held in memory; the files stay."""
+        for store in self._features.values():
+            store.memory.clear()
+
+    def _guarded(self, what: tuple, make: Callable):
+        """A broken image fails the runs that need it once, not after encoding the rest again for each of them."""
+        if what in self._broken:
+            raise self._broken[what]
+        try:
+            return make()
+        except UserError as error:
+            self._broken[what] = error
+            raise
+
+    # -- one run -------------------------------------------------------------------------------------------------------
+
+    def execute(self, run: Run, key: str) -> dict:
+        """Train, carry over, evaluate; writes plug-in and predictions, returns the record (failed ones too)."""
+        record = self.describe(run, key)
+        try:
+            self._execute(run, key, record)
+            record["status"] = "done"
+        except FitError as error:
+            record.update(status="failed", error=str(error), curve=error.curve)
+        except Exception as error:
+            if self.options.debug:
+                traceback.print_exc()
+            message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {backbones.first_line(error)}"
+            record.update(status="failed", error=message)
+        return record
+
+    def _execute(self, run: Run, key: str, record: dict) -> None:
+        few, base, seconds = self.fewshot(run), self.backbone("base"), record["seconds"]
+        classes = Classes(run.dataset, few.data.classnames, few.data.templates)
+        self.store.write_manifest(f"{run.dataset}-{run.shots}shot-seed{run.seed}-train", few.support.manifest(classes.names))
+        self.store.write_manifest(f"{run.dataset}-{run.shots}shot-seed{run.seed}-val", few.val.manifest(classes.names))
+        autocast = run.precision == "bf16"
+        provenance.reset_peak(base.device)
+
+        start = time.perf_counter()
+        support = self.support(run)
+        tests = {role: self.test_features(run, role) for role in self.options.arch.towers}
+        seconds["features"] = time.perf_counter() - start
+
+        start = time.perf_counter()
+        method = self.make(run, Shape(base.width, base.dim, classes.names, len(few.support)))
+        method.bind(base, classes)
+        with method.attach(base):
+            record["curve"] = fit(method, support, generator("fit", run.dataset, run.method, run.seed), autocast)
+        seconds["fit"] = time.perf_counter() - start
+        learned = method.learned()
+        record["trainable_parameters"] = sum(p.numel() for p in method.parameters() if p.requires_grad)
+        record["plugin_bytes"] = self.store.write_plugin(key, learned, {
+            "method": run.method, "config": asdict(run.config), "shape": asdict(method.shape), "base": base.fingerprint})
+        record["marks"] += list(method.marks)
+
+        carried = self.make(run, method.shape)  # a fresh one: only what was saved may travel
+        carried.load_learned(learned)
+        outcomes = {}
+        for role in self.options.arch.towers:
+            start = time.perf_counter()
+            outcome = evaluate(carried, self.backbone(role), classes, tests[role], as_labels(few.test, base.device), autocast)
+            seconds["evaluate"][role] = time.perf_counter() - start
+            record["targets"][role] = {"backbone": self.backbone(role).label,
+                                       "fingerprint": self.backbone(role).fingerprint, **score(outcome)}
+            outcomes.update({f"{role}.{name}": value.contiguous() for name, value in outcome.items()})
+        self.store.write_predictions(key, outcomes)
+        record["peak_memory_bytes"] = provenance.peak_memory(base.device)
+
+    def make(self, run: Run, shape: Shape) -> Method:
+        """A method with its initial values, which depend on (dataset, method, seed) alone."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive("init", run.dataset, run.method, run.seed))
+            return METHODS[run.method](run.config, shape).to(self.backbone("base").device)
+
+    def describe(self, run: Run, key: str) -> dict:
+        """All of a record that is known before the run."""
+        few, kind = self.fewshot(run), METHODS[run.method]
+        marks = list(few.data.notes)
+        if run.limit:
+            marks.append(f"trial: at most {run.limit} test images a class")
+        return {"key": key, "status": "planned", "error": None, "run": run.canonical(),
+                "names": {"dataset": few.data.name, "method": kind.name or run.method}, "depth": kind.depth,
+                "order": {"dataset": datasets.order(run.dataset), "method": ordered().index(run.method)}, "marks": marks,
+                "split": {**few.hashes, "classes": len(few.data.classnames), "support": len(few.support)},
+                "targets": {}, "curve": [], "seconds": {"evaluate": {}}, "versions": provenance.versions(),
+                "device": provenance.device_name(torch.device(self.options.device)),
+                "git_commit": provenance.git_commit(),
+                "started": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")}
+
+
+def at_most(split: Split, limit: int | None) -> Split:
+    """The first ``limit`` pictures of each class."""
+    if not limit:
+        return split
+    seen: dict[int, int] = {}
+    chosen = []
+    for index, label in enumerate(split.labels.tolist()):
+        seen[label] = seen.get(label, 0) + 1
+        if seen[label] <= limit:
+            chosen.append(index)
+    return split.take(chosen)
+
+
+def as_labels(split: Split, device) -> torch.Tensor:
+    return torch.from_numpy(split.labels.copy()).to(device)

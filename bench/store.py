@@ -1,0 +1,126 @@
+"""The one place that knows the results tree: records, plug-ins, predictions. Every file appears whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from bench.errors import UserError
+
+PLUGIN_FORMAT = "1"
+
+
+def canonical(value) -> str:
+    """Canonical JSON: sorted keys, no spaces; what every identity is hashed over."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A temporary path in the same folder that becomes ``path`` when the block ends well, and vanishes otherwise."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+    except OSError as error:
+        raise UserError(f"cannot write '{path}': {error.strerror or error}; choose a writable folder with --out "
+                        "(and --cache)") from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"cannot write '{path}': {error}") from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    with whole(Path(path)) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    with whole(Path(path)) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and header metadata. Raises UserError for a file that is not whole."""
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+    except FileNotFoundError:
+        raise UserError(f"no file '{path}'") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"'{path}' is damaged ({str(error)[:120]}); delete it and run again") from error
+
+
+class Store:
+    """``<out>/<arch>``: runs/<key>.json, plugins/ and predictions/ <key>.safetensors, splits/*.jsonl, tables, figures."""
+
+    def __init__(self, out: str | Path, arch: str):
+        self.folder = Path(out) / arch
+
+    def path(self, kind: str, key: str) -> Path:
+        return self.folder / kind / f"{key}.{'json' if kind == 'runs' else 'safetensors'}"
+
+    def read_record(self, key: str) -> dict | None:
+        """The finished record of that key, or None: absent, unreadable (the run is then done again), or failed."""
+        try:
+            record = json.loads(self.path("runs", key).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return record if record.get("key") == key and record.get("status") == "done" else None
+
+    def write_record(self, record: dict) -> None:
+        write_text(self.path("runs", record["key"]), json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+    def records(self) -> list[dict]:
+        """All records that can be read, in the order of their keys."""
+        found = []
+        for path in sorted((self.folder / "runs").glob("*.json")):
+            with contextlib.suppress(OSError, ValueError):
+                found.append(json.loads(path.read_text(encoding="utf-8")))
+        return found
+
+    def write_plugin(self, key: str, tensors: dict[str, Tensor], metadata: dict) -> int:
+        """Learned tensors only; returns the file's size in bytes."""
+        path = self.path("plugins", key)
+        write_tensors(path, tensors, {"format": PLUGIN_FORMAT, "key": key, "plugin": canonical(metadata)})
+        return path.stat().st_size
+
+    def read_plugin(self, key: str) -> tuple[dict[str, Tensor], dict]:
+        tensors, header = read_tensors(self.path("plugins", key))
+        if header.get("format") != PLUGIN_FORMAT or header.get("key") != key:
+            raise UserError(f"plug-in '{self.path('plugins', key)}' has format {header.get('format')} and key "
+                            f"{header.get('key')}, expected {PLUGIN_FORMAT} and {key}")
+        return tensors, json.loads(header["plugin"])
+
+    def write_predictions(self, key: str, tensors: dict[str, Tensor]) -> None:
+        write_tensors(self.path("predictions", key), tensors, {"key": key})
+
+    def read_predictions(self, key: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """target -> (predicted labels, true labels), both (N,)."""
+        tensors, _ = read_tensors(self.path("predictions", key))
+        targets = {name.split(".")[0] for name in tensors}
+        return {t: (tensors[f"{t}.predicted"].numpy(), tensors[f"{t}.label"].numpy()) for t in targets}
+
+    def write_manifest(self, name: str, text: str) -> None:
+        path = self.folder / "splits" / f"{name}.jsonl"
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            write_text(path, text)

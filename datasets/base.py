@@ -1,0 +1,69 @@
+"""What every dataset family hands to the suite: class names, templates and three splits of pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class Split:
+    """N labelled pictures, read on demand.
+
+    keys    N stable names (a relative path, or a recipe such as ``micro-1/generic/test/17``); they identify the
+            pictures in manifests and feature files, so a change of content must change a key.
+    labels  (N,) int64, indices into the dataset's class names.
+    reader  maps a list of indices to as many RGB pictures; it may render or decode them together.
+    """
+
+    keys: tuple[str, ...]
+    labels: np.ndarray
+    reader: Callable[[Sequence[int]], list[Image.Image]] = field(repr=False)
+
+    def __post_init__(self):
+        if len(self.keys) != len(self.labels):
+            raise ValueError(f"a split needs one label a picture: {len(self.keys)} keys, {len(self.labels)} labels")
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def read(self, indices: Sequence[int]) -> list[Image.Image]:
+        return self.reader(list(indices))
+
+    def take(self, indices: Sequence[int]) -> Split:
+        """The same pictures, only these, in this order."""
+        indices = list(indices)
+        keys = tuple(self.keys[i] for i in indices)
+        return Split(keys, self.labels[indices], lambda chosen: self.reader([indices[i] for i in chosen]))
+
+    def manifest(self, classnames: Sequence[str]) -> str:
+        """JSON lines, one picture each: what a feature file or a few-shot subset is made of."""
+        lines = ({"key": key, "label": int(label), "class": classnames[int(label)]}
+                 for key, label in zip(self.keys, self.labels, strict=True))
+        return "".join(json.dumps(line, sort_keys=True, ensure_ascii=False) + "\n" for line in lines)
+
+    def sha256(self, classnames: Sequence[str]) -> str:
+        return hashlib.sha256(self.manifest(classnames).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A classification task: C class names, the field's templates for it, and its splits.
+
+    ``templates`` are the prompts of the zero-shot classifier (several = ensemble, averaged after normalisation);
+    ``classnames`` are as a prompt reads them (no underscores). ``val`` is the pool that few-shot validation draws from.
+    """
+
+    id: str
+    name: str
+    classnames: tuple[str, ...]
+    templates: tuple[str, ...]
+    train: Split
+    val: Split
+    test: Split
+    notes: tuple[str, ...] = ()

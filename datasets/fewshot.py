@@ -1,0 +1,29 @@
+"""Few-shot subsets: for a seed, the very images that CoOp's own sampling draws (Dassl's ``generate_fewshot_dataset``).
+
+Classes are visited in the order in which they first appear in the split's list, each drawing ``random.sample`` from one
+generator seeded once; the validation subset follows from the same generator with ``min(shots, 4)``.
+"""
+
+from __future__ import annotations
+
+import random
+
+from datasets.base import Split
+
+VAL_SHOTS = 4
+
+
+def draw(train: Split, val: Split, shots: int, seed: int) -> tuple[Split, Split]:
+    """(support, few-shot validation). A class with fewer images than asked for gives all it has."""
+    generator = random.Random(seed)
+    return subset(train, shots, generator), subset(val, min(shots, VAL_SHOTS), generator)
+
+
+def subset(split: Split, shots: int, generator: random.Random) -> Split:
+    members: dict[int, list[int]] = {}
+    for index, label in enumerate(split.labels.tolist()):
+        members.setdefault(label, []).append(index)
+    chosen: list[int] = []
+    for indices in members.values():
+        chosen += generator.sample(indices, shots) if len(indices) >= shots else indices
+    return split.take(chosen)

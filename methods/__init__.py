@@ -1,0 +1,57 @@
+"""Plug-in methods. A file in this folder that registers a ``Method`` is a method; no list to edit."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from pathlib import Path
+
+from bench.errors import UserError
+from methods.base import METHODS, Method
+
+# The order of the paper's tables; other methods follow in the order of their names.
+PAPER_ORDER = ("zs-clip", "linear-probe", "clip-adapter", "tip-adapter-f", "coop", "cocoop", "kgcoop", "contcoop")
+
+
+def discover(plugin_dirs: tuple[str, ...] = ()) -> None:
+    """Import every method file here and in the user's folders. Raises UserError for a file that cannot be imported."""
+    for path in sorted(Path(__file__).parent.glob("[a-z]*.py")):
+        if path.stem != "base":
+            importlib.import_module(f"methods.{path.stem}")
+    for folder in plugin_dirs:
+        if not Path(folder).is_dir():
+            raise UserError(f"--plugin-dir: no folder '{folder}'")
+        for path in sorted(Path(folder).glob("[a-z]*.py")):
+            import_file(path.resolve())
+
+
+def import_file(path: Path) -> None:
+    """Import a user's method file under a name of its own, so that it never meets an installed package."""
+    name = f"carryover_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}_{path.stem}"
+    if name in sys.modules:
+        return
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except UserError:
+        del sys.modules[name]
+        raise
+    except Exception as error:
+        del sys.modules[name]
+        raise UserError(f"plug-in file '{path}' cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def ordered() -> list[str]:
+    """All method ids, the paper's first and in its order."""
+    return [name for name in PAPER_ORDER if name in METHODS] + sorted(n for n in METHODS if n not in PAPER_ORDER)
+
+
+def source_hash(method: type[Method]) -> str:
+    """sha256 over the source files of a method and of the methods it derives from; part of its runs' keys."""
+    files = sorted({inspect.getfile(base) for base in method.__mro__ if issubclass(base, Method)})
+    return hashlib.sha256(b"\0".join(Path(file).read_bytes() for file in files)).hexdigest()

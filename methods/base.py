@@ -1,0 +1,194 @@
+"""The method interface: learned state travels to the next backbone, derived state is derived there again.
+
+A method is one class in one file: a frozen config dataclass, learned tensors made in ``__init__``, ``bind`` and
+``logits``. Letters: B images, C classes, D joint width, W text-tower width, n context tokens, N support images,
+V augmented views.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.errors import UserError
+from bench.registry import Registry
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How the shared trainer optimises a method; the defaults are CoOp's (Zhou et al. 2022; KaiyangZhou/CoOp configs).
+
+    epochs         0 = nothing for the trainer to do (``start`` does it all)
+    steps          instead of epochs: as many epochs as make at least so many steps (0 = go by epochs)
+    schedule       "epoch": cosine stepped once an epoch after ``warmup_epochs`` at ``warmup_lr`` (Dassl);
+                   "iteration": cosine stepped at each batch, no warm-up (Tip-Adapter)
+    drop_last      leave out an epoch's incomplete last batch (never the only one)
+    crop           area range of RandomResizedCrop in the augmented views; (1, 1) trains on test-transform features only
+    """
+
+    optimizer: str = "sgd"
+    lr: float = 2e-3
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    eps: float = 1e-8
+    batch: int = 32
+    epochs: int = 200
+    steps: int = 0
+    warmup_epochs: int = 1
+    warmup_lr: float = 1e-5
+    schedule: str = "epoch"
+    drop_last: bool = True
+    crop: tuple[float, float] = (0.08, 1.0)
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The class names of a dataset as prompts read them, and the templates of its zero-shot classifier."""
+
+    dataset: str
+    names: tuple[str, ...]
+    templates: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a method needs to make its learned tensors: W, D, the names it is trained on, N. Saved with the plug-in."""
+
+    width: int
+    dim: int
+    classnames: tuple[str, ...]
+    support: int
+
+
+@dataclass(frozen=True)
+class Support:
+    """All that a method may learn from: the few-shot training images and the few-shot validation images.
+
+    features (N, D), labels (N,)   test-transform features of the support images, not normalised
+    views (V, N, D)                features of augmented views of the same images
+    val_features, val_labels       the few-shot validation set (4 a class)
+    leak                           None, unless the method's config asks for a published protocol that selects on more
+                                   than that (Tip-Adapter): then the features and labels it selects on
+    """
+
+    features: Tensor
+    labels: Tensor
+    views: Tensor
+    val_features: Tensor
+    val_labels: Tensor
+    leak: dict[str, tuple[Tensor, Tensor]] | None = None
+
+
+class Method(nn.Module):
+    """Base class. Only ``nn.Parameter``s (and the buffers named in ``learned_buffers``) are saved and carried over.
+
+    name, paper   as tables show it; authors, year and arXiv number
+    depth         "shallow" (input of the text tower), "deep" (output space), or "none" (nothing learned)
+    needs         "features" (frozen image features) or "pixels"
+    marks         short notes that every table must show beside the method's numbers
+    """
+
+    name = ""
+    paper = ""
+    depth = "none"
+    needs = "features"
+    learned_buffers: tuple[str, ...] = ()
+    Config = TrainConfig
+    micro: dict = {}  # what the short schedule of the embedded micro arch changes in Config
+
+    def __init__(self, config, shape: Shape):
+        super().__init__()
+        self.config, self.shape = config, shape
+
+    @classmethod
+    def published(cls, dataset: str, shots: int) -> dict:
+        """What the published protocol changes in ``Config`` for this dataset and number of shots."""
+        return {}
+
+    def bind(self, backbone, classes: Classes) -> None:
+        """Derive everything that depends on this backbone or these class names. Called again for every target;
+        calling it twice changes nothing."""
+        raise NotImplementedError
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Image features (B, D), not normalised -> (B, C)."""
+        raise NotImplementedError
+
+    def start(self, support: Support) -> None:
+        """Initialise from the support set; called once, on the base backbone, after ``bind``."""
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(self.logits(x), y)
+
+    def end_epoch(self, support: Support) -> None:
+        """Called by the trainer after each epoch."""
+
+    def finish(self, support: Support) -> None:
+        """Choose what is chosen after training, e.g. by few-shot validation."""
+
+    @torch.no_grad()
+    def predict(self, x: Tensor) -> Tensor:
+        return self.logits(x)
+
+    def attach(self, backbone) -> contextlib.AbstractContextManager:
+        """For methods that change the backbone itself: a context manager that undoes the change on exit."""
+        return contextlib.nullcontext()
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        return ()
+
+    # -- what travels --------------------------------------------------------------------------------------------------
+
+    def learned(self) -> dict[str, Tensor]:
+        """The tensors that are saved: trainable parameters and the buffers named as learned."""
+        tensors = {name: value for name, value in self.named_parameters() if value.requires_grad}
+        buffers = dict(self.named_buffers())
+        return {name: value.detach().cpu().contiguous() for name, value in
+                {**tensors, **{name: buffers[name] for name in self.learned_buffers}}.items()}
+
+    def load_learned(self, tensors: dict[str, Tensor]) -> None:
+        """Put saved tensors back. Raises UserError when names or shapes are not this method's."""
+        own = {name: tuple(value.shape) for name, value in self.learned().items()}
+        given = {name: tuple(value.shape) for name, value in tensors.items()}
+        if own != given:
+            raise UserError(f"plug-in does not fit {type(self).__name__}: it holds {given}, expected {own}")
+        with torch.no_grad():
+            for name, value in [*self.named_parameters(), *self.named_buffers()]:
+                if name in tensors:
+                    value.copy_(tensors[name])
+
+    def class_rows(self, classes: Classes) -> Tensor:
+        """For methods with a learned row per class: where the rows of these classes are, by name (repeats in order)."""
+        where: dict[str, list[int]] = {}
+        for row, name in enumerate(self.shape.classnames):
+            where.setdefault(name, []).append(row)
+        missing = [name for name in classes.names if not where.get(name)]
+        if missing:
+            raise UserError(f"{self.name} has learned nothing for {len(missing)} of the classes, e.g. '{missing[0]}': "
+                            "a method with weights per class can only be evaluated on classes it was trained on")
+        used: dict[str, int] = {}
+        rows = []
+        for name in classes.names:
+            rows.append(where[name][min(used.get(name, 0), len(where[name]) - 1)])
+            used[name] = used.get(name, 0) + 1
+        return torch.tensor(rows)
+
+
+def cosine_logits(scale: Tensor, x: Tensor, weights: Tensor) -> Tensor:
+    """``scale * cos(x, weights)``: (B, D) against (C, D), or against one classifier an image (B, C, D) -> (B, C)."""
+    x, weights = F.normalize(x, dim=-1), F.normalize(weights, dim=-1)
+    if weights.dim() == 3:
+        return scale * torch.einsum("bd,bcd->bc", x, weights)
+    return scale * x @ weights.T
+
+
+METHODS: Registry[type[Method]] = Registry("method", Method)
+register = METHODS.register

@@ -1,0 +1,56 @@
+"""CoOp (Zhou et al. 2022, IJCV): n context vectors shared by all classes, in front of the class name.
+
+The context replaces token embeddings, so it is the shallowest of plug-ins: the new backbone supplies its own SOS,
+class-name and EOT embeddings, positions and towers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from methods.base import Method, TrainConfig, cosine_logits, register
+
+CONTEXT_STD = 0.02  # CoOp's random initialisation, the standard deviation of CLIP's token embeddings at their start
+
+
+@dataclass(frozen=True)
+class Config(TrainConfig):
+    """``context_length``: n, 16 in CoOp's best version; ``layer``: the block whose input the context replaces."""
+
+    context_length: int = 16
+    layer: int = 0
+
+
+@register("coop")
+class CoOp(Method):
+    name = "CoOp"
+    paper = "Zhou et al. 2022, arXiv 2109.01134"
+    depth = "shallow"
+    Config = Config
+    micro = {"steps": 200, "crop": (0.7, 1.0)}
+
+    def __init__(self, config, shape):
+        super().__init__(config, shape)
+        self.context = nn.Parameter(torch.randn(config.context_length, shape.width) * CONTEXT_STD)
+
+    @classmethod
+    def published(cls, dataset, shots):
+        return {"epochs": coop_epochs(dataset, shots)}
+
+    def bind(self, backbone, classes):
+        self.backbone, self.tokens = backbone, backbone.text.class_tokens(classes.names)
+
+    def class_features(self) -> Tensor:
+        """(C, D), not normalised."""
+        return self.backbone.text.encode(self.context, self.tokens, layer=self.config.layer)
+
+    def logits(self, x):
+        return cosine_logits(self.backbone.scale, x, self.class_features())
+
+
+def coop_epochs(dataset: str, shots: int) -> int:
+    """CoOp's schedule: 50 epochs for 1 shot and for ImageNet, 100 for 2 and 4, 200 beyond."""
+    return 50 if shots == 1 or dataset == "imagenet" else 100 if shots <= 4 else 200
