@@ -1,4 +1,4 @@
-"""The one place that knows open_clip: which towers an arch pairs, how they are loaded, checked and identified."""
+"""The one place that knows open_clip: how towers are loaded, checked and identified."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import warnings
-from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -18,72 +17,12 @@ from open_clip.transformer import QuickGELU
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from bench.errors import UserError, unknown
+from bench.archs import Tower
+from bench.errors import UserError
 from bench.prompts import TextTower
 
 MICRO = Path(__file__).resolve().parent.parent / "datasets" / "micro" / "weights"
 ACTIVATIONS = {"quick_gelu": QuickGELU, "gelu": nn.GELU}
-
-
-@dataclass(frozen=True)
-class Tower:
-    """One backbone of an arch.
-
-    model       open_clip model name (the ``-quickgelu`` names for OpenAI's weights: the plain names load them with the
-                wrong activation and only warn)
-    pretrained  open_clip tag; empty for the embedded micro models
-    activation  of the text tower, asserted after loading
-    width, dim  W and D, asserted after loading
-    weights     a local checkpoint instead of the tag's download
-    """
-
-    model: str
-    pretrained: str
-    activation: str
-    width: int
-    dim: int
-    weights: str = ""
-
-    @property
-    def label(self) -> str:
-        return f"{self.model}/{'local file' if self.weights else self.pretrained}" if self.pretrained else self.model
-
-
-@dataclass(frozen=True)
-class Arch:
-    """A base backbone, the update that plug-ins are moved to, and which hyper-parameters and datasets are its default."""
-
-    id: str
-    base: Tower
-    new: Tower
-    protocol: str = "published"
-    datasets: str = "paper"
-
-    @property
-    def towers(self) -> dict[str, Tower]:
-        return {"base": self.base, "new": self.new}
-
-
-ARCHS = {
-    "micro": Arch("micro", Tower("micro-base", "", "quick_gelu", 96, 96), Tower("micro-update", "", "gelu", 96, 96),
-                  protocol="micro", datasets="micro"),
-    "vit-b16": Arch("vit-b16", Tower("ViT-B-16-quickgelu", "openai", "quick_gelu", 512, 512),
-                    Tower("EVA02-B-16", "merged2b_s8b_b131k", "gelu", 512, 512)),
-    "vit-l14": Arch("vit-l14", Tower("ViT-L-14-quickgelu", "openai", "quick_gelu", 768, 768),
-                    Tower("EVA02-L-14", "merged2b_s4b_b131k", "gelu", 768, 768)),
-}
-
-
-def find_arch(name: str, base_weights: str = "", new_weights: str = "") -> Arch:
-    """The arch of that name, with local checkpoints put in. Raises UserError for an unknown one or a missing file."""
-    if name not in ARCHS:
-        raise unknown("arch", name, ARCHS)
-    arch = ARCHS[name]
-    for option, path in (("--base-weights", base_weights), ("--new-weights", new_weights)):
-        if path and not Path(path).is_file():
-            raise UserError(f"{option}: no file at '{path}'; give a .safetensors or .pt checkpoint, or leave the option "
-                            "out to download the published weights")
-    return replace(arch, base=replace(arch.base, weights=base_weights), new=replace(arch.new, weights=new_weights))
 
 
 class Backbone:
@@ -125,8 +64,10 @@ class Backbone:
         key = (classes.names, classes.templates)
         if key not in self._zero_shot:
             names = [name for name in classes.names]
-            features = [F.normalize(self.text.encode_texts([t.format(name) for name in names]), dim=-1)
-                        for t in classes.templates]
+            features = [
+                F.normalize(self.text.encode_texts([t.format(name) for name in names]), dim=-1)
+                for t in classes.templates
+            ]
             self._zero_shot[key] = F.normalize(torch.stack(features).mean(0), dim=-1)
         return self._zero_shot[key].clone()
 
@@ -136,8 +77,9 @@ class Backbone:
         return self
 
 
-def load(tower: Tower, device: str | torch.device = "cpu", cache_dir: str | None = None,
-         budget: int = 4 << 30) -> Backbone:
+def load(
+    tower: Tower, device: str | torch.device = "cpu", cache_dir: str | None = None, budget: int = 4 << 30
+) -> Backbone:
     """Load, check, freeze. Raises UserError for weights that are missing, damaged or of another shape or activation."""
     if tower.weights:
         check_checkpoint(tower)
@@ -147,8 +89,10 @@ def load(tower: Tower, device: str | torch.device = "cpu", cache_dir: str | None
         raise
     except (RuntimeError, OSError, ValueError, KeyError, SafetensorError) as error:
         source = tower.weights or f"open_clip tag {tower.pretrained}"
-        raise UserError(f"{tower.model}: cannot load {source}: {first_line(error)}; give a checkpoint of this "
-                        "architecture by --base-weights / --new-weights, or check the network") from error
+        raise UserError(
+            f"{tower.model}: cannot load {source}: {first_line(error)}; give a checkpoint of this "
+            "architecture by --base-weights / --new-weights, or check the network"
+        ) from error
     check(model, tower)
     return Backbone(model.to(device), tower, tokenizer(tower.model), budget)
 
@@ -176,15 +120,23 @@ def read_micro(tower: Tower) -> nn.Module:
     from datasets.micro import checkpoint
 
     model = build(tower.model)
-    model.load_state_dict(checkpoint.read(Path(tower.weights) if tower.weights else MICRO / f"{tower.model}.safetensors"))
+    model.load_state_dict(
+        checkpoint.read(Path(tower.weights) if tower.weights else MICRO / f"{tower.model}.safetensors")
+    )
     return model
 
 
 def read_published(tower: Tower, cache_dir: str | None) -> nn.Module:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="QuickGELU mismatch")  # `check` asserts it, see below
-        return open_clip.create_model(tower.model, tower.weights or tower.pretrained, force_custom_text=True,
-                                      cache_dir=cache_dir, weights_only=True, require_pretrained=True)
+        return open_clip.create_model(
+            tower.model,
+            tower.weights or tower.pretrained,
+            force_custom_text=True,
+            cache_dir=cache_dir,
+            weights_only=True,
+            require_pretrained=True,
+        )
 
 
 def check_checkpoint(tower: Tower) -> None:
@@ -206,20 +158,28 @@ def check_checkpoint(tower: Tower) -> None:
             state = state.get("state_dict", state)
             shapes = {name: tuple(value.shape) for name, value in state.items() if isinstance(value, Tensor)}
     except Exception as error:
-        raise UserError(f"'{path}' cannot be read as weights ({first_line(error)}); expected safetensors, or a .pt file "
-                        "that torch.load(weights_only=True) takes") from error
+        raise UserError(
+            f"'{path}' cannot be read as weights ({first_line(error)}); expected safetensors, or a .pt file "
+            "that torch.load(weights_only=True) takes"
+        ) from error
     for name, shape in shapes.items():
         if name.split("module.")[-1].split("text.")[-1] == "positional_embedding" and len(shape) == 2:
             if shape[1] != tower.width:
-                raise UserError(f"'{path}' has text width {shape[1]}, {tower.model} needs {tower.width}: "
-                                "give this architecture's checkpoint, or choose the --arch that fits the file")
+                raise UserError(
+                    f"'{path}' has text width {shape[1]}, {tower.model} needs {tower.width}: "
+                    "give this architecture's checkpoint, or choose the --arch that fits the file"
+                )
             break
     else:
-        raise UserError(f"'{path}' holds no text tower (no 'positional_embedding' among {len(shapes)} tensors): "
-                        f"give a CLIP checkpoint for {tower.model}")
+        raise UserError(
+            f"'{path}' holds no text tower (no 'positional_embedding' among {len(shapes)} tensors): "
+            f"give a CLIP checkpoint for {tower.model}"
+        )
     if declared and declared != tower.activation:
-        raise UserError(f"'{path}' says its activation is {declared}, {tower.model} was declared with "
-                        f"{tower.activation}: accuracy would drop without an error; use the matching model")
+        raise UserError(
+            f"'{path}' says its activation is {declared}, {tower.model} was declared with "
+            f"{tower.activation}: accuracy would drop without an error; use the matching model"
+        )
 
 
 def check(model: nn.Module, tower: Tower) -> None:
@@ -228,12 +188,16 @@ def check(model: nn.Module, tower: Tower) -> None:
     found = {type(module) for block in blocks for module in block.mlp if not isinstance(module, nn.Linear)}
     if found != {ACTIVATIONS[tower.activation]}:
         names = ", ".join(sorted(kind.__name__ for kind in found))
-        raise UserError(f"{tower.model}: the text tower's activation is {names}, expected {tower.activation}: OpenAI's "
-                        "weights need the '-quickgelu' model names of open_clip")
+        raise UserError(
+            f"{tower.model}: the text tower's activation is {names}, expected {tower.activation}: OpenAI's "
+            "weights need the '-quickgelu' model names of open_clip"
+        )
     published = open_clip.get_pretrained_cfg(tower.model, tower.pretrained) if tower.pretrained else {}
     if published and bool(published.get("quick_gelu", False)) != (tower.activation == "quick_gelu"):
-        raise UserError(f"{tower.model}: the weights '{tower.pretrained}' were trained with another activation than "
-                        f"{tower.activation}: use the model name that matches the tag")
+        raise UserError(
+            f"{tower.model}: the weights '{tower.pretrained}' were trained with another activation than "
+            f"{tower.activation}: use the model name that matches the tag"
+        )
     width = model.text.positional_embedding.shape[1]
     if width != tower.width:
         raise UserError(f"{tower.model}: text width {width}, expected {tower.width}")
@@ -243,18 +207,24 @@ def check(model: nn.Module, tower: Tower) -> None:
         raise UserError(f"{tower.model}: joint width {dim}, expected {tower.dim}")
     transform = PreprocessCfg(**model.visual.preprocess_cfg)
     if transform.interpolation != "bicubic" or transform.resize_mode != "shortest":
-        raise UserError(f"{tower.model}: transform resizes {transform.resize_mode}/{transform.interpolation}, expected "
-                        "shortest/bicubic as CLIP's")
+        raise UserError(
+            f"{tower.model}: transform resizes {transform.resize_mode}/{transform.interpolation}, expected "
+            "shortest/bicubic as CLIP's"
+        )
     for name, value in model.state_dict().items():
         if value.is_floating_point() and not torch.isfinite(value).all():
-            raise UserError(f"{tower.model}: tensor '{name}' holds NaN or infinity; the checkpoint is damaged, get it again")
+            raise UserError(
+                f"{tower.model}: tensor '{name}' holds NaN or infinity; the checkpoint is damaged, get it again"
+            )
 
 
 def check_pair(base: Backbone, new: Backbone) -> None:
     """A plug-in fits the update only where text width and joint width agree."""
     if (base.width, base.dim) != (new.width, new.dim):
-        raise UserError(f"{base.label} has text and joint width {base.width}/{base.dim}, {new.label} {new.width}/"
-                        f"{new.dim}: a plug-in cannot be carried over between them")
+        raise UserError(
+            f"{base.label} has text and joint width {base.width}/{base.dim}, {new.label} {new.width}/"
+            f"{new.dim}: a plug-in cannot be carried over between them"
+        )
 
 
 def fingerprint(model: nn.Module, tower: Tower) -> str:
@@ -271,8 +241,11 @@ def save(model: nn.Module, path: Path, activation: str) -> None:
     """Write a model's weights as safetensors with its activation in the header (for checkpoints made locally)."""
     from safetensors.torch import save_file
 
-    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, path,
-              metadata={"activation": activation})
+    save_file(
+        {name: value.contiguous() for name, value in model.state_dict().items()},
+        path,
+        metadata={"activation": activation},
+    )
 
 
 def first_line(error: BaseException) -> str:

@@ -11,10 +11,13 @@ from pathlib import Path
 from bench.errors import UserError, unknown
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = {"run": "train, carry over, evaluate, report (the default)", "ls": "list methods, datasets or archs",
-            "doctor": "check weights, activations, transforms and data, and name all that is wrong",
-            "report": "make tables, figures and the report again from stored records alone",
-            "check": "recompute every table cell from stored predictions"}
+COMMANDS = {
+    "run": "train, carry over, evaluate, report (the default)",
+    "ls": "list methods, datasets or archs",
+    "doctor": "check weights, activations, transforms and data, and name all that is wrong",
+    "report": "make tables, figures and the report again from stored records alone",
+    "check": "recompute every table cell from stored predictions",
+}
 PUBLISHED_VIEWS, MICRO_VIEWS = 16, 4
 
 
@@ -26,16 +29,22 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser() -> Parser:
-    p = Parser(prog="run_all.py", formatter_class=argparse.RawDescriptionHelpFormatter,
-               description="Carryover: does a plug-in trained on one CLIP backbone still work on its update?",
-               epilog="commands:\n" + "\n".join(f"  {name:<7} {text}" for name, text in COMMANDS.items())
-               + "\n\nexamples:\n  python run_all.py\n      the embedded micro world: offline, on a CPU, in minutes\n"
-                 "  python run_all.py --arch vit-b16 --data-root DATA\n      the paper's main experiment\n"
-                 "  python run_all.py --arch vit-b16 --data-root DATA --datasets caltech101 --limit 2 --shots 1 \\\n"
-                 "      --seeds 1 --views 1 --set '*.epochs=2'\n      a trial of the same road\n\n"
-                 "exit status: 0 every planned run is done; 1 a run failed or a check found a difference; 2 bad input; "
-                 "130 stopped")
-    p.add_argument("command", nargs="?", default="run", metavar="COMMAND", help="one of the commands below (default: run)")
+    p = Parser(
+        prog="run_all.py",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Carryover: does a plug-in trained on one CLIP backbone still work on its update?",
+        epilog="commands:\n"
+        + "\n".join(f"  {name:<7} {text}" for name, text in COMMANDS.items())
+        + "\n\nexamples:\n  python run_all.py\n      the embedded micro world: offline, on a CPU, in minutes\n"
+        "  python run_all.py --arch vit-b16 --data-root DATA\n      the paper's main experiment\n"
+        "  python run_all.py --arch vit-b16 --data-root DATA --datasets caltech101 --limit 2 --shots 1 \\\n"
+        "      --seeds 1 --views 1 --set '*.epochs=2'\n      a trial of the same road\n\n"
+        "exit status: 0 every planned run is done; 1 a run failed or a check found a difference; 2 bad input; "
+        "130 stopped",
+    )
+    p.add_argument(
+        "command", nargs="?", default="run", metavar="COMMAND", help="one of the commands below (default: run)"
+    )
     p.add_argument("what", nargs="?", default="", metavar="WHAT", help="for ls: methods, datasets or archs")
     what = p.add_argument_group("what to run")
     what.add_argument("--arch", default="micro", help="backbone pair: micro (default), vit-b16, vit-l14")
@@ -44,12 +53,25 @@ def parser() -> Parser:
     what.add_argument("--datasets", nargs="+", default=[], help="dataset ids (default: the arch's)")
     what.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="few-shot draws (default: 1 2 3)")
     what.add_argument("--shots", type=int, default=16, help="training images a class (default: 16)")
-    what.add_argument("--protocol", choices=["published", "micro"], help="hyper-parameters: each method's published ones, "
-                      "or the short schedule of the micro world (default: the arch's)")
-    what.add_argument("--views", type=int, help="augmented views kept of each training image "
-                      f"(default: {PUBLISHED_VIEWS}, micro {MICRO_VIEWS})")
-    what.add_argument("--set", nargs="+", default=[], metavar="METHOD.OPTION=VALUE", dest="overrides",
-                      help="change a method's option; *.OPTION=VALUE for all methods that have it")
+    what.add_argument(
+        "--protocol",
+        choices=["published", "micro"],
+        help="hyper-parameters: each method's published ones, "
+        "or the short schedule of the micro world (default: the arch's)",
+    )
+    what.add_argument(
+        "--views",
+        type=int,
+        help=f"augmented views kept of each training image (default: {PUBLISHED_VIEWS}, micro {MICRO_VIEWS})",
+    )
+    what.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="METHOD.OPTION=VALUE",
+        dest="overrides",
+        help="change a method's option; *.OPTION=VALUE for all methods that have it",
+    )
     what.add_argument("--limit", type=int, help="trials: at most so many test images a class; marked in every table")
     where = p.add_argument_group("data and weights")
     where.add_argument("--data-root", default="", help="folder of datasets in CoOp's layout")
@@ -61,14 +83,22 @@ def parser() -> Parser:
     where.add_argument("--cache", help="feature files (default: OUT/cache)")
     how = p.add_argument_group("how")
     how.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
-    how.add_argument("--precision", default="fp32", choices=["fp32", "bf16"], help="of the frozen towers; learned tensors stay fp32")
-    how.add_argument("--jobs", type=int, default=0, help="worker processes on the CPU (default: one a core for micro, else 1)")
+    how.add_argument(
+        "--precision", default="fp32", choices=["fp32", "bf16"], help="of the frozen towers; learned tensors stay fp32"
+    )
+    how.add_argument(
+        "--jobs", type=int, default=0, help="worker processes on the CPU (default: one a core for micro, else 1)"
+    )
     how.add_argument("--engine", default="local", choices=["local"], help="where runs are done")
-    how.add_argument("--text-memory", type=float, default=4.0, metavar="GB", help="bound on what a text pass keeps (default: 4)")
+    how.add_argument(
+        "--text-memory", type=float, default=4.0, metavar="GB", help="bound on what a text pass keeps (default: 4)"
+    )
     how.add_argument("--dry-run", action="store_true", help="print the plan, do nothing")
     how.add_argument("--fresh", action="store_true", help="do runs again that are done")
     how.add_argument("--fail-fast", action="store_true", help="stop at the first run that fails")
-    how.add_argument("--config", metavar="FILE.toml", help="flags from a file, e.g. seeds = [1, 2]; the command line wins")
+    how.add_argument(
+        "--config", metavar="FILE.toml", help="flags from a file, e.g. seeds = [1, 2]; the command line wins"
+    )
     how.add_argument("--debug", action="store_true", help="show tracebacks")
     return p
 

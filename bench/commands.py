@@ -6,11 +6,13 @@ import argparse
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 import datasets
-from bench import backbones, executor, figures, plan, report as report_module, tables
+from bench import archs, executor, figures, plan, tables
+from bench import report as report_module
 from bench.cli import MICRO_VIEWS, PUBLISHED_VIEWS
 from bench.errors import UserError, unknown
 from bench.session import Options, Session
@@ -32,21 +34,42 @@ def device_of(name: str) -> str:
 
 
 def options_of(args: argparse.Namespace) -> Options:
-    arch = backbones.find_arch(args.arch, args.base_weights, args.new_weights)
-    return Options(arch, device_of(args.device), args.out, args.cache or f"{args.out}/cache", args.hub_cache,
-                   args.data_root, args.precision, int(args.text_memory * 2**30), plugin_dirs=tuple(args.plugin_dir),
-                   debug=args.debug)
+    arch = archs.find_arch(args.arch, args.base_weights, args.new_weights)
+    return Options(
+        arch,
+        device_of(args.device),
+        args.out,
+        args.cache or f"{args.out}/cache",
+        args.hub_cache,
+        args.data_root,
+        args.precision,
+        int(args.text_memory * 2**30),
+        plugin_dirs=tuple(args.plugin_dir),
+        debug=args.debug,
+    )
 
 
-def settings_of(args: argparse.Namespace, arch: backbones.Arch) -> dict:
+def settings_of(args: argparse.Namespace, arch: archs.Arch) -> dict:
     protocol = args.protocol or arch.protocol
-    return {"shots": args.shots, "protocol": protocol, "precision": args.precision, "limit": args.limit,
-            "views": args.views or (MICRO_VIEWS if protocol == "micro" else PUBLISHED_VIEWS)}
+    return {
+        "shots": args.shots,
+        "protocol": protocol,
+        "precision": args.precision,
+        "limit": args.limit,
+        "views": args.views or (MICRO_VIEWS if protocol == "micro" else PUBLISHED_VIEWS),
+    }
 
 
-def plan_of(args: argparse.Namespace, arch: backbones.Arch) -> list[plan.Run]:
-    return plan.grid(arch, suites=args.suite, methods=args.methods, datasets_=args.datasets, seeds=args.seeds,
-                     overrides=args.overrides, **settings_of(args, arch))
+def plan_of(args: argparse.Namespace, arch: archs.Arch) -> list[plan.Run]:
+    return plan.grid(
+        arch,
+        suites=args.suite,
+        methods=args.methods,
+        datasets_=args.datasets,
+        seeds=args.seeds,
+        overrides=args.overrides,
+        **settings_of(args, arch),
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -55,8 +78,16 @@ def run(args: argparse.Namespace) -> int:
     runs = plan_of(args, options.arch)
     if args.dry_run:
         return dry_run(options, runs)
-    bar = Progress(TextColumn("{task.description:<44}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(),
-                   TextColumn("left"), TimeRemainingColumn(), console=console, transient=True)
+    bar = Progress(
+        TextColumn("{task.description:<44}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
     with bar:
         total = bar.add_task("loading backbones and data", total=len(runs))
         session = Session(options, lambda what, done, count: bar.update(total, description=f"{what} {done}/{count}"))
@@ -69,28 +100,40 @@ def run(args: argparse.Namespace) -> int:
         def on_done(run: plan.Run, record: dict) -> None:
             bar.update(total, advance=1, description=str(run))
             if record["status"] != "done":
-                console.print(f"[red]failed[/] {run}: {record['error']}", highlight=False, markup=True)
+                console.print(f"[red]failed[/] {run}: {escape(record['error'])}", highlight=False, markup=True)
 
         jobs = args.jobs or executor.default_jobs(options)
         tally = executor.run_all(session, runs, jobs, args.fresh, args.fail_fast, on_start, on_done)
     write_results(args, options.arch)
-    console.print(f"{tally.done} runs done, {tally.already} were done before, {len(tally.failures)} failed; "
-                  f"{tally.planned} planned. Report: {options.out}/{options.arch.id}/report.html", highlight=False)
+    console.print(
+        f"{tally.done} runs done, {tally.already} were done before, {len(tally.failures)} failed; "
+        f"{tally.planned} planned. Report: {options.out}/{options.arch.id}/report.html",
+        highlight=False,
+    )
     return 0 if tally.done + tally.already == tally.planned else 1
 
 
 def dry_run(options: Options, runs: list[plan.Run]) -> int:
-    shown = Table("dataset", "methods", "seeds", "runs", title=f"{len(runs)} runs on {options.arch.base.label} → "
-                  f"{options.arch.new.label}, {options.device}")
+    shown = Table(
+        "dataset",
+        "methods",
+        "seeds",
+        "runs",
+        title=f"{len(runs)} runs on {options.arch.base.label} → {options.arch.new.label}, {options.device}",
+    )
     for id in dict.fromkeys(run.dataset for run in runs):
         mine = [run for run in runs if run.dataset == id]
-        shown.add_row(id, " ".join(dict.fromkeys(r.method for r in mine)), " ".join(map(str, dict.fromkeys(r.seed for r in mine))),
-                      str(len(mine)))
+        shown.add_row(
+            id,
+            " ".join(dict.fromkeys(r.method for r in mine)),
+            " ".join(map(str, dict.fromkeys(r.seed for r in mine))),
+            str(len(mine)),
+        )
     console.print(shown)
     return 0
 
 
-def fitting_records(args: argparse.Namespace, arch: backbones.Arch) -> list[dict]:
+def fitting_records(args: argparse.Namespace, arch: archs.Arch) -> list[dict]:
     """The stored records that this command line's settings could have made, whatever their dataset, method and seed; so
     a trial with other settings in the same folder never enters a table of full runs."""
     settings, kept = settings_of(args, arch), []
@@ -107,7 +150,7 @@ def fitting_records(args: argparse.Namespace, arch: backbones.Arch) -> list[dict
     return kept
 
 
-def write_results(args: argparse.Namespace, arch: backbones.Arch) -> list[dict]:
+def write_results(args: argparse.Namespace, arch: archs.Arch) -> list[dict]:
     records = fitting_records(args, arch)
     store = Store(args.out, arch.id)
     tables.write_tables(records, store.folder, arch.id)
@@ -117,30 +160,32 @@ def write_results(args: argparse.Namespace, arch: backbones.Arch) -> list[dict]:
     return records
 
 
-def notes_of(arch: backbones.Arch) -> list[str]:
+def notes_of(arch: archs.Arch) -> list[str]:
     return [f"{arch.base.label} → {arch.new.label}"]
 
 
 def report(args: argparse.Namespace) -> int:
-    arch = backbones.find_arch(args.arch)
+    arch = archs.find_arch(args.arch)
     discover(tuple(args.plugin_dir))
     if not fitting_records(args, arch):
-        raise UserError(f"no records of these settings under '{args.out}/{arch.id}/runs'; run first: python run_all.py "
-                        f"--arch {arch.id}")
+        raise UserError(
+            f"no records of these settings under '{args.out}/{arch.id}/runs'; run first: python run_all.py "
+            f"--arch {arch.id}"
+        )
     write_results(args, arch)
     return 0
 
 
 def check(args: argparse.Namespace) -> int:
     """Non-zero where a cell of the stored tables is not what the stored predictions give."""
-    arch = backbones.find_arch(args.arch)
+    arch = archs.find_arch(args.arch)
     discover(tuple(args.plugin_dir))
     records, store = fitting_records(args, arch), Store(args.out, arch.id)
     if not records:
         raise UserError(f"no records of these settings under '{store.folder}/runs'; nothing to check")
     differences = tables.recompute(records, store.read_predictions, store.folder)
     for line in differences:
-        console.print(f"[red]differs[/] {line}", highlight=False)
+        console.print(f"[red]differs[/] {escape(line)}", highlight=False)
     console.print(f"{len(records)} records checked against their predictions, {len(differences)} differences")
     return 1 if differences else 0
 
@@ -174,7 +219,7 @@ def list_datasets() -> Table:
 
 def list_archs() -> Table:
     shown = Table("arch", "base", "update", "W", "D", title="archs")
-    for name, arch in backbones.ARCHS.items():
+    for name, arch in archs.ARCHS.items():
         shown.add_row(name, arch.base.label, arch.new.label, str(arch.base.width), str(arch.base.dim))
     return shown
 
@@ -187,15 +232,21 @@ def doctor(args: argparse.Namespace) -> int:
 
     def step(what: str, look) -> None:
         try:
-            console.print(f"[green]ok[/]   {what}: {look()}", highlight=False)
+            console.print(f"[green]ok[/]   {what}: {escape(look())}", highlight=False)
         except UserError as error:
             wrong.append(what)
-            console.print(f"[red]bad[/]  {what}: {error}", highlight=False)
+            console.print(f"[red]bad[/]  {what}: {escape(str(error))}", highlight=False)
 
     for role, tower in options.arch.towers.items():
-        step(f"{role} backbone", lambda role=role, tower=tower: f"{session.backbone(role).label}, {tower.activation}, "
-             f"W {tower.width}, D {tower.dim}, fast text path {'yes' if session.backbone(role).text.fast else 'no'}, "
-             f"{session.backbone(role).fingerprint[:12]}")
+        step(
+            f"{role} backbone",
+            lambda role=role, tower=tower: (
+                f"{session.backbone(role).label}, {tower.activation}, "
+                f"W {tower.width}, D {tower.dim}, "
+            f"fast text path {'yes' if session.backbone(role).text.fast else 'no'}, "
+                f"{session.backbone(role).fingerprint[:12]}"
+            ),
+        )
     for id in args.datasets or datasets.default(options.arch.datasets):
         step(id, lambda id=id: describe_data(session.data(id)))
     console.print(f"{len(wrong)} problems" if wrong else "no problem found")

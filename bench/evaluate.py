@@ -12,8 +12,9 @@ from methods.base import Classes, Method
 ROWS = 4096  # test features handed to a method at a time; a method that makes prompts an image chunks further itself
 
 
-def evaluate(method: Method, backbone: Backbone, classes: Classes, features: Tensor, labels: Tensor,
-             autocast: bool = False) -> dict[str, Tensor]:
+def evaluate(
+    method: Method, backbone: Backbone, classes: Classes, features: Tensor, labels: Tensor, autocast: bool = False
+) -> dict[str, Tensor]:
     """Bind the plug-in to this backbone and predict.
 
     features (N, D), labels (N,) -> {"predicted" (N,) int32, "label" (N,) int32, "confidence" (N,) fp32}.
@@ -27,8 +28,10 @@ def evaluate(method: Method, backbone: Backbone, classes: Classes, features: Ten
             with torch.autocast(part.device.type, torch.bfloat16, enabled=autocast):
                 logits = method.predict(part).float()
             if logits.shape != (len(part), len(classes)):
-                raise UserError(f"{type(method).__name__} gave logits of shape {tuple(logits.shape)}, "
-                                f"expected {(len(part), len(classes))} (images, classes)")
+                raise UserError(
+                    f"{type(method).__name__} gave logits of shape {tuple(logits.shape)}, "
+                    f"expected {(len(part), len(classes))} (images, classes)"
+                )
             if not torch.isfinite(logits).all():
                 raise UserError(f"{type(method).__name__} gave logits that are not finite on {backbone.label}")
             best = logits.softmax(-1).max(-1)

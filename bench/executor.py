@@ -42,9 +42,15 @@ def default_jobs(options: Options) -> int:
     return min(cores(), 8) if options.arch.id == "micro" and options.device == "cpu" else 1
 
 
-def run_all(session: Session, runs: list[Run], jobs: int, fresh: bool = False, fail_fast: bool = False,
-            on_start: Callable[[int, int], None] = lambda todo, already: None,
-            on_done: Callable[[Run, dict], None] = lambda run, record: None) -> Tally:
+def run_all(
+    session: Session,
+    runs: list[Run],
+    jobs: int,
+    fresh: bool = False,
+    fail_fast: bool = False,
+    on_start: Callable[[int, int], None] = lambda todo, already: None,
+    on_done: Callable[[Run, dict], None] = lambda run, record: None,
+) -> Tally:
     """Do every run that has no finished record (all of them with ``fresh``). Raises UserError only for what concerns
     every run (weights, data root); a run that fails is recorded and the rest go on, unless ``fail_fast``."""
     todo: list[tuple[Run, str]] = []
@@ -111,7 +117,9 @@ def in_workers(session: Session, todo: list[tuple[Run, str]], jobs: int) -> Iter
     session.forget()
     # The largest first, so that no worker is left alone with a long group at the end.
     queue = sorted(groups(todo), key=lambda group: -len(session.data(group[0][0].dataset).classnames))
-    with ProcessPoolExecutor(min(jobs, len(queue)), context, initializer=start_worker, initargs=(session.options,)) as pool:
+    with ProcessPoolExecutor(
+        min(jobs, len(queue)), context, initializer=start_worker, initargs=(session.options,)
+    ) as pool:
         waiting = {}
         try:
             pending = [list(group) for group in queue]

@@ -38,33 +38,62 @@ class FeatureStore:
     ``batch`` pictures are encoded at a time; ``precision`` "bf16" runs the image tower under autocast.
     """
 
-    def __init__(self, cache: str | Path, backbone: Backbone, precision: str = "fp32", batch: int = 128,
-                 progress: Callable[[str, int, int], None] | None = None):
+    def __init__(
+        self,
+        cache: str | Path,
+        backbone: Backbone,
+        precision: str = "fp32",
+        batch: int = 128,
+        progress: Callable[[str, int, int], None] | None = None,
+    ):
         self.cache, self.backbone, self.precision, self.batch = Path(cache), backbone, precision, batch
         self.progress = progress or (lambda what, done, total: None)
         self.memory: dict[str, Tensor] = {}
 
     def features(self, split: Split, classnames: tuple[str, ...]) -> Tensor:
         """Test-transform features (N, D), fp32, not normalised."""
-        return self._get({"recipe": "test"}, split, classnames,
-                         lambda: self._encode(split, range(len(split)), lambda i, image: self.backbone.preprocess(image)))
+        return self._get(
+            {"recipe": "test"},
+            split,
+            classnames,
+            lambda: self._encode(split, range(len(split)), lambda i, image: self.backbone.preprocess(image)),
+        )
 
-    def views(self, split: Split, classnames: tuple[str, ...], count: int, crop: tuple[float, float], seed: int) -> Tensor:
+    def views(
+        self, split: Split, classnames: tuple[str, ...], count: int, crop: tuple[float, float], seed: int
+    ) -> Tensor:
         """Augmented views (V, N, D): random resized crop of area ``crop``, horizontal flip. ``crop == (1, 1)`` means no
         augmentation: one view, the test transform. View v of a picture depends on (seed, v, its key) alone."""
         if tuple(crop) == (1.0, 1.0):
             return self.features(split, classnames)[None]
         recipe = {"recipe": "view", "crop": list(crop), "ratio": list(RATIO), "flip": FLIP, "seed": seed}
-        return torch.stack([
-            self._get({**recipe, "view": v}, split, classnames,
-                      lambda v=v: self._encode(split, range(len(split)), lambda i, image: self._augment(
-                          image, crop, random.Random(derive("view", seed, v, split.keys[i])))))
-            for v in range(count)])
+        return torch.stack(
+            [
+                self._get(
+                    {**recipe, "view": v},
+                    split,
+                    classnames,
+                    lambda v=v: self._encode(
+                        split,
+                        range(len(split)),
+                        lambda i, image: self._augment(
+                            image, crop, random.Random(derive("view", seed, v, split.keys[i]))
+                        ),
+                    ),
+                )
+                for v in range(count)
+            ]
+        )
 
     def identity(self, recipe: dict, split: Split, classnames: tuple[str, ...]) -> dict:
-        return {"backbone": self.backbone.fingerprint, "preprocess": asdict(self.backbone.preprocess_config),
-                "decoder": f"pillow {PIL.__version__}", "precision": self.precision,
-                "manifest": split.sha256(classnames), **recipe}
+        return {
+            "backbone": self.backbone.fingerprint,
+            "preprocess": asdict(self.backbone.preprocess_config),
+            "decoder": f"pillow {PIL.__version__}",
+            "precision": self.precision,
+            "manifest": split.sha256(classnames),
+            **recipe,
+        }
 
     def _get(self, recipe: dict, split: Split, classnames: tuple[str, ...], make: Callable[[], Tensor]) -> Tensor:
         identity = canonical(self.identity(recipe, split, classnames))
@@ -74,8 +103,10 @@ class FeatureStore:
             if path.exists():
                 tensors, header = read_tensors(path)
                 if header.get("identity") != identity:
-                    raise UserError(f"feature file '{path}' is of another identity; delete it. Found "
-                                    f"{header.get('identity')}, expected {identity}")
+                    raise UserError(
+                        f"feature file '{path}' is of another identity; delete it. Found "
+                        f"{header.get('identity')}, expected {identity}"
+                    )
                 features = tensors["features"]
             else:
                 features = make()
@@ -86,7 +117,7 @@ class FeatureStore:
     def _encode(self, split: Split, indices: Iterable[int], transform: Callable[[int, Image.Image], Tensor]) -> Tensor:
         """Decode in threads, a few batches ahead of the tower."""
         indices = list(indices)
-        batches = [indices[i:i + self.batch] for i in range(0, len(indices), self.batch)]
+        batches = [indices[i : i + self.batch] for i in range(0, len(indices), self.batch)]
 
         def prepare(chosen: list[int]) -> Tensor:
             return torch.stack([transform(i, image) for i, image in zip(chosen, split.read(chosen), strict=True)])

@@ -8,7 +8,7 @@ import json
 from dataclasses import asdict, dataclass, fields, replace
 
 import datasets
-from bench.backbones import Arch
+from bench.archs import Arch
 from bench.errors import UserError, unknown
 from bench.store import canonical
 from methods import ordered
@@ -52,8 +52,20 @@ def as_stored(config: TrainConfig) -> dict:
     return json.loads(canonical(asdict(config)))
 
 
-def grid(arch: Arch, *, suites: list[str], methods: list[str], datasets_: list[str], seeds: list[int], shots: int,
-         protocol: str, precision: str, views: int, limit: int | None, overrides: list[str]) -> list[Run]:
+def grid(
+    arch: Arch,
+    *,
+    suites: list[str],
+    methods: list[str],
+    datasets_: list[str],
+    seeds: list[int],
+    shots: int,
+    protocol: str,
+    precision: str,
+    views: int,
+    limit: int | None,
+    overrides: list[str],
+) -> list[Run]:
     """All runs, grouped by dataset and seed so that features are shared. Empty lists mean the arch's default."""
     for suite in suites:
         if suite not in SUITES:
@@ -67,10 +79,25 @@ def grid(arch: Arch, *, suites: list[str], methods: list[str], datasets_: list[s
             raise unknown("dataset", id, known)
     chosen = list(dict.fromkeys(datasets_)) or datasets.default(arch.datasets)
     changes = parse_overrides(overrides, methods)
-    return [Run(suite, arch.id, dataset, method, seed, shots, protocol, precision, views, limit,
-                configure(method, dataset, shots, protocol, changes))
-            for suite in (suites or SUITES) for dataset in chosen for seed in dict.fromkeys(seeds)
-            for method in dict.fromkeys(methods)]
+    return [
+        Run(
+            suite,
+            arch.id,
+            dataset,
+            method,
+            seed,
+            shots,
+            protocol,
+            precision,
+            views,
+            limit,
+            configure(method, dataset, shots, protocol, changes),
+        )
+        for suite in (suites or SUITES)
+        for dataset in chosen
+        for seed in dict.fromkeys(seeds)
+        for method in dict.fromkeys(methods)
+    ]
 
 
 def configure(method: str, dataset: str, shots: int, protocol: str, changes: dict[str, dict]) -> TrainConfig:
@@ -108,7 +135,9 @@ def parse_value(method: str, name: str, text: str, default):
     if isinstance(default, str):
         return text
     try:
-        value = {"true": True, "false": False}.get(text.lower()) if isinstance(default, bool) else ast.literal_eval(text)
+        value = (
+            {"true": True, "false": False}.get(text.lower()) if isinstance(default, bool) else ast.literal_eval(text)
+        )
     except (ValueError, SyntaxError):
         value = None
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):

@@ -65,12 +65,18 @@ class TextTower(nn.Module):
         super().__init__()
         for need in ("token_embedding", "positional_embedding", "transformer", "ln_final", "pool_type"):
             if not hasattr(text, need):
-                raise UserError(f"text tower {type(text).__name__} has no '{need}': learned prompts need open_clip's "
-                                "TextTransformer; choose a backbone with CLIP's text tower")
+                raise UserError(
+                    f"text tower {type(text).__name__} has no '{need}': learned prompts need open_clip's "
+                    "TextTransformer; choose a backbone with CLIP's text tower"
+                )
         self.text, self.tokenizer, self.budget = text, tokenizer, budget
-        self.causal = (text.attn_mask is not None and text.pool_type == "argmax" and text.cls_emb is None
-                       and not text.use_pad_mask
-                       and all(type(block).__name__ == "ResidualAttentionBlock" for block in self.blocks))
+        self.causal = (
+            text.attn_mask is not None
+            and text.pool_type == "argmax"
+            and text.cls_emb is None
+            and not text.use_pad_mask
+            and all(type(block).__name__ == "ResidualAttentionBlock" for block in self.blocks)
+        )
         self.fast = fast and self.causal
 
     # -- shapes and tokens -------------------------------------------------------------------------------------------
@@ -95,10 +101,12 @@ class TextTower(nn.Module):
         """BPE ids of each text, without SOS and EOT. Raises UserError where a text exceeds the tower's length."""
         rows = []
         for text, row in zip(texts, self.tokenizer(list(texts)).tolist(), strict=True):
-            body = row[1:row.index(EOT)]
+            body = row[1 : row.index(EOT)]
             if len(body) + 2 >= self.text.context_length:
-                raise UserError(f"text of {len(body)} tokens or more does not fit {self.text.context_length} tokens "
-                                f"with its start and end: '{text[:60]}…'; shorten it")
+                raise UserError(
+                    f"text of {len(body)} tokens or more does not fit {self.text.context_length} tokens "
+                    f"with its start and end: '{text[:60]}…'; shorten it"
+                )
             rows.append(body)
         return rows
 
@@ -129,7 +137,7 @@ class TextTower(nn.Module):
         shared = self.text.token_embedding.weight.new_zeros(0, self.width)
         features = [None] * len(rows)
         for start in range(0, len(order), 256):
-            chosen = order[start:start + 256]
+            chosen = order[start : start + 256]
             classes = pad([rows[i] + [EOT] for i in chosen]).to(self.device)
             for i, feature in zip(chosen, self.encode(shared, classes), strict=True):
                 features[i] = feature
@@ -153,21 +161,32 @@ class TextTower(nn.Module):
             raise ValueError(f"layer {layer} is not one of the tower's {len(self.blocks)} blocks")
         n = context.shape[-2]
         if 1 + n + classes.ids.shape[1] > self.text.context_length:
-            raise UserError(f"{n} context tokens and a name of {classes.ids.shape[1] - 2} do not fit "
-                            f"{self.text.context_length} tokens: use fewer context tokens")
+            raise UserError(
+                f"{n} context tokens and a name of {classes.ids.shape[1] - 2} do not fit "
+                f"{self.text.context_length} tokens: use fewer context tokens"
+            )
         if not self.fast:
             return self._encode_full(context, classes, per, layer)
         if per == "class":
-            return self._chunked(lambda part, tokens: self._shared_prefix(context.new_zeros(1, 0, self.width), tokens,
-                                                                          layer, own=part)[0],
-                                 classes, n, own=context)
+            return self._chunked(
+                lambda part, tokens: self._shared_prefix(context.new_zeros(1, 0, self.width), tokens, layer, own=part)[
+                    0
+                ],
+                classes,
+                n,
+                own=context,
+            )
         prefix = context[None] if per == "shared" else context
-        features = self._chunked(lambda part, tokens: self._shared_prefix(part, tokens, layer), classes, n, prefix=prefix)
+        features = self._chunked(
+            lambda part, tokens: self._shared_prefix(part, tokens, layer), classes, n, prefix=prefix
+        )
         return features[0] if per == "shared" else features
 
     # -- chunks ------------------------------------------------------------------------------------------------------
 
-    def _chunked(self, run, classes: ClassTokens, n: int, prefix: Tensor | None = None, own: Tensor | None = None) -> Tensor:
+    def _chunked(
+        self, run, classes: ClassTokens, n: int, prefix: Tensor | None = None, own: Tensor | None = None
+    ) -> Tensor:
         """Split over prefixes (images), then classes sorted by length, so that each piece keeps within the budget."""
         count, length = classes.ids.shape
         token_bytes = KEPT_PER_TOKEN * self.width * len(self.blocks) * self.positions.element_size()
@@ -197,7 +216,9 @@ class TextTower(nn.Module):
 
         if prefix is None:
             return torch.cat([again(one, index, own[index]) for index in pieces])[back]
-        rows = [torch.cat([again(one, index, part) for index in pieces], dim=1)[:, back] for part in prefix.split(images)]
+        rows = [
+            torch.cat([again(one, index, part) for index in pieces], dim=1)[:, back] for part in prefix.split(images)
+        ]
         return torch.cat(rows)
 
     # -- the pass itself ---------------------------------------------------------------------------------------------
@@ -214,13 +235,13 @@ class TextTower(nn.Module):
         if layer > 0:  # up to block `layer` the prompt is the fixed placeholder, one for all images
             fixed = embedding(torch.full((1, n), PLACEHOLDER, device=self.device))
         if own is None:
-            head = torch.cat([sos.expand(len(fixed), 1, -1), fixed], dim=1) + self.positions[:1 + n]
-            tail = (names + self.positions[1 + n:1 + n + names.shape[1]])[None]
+            head = torch.cat([sos.expand(len(fixed), 1, -1), fixed], dim=1) + self.positions[: 1 + n]
+            tail = (names + self.positions[1 + n : 1 + n + names.shape[1]])[None]
             eot = classes.eot
         else:
             head = (sos + self.positions[:1])[None]
             tail = torch.cat([fixed.expand(len(names), n, -1), names], dim=1)
-            tail = (tail + self.positions[1:1 + tail.shape[1]])[None]
+            tail = (tail + self.positions[1 : 1 + tail.shape[1]])[None]
             eot = classes.eot + n
         for index, block in enumerate(self.blocks):
             if index == layer and layer > 0:
@@ -234,7 +255,7 @@ class TextTower(nn.Module):
         return self._project(features)
 
     def _block(self, block: nn.Module, head: Tensor, tail: Tensor, eot: Tensor | None) -> tuple[Tensor, Tensor]:
-        """One residual block over prefixes (P, L', W) and suffixes (P or 1, C, L, W); with ``eot`` only that row is left.
+        """One residual block over prefixes (P, L', W) and suffixes (P or 1, C, L, W); ``eot`` leaves only that row.
 
         While head and tail hold one copy for all prefixes (before the context enters), they stay so.
         """
@@ -272,7 +293,9 @@ class TextTower(nn.Module):
         position = torch.arange(k.shape[-2], device=tail.device)
         allowed = position <= (position[:queries, None] if eot is None else eot[:, None, None, None])
         to_tail = to_tail.masked_fill(~allowed, float("-inf"))
-        if len(to_head) != len(to_tail):  # many prefixes, suffixes still in one copy (first block, or where context enters)
+        if len(to_head) != len(
+            to_tail
+        ):  # many prefixes, suffixes still in one copy (first block, or where context enters)
             to_tail = to_tail.expand(len(to_head), -1, -1, -1, -1)
         share = torch.cat([to_head, to_tail], dim=-1).softmax(dim=-1)
         share_head, share_tail = share.split([head_k.shape[-2], k.shape[-2]], dim=-1)
@@ -296,15 +319,18 @@ class TextTower(nn.Module):
         count, n, total = len(classes.ids), context.shape[-2], self.text.context_length
         images = len(context) if per == "image" else 1
         ids = torch.zeros(count, total, dtype=torch.long, device=self.device)
-        ids[:, 0], ids[:, 1:1 + n] = SOS, PLACEHOLDER
+        ids[:, 0], ids[:, 1 : 1 + n] = SOS, PLACEHOLDER
         for i, (row, end) in enumerate(zip(classes.ids, classes.eot.tolist(), strict=True)):
-            ids[i, 1 + n:2 + n + end] = row[:end + 1]
+            ids[i, 1 + n : 2 + n + end] = row[: end + 1]
         x = self.text.token_embedding(ids).expand(images, -1, -1, -1)
-        context = {"shared": lambda: context[None, None], "class": lambda: context[None],
-                   "image": lambda: context[:, None]}[per]().expand(images, count, -1, -1)
+        context = {
+            "shared": lambda: context[None, None],
+            "class": lambda: context[None],
+            "image": lambda: context[:, None],
+        }[per]().expand(images, count, -1, -1)
 
         def place(x: Tensor) -> Tensor:
-            return torch.cat([x[:, :, :1], context.to(x.dtype), x[:, :, 1 + n:]], dim=2)
+            return torch.cat([x[:, :, :1], context.to(x.dtype), x[:, :, 1 + n :]], dim=2)
 
         x = place(x) if layer == 0 else x
         x = x + self.positions

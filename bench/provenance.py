@@ -12,8 +12,15 @@ from pathlib import Path
 
 import torch
 
-PACKAGES = {"torch": "torch", "torchvision": "torchvision", "open_clip": "open_clip_torch", "timm": "timm",
-            "numpy": "numpy", "pillow": "pillow", "pandas": "pandas"}
+PACKAGES = {
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "open_clip": "open_clip_torch",
+    "timm": "timm",
+    "numpy": "numpy",
+    "pillow": "pillow",
+    "pandas": "pandas",
+}
 
 
 @cache

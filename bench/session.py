@@ -12,6 +12,7 @@ import torch
 
 import datasets
 from bench import backbones, provenance
+from bench.archs import Arch
 from bench.errors import UserError
 from bench.evaluate import evaluate, score
 from bench.features import FeatureStore
@@ -29,7 +30,7 @@ from methods.base import METHODS, Classes, Method, Shape, Support
 class Options:
     """What every process of one call shares."""
 
-    arch: backbones.Arch
+    arch: Arch
     device: str
     out: str
     cache: str
@@ -54,8 +55,11 @@ class FewShot:
     @property
     def hashes(self) -> dict[str, str]:
         names = self.data.classnames
-        return {"train_sha256": self.support.sha256(names), "val_sha256": self.val.sha256(names),
-                "test_sha256": self.test.sha256(names)}
+        return {
+            "train_sha256": self.support.sha256(names),
+            "val_sha256": self.val.sha256(names),
+            "test_sha256": self.test.sha256(names),
+        }
 
 
 class Session:
@@ -76,16 +80,18 @@ class Session:
     def backbone(self, role: str) -> backbones.Backbone:
         if role not in self._backbones:
             options = self.options
-            self._backbones[role] = backbones.load(options.arch.towers[role], options.device, options.hub_cache,
-                                                   options.text_budget)
+            self._backbones[role] = backbones.load(
+                options.arch.towers[role], options.device, options.hub_cache, options.text_budget
+            )
             if len(self._backbones) == len(options.arch.towers):
                 backbones.check_pair(self.backbone("base"), self.backbone("new"))
         return self._backbones[role]
 
     def features(self, role: str) -> FeatureStore:
         if role not in self._features:
-            self._features[role] = FeatureStore(self.options.cache, self.backbone(role), self.options.precision,
-                                                self.options.image_batch, self.progress)
+            self._features[role] = FeatureStore(
+                self.options.cache, self.backbone(role), self.options.precision, self.options.image_batch, self.progress
+            )
         return self._features[role]
 
     def data(self, id: str) -> Dataset:
@@ -102,16 +108,20 @@ class Session:
         return self._fewshot[axes]
 
     def key(self, run: Run) -> str:
-        identity = {"backbones": {role: self.backbone(role).fingerprint for role in self.options.arch.towers},
-                    "splits": self.fewshot(run).hashes, "method": source_hash(METHODS[run.method]),
-                    "templates": list(self.data(run.dataset).templates)}
+        identity = {
+            "backbones": {role: self.backbone(role).fingerprint for role in self.options.arch.towers},
+            "splits": self.fewshot(run).hashes,
+            "method": source_hash(METHODS[run.method]),
+            "templates": list(self.data(run.dataset).templates),
+        }
         return run.key(identity)
 
     def test_features(self, run: Run, role: str) -> torch.Tensor:
         """Encodes them on first use; later a read."""
         few = self.fewshot(run)
-        return self._guarded(("test", run.dataset, run.limit, role),
-                             lambda: self.features(role).features(few.test, few.data.classnames))
+        return self._guarded(
+            ("test", run.dataset, run.limit, role), lambda: self.features(role).features(few.test, few.data.classnames)
+        )
 
     def support(self, run: Run) -> Support:
         few, store = self.fewshot(run), self.features("base")
@@ -121,11 +131,18 @@ class Session:
             leak = None
             if getattr(run.config, "selection", "clean") == "published":
                 selection = few.test if run.dataset == "imagenet" else few.data.val
-                leak = {"test": (self.test_features(run, "base"), as_labels(few.test, device)),
-                        "selection": (store.features(selection, names), as_labels(selection, device))}
-            return Support(store.features(few.support, names), as_labels(few.support, device),
-                           store.views(few.support, names, run.views, run.config.crop, run.seed),
-                           store.features(few.val, names), as_labels(few.val, device), leak)
+                leak = {
+                    "test": (self.test_features(run, "base"), as_labels(few.test, device)),
+                    "selection": (store.features(selection, names), as_labels(selection, device)),
+                }
+            return Support(
+                store.features(few.support, names),
+                as_labels(few.support, device),
+                store.views(few.support, names, run.views, run.config.crop, run.seed),
+                store.features(few.val, names),
+                as_labels(few.val, device),
+                leak,
+            )
 
         return self._guarded(("support", run.dataset, run.shots, run.seed), make)
 
@@ -157,14 +174,18 @@ class Session:
         except Exception as error:
             if self.options.debug:
                 traceback.print_exc()
-            message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {backbones.first_line(error)}"
+            message = (
+                str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {backbones.first_line(error)}"
+            )
             record.update(status="failed", error=message)
         return record
 
     def _execute(self, run: Run, key: str, record: dict) -> None:
         few, base, seconds = self.fewshot(run), self.backbone("base"), record["seconds"]
         classes = Classes(run.dataset, few.data.classnames, few.data.templates)
-        self.store.write_manifest(f"{run.dataset}-{run.shots}shot-seed{run.seed}-train", few.support.manifest(classes.names))
+        self.store.write_manifest(
+            f"{run.dataset}-{run.shots}shot-seed{run.seed}-train", few.support.manifest(classes.names)
+        )
         self.store.write_manifest(f"{run.dataset}-{run.shots}shot-seed{run.seed}-val", few.val.manifest(classes.names))
         autocast = run.precision == "bf16"
         provenance.reset_peak(base.device)
@@ -182,8 +203,16 @@ class Session:
         seconds["fit"] = time.perf_counter() - start
         learned = method.learned()
         record["trainable_parameters"] = sum(p.numel() for p in method.parameters() if p.requires_grad)
-        record["plugin_bytes"] = self.store.write_plugin(key, learned, {
-            "method": run.method, "config": asdict(run.config), "shape": asdict(method.shape), "base": base.fingerprint})
+        record["plugin_bytes"] = self.store.write_plugin(
+            key,
+            learned,
+            {
+                "method": run.method,
+                "config": asdict(run.config),
+                "shape": asdict(method.shape),
+                "base": base.fingerprint,
+            },
+        )
         record["marks"] += list(method.marks)
 
         carried = self.make(run, method.shape)  # a fresh one: only what was saved may travel
@@ -191,10 +220,15 @@ class Session:
         outcomes = {}
         for role in self.options.arch.towers:
             start = time.perf_counter()
-            outcome = evaluate(carried, self.backbone(role), classes, tests[role], as_labels(few.test, base.device), autocast)
+            outcome = evaluate(
+                carried, self.backbone(role), classes, tests[role], as_labels(few.test, base.device), autocast
+            )
             seconds["evaluate"][role] = time.perf_counter() - start
-            record["targets"][role] = {"backbone": self.backbone(role).label,
-                                       "fingerprint": self.backbone(role).fingerprint, **score(outcome)}
+            record["targets"][role] = {
+                "backbone": self.backbone(role).label,
+                "fingerprint": self.backbone(role).fingerprint,
+                **score(outcome),
+            }
             outcomes.update({f"{role}.{name}": value.contiguous() for name, value in outcome.items()})
         self.store.write_predictions(key, outcomes)
         record["peak_memory_bytes"] = provenance.peak_memory(base.device)
@@ -211,14 +245,25 @@ class Session:
         marks = list(few.data.notes)
         if run.limit:
             marks.append(f"trial: at most {run.limit} test images a class")
-        return {"key": key, "status": "planned", "error": None, "run": run.canonical(),
-                "names": {"dataset": few.data.name, "method": kind.name or run.method}, "depth": kind.depth,
-                "order": {"dataset": datasets.order(run.dataset), "method": ordered().index(run.method)}, "marks": marks,
-                "split": {**few.hashes, "classes": len(few.data.classnames), "support": len(few.support)},
-                "targets": {}, "curve": [], "seconds": {"evaluate": {}}, "versions": provenance.versions(),
-                "device": provenance.device_name(torch.device(self.options.device)),
-                "git_commit": provenance.git_commit(),
-                "started": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")}
+        return {
+            "key": key,
+            "status": "planned",
+            "error": None,
+            "run": run.canonical(),
+            "names": {"dataset": few.data.name, "method": kind.name or run.method},
+            "depth": kind.depth,
+            "order": {"dataset": datasets.order(run.dataset), "method": ordered().index(run.method)},
+            "averaged": run.dataset in datasets.default(self.options.arch.datasets),
+            "marks": marks,
+            "split": {**few.hashes, "classes": len(few.data.classnames), "support": len(few.support)},
+            "targets": {},
+            "curve": [],
+            "seconds": {"evaluate": {}},
+            "versions": provenance.versions(),
+            "device": provenance.device_name(torch.device(self.options.device)),
+            "git_commit": provenance.git_commit(),
+            "started": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
 
 
 def at_most(split: Split, limit: int | None) -> Split:

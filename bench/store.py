@@ -32,8 +32,9 @@ def whole(path: Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         os.close(handle)
     except OSError as error:
-        raise UserError(f"cannot write '{path}': {error.strerror or error}; choose a writable folder with --out "
-                        "(and --cache)") from error
+        raise UserError(
+            f"cannot write '{path}': {error.strerror or error}; choose a writable folder with --out (and --cache)"
+        ) from error
     temporary = Path(name)
     try:
         yield temporary
@@ -71,7 +72,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 class Store:
-    """``<out>/<arch>``: runs/<key>.json, plugins/ and predictions/ <key>.safetensors, splits/*.jsonl, tables, figures."""
+    """``<out>/<arch>``: runs/<key>.json, plugins/ and predictions/<key>.safetensors, splits/*.jsonl, tables."""
 
     def __init__(self, out: str | Path, arch: str):
         self.folder = Path(out) / arch
@@ -88,7 +89,9 @@ class Store:
         return record if record.get("key") == key and record.get("status") == "done" else None
 
     def write_record(self, record: dict) -> None:
-        write_text(self.path("runs", record["key"]), json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n")
+        write_text(
+            self.path("runs", record["key"]), json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n"
+        )
 
     def records(self) -> list[dict]:
         """All records that can be read, in the order of their keys."""
@@ -107,8 +110,10 @@ class Store:
     def read_plugin(self, key: str) -> tuple[dict[str, Tensor], dict]:
         tensors, header = read_tensors(self.path("plugins", key))
         if header.get("format") != PLUGIN_FORMAT or header.get("key") != key:
-            raise UserError(f"plug-in '{self.path('plugins', key)}' has format {header.get('format')} and key "
-                            f"{header.get('key')}, expected {PLUGIN_FORMAT} and {key}")
+            raise UserError(
+                f"plug-in '{self.path('plugins', key)}' has format {header.get('format')} and key "
+                f"{header.get('key')}, expected {PLUGIN_FORMAT} and {key}"
+            )
         return tensors, json.loads(header["plugin"])
 
     def write_predictions(self, key: str, tensors: dict[str, Tensor]) -> None:

@@ -20,9 +20,9 @@ class FitError(Exception):
 
 @dataclass(frozen=True)
 class Schedule:
-    """Learning rates. "epoch" is Dassl's: warm-up epochs at a constant rate, then cosine over all E epochs, stepped once
-    an epoch (epoch k, from 1, after w warm-up epochs: ``lr (1 + cos(pi (k - w - 1) / E)) / 2``); "iteration" is a cosine
-    over all steps, as Tip-Adapter's."""
+    """Learning rates. "epoch" is Dassl's: warm-up epochs at a constant rate, then a cosine over all E epochs, stepped
+    once an epoch (epoch k, from 1, after w warm-up epochs: ``lr (1 + cos(pi (k - w - 1) / E)) / 2``); "iteration" is a
+    cosine over all steps, as Tip-Adapter's."""
 
     config: TrainConfig
     steps_per_epoch: int
@@ -75,7 +75,7 @@ def fit(method: Method, support: Support, generator: torch.Generator, autocast: 
             view = torch.randint(views, (count,), generator=generator).to(device)
             losses = []
             for step in range(steps):
-                chosen = order[step * batch:(step + 1) * batch]
+                chosen = order[step * batch : (step + 1) * batch]
                 rate = schedule.rate(epoch, step)
                 for group in solver.param_groups:
                     group["lr"] = rate

@@ -101,7 +101,7 @@ class Method(nn.Module):
     needs = "features"
     learned_buffers: tuple[str, ...] = ()
     Config = TrainConfig
-    micro: dict = {}  # what the short schedule of the embedded micro arch changes in Config
+    micro: dict = {"steps": 200, "crop": (0.7, 1.0)}  # what protocol "micro", a short schedule, changes in Config
 
     def __init__(self, config, shape: Shape):
         super().__init__()
@@ -151,8 +151,10 @@ class Method(nn.Module):
         """The tensors that are saved: trainable parameters and the buffers named as learned."""
         tensors = {name: value for name, value in self.named_parameters() if value.requires_grad}
         buffers = dict(self.named_buffers())
-        return {name: value.detach().cpu().contiguous() for name, value in
-                {**tensors, **{name: buffers[name] for name in self.learned_buffers}}.items()}
+        return {
+            name: value.detach().cpu().contiguous()
+            for name, value in {**tensors, **{name: buffers[name] for name in self.learned_buffers}}.items()
+        }
 
     def load_learned(self, tensors: dict[str, Tensor]) -> None:
         """Put saved tensors back. Raises UserError when names or shapes are not this method's."""
@@ -172,8 +174,10 @@ class Method(nn.Module):
             where.setdefault(name, []).append(row)
         missing = [name for name in classes.names if not where.get(name)]
         if missing:
-            raise UserError(f"{self.name} has learned nothing for {len(missing)} of the classes, e.g. '{missing[0]}': "
-                            "a method with weights per class can only be evaluated on classes it was trained on")
+            raise UserError(
+                f"{self.name} has learned nothing for {len(missing)} of the classes, e.g. '{missing[0]}': "
+                "a method with weights per class can only be evaluated on classes it was trained on"
+            )
         used: dict[str, int] = {}
         rows = []
         for name in classes.names:

@@ -27,13 +27,14 @@ class CLIPAdapter(Method):
     paper = "Gao et al. 2021, arXiv 2110.04544"
     depth = "deep"
     Config = Config
-    micro = {"steps": 400, "crop": (0.7, 1.0)}
+    micro = {**Method.micro, "steps": 400}
 
     def __init__(self, config, shape):
         super().__init__(config, shape)
         hidden = shape.dim // config.reduction
-        self.adapter = nn.Sequential(nn.Linear(shape.dim, hidden, bias=False), nn.ReLU(),
-                                     nn.Linear(hidden, shape.dim, bias=False), nn.ReLU())
+        self.adapter = nn.Sequential(
+            nn.Linear(shape.dim, hidden, bias=False), nn.ReLU(), nn.Linear(hidden, shape.dim, bias=False), nn.ReLU()
+        )
 
     def bind(self, backbone, classes):
         self.scale, self.classifier = backbone.scale, backbone.zero_shot(classes)

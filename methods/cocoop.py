@@ -33,7 +33,7 @@ class CoCoOp(Method):
     paper = "Zhou et al. 2022, arXiv 2203.05557"
     depth = "shallow"
     Config = Config
-    micro = {"steps": 150, "batch": 8, "lr": 0.01, "crop": (0.7, 1.0)}
+    micro = {**Method.micro, "steps": 150, "batch": 8, "lr": 0.01}
 
     def __init__(self, config, shape):
         super().__init__(config, shape)

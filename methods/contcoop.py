@@ -49,19 +49,21 @@ class ContCoOp(Method):
     paper = "Wang et al. 2024, arXiv 2412.20895"
     depth = "shallow"
     Config = Config
-    micro = {"steps": 200, "crop": (0.7, 1.0)}
 
     def __init__(self, config, shape):
         super().__init__(config, shape)
         if shape.width % config.heads:
             raise UserError(f"contcoop.heads={config.heads} does not divide the text width {shape.width}")
         if config.tokens not in ("all", "mean") or config.init not in ("uniform", "normal"):
-            raise UserError("contcoop: tokens is 'all' or 'mean', init is 'uniform' or 'normal'; "
-                            f"found '{config.tokens}' and '{config.init}'")
+            raise UserError(
+                "contcoop: tokens is 'all' or 'mean', init is 'uniform' or 'normal'; "
+                f"found '{config.tokens}' and '{config.init}'"
+            )
         self.context = nn.Parameter(torch.randn(config.context_length, shape.width) * CONTEXT_STD)
         if config.attention:
-            self.query, self.key, self.value, self.out = (nn.Linear(shape.width, shape.width, bias=False)
-                                                          for _ in range(4))
+            self.query, self.key, self.value, self.out = (
+                nn.Linear(shape.width, shape.width, bias=False) for _ in range(4)
+            )
             if config.init == "normal":
                 for layer in (self.query, self.key, self.value, self.out):
                     nn.init.kaiming_normal_(layer.weight)
@@ -90,8 +92,12 @@ class ContCoOp(Method):
         def split(x: Tensor) -> Tensor:
             return x.unflatten(-1, (self.config.heads, -1)).transpose(-3, -2)
 
-        mixed = F.scaled_dot_product_attention(split(self.query(p)).expand(count, -1, -1, -1), split(self.key(rows)),
-                                               split(self.value(rows)), attn_mask=visible[:, None, None])
+        mixed = F.scaled_dot_product_attention(
+            split(self.query(p)).expand(count, -1, -1, -1),
+            split(self.key(rows)),
+            split(self.value(rows)),
+            attn_mask=visible[:, None, None],
+        )
         return p + self.out(mixed.transpose(-3, -2).flatten(-2))
 
     def class_features(self) -> Tensor:

@@ -30,7 +30,6 @@ class CoOp(Method):
     paper = "Zhou et al. 2022, arXiv 2109.01134"
     depth = "shallow"
     Config = Config
-    micro = {"steps": 200, "crop": (0.7, 1.0)}
 
     def __init__(self, config, shape):
         super().__init__(config, shape)

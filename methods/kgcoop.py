@@ -35,7 +35,7 @@ class KgCoOp(CoOp):
     name = "KgCoOp"
     paper = "Yao et al. 2023, arXiv 2303.13283"
     Config = Config
-    micro = {"steps": 200, "batch": 32, "crop": (0.7, 1.0)}
+    micro = {**CoOp.micro, "batch": 32}
 
     @classmethod
     def published(cls, dataset, shots):

@@ -53,8 +53,9 @@ class LinearProbe(Method):
             if c not in tried:
                 near = min(tried, key=lambda other: abs(torch.log10(torch.tensor(other / c))), default=None)
                 initial = None if near is None else tried[near][1:]
-                weight, bias = logistic_regression(support.features, support.labels, len(self.weight), c,
-                                                   self.config.max_iter, initial)
+                weight, bias = logistic_regression(
+                    support.features, support.labels, len(self.weight), c, self.config.max_iter, initial
+                )
                 right = (F.linear(support.val_features, weight, bias).argmax(1) == support.val_labels).float().mean()
                 tried[c] = (float(right), weight, bias)
             return tried[c][0]
@@ -72,8 +73,9 @@ class LinearProbe(Method):
             self.bias.copy_(tried[best][2])
 
 
-def logistic_regression(x: Tensor, y: Tensor, classes: int, c: float, max_iter: int,
-                        initial: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+def logistic_regression(
+    x: Tensor, y: Tensor, classes: int, c: float, max_iter: int, initial: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
     """Minimise ``c * sum cross-entropy + ||W||^2 / 2`` over W (C, D) and an unpenalised bias (C,), as scikit-learn's
     LogisticRegression(C=c) does, in float64 on the device of ``x`` (N, D)."""
     x = x.double()
@@ -81,8 +83,15 @@ def logistic_regression(x: Tensor, y: Tensor, classes: int, c: float, max_iter: 
     bias = x.new_zeros(classes) if initial is None else initial[1].double().clone()
     weight.requires_grad_(), bias.requires_grad_()
     # Dividing by c * N keeps the objective near 1 for every c, so one set of tolerances serves the whole grid.
-    solver = torch.optim.LBFGS([weight, bias], max_iter=max_iter, max_eval=2 * max_iter, history_size=10,
-                               tolerance_grad=1e-6, tolerance_change=1e-10, line_search_fn="strong_wolfe")
+    solver = torch.optim.LBFGS(
+        [weight, bias],
+        max_iter=max_iter,
+        max_eval=2 * max_iter,
+        history_size=10,
+        tolerance_grad=1e-6,
+        tolerance_change=1e-10,
+        line_search_fn="strong_wolfe",
+    )
 
     def objective() -> Tensor:
         solver.zero_grad()

@@ -22,9 +22,19 @@ BETA_STEPS, ALPHA_STEPS = 200, 20
 KEY_VIEWS = 10  # passes over the augmented support set that the keys average
 
 # Initial alpha and the largest (beta, alpha) searched, for each dataset, from gaopengcuhk/Tip-Adapter's configs.
-SEARCH = {"imagenet": (1.17, 7, 3), "caltech101": (3, 12, 5), "oxford_pets": (1.17, 7, 3), "stanford_cars": (3, 20, 10),
-          "flowers102": (10, 50, 50), "food101": (1.17, 10, 10), "fgvc_aircraft": (5, 30, 30), "sun397": (1.17, 12, 10),
-          "dtd": (2, 13, 13), "eurosat": (2, 12, 10), "ucf101": (3, 7, 3)}
+SEARCH = {
+    "imagenet": (1.17, 7, 3),
+    "caltech101": (3, 12, 5),
+    "oxford_pets": (1.17, 7, 3),
+    "stanford_cars": (3, 20, 10),
+    "flowers102": (10, 50, 50),
+    "food101": (1.17, 10, 10),
+    "fgvc_aircraft": (5, 30, 30),
+    "sun397": (1.17, 12, 10),
+    "dtd": (2, 13, 13),
+    "eurosat": (2, 12, 10),
+    "ucf101": (3, 7, 3),
+}
 
 
 @dataclass(frozen=True)
@@ -69,12 +79,20 @@ class TipAdapterF(Method):
     @classmethod
     def published(cls, dataset, shots):
         alpha, max_beta, max_alpha = SEARCH.get(dataset, (Config.alpha, Config.max_beta, Config.max_alpha))
-        return {"alpha": alpha, "max_beta": max_beta, "max_alpha": max_alpha, "epochs": 100 if dataset == "eurosat" else 20}
+        return {
+            "alpha": alpha,
+            "max_beta": max_beta,
+            "max_alpha": max_alpha,
+            "epochs": 100 if dataset == "eurosat" else 20,
+        }
 
     @property
     def marks(self):
-        return ("epoch chosen on test images, alpha and beta on the full validation split (published protocol)",) \
-            if self.config.selection == "published" else ()
+        return (
+            ("epoch chosen on test images, alpha and beta on the full validation split (published protocol)",)
+            if self.config.selection == "published"
+            else ()
+        )
 
     def bind(self, backbone, classes):
         self.classifier, self.rows = backbone.zero_shot(classes), self.class_rows(classes).to(backbone.device)
@@ -85,7 +103,7 @@ class TipAdapterF(Method):
             self.labels.copy_(support.labels)
 
     def text_and_affinity(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C) zero-shot logits and (B, N) cosine-like affinities; the keys are not normalised again (as published)."""
+        """(B, C) zero-shot logits, (B, N) affinities; the keys are not normalised again, as published."""
         x = F.normalize(x, dim=-1)
         return LOGIT_SCALE * x @ self.classifier.T, x @ self.keys.T
 
@@ -112,7 +130,11 @@ class TipAdapterF(Method):
             self.keys.copy_(self.best[1])
         x, y = support.leak["selection"] if published else (support.val_features, support.val_labels)
         text, affinity = self.text_and_affinity(x)
-        best = (accuracy(text + self.alpha * self.cache_logits(affinity, self.beta), y), self.beta.item(), self.alpha.item())
+        best = (
+            accuracy(text + self.alpha * self.cache_logits(affinity, self.beta), y),
+            self.beta.item(),
+            self.alpha.item(),
+        )
         for i in range(BETA_STEPS):
             beta = 0.1 + i * (self.config.max_beta - 0.1) / BETA_STEPS
             cache = self.cache_logits(affinity, beta)

@@ -19,6 +19,7 @@ class ZeroShotCLIP(Method):
     paper = "Radford et al. 2021, arXiv 2103.00020"
     depth = "none"
     Config = Config
+    micro = {}
 
     def bind(self, backbone, classes):
         self.scale, self.classifier = backbone.scale, backbone.zero_shot(classes)

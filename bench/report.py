@@ -1,0 +1,333 @@
+"""The report of an architecture, as Markdown and as one HTML file that needs neither network nor server.
+
+Both are written from the same list of parts, made from records alone, so they cannot disagree. Parts hold plain text;
+the two writers escape it. The Markdown shows the figure file beside it, the HTML carries the figure inside.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench import stats
+from bench.figures import inline_svg
+from bench.stats import Record, counted
+from bench.store import write_text
+from bench.tables import (
+    MISSING,
+    Block,
+    Cell,
+    Sheet,
+    block_markdown,
+    cell_markdown,
+    escape_markdown,
+    main_sheet,
+    read_paper,
+    sheet_markdown,
+)
+
+MICRO_NOTE = (
+    "Micro is a real experiment at small scale: small models truly trained on a procedural picture world. "
+    "It is not the paper's result, and its numbers are not set beside the paper's."
+)
+PAPER_BEST = "ContCoOp"  # highest average H in Tables 2 and 8
+PAPER_FINDING = "every shallow-layer method above, every deep-layer method below"  # section 3.2, Tables 2 and 8
+SPLITS = ("train", "val", "test")
+SPREAD = re.compile(r"(?<=\d) ± (\d+\.\d\d)$")  # a deviation, set smaller so that three numbers fit a phone
+HASH_SHOWN = 12  # hex digits of a sha256 that a table shows; the record has all of them
+
+Part = tuple[str, Any]  # (kind, content), kinds: title, heading, text, list, sheet, block, figure, command
+
+
+def summary(records: Sequence[Record]) -> list[str]:
+    """Three sentences from the numbers, as found: the best H, both kinds of method at the zero-shot line, the runs."""
+    main = stats.select(records, "main")
+    names, depth, averages = stats.names(main, "method"), stats.depths(main), stats.average_rows(main)
+    whole = averages[averages["h"].notna()].sort_values("h", ascending=False, kind="stable")
+    done = sum(record.get("status") == "done" for record in records)
+    runs = f"{done} of {counted(len(records), 'recorded run')} {'is' if done == 1 else 'are'} done"
+    ending = f"{runs} and {len(records) - done} failed."
+    if whole.empty:
+        return ["No method is done on every dataset, so no averages can be compared.", ending]
+
+    best, count = whole.iloc[0], counted(len(stats.averaged(main)), "dataset")
+    first = f"{names[best.name]} has the highest H, {best['h']:.2f} % (Base {best['base']:.2f}, New {best['new']:.2f})"
+    first += f", on average over {count}"
+    if len(whole) > 1:
+        first += f", before {names[whole.index[1]]} with {whole.iloc[1]['h']:.2f} %"
+        likeness = "as in the paper, where" if names[best.name] == PAPER_BEST else "unlike in the paper, where"
+        first += f", {likeness} {PAPER_BEST} has it"
+
+    if "zs-clip" not in whole.index:
+        return [first + ".", "There is no complete zero-shot run to measure the methods against.", ending]
+    level = whole.loc["zs-clip", "new"]
+    new = {kind: [whole.loc[m, "new"] for m in whole.index if depth[m] == kind] for kind in ("shallow", "deep")}
+    above, below = sum(value > level for value in new["shallow"]), sum(value < level for value in new["deep"])
+    second = f"On the upgraded model, where zero-shot reaches {level:.2f} %, {above} of "
+    second += f"{counted(len(new['shallow']), 'shallow-layer method')} end above that line and {below} of "
+    second += f"{counted(len(new['deep']), 'deep-layer method')} below it"
+    if new["shallow"] and new["deep"]:
+        agrees = above == len(new["shallow"]) and below == len(new["deep"])
+        second += f", which {'agrees with' if agrees else 'differs from'} the paper ({PAPER_FINDING})"
+    left_out = len(averages) - len(whole)
+    second += f"; {counted(left_out, 'method')} without an average left out" if left_out else ""
+    return [first + ".", second + ".", ending]
+
+
+def write_report(
+    records: Iterable[Record], out_dir: Path, arch: str, plan_notes: Sequence[str] = ()
+) -> tuple[Path, Path]:
+    """Writes `report.md` and the self-contained `report.html` under out_dir (`results/<arch>`); returns both paths.
+
+    plan_notes: plain lines about the plan as a whole, such as what was left out and why.
+    """
+    records = list(records)
+    parts = _parts(records, arch, plan_notes)
+    markdown, page = Path(out_dir) / "report.md", Path(out_dir) / "report.html"
+    write_text(markdown, "\n\n".join(_part_markdown(*part) for part in parts) + "\n")
+    figure = inline_svg(records, "figure2a", "Bars of Base, New and H for each method; the numbers are in the table")
+    body = "\n".join(_part_html(kind, content, figure) for kind, content in parts)
+    write_text(page, PAGE.replace("{title}", html.escape(parts[0][1])).replace("{body}", body))
+    return markdown, page
+
+
+# ---- content ---------------------------------------------------------------------------------------------------------
+
+
+def _parts(records: Sequence[Record], arch: str, plan_notes: Sequence[str]) -> list[Part]:
+    main = stats.select(records, "main")
+    failed = [record for record in records if record.get("status") != "done"]
+    quoted = shlex.quote(arch)
+    data = "" if arch == "micro" else " --data-root DATA"
+    commands = (f"python run_all.py --arch {quoted}{data}", f"python run_all.py report --arch {quoted}")
+    parts: list[Part] = [("title", f"Carryover report: {arch}"), ("text", " ".join(summary(records)))]
+    parts += [("text", MICRO_NOTE)] if arch == "micro" else []
+    parts += [("heading", "Main table"), ("sheet", main_sheet(main, read_paper(arch)))]
+    parts += [("heading", "Figure"), ("figure", "Base, New and H of each method, averaged over the datasets")]
+    parts += [
+        ("heading", "Cost of a run"),
+        ("text", "Medians over the runs done; parameters are the trainable ones."),
+        ("block", _cost(main)),
+    ]
+    parts += [("heading", "Protocol"), ("block", _settings(main)), ("block", _configs(main)), ("block", _data(main))]
+    parts += [("text", "Notes of the plan:"), ("list", list(plan_notes))] if plan_notes else []
+    parts += [("heading", "Environment"), ("block", _environment(records)), ("heading", "Failures")]
+    parts += [("block", _failures(failed))] if failed else [("text", "No run failed.")]
+    parts += [("heading", "Regenerate"), ("text", "All runs that are not stored yet, then this report from records:")]
+    return [*parts, ("command", "\n".join(commands))]
+
+
+def _block(title: str, header: Sequence[str], rows: Iterable[Sequence[str]], textual: bool = False) -> Block:
+    return Block(Cell(title), tuple(header), tuple(tuple(map(Cell, row)) for row in rows), textual)
+
+
+def _groups(records: Sequence[Record], kind: str) -> list[tuple[str, list[Record]]]:
+    names = stats.names(records, kind)
+    return [(names[one], [r for r in records if r["run"][kind] == one]) for one in stats.ids(records, kind)]
+
+
+def _median(values: Iterable[float | None], digits: int = 0) -> str:
+    found = [value for value in values if value is not None]
+    return f"{median(found):,.{digits}f}" if found else MISSING
+
+
+def _distinct(values: Iterable[Any]) -> str:
+    texts = dict.fromkeys(v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for v in values if v != "")
+    return " / ".join(text for text in texts if text != "null") or MISSING
+
+
+def _hashes(values: Iterable[str | None]) -> str:
+    found = list(dict.fromkeys(value for value in values if value))
+    return f"{len(found)} lists" if len(found) > 1 else found[0][:HASH_SHOWN] if found else MISSING
+
+
+def _cost(records: Sequence[Record]) -> Block:
+    rows = []
+    for name, group in _groups(records, "method"):
+        done = [record for record in group if stats.is_done(record)]
+        seconds = [record.get("seconds") or {} for record in done]
+        tests = [sum(each.values()) for one in seconds if (each := one.get("evaluate"))]
+        fits = [one.get("fit") for one in seconds]
+        memory = [record["peak_memory_bytes"] / 2**20 for record in done if record.get("peak_memory_bytes")]
+        sizes = (_median(record.get(key) for record in done) for key in ("trainable_parameters", "plugin_bytes"))
+        rows.append((name, str(len(done)), _median(fits, 2), _median(tests, 2), _median(memory), *sizes))
+    header = ("Method", "Runs", "Fit (s)", "Evaluate (s)", "Peak memory (MiB)", "Parameters", "Plug-in (bytes)")
+    return _block("", header, rows)
+
+
+def _settings(records: Sequence[Record]) -> Block:
+    limit = "images a class in the test set"
+    rows = [(name, _distinct(r["run"].get(name) for r in records)) for name in stats.SETTINGS if name != "limit"]
+    rows += [(f"limit ({limit})", _distinct("all" if (n := r["run"].get("limit")) is None else n for r in records))]
+    rows += [("seeds", ", ".join(map(str, sorted({r["run"]["seed"] for r in records}))) or MISSING)]
+    return _block("Settings", ("Setting", "Value"), rows, textual=True)
+
+
+def _configs(records: Sequence[Record]) -> Block:
+    rows = []
+    for name, group in _groups(records, "method"):
+        configs = [record["run"].get("config") or {} for record in group]
+        keys = dict.fromkeys(key for config in configs for key in config)
+        values = ", ".join(f"{key} = {_distinct(c[key] for c in configs if key in c)}" for key in keys)
+        rows.append((name, values or "none"))
+    return _block("Hyper-parameters", ("Method", "Values (a slash: not the same on all datasets)"), rows, textual=True)
+
+
+def _data(records: Sequence[Record]) -> Block:
+    rows = []
+    for name, group in _groups(records, "dataset"):
+        splits = [record.get("split") or {} for record in group]
+        tested = _distinct(record["targets"]["new"].get("count") for record in group if stats.is_done(record))
+        sizes = (_distinct(split.get(key) for split in splits) for key in ("classes", "support"))
+        rows.append((name, *sizes, tested, *(_hashes(s.get(f"{part}_sha256") for s in splits) for part in SPLITS)))
+    header = ("Dataset", "Classes", "Support images", "Test images", *(f"{part} list (sha256)" for part in SPLITS))
+    return _block("Data", header, rows)
+
+
+def _environment(records: Sequence[Record]) -> Block:
+    rows = []
+    for target in stats.TARGETS:
+        found = [(record.get("targets") or {}).get(target) or {} for record in records]
+        shown = [f"{t.get('backbone')}, fingerprint {str(t.get('fingerprint'))[:HASH_SHOWN]}" for t in found if t]
+        rows.append((f"backbone {target}", _distinct(shown)))
+    rows += [(name, _distinct(r.get(name) or "" for r in records)) for name in ("device", "git_commit")]
+    versions = [record.get("versions") or {} for record in records]
+    packages = dict.fromkeys(name for found in versions for name in found)
+    rows += [(name, _distinct(found.get(name, "") for found in versions)) for name in packages]
+    started = sorted(str(record["started"]) for record in records if record.get("started"))
+    rows += [("runs started", f"{started[0]} to {started[-1]}" if started else MISSING)]
+    return _block("", ("What", "Found"), [(name.replace("_", " "), v) for name, v in rows], textual=True)
+
+
+def _failures(records: Sequence[Record]) -> Block:
+    names = {kind: stats.names(records, kind) for kind in ("dataset", "method")}
+    rows = []
+    for record in records:
+        run = record["run"]
+        where = (run["suite"], names["dataset"][run["dataset"]], names["method"][run["method"]], str(run["seed"]))
+        rows.append((*where, record["key"], str(record.get("error") or "no reason recorded")))
+    return _block("", ("Suite", "Dataset", "Method", "Seed", "Key", "Error"), rows, textual=True)
+
+
+# ---- writers ---------------------------------------------------------------------------------------------------------
+
+
+def _part_markdown(kind: str, content: Any) -> str:
+    match kind:
+        case "title" | "heading":
+            return ("# " if kind == "title" else "## ") + escape_markdown(content)
+        case "text":
+            return escape_markdown(content)
+        case "list":
+            return "\n".join(f"- {escape_markdown(line)}" for line in content)
+        case "sheet":
+            return sheet_markdown(content).rstrip("\n")
+        case "block":
+            title = f"### {cell_markdown(content.title)}\n\n" if content.title.text else ""
+            return title + block_markdown(content)
+        case "figure":
+            return f"![{escape_markdown(content)}](figures/figure2a.svg)"
+        case "command":  # indented, not fenced: no text can close it
+            return "\n".join("    " + line for line in content.splitlines())
+    raise ValueError(f"unknown kind of part: {kind}")
+
+
+def _part_html(kind: str, content: Any, figure: str) -> str:
+    match kind:
+        case "title" | "heading":
+            tag = "h1" if kind == "title" else "h2"
+            return f"<{tag}>{html.escape(content)}</{tag}>"
+        case "text":
+            return f"<p>{html.escape(content)}</p>"
+        case "list":
+            return "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in content) + "</ul>"
+        case "sheet":
+            return _sheet_html(content)
+        case "block":
+            return _block_html(content)
+        case "figure":
+            return f"<figure>{figure}<figcaption>{html.escape(content)}.</figcaption></figure>"
+        case "command":
+            return f'<pre tabindex="0">{html.escape(content)}</pre>'
+    raise ValueError(f"unknown kind of part: {kind}")
+
+
+def _cell_html(cell: Cell) -> str:
+    text = SPREAD.sub(r" <small>± \1</small>", html.escape(cell.text))
+    text = (text, f"<strong>{text}</strong>", f"<u>{text}</u>")[cell.rank]
+    return text + (f"<sup>{','.join(map(str, cell.notes))}</sup>" if cell.notes else "")
+
+
+def _block_html(block: Block) -> str:
+    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in block.header)
+    rows = ""
+    for first, *others in block.rows:
+        cells = "".join(f"<td>{_cell_html(cell)}</td>" for cell in others)
+        rows += f'<tr><th scope="row">{_cell_html(first)}</th>{cells}</tr>\n'
+    kind = "textual" if block.textual else "numeric"
+    title = f"<h3>{_cell_html(block.title)}</h3>" if block.title.text else ""
+    label = html.escape(block.title.text or ", ".join(block.header))
+    table = f'<table class="{kind}"><thead><tr>{head}</tr></thead><tbody>\n{rows}</tbody></table>'
+    scroll = f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">{table}</div>'
+    return f"<section>{title}{scroll}</section>"
+
+
+def _sheet_html(sheet: Sheet) -> str:
+    notes = "".join(f"<li>{html.escape(text)}</li>" for text in sheet.remarks)
+    notes += "".join(f"<li><sup>{n}</sup> {html.escape(text)}</li>" for n, text in enumerate(sheet.footnotes, 1))
+    blocks = "\n".join(map(_block_html, sheet.blocks))
+    wide = " wide" if any(len(block.header) > 4 for block in sheet.blocks) else ""
+    return f'<div class="blocks{wide}">{blocks}</div>\n<ul class="notes">{notes}</ul>'
+
+
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>{title}</title>
+<style>
+:root { color-scheme: light dark; --ink: #1c1e21; --soft: #5b6168; --line: #d9dde2; --page: #fff; --box: #f6f7f9; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6e8eb; --soft: #a3abb4; --line: #3a4048; --page: #16181b; --box: #1f2226; }
+}
+body { margin: 0 auto; max-width: 74rem; padding: 1rem clamp(.8rem, 3vw, 2rem) 4rem; background: var(--page);
+  color: var(--ink); font: 1rem/1.55 system-ui, sans-serif; overflow-wrap: anywhere; }
+h1 { font-size: 1.7rem; line-height: 1.2; }
+h2 { margin: 2.5rem 0 .6rem; padding-top: .6rem; border-top: 1px solid var(--line); font-size: 1.25rem; }
+h3 { margin: .8rem 0 .3rem; font-size: 1rem; }
+p { max-width: 46rem; }
+.blocks { display: grid; gap: .4rem 1.6rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 23rem), 1fr)); }
+.blocks.wide { grid-template-columns: repeat(auto-fit, minmax(min(100%, 34rem), 1fr)); }
+section { min-width: 0; }
+.scroll, pre { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; background: var(--box); }
+pre { padding: .7rem .9rem; font-size: .85rem; overflow-wrap: normal; }
+table { width: 100%; border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem .6rem; text-align: left; vertical-align: top; overflow-wrap: normal; }
+th { font-weight: 500; }
+thead th { color: var(--soft); border-bottom: 1px solid var(--line); }
+.numeric :is(td, tbody th) { white-space: nowrap; }
+.blocks table { font-size: .8rem; }
+.blocks :is(td, th) { padding: .25rem .35rem; }
+@media (max-width: 30rem) { .blocks table { font-size: .76rem; } .blocks :is(td, th) { padding: .25rem .25rem; } }
+small { color: var(--soft); font-size: .78em; font-weight: 400; }
+.numeric :is(td, th:not(:first-child)) { text-align: right; }
+.textual td { min-width: 9rem; overflow-wrap: anywhere; }
+sup { line-height: 0; font-size: .7em; }
+.notes, figcaption { color: var(--soft); font-size: .85rem; }
+figure { margin: 1rem 0; max-width: 38rem; }
+figure svg { width: 100%; height: auto; }
+</style>
+</head>
+<body>
+{body}
+</body>
+</html>
+"""

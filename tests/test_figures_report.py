@@ -1,0 +1,193 @@
+"""Figures and report: stable bytes, parsed by others' parsers, true to the numbers, safe with any name."""
+
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import matplotlib.image
+import pytest
+from markdown_it import MarkdownIt
+
+from bench import figures, report
+
+HOSTILE = "<img src=x onerror=alert(1)> </svg><script>$x_1$ {body} \"'|`&amp;"
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+DEPTH = {"zs-clip": "none", "coop": "shallow", "contcoop": "shallow", "clip-adapter": "deep"}
+NAMES = {"zs-clip": "ZS-CLIP", "coop": "CoOp", "contcoop": "ContCoOp", "clip-adapter": "CLIP-Adapter"}
+
+SPLIT = {"train_sha256": "ab" * 32, "val_sha256": "cd" * 32, "test_sha256": "ef" * 32, "classes": 5, "support": 80}
+
+
+def record(dataset, method, seed, base, new, status="done", name=None, **others):
+    backbones = {"base": "tiny-a", "new": "tiny-b"}
+    scores = {"base": base, "new": new}
+    targets = {
+        t: {"backbone": b, "fingerprint": t * 10, "correct": scores[t], "count": 100, "accuracy": scores[t]}
+        for t, b in backbones.items()
+    }
+    return {
+        "key": f"{dataset}{method}{seed}", "status": status, "error": None if status == "done" else "it <broke>",
+        "run": {"suite": "main", "arch": "micro", "dataset": dataset, "method": method, "seed": seed, "shots": 16,
+                "precision": "fp32", "protocol": "micro", "views": 4, "limit": None, "config": {"epochs": 50}},
+        "names": {"dataset": dataset, "method": name or NAMES.get(method, method)},
+        "depth": DEPTH.get(method, "shallow"), "order": {"dataset": 0, "method": list(DEPTH).index(method)},
+        "marks": [], "split": SPLIT,
+        "targets": targets if status == "done" else {}, "curve": [],
+        "seconds": {"features": 1.0, "fit": float(seed), "evaluate": {"base": 0.5, "new": 0.25}},
+        "peak_memory_bytes": seed * 2**20, "trainable_parameters": 1536, "plugin_bytes": 6500,
+        "versions": {"python": "3.11.7", "torch": "9.9.9"}, "device": "cpu (2 threads)", "git_commit": "0123abc",
+        "started": f"2026-01-0{seed}T00:00:00Z", **others,
+    }  # fmt: skip
+
+
+def world(new, base=None, seeds=(1, 2, 3), datasets=("a", "b")):
+    base = base or dict.fromkeys(new, 70.0)
+    return [record(d, m, s, base[m], new[m]) for d in datasets for m in new for s in seeds]
+
+
+AS_PAPER = {"zs-clip": 60.0, "coop": 65.0, "contcoop": 68.0, "clip-adapter": 40.0}
+
+
+class Page(HTMLParser):
+    """Tags, attributes and text of a page; refuses tags that do not nest."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes, self.text, self.open = [], [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += attributes
+        self.open += [] if tag in VOID else [tag]
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += attributes
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] != "style":
+            self.text.append(data)
+
+
+def write(records, folder, notes=()):
+    markdown, page = report.write_report(records, folder, "micro", notes)
+    assert (markdown.name, page.name) == ("report.md", "report.html")
+    return markdown.read_text(), page.read_text()
+
+
+def test_figure_files_have_the_same_bytes_each_time(tmp_path):
+    first = figures.write_figures(world(AS_PAPER), tmp_path / "one")
+    second = figures.write_figures(list(reversed(world(AS_PAPER))), tmp_path / "two")
+    assert [path.relative_to(tmp_path / "one").as_posix() for path in first] == [
+        "figures/figure2a.svg", "figures/figure2a.png",
+    ]  # fmt: skip
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+    assert ElementTree.parse(first[0]).getroot().tag.endswith("svg")
+    assert matplotlib.image.imread(first[1]).shape[1] == round(figures.WIDTH_INCHES * figures.PNG_DPI)
+
+
+def test_the_figure_shows_the_averages_the_dagger_and_the_zero_shot_line():
+    axes = figures.draw_figure_2a(world(AS_PAPER)).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["ZS-CLIP", "CoOp", "ContCoOp", "CLIP-Adapter †"]
+    bars = {c.get_label(): [bar.get_width() for bar in c] for c in axes.containers if hasattr(c, "patches")}
+    assert bars["Base"] == [70.0] * 4 and bars["New"] == list(AS_PAPER.values())
+    assert bars["H"] == pytest.approx([2 * 70 * n / (70 + n) for n in AS_PAPER.values()])
+    (line,) = [line for line in axes.lines if line.get_label().startswith("zero-shot")]
+    assert set(line.get_xdata()) == {60.0} and "(%)" in axes.get_xlabel()
+
+
+def test_a_method_without_an_average_has_dashes_and_no_bar(tmp_path):
+    records = world(AS_PAPER)[:-3]  # CLIP-Adapter lacks dataset b
+    axes = figures.draw_figure_2a(records).axes[0]
+    assert [text.get_text() for text in axes.texts].count("–") == 3
+    for few in ([], [record("a", "coop", 1, 0, 0, status="failed")]):
+        figures.figure_2a(few, tmp_path / "empty")
+
+
+def test_a_hostile_name_stays_text_in_the_figure_and_the_page(tmp_path):
+    records = [record(HOSTILE, "coop", 1, 50, 40, name=HOSTILE, marks=[HOSTILE], device=HOSTILE, git_commit=HOSTILE)]
+    records += [record(HOSTILE, "contcoop", 1, 0, 0, status="failed", error=HOSTILE + "\nsecond line")]
+    records[0]["run"]["config"] = {HOSTILE: HOSTILE}
+    markdown, html = write(records, tmp_path, [HOSTILE])
+    page = Page(html)
+    assert not {"img", "script", "iframe", "link"} & set(page.tags)
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    assert "".join(page.text).count(HOSTILE) >= 8
+    rendered = Page(MarkdownIt("commonmark").enable("table").render(markdown))
+    assert set(rendered.tags) & {"img", "script"} == {"img"}  # the figure's own
+    assert ("src", "figures/figure2a.svg") in rendered.attributes and rendered.tags.count("img") == 1
+    assert "".join(rendered.text).count(HOSTILE) >= 8
+
+
+def test_the_page_needs_nothing_else_and_follows_the_readers_colours(tmp_path):
+    _, html = write(world(AS_PAPER), tmp_path)
+    page = Page(html)
+    references = [v for name, v in page.attributes if name in ("src", "href", "xlink:href", "data", "action", "srcset")]
+    assert all(value.startswith("#") for value in references)
+    assert not re.search(r"url\((?!#)|@import", html)
+    assert page.tags.count("svg") == 1 and "prefers-color-scheme: dark" in html
+    assert ("name", "viewport") in page.attributes
+    svg = html[html.index("<svg") : html.index("</svg>")]
+    assert figures.INK not in svg and "currentColor" in svg
+    assert page.tags.count("table") == html.count('<div class="scroll"')
+
+
+def test_the_report_has_the_same_bytes_each_time(tmp_path):
+    assert write(world(AS_PAPER), tmp_path / "one") == write(list(reversed(world(AS_PAPER))), tmp_path / "two")
+
+
+def test_the_summary_is_three_sentences_from_the_numbers():
+    best, line, runs = report.summary(world(AS_PAPER))
+    assert best == (
+        "ContCoOp has the highest H, 68.99 % (Base 70.00, New 68.00), on average over 2 datasets, "
+        "before CoOp with 67.41 %, as in the paper, where ContCoOp has it."
+    )
+    assert "60.00 %, 2 of 2 shallow-layer methods end above that line and 1 of 1 deep-layer method below it" in line
+    assert "which agrees with the paper" in line
+    assert runs == "24 of 24 recorded runs are done and 0 failed."
+
+
+def test_the_summary_says_so_where_the_numbers_contradict_the_paper():
+    best, line, _ = report.summary(world({"zs-clip": 60.0, "coop": 50.0, "contcoop": 61.0, "clip-adapter": 90.0}))
+    assert best.startswith("CLIP-Adapter has the highest H") and "unlike in the paper, where ContCoOp has it" in best
+    assert "1 of 2 shallow-layer methods end above" in line and "0 of 1 deep-layer method below it" in line
+    assert "which differs from the paper" in line
+
+
+def test_the_summary_leaves_out_what_has_no_average_and_says_so():
+    records = world(AS_PAPER)
+    records[-3:] = [{**r, "status": "failed", "targets": {}} for r in records[-3:]]
+    _, line, runs = report.summary(records)
+    assert "0 of 0 deep-layer methods" in line and "1 method without an average left out" in line
+    assert "the paper" not in line and runs == "21 of 24 recorded runs are done and 3 failed."
+    assert report.summary([r for r in records if r["run"]["method"] != "zs-clip"])[1].startswith("There is no complete")
+    assert report.summary([])[0].startswith("No method is done on every dataset")
+
+
+def test_both_reports_hold_table_cost_protocol_environment_failures_and_command(tmp_path):
+    records = world(AS_PAPER) + [record("b", "coop", 4, 0, 0, status="failed")]
+    markdown, html = write(records, tmp_path, ["sun397 is left out: no data"])
+    rendered = MarkdownIt("commonmark").enable("table").render(markdown)
+    for text in ("".join(Page(rendered).text), "".join(Page(html).text)):
+        for needed in (
+            "small scale", "Average over 2 datasets", "68.99", "† marks a deep-layer method", "it <broke>", "bcoop4",
+            "epochs = 50", "fp32", "sun397 is left out: no data", "tiny-a, fingerprint basebasebase", "9.9.9",
+            "cpu (2 threads)", "0123abc", "python run_all.py report --arch micro",
+            "2026-01-01T00:00:00Z to 2026-01-04T00:00:00Z",
+        ):  # fmt: skip
+            assert needed in text, needed
+        assert "Paper" not in text
+    cost = re.search(r"\| CoOp +\| +6 \| +2\.00 \| +0\.75 \| +2 \| +1,536 \| +6,500 \|", markdown)
+    assert cost, "medians over seeds 1, 2, 3 of two datasets: 2 s, 0.75 s, 2 MiB"
+
+
+def test_a_hole_in_a_record_is_a_dash_in_the_report(tmp_path):
+    bare = record("a", "coop", 1, 50, 40, peak_memory_bytes=None, seconds={}, split={}, versions={}, git_commit=None)
+    markdown, _ = write([bare], tmp_path)
+    assert re.search(r"\| CoOp +\| +1 \| +– \| +– \| +– \| +1,536 \|", markdown)
+    assert re.search(r"\| git commit +\| – +\|", markdown)

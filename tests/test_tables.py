@@ -1,0 +1,226 @@
+"""The tables, read back by parsers that are not ours: csv, CommonMark, a count of LaTeX's special characters."""
+
+import copy
+import csv
+import io
+import re
+
+import numpy as np
+import pytest
+from markdown_it import MarkdownIt
+from rich.console import Console
+
+from bench import tables
+
+HEADER = "dataset,method,seeds,base,base_std,new,new_std,h,h_std,paper_base,paper_new,paper_h"
+IMAGES = 200
+HOSTILE = [
+    "<script>alert(1)</script>", "a|b\nc", "**bold** _it_ `code`", "[x](javascript:alert(1))", "$x^2$ 50% & {more} #1",
+    r"\textbf{x}\\ ~", "=HYPERLINK(1)", "&lt;b&gt; &amp;", "[red]rich[/red]", "![i](x.png)", "-1+1", "@SUM(A1)",
+]  # fmt: skip
+
+
+def record(dataset, method, seed, base, new, place=(0, 0), marks=(), depth="shallow", names=None, status="done"):
+    right = {"base": base, "new": new}
+    targets = {t: {"correct": n, "count": IMAGES, "accuracy": 100 * n / IMAGES} for t, n in right.items()}
+    return {
+        "key": f"{dataset}/{method}/{seed}", "status": status, "depth": depth, "marks": list(marks),
+        "run": {"suite": "main", "arch": "micro", "dataset": dataset, "method": method, "seed": seed, "shots": 16},
+        "names": names or {"dataset": dataset.upper(), "method": method.upper()},
+        "order": {"dataset": place[0], "method": place[1]}, "targets": targets if status == "done" else {},
+        "started": "2026-01-01T00:00:00Z",
+    }  # fmt: skip
+
+
+@pytest.fixture
+def world():
+    """Two datasets, three methods, two seeds; the order by place is not that of the alphabet."""
+    score = {"zs": (120, 130), "prompt": (150, 140), "adapter": (160, 20)}
+    return [
+        record(d, m, s, score[m][0] + s + 5 * i, score[m][1] - s, (i, j), depth="deep" if m == "adapter" else "shallow")
+        for i, d in enumerate(["zoo", "art"]) for j, m in enumerate(score) for s in (1, 2)
+    ]  # fmt: skip
+
+
+def shown(markdown):
+    """Rendered rows of all Markdown tables, cell by cell, tags and all."""
+    page = MarkdownIt("commonmark").enable("table").render(markdown)
+    rows = re.findall(r"<tr>(.*?)</tr>", page, re.DOTALL)
+    return [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row, re.DOTALL) for row in rows]
+
+
+def parsed(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def paper_records(arch, datasets=None):
+    paper = tables.read_paper(arch)
+    rows = paper[paper["dataset"] != "average"]
+    rows = rows if datasets is None else rows[rows["dataset"].isin(datasets)]
+    return [record(r.dataset, r.method, 1, 100, 100) for r in rows.itertuples()]
+
+
+def test_the_csv_has_the_fixed_columns_a_row_a_cell_and_the_average_last(world):
+    rows = parsed(tables.csv_text(tables.main_table(world)))
+    assert ",".join(rows[0]) == HEADER
+    assert [(r["dataset"], r["method"]) for r in rows] == [
+        (d, m) for d in ("zoo", "art", "average") for m in ("zs", "prompt", "adapter")
+    ]
+    assert rows[1]["base"] == "75.75" and rows[1]["seeds"] == "2" and rows[1]["paper_base"] == ""
+    assert tables.main_table(reversed(world)).equals(tables.main_table(world))
+
+
+def test_a_missing_number_is_empty_in_csv_and_a_dash_elsewhere(world):
+    broken = [r if r["run"]["method"] != "zs" else {**r, "status": "failed", "targets": {}} for r in world]
+    rows = parsed(tables.csv_text(tables.main_table(broken)))
+    assert [v for k, v in rows[0].items() if k not in ("dataset", "method")] == ["0", *[""] * 9]
+    sheet = tables.main_sheet(broken)
+    assert [cell.text for cell in sheet.blocks[0].rows[0]] == ["ZS", "–", "–", "–"]
+    assert r"ZS & -- & -- & -- \\" in tables.sheet_latex(sheet)
+
+
+@pytest.mark.parametrize("arch, h", [("vit-b16", 80.28), ("vit-l14", 84.11)])
+def test_paper_columns_stand_beside_ours_where_the_paper_has_the_architecture(arch, h):
+    records = paper_records(arch) + [record("dtd", "mine", 1, 100, 100)]
+    table = tables.main_table(records, tables.read_paper(arch))
+    assert len(table) == 12 * 9
+    average = table[(table["dataset"] == "average") & (table["method"] == "contcoop")].iloc[0]
+    assert average["paper_h"] == h and average["h"] == 50.0
+    assert table[table["method"] == "mine"][list(tables.PAPER_COLUMNS)].isna().all(axis=None)
+    assert tables.main_sheet(records, tables.read_paper(arch)).blocks[0].header[-1] == "Paper H"
+
+
+def test_the_papers_average_is_left_out_beside_an_average_over_other_datasets():
+    table = tables.main_table(paper_records("vit-b16", ["dtd", "eurosat"]), tables.read_paper("vit-b16"))
+    assert table[table["dataset"] == "average"]["paper_h"].isna().all()
+    assert table[table["dataset"] == "dtd"]["paper_h"].notna().all()
+
+
+def test_micro_shows_no_paper_columns(world):
+    assert tables.read_paper("micro") is None
+    assert "aper" not in tables.sheet_markdown(tables.main_sheet(world, tables.read_paper("micro")))
+
+
+def test_the_average_block_is_first_and_best_and_second_are_marked(world):
+    markdown = tables.sheet_markdown(tables.main_sheet(world))
+    assert re.findall(r"^### (.*)$", markdown, re.MULTILINE) == ["Average over 2 datasets", "ZOO", "ART"]
+    header, zs, prompt, adapter = shown(markdown)[:4]
+    assert header == ["Method", "Base", "New", "H"]
+    assert prompt[1].startswith("<u>77.00 ±") and adapter[1].startswith("<strong>82.00 ±")
+    assert prompt[2].startswith("<strong>") and zs[2].startswith("<u>") and adapter[2].startswith("9.25 ±")
+    assert adapter[0] == "ADAPTER†" and prompt[0] == "PROMPT"
+    latex = tables.sheet_latex(tables.main_sheet(world))
+    assert r"\textbf{82.00 $\pm$" in latex and r"\underline{77.00 $\pm$" in latex and r"ADAPTER\textdagger{}" in latex
+
+
+def test_methods_that_read_the_same_share_a_rank_and_one_seed_has_no_deviation():
+    records = [
+        record("d", m, 1, n, n, (0, j)) for j, (m, n) in enumerate([("a", 180), ("b", 180), ("c", 90), ("e", 9)])
+    ]
+    rows = shown(tables.sheet_markdown(tables.main_sheet(records)))[1:5]
+    best, second = "<strong>90.00</strong>", "<u>45.00</u>"
+    assert [row[1] for row in rows] == [best, best, second, "4.50"]
+
+
+def test_marks_become_footnotes_at_the_widest_place_where_they_hold(world):
+    for one in world:
+        one["marks"] = ["limit 5"] + ["own split"] * (one["run"]["dataset"] == "art")
+        one["marks"] += ["chosen on test"] * (one["run"]["method"] == "adapter")
+    world = [r for r in world if (r["run"]["method"], r["run"]["seed"]) != ("zs", 2)]
+    markdown = tables.sheet_markdown(tables.main_sheet(world))
+    numbers = {text: n for n, text in re.findall(r"^- <sup>(\d)</sup> (.*)$", markdown, re.MULTILINE)}
+    assert set(numbers) == {"own split", "chosen on test", "over 1 of 2 seeds"}
+    assert "- All rows: limit 5." in markdown
+    assert f"### ART<sup>{numbers['own split']}</sup>" in markdown
+    assert f"ADAPTER†<sup>{numbers['chosen on test']}</sup>" in markdown
+    assert f"ZS<sup>{numbers['over 1 of 2 seeds']}</sup>" in markdown and "PROMPT<sup>" not in markdown
+
+
+def test_rows_made_with_other_settings_are_called_so(world):
+    world[0]["run"]["shots"] = 4
+    assert any("differ in shots (16, 4)" in remark for remark in tables.main_sheet(world).remarks)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_markdown_shows_a_hostile_name_as_plain_text(name):
+    markdown = tables.sheet_markdown(
+        tables.main_sheet([record("d", "m", 1, 100, 100, names={"dataset": name, "method": name}, marks=())])
+    )
+    plain = " ".join(name.split())
+    escaped = plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
+    assert [row[0] for row in shown(markdown)] == ["Method", escaped] * 2
+    assert f"<h3>{escaped}</h3>" in MarkdownIt("commonmark").enable("table").render(markdown)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_latex_prints_a_hostile_name_with_no_active_character(name):
+    left = re.sub(r"\\[&%$#_{}]|\\text[a-z]+\{\}|\{[\[*]\}", "", tables.escape_latex(name))
+    assert not re.search(r"[\\&%$#_{}~^<>|\n\[*]", left)
+    latex = tables.sheet_latex(tables.main_sheet([record("d", "m", 1, 9, 9, names={"dataset": name, "method": name})]))
+    bare = re.sub(r"\\[\\{}]", "", latex)
+    assert bare.count("{") == bare.count("}")
+    assert all(line.count("&") - line.count(r"\&") == 3 for line in latex.splitlines() if line.endswith(r" \\"))
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_csv_gives_a_hostile_id_back_and_never_as_a_formula(name):
+    row = parsed(tables.csv_text(tables.main_table([record(name, name, 1, 100, 100)])))[0]
+    assert row["dataset"].removeprefix("'") == row["method"].removeprefix("'") == name
+    assert row["dataset"][0] not in "=+-@\t\r" and row["base"] == "50.0"
+
+
+def test_the_console_prints_the_averages_and_takes_no_markup_from_a_name(world):
+    for one in world:
+        one["names"]["method"] = f"[red]{one['run']['method']}[/red]"
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(tables.console_summary(world))
+    text = console.export_text()
+    assert "[red]prompt[/red]" in text and "77.00 ±" in text and "Average over 2 datasets" in text
+
+
+def predictions_of(records):
+    """Stored predictions with as many right answers as each record says."""
+    truth = np.arange(IMAGES) % 7
+    answers = {n: (np.where(np.arange(IMAGES) < n, truth, truth + 1), truth) for n in range(IMAGES + 1)}
+    return {r["key"]: {t: answers[v["correct"]] for t, v in r["targets"].items()} for r in records}
+
+
+def test_check_is_silent_where_predictions_records_and_table_agree(world, tmp_path):
+    paths = tables.write_tables(world, tmp_path, "micro")
+    assert [path.relative_to(tmp_path).as_posix() for path in paths] == [
+        f"tables/main.{e}" for e in ("csv", "md", "tex")
+    ]
+    assert tables.recompute(world, predictions_of(world).__getitem__, tmp_path) == []
+
+
+def test_check_names_a_forged_record_a_forged_cell_and_missing_files(world, tmp_path):
+    stored = predictions_of(world)
+    path = tables.write_tables(world, tmp_path, "micro")[0]
+    original = path.read_text()
+
+    forged = copy.deepcopy(world)
+    forged[0]["targets"]["new"].update(correct=199, accuracy=99.5)
+    tables.write_tables(forged, tmp_path, "micro")
+    lines = tables.recompute(forged, stored.__getitem__, tmp_path)
+    assert sum("in the record" in line for line in lines) == 2
+    assert any("new of ('zoo', 'zs')" in line for line in lines)
+    assert any("h of ('average', 'zs')" in line for line in lines)
+
+    path.write_text(original.replace("75.75", "75.76", 1))
+    (line,) = tables.recompute(world, stored.__getitem__, tmp_path)
+    assert "base of ('zoo', 'prompt') is '75.76', recomputed '75.75'" in line
+
+    path.write_text(original.replace("zoo,prompt", "zoo,other", 1))
+    assert len(tables.recompute(world, stored.__getitem__, tmp_path)) == 2
+    path.write_text("".join(original.splitlines(keepends=True)[:-1]))
+    (line,) = tables.recompute(world, stored.__getitem__, tmp_path)
+    assert "('average', 'adapter') is missing" in line
+    path.unlink()
+    assert "not there" in tables.recompute(world, stored.__getitem__, tmp_path)[0]
+    del stored[world[0]["key"]]
+    assert "no readable predictions" in tables.recompute(world, stored.__getitem__)[0]
+
+
+def test_no_records_still_make_a_table(tmp_path):
+    tables.write_tables([], tmp_path, "micro")
+    assert (tmp_path / "tables" / "main.csv").read_text() == HEADER + "\n"
