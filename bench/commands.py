@@ -13,6 +13,7 @@ from rich.table import Table
 import datasets
 from bench import archs, executor, figures, plan, tables
 from bench import report as report_module
+from bench.check import recompute
 from bench.cli import MICRO_VIEWS, PUBLISHED_VIEWS
 from bench.errors import UserError, unknown
 from bench.session import Options, Session
@@ -183,7 +184,7 @@ def check(args: argparse.Namespace) -> int:
     records, store = fitting_records(args, arch), Store(args.out, arch.id)
     if not records:
         raise UserError(f"no records of these settings under '{store.folder}/runs'; nothing to check")
-    differences = tables.recompute(records, store.read_predictions, store.folder)
+    differences = recompute(records, store.read_predictions, store.folder)
     for line in differences:
         console.print(f"[red]differs[/] {escape(line)}", highlight=False)
     console.print(f"{len(records)} records checked against their predictions, {len(differences)} differences")

@@ -6,9 +6,7 @@ the two writers escape it. The Markdown shows the figure file beside it, the HTM
 
 from __future__ import annotations
 
-import html
 import json
-import re
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,13 +15,13 @@ from typing import Any
 
 from bench import stats
 from bench.figures import inline_svg
+from bench.page import Part, html_page
 from bench.stats import Record, counted
 from bench.store import write_text
 from bench.tables import (
     MISSING,
     Block,
     Cell,
-    Sheet,
     block_markdown,
     cell_markdown,
     escape_markdown,
@@ -39,10 +37,7 @@ MICRO_NOTE = (
 PAPER_BEST = "ContCoOp"  # highest average H in Tables 2 and 8
 PAPER_FINDING = "every shallow-layer method above, every deep-layer method below"  # section 3.2, Tables 2 and 8
 SPLITS = ("train", "val", "test")
-SPREAD = re.compile(r"(?<=\d) ± (\d+\.\d\d)$")  # a deviation, set smaller so that three numbers fit a phone
 HASH_SHOWN = 12  # hex digits of a sha256 that a table shows; the record has all of them
-
-Part = tuple[str, Any]  # (kind, content), kinds: title, heading, text, list, sheet, block, figure, command
 
 
 def summary(records: Sequence[Record]) -> list[str]:
@@ -92,8 +87,7 @@ def write_report(
     markdown, page = Path(out_dir) / "report.md", Path(out_dir) / "report.html"
     write_text(markdown, "\n\n".join(_part_markdown(*part) for part in parts) + "\n")
     figure = inline_svg(records, "figure2a", "Bars of Base, New and H for each method; the numbers are in the table")
-    body = "\n".join(_part_html(kind, content, figure) for kind, content in parts)
-    write_text(page, PAGE.replace("{title}", html.escape(parts[0][1])).replace("{body}", body))
+    write_text(page, html_page(parts, figure))
     return markdown, page
 
 
@@ -236,98 +230,3 @@ def _part_markdown(kind: str, content: Any) -> str:
         case "command":  # indented, not fenced: no text can close it
             return "\n".join("    " + line for line in content.splitlines())
     raise ValueError(f"unknown kind of part: {kind}")
-
-
-def _part_html(kind: str, content: Any, figure: str) -> str:
-    match kind:
-        case "title" | "heading":
-            tag = "h1" if kind == "title" else "h2"
-            return f"<{tag}>{html.escape(content)}</{tag}>"
-        case "text":
-            return f"<p>{html.escape(content)}</p>"
-        case "list":
-            return "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in content) + "</ul>"
-        case "sheet":
-            return _sheet_html(content)
-        case "block":
-            return _block_html(content)
-        case "figure":
-            return f"<figure>{figure}<figcaption>{html.escape(content)}.</figcaption></figure>"
-        case "command":
-            return f'<pre tabindex="0">{html.escape(content)}</pre>'
-    raise ValueError(f"unknown kind of part: {kind}")
-
-
-def _cell_html(cell: Cell) -> str:
-    text = SPREAD.sub(r" <small>± \1</small>", html.escape(cell.text))
-    text = (text, f"<strong>{text}</strong>", f"<u>{text}</u>")[cell.rank]
-    return text + (f"<sup>{','.join(map(str, cell.notes))}</sup>" if cell.notes else "")
-
-
-def _block_html(block: Block) -> str:
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in block.header)
-    rows = ""
-    for first, *others in block.rows:
-        cells = "".join(f"<td>{_cell_html(cell)}</td>" for cell in others)
-        rows += f'<tr><th scope="row">{_cell_html(first)}</th>{cells}</tr>\n'
-    kind = "textual" if block.textual else "numeric"
-    title = f"<h3>{_cell_html(block.title)}</h3>" if block.title.text else ""
-    label = html.escape(block.title.text or ", ".join(block.header))
-    table = f'<table class="{kind}"><thead><tr>{head}</tr></thead><tbody>\n{rows}</tbody></table>'
-    scroll = f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">{table}</div>'
-    return f"<section>{title}{scroll}</section>"
-
-
-def _sheet_html(sheet: Sheet) -> str:
-    notes = "".join(f"<li>{html.escape(text)}</li>" for text in sheet.remarks)
-    notes += "".join(f"<li><sup>{n}</sup> {html.escape(text)}</li>" for n, text in enumerate(sheet.footnotes, 1))
-    blocks = "\n".join(map(_block_html, sheet.blocks))
-    wide = " wide" if any(len(block.header) > 4 for block in sheet.blocks) else ""
-    return f'<div class="blocks{wide}">{blocks}</div>\n<ul class="notes">{notes}</ul>'
-
-
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>{title}</title>
-<style>
-:root { color-scheme: light dark; --ink: #1c1e21; --soft: #5b6168; --line: #d9dde2; --page: #fff; --box: #f6f7f9; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e8eb; --soft: #a3abb4; --line: #3a4048; --page: #16181b; --box: #1f2226; }
-}
-body { margin: 0 auto; max-width: 74rem; padding: 1rem clamp(.8rem, 3vw, 2rem) 4rem; background: var(--page);
-  color: var(--ink); font: 1rem/1.55 system-ui, sans-serif; overflow-wrap: anywhere; }
-h1 { font-size: 1.7rem; line-height: 1.2; }
-h2 { margin: 2.5rem 0 .6rem; padding-top: .6rem; border-top: 1px solid var(--line); font-size: 1.25rem; }
-h3 { margin: .8rem 0 .3rem; font-size: 1rem; }
-p { max-width: 46rem; }
-.blocks { display: grid; gap: .4rem 1.6rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 23rem), 1fr)); }
-.blocks.wide { grid-template-columns: repeat(auto-fit, minmax(min(100%, 34rem), 1fr)); }
-section { min-width: 0; }
-.scroll, pre { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; background: var(--box); }
-pre { padding: .7rem .9rem; font-size: .85rem; overflow-wrap: normal; }
-table { width: 100%; border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .6rem; text-align: left; vertical-align: top; overflow-wrap: normal; }
-th { font-weight: 500; }
-thead th { color: var(--soft); border-bottom: 1px solid var(--line); }
-.numeric :is(td, tbody th) { white-space: nowrap; }
-.blocks table { font-size: .8rem; }
-.blocks :is(td, th) { padding: .25rem .35rem; }
-@media (max-width: 30rem) { .blocks table { font-size: .76rem; } .blocks :is(td, th) { padding: .25rem .25rem; } }
-small { color: var(--soft); font-size: .78em; font-weight: 400; }
-.numeric :is(td, th:not(:first-child)) { text-align: right; }
-.textual td { min-width: 9rem; overflow-wrap: anywhere; }
-sup { line-height: 0; font-size: .7em; }
-.notes, figcaption { color: var(--soft); font-size: .85rem; }
-figure { margin: 1rem 0; max-width: 38rem; }
-figure svg { width: 100%; height: auto; }
-</style>
-</head>
-<body>
-{body}
-</body>
-</html>
-"""

@@ -10,7 +10,7 @@ import pytest
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from bench import tables
+from bench import check, tables
 
 HEADER = "dataset,method,seeds,base,base_std,new,new_std,h,h_std,paper_base,paper_new,paper_h"
 IMAGES = 200
@@ -190,7 +190,7 @@ def test_check_is_silent_where_predictions_records_and_table_agree(world, tmp_pa
     assert [path.relative_to(tmp_path).as_posix() for path in paths] == [
         f"tables/main.{e}" for e in ("csv", "md", "tex")
     ]
-    assert tables.recompute(world, predictions_of(world).__getitem__, tmp_path) == []
+    assert check.recompute(world, predictions_of(world).__getitem__, tmp_path) == []
 
 
 def test_check_names_a_forged_record_a_forged_cell_and_missing_files(world, tmp_path):
@@ -201,24 +201,24 @@ def test_check_names_a_forged_record_a_forged_cell_and_missing_files(world, tmp_
     forged = copy.deepcopy(world)
     forged[0]["targets"]["new"].update(correct=199, accuracy=99.5)
     tables.write_tables(forged, tmp_path, "micro")
-    lines = tables.recompute(forged, stored.__getitem__, tmp_path)
+    lines = check.recompute(forged, stored.__getitem__, tmp_path)
     assert sum("in the record" in line for line in lines) == 2
     assert any("new of ('zoo', 'zs')" in line for line in lines)
     assert any("h of ('average', 'zs')" in line for line in lines)
 
     path.write_text(original.replace("75.75", "75.76", 1))
-    (line,) = tables.recompute(world, stored.__getitem__, tmp_path)
+    (line,) = check.recompute(world, stored.__getitem__, tmp_path)
     assert "base of ('zoo', 'prompt') is '75.76', recomputed '75.75'" in line
 
     path.write_text(original.replace("zoo,prompt", "zoo,other", 1))
-    assert len(tables.recompute(world, stored.__getitem__, tmp_path)) == 2
+    assert len(check.recompute(world, stored.__getitem__, tmp_path)) == 2
     path.write_text("".join(original.splitlines(keepends=True)[:-1]))
-    (line,) = tables.recompute(world, stored.__getitem__, tmp_path)
+    (line,) = check.recompute(world, stored.__getitem__, tmp_path)
     assert "('average', 'adapter') is missing" in line
     path.unlink()
-    assert "not there" in tables.recompute(world, stored.__getitem__, tmp_path)[0]
+    assert "not there" in check.recompute(world, stored.__getitem__, tmp_path)[0]
     del stored[world[0]["key"]]
-    assert "no readable predictions" in tables.recompute(world, stored.__getitem__)[0]
+    assert "no readable predictions" in check.recompute(world, stored.__getitem__)[0]
 
 
 def test_no_records_still_make_a_table(tmp_path):
