@@ -92,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
     with bar:
         total = bar.add_task("loading backbones and data", total=len(runs))
         session = Session(options, lambda what, done, count: bar.update(total, description=f"{what} {done}/{count}"))
+        session.store.check_writable()
         for id in dict.fromkeys(run.dataset for run in runs):
             session.data(id)  # what is missing is found before any work
 

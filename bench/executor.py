@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from dataclasses import dataclass
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from multiprocessing import connection
 
 import torch
 
@@ -18,6 +22,7 @@ from bench.plan import Run
 from bench.session import Options, Session
 
 _session: Session | None = None  # a worker's own
+_dataset = ""  # the one whose features the worker holds
 
 
 @dataclass
@@ -27,10 +32,7 @@ class Tally:
     planned: int = 0
     already: int = 0
     done: int = 0
-    failures: list[tuple[Run, str]] = None
-
-    def __post_init__(self):
-        self.failures = self.failures or []
+    failures: list[tuple[Run, str]] = field(default_factory=list)
 
 
 def cores() -> int:
@@ -133,16 +135,35 @@ def in_workers(session: Session, todo: list[tuple[Run, str]], jobs: int) -> Iter
                     if group:  # the group goes on; whichever worker is free finds its features on disk
                         waiting[pool.submit(work, *group[0])] = group
                     yield run, future.result()
-        finally:
-            for future in waiting:
-                future.cancel()
+        except BrokenProcessPool as error:
+            raise UserError(
+                "a worker process died (out of memory?); what is done is kept: the same command goes on from "
+                "here, with --jobs 1 if it happens again"
+            ) from error
+        except BaseException:  # Ctrl-C, --fail-fast: what runs now is not waited for and will be done again
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in multiprocessing.active_children():
+                child.terminate()
+            raise
 
 
 def start_worker(options: Options) -> None:
     global _session
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    threading.Thread(target=end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     _session = Session(options)
 
 
+def end_with_parent() -> None:
+    """A worker whose parent was killed must not stay behind, waiting for work."""
+    connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
+
+
 def work(run: Run, key: str) -> dict:
+    global _dataset
+    if _dataset != run.dataset:
+        _session.forget()
+        _dataset = run.dataset
     return _session.execute(run, key)

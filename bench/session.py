@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
 import torch
 
@@ -52,7 +53,7 @@ class FewShot:
     val: Split
     test: Split
 
-    @property
+    @cached_property
     def hashes(self) -> dict[str, str]:
         names = self.data.classnames
         return {

@@ -77,6 +77,12 @@ class Store:
     def __init__(self, out: str | Path, arch: str):
         self.folder = Path(out) / arch
 
+    def check_writable(self) -> None:
+        """Raises UserError now rather than after the first run's work."""
+        with whole(self.folder / ".writable") as temporary:
+            temporary.touch()
+        (self.folder / ".writable").unlink()
+
     def path(self, kind: str, key: str) -> Path:
         return self.folder / kind / f"{key}.{'json' if kind == 'runs' else 'safetensors'}"
 
