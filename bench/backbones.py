@@ -22,6 +22,7 @@ from bench.errors import UserError
 from bench.prompts import TextTower
 
 MICRO = Path(__file__).resolve().parent.parent / "datasets" / "micro" / "weights"
+CLIP_TRANSFORM = ("shortest", "bicubic", open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
 ACTIVATIONS = {"quick_gelu": QuickGELU, "gelu": nn.GELU}
 
 
@@ -34,10 +35,10 @@ class Backbone:
     fingerprint  sha256 over architecture and every weight; part of every key of a file made with this backbone
     """
 
-    def __init__(self, model: nn.Module, tower: Tower, tokenizer, budget: int = 4 << 30):
+    def __init__(self, model: nn.Module, tower: Tower, tokenizer, budget: int = 4 << 30, precision: str = "fp32"):
         self.model = model.eval().requires_grad_(False)
         self.tower, self.label = tower, tower.label
-        self.text = TextTower(model.text, tokenizer, budget)
+        self.text = TextTower(model.text, tokenizer, budget, precision=precision)
         self.width, self.dim = self.text.width, tower.dim
         self.fingerprint = fingerprint(model, tower)
         self.preprocess_config = PreprocessCfg(**model.visual.preprocess_cfg)
@@ -78,7 +79,11 @@ class Backbone:
 
 
 def load(
-    tower: Tower, device: str | torch.device = "cpu", cache_dir: str | None = None, budget: int = 4 << 30
+    tower: Tower,
+    device: str | torch.device = "cpu",
+    cache_dir: str | None = None,
+    budget: int = 4 << 30,
+    precision: str = "fp32",
 ) -> Backbone:
     """Load, check, freeze. Raises UserError for weights that are missing, damaged or of another shape or activation."""
     if tower.weights:
@@ -94,7 +99,7 @@ def load(
             "architecture by --base-weights / --new-weights, or check the network"
         ) from error
     check(model, tower)
-    return Backbone(model.to(device), tower, tokenizer(tower.model), budget)
+    return Backbone(model.to(device), tower, tokenizer(tower.model), budget, precision)
 
 
 def build(name: str) -> nn.Module:
@@ -206,11 +211,9 @@ def check(model: nn.Module, tower: Tower) -> None:
     if dim != tower.dim:
         raise UserError(f"{tower.model}: joint width {dim}, expected {tower.dim}")
     transform = PreprocessCfg(**model.visual.preprocess_cfg)
-    if transform.interpolation != "bicubic" or transform.resize_mode != "shortest":
-        raise UserError(
-            f"{tower.model}: transform resizes {transform.resize_mode}/{transform.interpolation}, expected "
-            "shortest/bicubic as CLIP's"
-        )
+    found = (transform.resize_mode, transform.interpolation, tuple(transform.mean), tuple(transform.std))
+    if found != CLIP_TRANSFORM:
+        raise UserError(f"{tower.model}: the transform is {found}, expected CLIP's {CLIP_TRANSFORM}")
     for name, value in model.state_dict().items():
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise UserError(

@@ -245,7 +245,7 @@ def doctor(args: argparse.Namespace) -> int:
             lambda role=role, tower=tower: (
                 f"{session.backbone(role).label}, {tower.activation}, "
                 f"W {tower.width}, D {tower.dim}, "
-            f"fast text path {'yes' if session.backbone(role).text.fast else 'no'}, "
+                f"fast text path {'yes' if session.backbone(role).text.fast else 'no'}, "
                 f"{session.backbone(role).fingerprint[:12]}"
             ),
         )

@@ -1,4 +1,5 @@
-"""The cross-backbone evaluator, and the only reader of test labels."""
+"""The cross-backbone evaluator. Test labels are read here alone; the one exception is a protocol that publishes numbers
+chosen on test images (Tip-Adapter's option), which is marked in every table."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ ROWS = 4096  # test features handed to a method at a time; a method that makes p
 
 
 def evaluate(
-    method: Method, backbone: Backbone, classes: Classes, features: Tensor, labels: Tensor, autocast: bool = False
+    method: Method, backbone: Backbone, classes: Classes, features: Tensor, labels: Tensor
 ) -> dict[str, Tensor]:
     """Bind the plug-in to this backbone and predict.
 
@@ -25,8 +26,7 @@ def evaluate(
     predicted, confidence = [], []
     with method.attach(backbone), torch.no_grad():
         for part in features.split(ROWS):
-            with torch.autocast(part.device.type, torch.bfloat16, enabled=autocast):
-                logits = method.predict(part).float()
+            logits = method.predict(part).float()
             if logits.shape != (len(part), len(classes)):
                 raise UserError(
                     f"{type(method).__name__} gave logits of shape {tuple(logits.shape)}, "

@@ -107,6 +107,10 @@ def configure(method: str, dataset: str, shots: int, protocol: str, changes: dic
     config = replace(kind.Config(), **values)
     names = {field.name: getattr(config, field.name) for field in fields(config)}
     mine = {**{k: v for k, v in changes.get("*", {}).items() if k in names}, **changes.get(method, {})}
+    if not config.epochs:  # nothing for the trainer to do; "*.epochs=2" means those that it trains
+        mine = {k: v for k, v in mine.items() if k not in ("epochs", "steps") or k in changes.get(method, {})}
+    elif "epochs" in mine and "steps" not in mine:
+        config = replace(config, steps=0)
     for name, text in mine.items():
         if name not in names:
             raise unknown(f"option of {method}", name, names)

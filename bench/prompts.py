@@ -58,10 +58,11 @@ class TextTower(nn.Module):
 
     ``budget`` (bytes) bounds what a pass keeps for the backward: more classes or images than fit are computed in
     chunks, which recompute their forward in the backward pass (same numbers). ``fast=False``, or a tower that is not
-    causal, takes open_clip's own blocks at full length.
+    causal, takes open_clip's own blocks at full length. ``precision`` "bf16" runs the frozen tower under autocast;
+    features come out in fp32 either way, and what is learned stays fp32.
     """
 
-    def __init__(self, text: nn.Module, tokenizer, budget: int = 4 << 30, fast: bool = True):
+    def __init__(self, text: nn.Module, tokenizer, budget: int = 4 << 30, fast: bool = True, precision: str = "fp32"):
         super().__init__()
         for need in ("token_embedding", "positional_embedding", "transformer", "ln_final", "pool_type"):
             if not hasattr(text, need):
@@ -69,7 +70,7 @@ class TextTower(nn.Module):
                     f"text tower {type(text).__name__} has no '{need}': learned prompts need open_clip's "
                     "TextTransformer; choose a backbone with CLIP's text tower"
                 )
-        self.text, self.tokenizer, self.budget = text, tokenizer, budget
+        self.text, self.tokenizer, self.budget, self.precision = text, tokenizer, budget, precision
         self.causal = (
             text.attn_mask is not None
             and text.pool_type == "argmax"
@@ -165,6 +166,11 @@ class TextTower(nn.Module):
                 f"{n} context tokens and a name of {classes.ids.shape[1] - 2} do not fit "
                 f"{self.text.context_length} tokens: use fewer context tokens"
             )
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            return self._encode(context, classes, per, layer).float()
+
+    def _encode(self, context: Tensor, classes: ClassTokens, per: str, layer: int) -> Tensor:
+        n = context.shape[-2]
         if not self.fast:
             return self._encode_full(context, classes, per, layer)
         if per == "class":

@@ -82,7 +82,7 @@ class Session:
         if role not in self._backbones:
             options = self.options
             self._backbones[role] = backbones.load(
-                options.arch.towers[role], options.device, options.hub_cache, options.text_budget
+                options.arch.towers[role], options.device, options.hub_cache, options.text_budget, options.precision
             )
             if len(self._backbones) == len(options.arch.towers):
                 backbones.check_pair(self.backbone("base"), self.backbone("new"))
@@ -131,11 +131,9 @@ class Session:
         def make() -> Support:
             leak = None
             if getattr(run.config, "selection", "clean") == "published":
-                selection = few.test if run.dataset == "imagenet" else few.data.val
-                leak = {
-                    "test": (self.test_features(run, "base"), as_labels(few.test, device)),
-                    "selection": (store.features(selection, names), as_labels(selection, device)),
-                }
+                leak = {"test": (self.test_features(run, "base"), as_labels(few.test, device))}
+                if run.dataset != "imagenet":  # which has no validation split; its published search is only printed
+                    leak["selection"] = (store.features(few.data.val, names), as_labels(few.data.val, device))
             return Support(
                 store.features(few.support, names),
                 as_labels(few.support, device),
@@ -188,7 +186,6 @@ class Session:
             f"{run.dataset}-{run.shots}shot-seed{run.seed}-train", few.support.manifest(classes.names)
         )
         self.store.write_manifest(f"{run.dataset}-{run.shots}shot-seed{run.seed}-val", few.val.manifest(classes.names))
-        autocast = run.precision == "bf16"
         provenance.reset_peak(base.device)
 
         start = time.perf_counter()
@@ -200,7 +197,7 @@ class Session:
         method = self.make(run, Shape(base.width, base.dim, classes.names, len(few.support)))
         method.bind(base, classes)
         with method.attach(base):
-            record["curve"] = fit(method, support, generator("fit", run.dataset, run.method, run.seed), autocast)
+            record["curve"] = fit(method, support, generator("fit", run.dataset, run.method, run.seed))
         seconds["fit"] = time.perf_counter() - start
         learned = method.learned()
         record["trainable_parameters"] = sum(p.numel() for p in method.parameters() if p.requires_grad)
@@ -221,9 +218,7 @@ class Session:
         outcomes = {}
         for role in self.options.arch.towers:
             start = time.perf_counter()
-            outcome = evaluate(
-                carried, self.backbone(role), classes, tests[role], as_labels(few.test, base.device), autocast
-            )
+            outcome = evaluate(carried, self.backbone(role), classes, tests[role], as_labels(few.test, base.device))
             seconds["evaluate"][role] = time.perf_counter() - start
             record["targets"][role] = {
                 "backbone": self.backbone(role).label,

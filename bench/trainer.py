@@ -48,12 +48,10 @@ def optimizer(config: TrainConfig, parameters: list[torch.nn.Parameter]) -> torc
         return torch.optim.SGD(parameters, config.lr, config.momentum, weight_decay=config.weight_decay)
     if config.optimizer == "adamw":
         return torch.optim.AdamW(parameters, config.lr, eps=config.eps, weight_decay=config.weight_decay)
-    if config.optimizer == "adam":
-        return torch.optim.Adam(parameters, config.lr, eps=config.eps, weight_decay=config.weight_decay)
-    raise ValueError(f"optimizer '{config.optimizer}' is not one of sgd, adam, adamw")
+    return torch.optim.Adam(parameters, config.lr, eps=config.eps, weight_decay=config.weight_decay)
 
 
-def fit(method: Method, support: Support, generator: torch.Generator, autocast: bool = False) -> list[dict]:
+def fit(method: Method, support: Support, generator: torch.Generator) -> list[dict]:
     """Start, train and finish a bound method on its support set; returns the learning curve, a row an epoch.
 
     Each epoch shuffles the N images and gives each one of its V views at random. Raises FitError when the loss is not
@@ -79,8 +77,7 @@ def fit(method: Method, support: Support, generator: torch.Generator, autocast: 
                 rate = schedule.rate(epoch, step)
                 for group in solver.param_groups:
                     group["lr"] = rate
-                with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-                    loss = method.loss(support.views[view[chosen], chosen], support.labels[chosen])
+                loss = method.loss(support.views[view[chosen], chosen], support.labels[chosen])
                 solver.zero_grad()
                 loss.backward()
                 solver.step()

@@ -44,6 +44,18 @@ class TrainConfig:
     drop_last: bool = True
     crop: tuple[float, float] = (0.08, 1.0)
 
+    def __post_init__(self):
+        if self.optimizer not in ("sgd", "adam", "adamw") or self.schedule not in ("epoch", "iteration"):
+            raise UserError(
+                f"optimizer is 'sgd', 'adam' or 'adamw', schedule is 'epoch' or 'iteration'; found '{self.optimizer}' "
+                f"and '{self.schedule}'"
+            )
+        if self.batch < 1 or self.epochs < 0 or self.steps < 0 or not 0 < self.crop[0] <= self.crop[1] <= 1:
+            raise UserError(
+                f"expected batch >= 1, epochs and steps >= 0, crop between 0 and 1; found batch {self.batch}, "
+                f"epochs {self.epochs}, steps {self.steps}, crop {self.crop}"
+            )
+
 
 @dataclass(frozen=True)
 class Classes:
@@ -101,7 +113,8 @@ class Method(nn.Module):
     needs = "features"
     learned_buffers: tuple[str, ...] = ()
     Config = TrainConfig
-    micro: dict = {"steps": 200, "crop": (0.7, 1.0)}  # what protocol "micro", a short schedule, changes in Config
+    # What protocol "micro", a short schedule, changes in Config.
+    micro: dict = {"steps": 200, "warmup_epochs": 0, "crop": (0.7, 1.0)}
 
     def __init__(self, config, shape: Shape):
         super().__init__()

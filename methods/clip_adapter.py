@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from methods.base import Method, TrainConfig, cosine_logits, register
+from methods.coop import coop_epochs
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,10 @@ class CLIPAdapter(Method):
         self.adapter = nn.Sequential(
             nn.Linear(shape.dim, hidden, bias=False), nn.ReLU(), nn.Linear(hidden, shape.dim, bias=False), nn.ReLU()
         )
+
+    @classmethod
+    def published(cls, dataset, shots):
+        return {"epochs": coop_epochs(dataset, shots)}
 
     def bind(self, backbone, classes):
         self.scale, self.classifier = backbone.scale, backbone.zero_shot(classes)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from methods.base import Method, TrainConfig, cosine_logits, register
-from methods.coop import CONTEXT_STD
+from methods.coop import CONTEXT_STD, start_from_words
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,7 @@ class CoCoOp(Method):
 
     def start(self, support):
         if self.config.initial_words:
-            with torch.no_grad():
-                self.context.copy_(self.backbone.text.embed([self.config.initial_words]))
+            start_from_words(self.context, self.backbone, self.config.initial_words)
 
     def logits(self, x):
         shift = self.meta_net(F.normalize(x, dim=-1))

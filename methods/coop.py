@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from bench.errors import UserError
 from methods.base import Method, TrainConfig, cosine_logits, register
 
 CONTEXT_STD = 0.02  # CoOp's random initialisation, the standard deviation of CLIP's token embeddings at their start
@@ -48,6 +49,18 @@ class CoOp(Method):
 
     def logits(self, x):
         return cosine_logits(self.backbone.scale, x, self.class_features())
+
+
+def start_from_words(context: nn.Parameter, backbone, words: str) -> None:
+    """Fill the context (n, W) with the embeddings of n words. Raises UserError when the words are not n tokens."""
+    rows = backbone.text.embed([words])
+    if len(rows) != len(context):
+        raise UserError(
+            f"initial_words '{words}' are {len(rows)} tokens, context_length is {len(context)}: set one to fit the "
+            "other, or initial_words= (empty) for a random start"
+        )
+    with torch.no_grad():
+        context.copy_(rows)
 
 
 def coop_epochs(dataset: str, shots: int) -> int:

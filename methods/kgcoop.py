@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import torch
 import torch.nn.functional as F
 
 from methods.base import cosine_logits, register
 from methods.coop import Config as CoOpConfig
-from methods.coop import CoOp
+from methods.coop import CoOp, start_from_words
 
 # The teacher's template where it is not the dataset's own: KgCoOp writes DTD as a sentence and uses one on ImageNet.
 TEACHER_TEMPLATES = {"dtd": ("a photo of a {}, a type of texture.",), "imagenet": ("a photo of a {}.",)}
@@ -21,7 +20,8 @@ TEACHER_TEMPLATES = {"dtd": ("a photo of a {}, a type of texture.",), "imagenet"
 
 @dataclass(frozen=True)
 class Config(CoOpConfig):
-    """``weight`` of the distance term; ``initial_words`` of the context (its length follows; empty = random)."""
+    """``weight`` of the distance term; ``initial_words``: the start of the context, as many tokens as it has (empty =
+    random)."""
 
     batch: int = 128
     epochs: int = 100
@@ -43,8 +43,7 @@ class KgCoOp(CoOp):
 
     def start(self, support):
         if self.config.initial_words:
-            with torch.no_grad():
-                self.context.copy_(self.backbone.text.embed([self.config.initial_words]))
+            start_from_words(self.context, self.backbone, self.config.initial_words)
 
     def bind(self, backbone, classes):
         super().bind(backbone, classes)
