@@ -93,8 +93,7 @@ def run(args: argparse.Namespace) -> int:
         total = bar.add_task("loading backbones and data", total=len(runs))
         session = Session(options, lambda what, done, count: bar.update(total, description=f"{what} {done}/{count}"))
         session.store.check_writable()
-        for id in dict.fromkeys(run.dataset for run in runs):
-            session.data(id)  # what is missing is found before any work
+        open_datasets(session, list(dict.fromkeys(run.dataset for run in runs)))
 
         def on_start(todo: int, already: int) -> None:
             bar.reset(total, total=todo)
@@ -113,6 +112,20 @@ def run(args: argparse.Namespace) -> int:
         highlight=False,
     )
     return 0 if tally.done + tally.already == tally.planned else 1
+
+
+def open_datasets(session: Session, ids: list[str]) -> None:
+    """What is missing is found before any work. Raises UserError naming the first and how many more there are."""
+    wrong: dict[str, UserError] = {}
+    for id in ids:
+        try:
+            session.data(id)
+        except UserError as error:
+            wrong[id] = error
+    if wrong:
+        first, *more = wrong
+        also = f" (also not to be read: {', '.join(more)}; `run_all.py doctor` says why)" if more else ""
+        raise UserError(f"{wrong[first]}{also}")
 
 
 def dry_run(options: Options, runs: list[plan.Run]) -> int:
