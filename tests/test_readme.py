@@ -1,0 +1,85 @@
+"""README's own text is run: its method example, and the shape of its commands."""
+
+import csv
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench import cli
+from methods.base import METHODS
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def mine(tmp_path):
+    """README's method example as a file in a folder of the user's."""
+    (source,) = re.findall(r"<!-- method -->\n```python\n(.*?)```", README, re.S)
+    assert len(source.strip().splitlines()) <= 25
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "feature_scale.py").write_text(source, encoding="utf-8")
+    yield folder
+    METHODS.entries.pop("feature-scale", None)
+    for name in [name for name in sys.modules if name.endswith("_feature_scale")]:
+        del sys.modules[name]
+
+
+def test_readmes_method_is_listed_and_run_to_a_row_of_the_main_table(mine, tmp_path, capsys):
+    assert cli.main(["ls", "methods", "--plugin-dir", str(mine)]) == 0
+    assert "feature-scale" in capsys.readouterr().out
+    out = tmp_path / "out"
+    call = ["--datasets", "micro_stars", "--methods", "zs-clip", "feature-scale", "--seeds", "1", "--limit", "20"]
+    assert cli.main([*call, "--plugin-dir", str(mine), "--out", str(out), "--jobs", "1", "--device", "cpu"]) == 0
+    with (out / "micro" / "tables" / "main.csv").open(newline="") as file:
+        rows = {(row["dataset"], row["method"]): row for row in csv.DictReader(file)}
+    own, start = rows["micro_stars", "feature-scale"], rows["micro_stars", "zs-clip"]
+    assert float(own["base"]) > float(start["base"]), "it starts as zero-shot and must have learned something"
+    assert "Feature Scale" in (out / "micro" / "tables" / "main.md").read_text(encoding="utf-8")
+    assert "Feature Scale" in (out / "micro" / "report.html").read_text(encoding="utf-8")
+
+
+def test_readmes_method_keeps_the_contract_by_readmes_own_command(mine):
+    (line,) = re.findall(r"-m (pytest tests/test_contract\.py --plugin-dir) mine", README)
+    command = [sys.executable, "-m", *line.split(), str(mine), "-k", "feature-scale"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert int(re.search(r"(\d+) passed", done.stdout).group(1)) >= 8
+
+
+def test_readmes_table_and_picture_are_those_of_the_reference_run():
+    folder = ROOT / "results" / "reference" / "micro"
+    with (folder / "main.csv").open(newline="") as file:
+        average = {row["method"]: row for row in csv.DictReader(file) if row["dataset"] == "average"}
+    names = {name: kind.name for name, kind in METHODS.entries.items()}
+    shown = {cells[0]: cells[1:] for cells in table_rows(README)}
+    for method, row in average.items():
+        cells = shown[names[method]]
+        for cell, column in zip(cells[:3], ("base", "new", "h"), strict=True):
+            assert cell.startswith(f"{float(row[column]):.2f}"), (method, column)
+    assert (folder / "figure2a.svg").is_file() and "results/reference/micro/figure2a.svg" in README
+
+
+def table_rows(text):
+    """Rows of README's result table as plain text cells."""
+    block = text.split("<!-- average of results/reference/micro/main.md -->")[1].split("\n\n")[1]
+    for line in block.splitlines()[2:]:
+        yield [re.sub(r"\*\*|</?u>|†", "", cell).strip() for cell in line.strip("|").split("|")]
+
+
+def test_ci_runs_readmes_own_test_command():
+    assert "<!-- tests -->" in README
+    assert "README.md" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+COMMAND_LINE = re.compile(r"(?<=run_all\.py )(?:--arch|ls|report|check|doctor)\b(?:[^\n#`|]|\\\n)*")
+
+
+@pytest.mark.parametrize("line", sorted(set(COMMAND_LINE.findall(README))))
+def test_every_command_line_in_readme_parses(line):
+    words = line.replace("\\", "").replace("'", "").split()
+    assert cli.parse(words).command in cli.COMMANDS
