@@ -54,7 +54,7 @@ def parser() -> Parser:
         "--datasets",
         nargs="+",
         default=[],
-        help="dataset ids (default: the arch's)",
+        help="dataset ids, or folder:PATH for your own images (default: the arch's)",
     )
     what.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="few-shot draws (default: 1 2 3)")
     what.add_argument("--shots", type=int, default=16, help="training images a class (default: 16)")

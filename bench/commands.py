@@ -48,6 +48,7 @@ def options_of(args: argparse.Namespace) -> Options:
         plugin_dirs=tuple(args.plugin_dir),
         debug=args.debug,
         make_split=args.make_split,
+        folders=tuple(datasets.folder.paths_of(args.datasets).items()),
     )
 
 
@@ -215,11 +216,15 @@ def list_methods(args: argparse.Namespace) -> Table:
 
 
 def list_datasets(args: argparse.Namespace) -> Table:
-    """All ids, and where each is read from."""
+    """All ids, and the folders that the command line names."""
     shown, layouts = Table("dataset", "where", title="datasets"), datasets.layouts.LAYOUTS
     for id in datasets.ids():
         only = ", test only" if id in datasets.ood("paper") + datasets.ood("micro") else ""
         shown.add_row(id, (f"--data-root, {layouts[id].folder}/" if id in layouts else "embedded") + only)
+    for id, path in datasets.folder.paths_of(args.datasets).items():
+        shown.add_row(escape(id), escape(f"{path}: {describe_data(datasets.folder.load(id, path))}"))
+    if not args.datasets:
+        shown.add_row("folder:PATH", "your own images: PATH/<class>/*.jpg or PATH/{train,val,test}/<class>/*.jpg")
     return shown
 
 

@@ -43,6 +43,7 @@ class Options:
     plugin_dirs: tuple[str, ...] = ()
     debug: bool = False
     make_split: bool = False
+    folders: tuple[tuple[str, str], ...] = ()  # (id, path) of each folder:PATH
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,9 @@ class Session:
     def data(self, id: str) -> Dataset:
         if id not in self._data:
             options = self.options
-            self._data[id] = datasets.load(id, options.data_root, make_split=options.make_split)
+            self._data[id] = datasets.load(
+                id, options.data_root, make_split=options.make_split, folders=dict(options.folders)
+            )
         return self._data[id]
 
     def fewshot(self, run: Run) -> FewShot:

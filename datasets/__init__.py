@@ -1,12 +1,14 @@
-"""Datasets by id. Micro sets are rendered, the others read from a data root in CoOp's layout.
+"""Datasets by id. Micro sets are rendered, the others read from a data root in CoOp's layout or a folder of yours.
 
 This folder shares its name with a package that many people have installed; nothing here imports that one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from bench.errors import unknown
-from datasets import coop_format, fgvc, imagenet, micro
+from datasets import coop_format, fgvc, folder, imagenet, micro
 from datasets.base import Dataset
 
 PAPER_ORDER = (
@@ -26,7 +28,7 @@ PAPER_OOD = imagenet.OOD
 
 
 def ids() -> list[str]:
-    """All that have a name of their own, in the order of the tables."""
+    """All that have a name of their own, in the order of the tables; any ``folder:PATH`` is one more."""
     return [*PAPER_ORDER, *PAPER_OOD, *micro.IDS, *micro.OOD_IDS]
 
 
@@ -42,20 +44,24 @@ def ood(kind: str) -> list[str]:
 
 def identify(given: str) -> str:
     """The id of a dataset as the command line gives it. Raises UserError for one that is not known."""
+    if given.startswith(folder.PREFIX):
+        return folder.identify(given)
     if given not in ids():
-        raise unknown("dataset", given, ids())
+        raise unknown("dataset", given, [*ids(), "folder:PATH"])
     return given
 
 
 def order(id: str) -> int:
-    """Position in the tables; unknown ids last."""
+    """Position in the tables; folders and unknown ids last."""
     return ids().index(id) if id in ids() else len(ids())
 
 
-def load(id: str, data_root: str = "", *, make_split: bool = False) -> Dataset:
+def load(
+    id: str, data_root: str = "", *, make_split: bool = False, folders: Mapping[str, str] | None = None
+) -> Dataset:
     """Read a dataset's lists; pictures are decoded later.
 
-    id          one of ``ids()``
+    id          one of ``ids()``, or the ``folder:NAME`` of one of ``folders`` {id: path}
     make_split  make a split where the published split file is missing
 
     Raises UserError for an unknown id or data that is missing or damaged.
@@ -68,4 +74,6 @@ def load(id: str, data_root: str = "", *, make_split: bool = False) -> Dataset:
         return fgvc.load(id, data_root)
     if id in imagenet.IDS:
         return imagenet.load(id, data_root)
-    raise unknown("dataset", id, ids())
+    if folders and id in folders:
+        return folder.load(id, folders[id])
+    raise unknown("dataset", id, [*ids(), *(folders or ())])
