@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 
 import torch
 from rich.console import Console
@@ -22,6 +23,7 @@ from methods import discover, ordered
 from methods.base import METHODS
 
 console = Console()
+LOG_EVERY = 30.0  # seconds between lines where there is no terminal to draw a bar on
 
 
 def device_of(name: str) -> str:
@@ -95,15 +97,22 @@ def run(args: argparse.Namespace) -> int:
         total = bar.add_task("loading backbones and data", total=len(runs))
         session = Session(options, lambda what, done, count: bar.update(total, description=f"{what} {done}/{count}"))
         session.store.check_writable()
-        for id in dict.fromkeys(run.dataset for run in runs):
-            session.data(id)  # what is missing is found before any work
+        open_datasets(session, list(dict.fromkeys(run.dataset for run in runs)))
+
+        said: set[str] = set()
+        spoken = [time.monotonic()]
 
         def on_start(todo: int, already: int) -> None:
             bar.reset(total, total=todo)
 
         def on_done(run: plan.Run, record: dict) -> None:
             bar.update(total, advance=1, description=escape(str(run)))
-            if record["status"] != "done":
+            if not console.is_terminal and time.monotonic() - spoken[0] > LOG_EVERY:  # a log file shows no bar
+                spoken[0], task = time.monotonic(), bar.tasks[0]
+                left = "?" if task.time_remaining is None else f"{task.time_remaining / 60:.0f}"
+                console.print(f"{task.completed:.0f}/{task.total:.0f} runs, about {left} minutes left", highlight=False)
+            if record["status"] != "done" and record["error"] not in said:  # one broken image fails many runs
+                said.add(record["error"])
                 console.print(
                     f"[red]failed[/] {escape(str(run))}: {escape(record['error'])}", highlight=False, markup=True
                 )
@@ -117,6 +126,20 @@ def run(args: argparse.Namespace) -> int:
         highlight=False,
     )
     return 0 if tally.done + tally.already == tally.planned else 1
+
+
+def open_datasets(session: Session, ids: list[str]) -> None:
+    """What is missing is found before any work. Raises UserError naming the first and how many more there are."""
+    wrong: dict[str, UserError] = {}
+    for id in ids:
+        try:
+            session.data(id)
+        except UserError as error:
+            wrong[id] = error
+    if wrong:
+        first, *more = wrong
+        also = f" (also not to be read: {', '.join(more)}; `run_all.py doctor` says why)" if more else ""
+        raise UserError(f"{wrong[first]}{also}")
 
 
 def dry_run(options: Options, runs: list[plan.Run]) -> int:

@@ -78,6 +78,10 @@ def logistic_regression(
 ) -> tuple[Tensor, Tensor]:
     """Minimise ``c * sum cross-entropy + ||W||^2 / 2`` over W (C, D) and an unpenalised bias (C,), as scikit-learn's
     LogisticRegression(C=c) does, in float64 on the device of ``x`` (N, D)."""
+    device = x.device
+    if device.type == "mps":  # which has no float64
+        x, y = x.cpu(), y.cpu()
+        initial = None if initial is None else (initial[0].cpu(), initial[1].cpu())
     x = x.double()
     weight = x.new_zeros(classes, x.shape[1]) if initial is None else initial[0].double().clone()
     bias = x.new_zeros(classes) if initial is None else initial[1].double().clone()
@@ -100,4 +104,4 @@ def logistic_regression(
         return value
 
     solver.step(objective)
-    return weight.detach().float(), bias.detach().float()
+    return weight.detach().float().to(device), bias.detach().float().to(device)
