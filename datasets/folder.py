@@ -73,12 +73,12 @@ def load(id: str, path: str) -> Dataset:
     order, names = read_classes(id, root, everywhere)
     notes = [f"files that are no pictures are passed over ({', '.join(ENDINGS)})"] if others(listing, folders) else []
     if parts:
-        members = {part: {c: pictures(id, listing, f"{part}/{c}") for c in order} for part in parts}
+        members = {part: {c: pictures(listing, f"{part}/{c}") for c in order} for part in parts}
         if "val" not in parts:
             members = {**members, **hold_out(members["train"])}
             notes.append("no val folder: a fifth of each training class, by hash of the file names")
     else:
-        members = spread(id, {c: pictures(id, listing, c) for c in order})
+        members = spread(id, {c: pictures(listing, c) for c in order})
         notes.append("no train and test folders: split 50/20/30 per class, by hash of the file names")
     for folder in order:
         if not members["train"][folder]:
@@ -115,21 +115,11 @@ def classes_in(id: str, listing: Listing, part: str) -> list[str]:
     found = listing.subfolders(part)
     if not found:
         raise UserError(f"{id}: no class folders in '{listing.root / part}'; expected one folder of pictures a class")
-    for name in found:
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            raise UserError(f"{id}: the folder name {quoted(name)} is not UTF-8; rename it") from None
     return found
 
 
-def pictures(id: str, listing: Listing, folder: str) -> list[str]:
-    found = [f"{folder}/{name}" for name in listing.pictures(folder)]
-    try:
-        "".join(found).encode()
-    except UnicodeEncodeError:
-        raise UserError(f"{id}: a file name in '{listing.root / folder}' is not UTF-8; rename the file") from None
-    return found
+def pictures(listing: Listing, folder: str) -> list[str]:
+    return [f"{folder}/{name}" for name in listing.pictures(folder)]
 
 
 def others(listing: Listing, folders: dict[str, list[str]]) -> bool:

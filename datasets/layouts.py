@@ -157,7 +157,7 @@ LAYOUTS = {
         3783,
     ),
     "imagenet_v2": Layout(
-        "ImageNet-V2",
+        "ImageNetV2",
         "imagenetv2",
         "imagenetv2-matched-frequency-format-val",
         "",

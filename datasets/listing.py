@@ -32,6 +32,7 @@ class Listing:
                     for entry in entries:
                         if entry.name.startswith("."):
                             continue
+                        entry.name.encode()  # manifests are UTF-8
                         # The kind comes with the entry; only links cost a system call of their own.
                         if entry.is_dir():
                             folders.append(entry.name)
@@ -39,6 +40,10 @@ class Listing:
                             files[entry.name] = entry.is_symlink()
             except (FileNotFoundError, NotADirectoryError):
                 pass
+            except UnicodeEncodeError as error:
+                raise UserError(
+                    f"the name {quoted(error.object)} in '{self.root / folder}' is not UTF-8; rename it"
+                ) from error
             except OSError as error:
                 raise UserError(f"cannot list folder '{self.root / folder}': {error.strerror or error}") from error
             self._read[folder] = files, sorted(folders)

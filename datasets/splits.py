@@ -231,8 +231,8 @@ def matlab(id: str, path: Path, name: str):
         ) from None
     try:
         return loadmat(path, squeeze_me=True)[name]
-    except (OSError, ValueError, KeyError, NotImplementedError) as error:
+    except Exception as error:  # scipy has many kinds of them for a damaged file
         raise UserError(
-            f"{id}: --make-split reads '{name}' of '{path}': {error}; put the official file there, or get "
+            f"{id}: --make-split reads '{name}' of '{path}': {quoted(str(error))}; put the official file there, or get "
             f"{LAYOUTS[id].split} from {LAYOUTS[id].source}"
         ) from error

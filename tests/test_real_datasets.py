@@ -42,11 +42,18 @@ def rows_of(split):
 def coop_draw(rows, shots, seed=None):
     """CoOp's sampling, written from its description with python's global generator."""
     if seed is not None:
-        random.seed(seed)
+        random.seed(seed)  # the fixture below puts the generator's state back
     classes = {}
     for row in rows:
         classes.setdefault(row[1], []).append(row)
     return [row for members in classes.values() for row in random.sample(members, min(shots, len(members)))]
+
+
+@pytest.fixture(autouse=True)
+def random_state():
+    state = random.getstate()
+    yield
+    random.setstate(state)
 
 
 # ---- the paper's lists -----------------------------------------------------------------------------------------------
@@ -507,6 +514,15 @@ def test_a_class_too_small_to_split_is_refused(tmp_path):
     assert "2 images, too few" in refusal("dtd", tmp_path, make_split=True)
 
 
+def test_a_matlab_file_that_is_none_is_refused(tmp_path):
+    pytest.importorskip("scipy.io")
+    standins.Pictures(tmp_path).put(tmp_path / "oxford_flowers" / "jpg" / "image_00001.jpg")
+    (tmp_path / "oxford_flowers" / "cat_to_name.json").write_text("{}")
+    for content in (b"", b"<html>not found</html>" * 20, b"MATLAB 5.0 MAT-file" + bytes(200)):
+        (tmp_path / "oxford_flowers" / "imagelabels.mat").write_bytes(content)
+        assert "imagelabels.mat" in refusal("flowers102", tmp_path, make_split=True)
+
+
 def test_lists_that_contradict_each_other_are_refused(tmp_path):
     lists_of(tmp_path, "sun397")
     (tmp_path / "sun397" / "ClassName.txt").write_text("/a/abbey\n")
@@ -642,6 +658,17 @@ def test_folders_that_are_no_dataset_are_refused(tmp_path):
     standins.write_folder(tmp_path / "new", ["a", "b"], 5, ("train", "test"))
     shutil.rmtree(tmp_path / "new" / "train" / "b")
     assert "'b' has no training images" in folder_refusal(tmp_path / "new")
+
+
+def test_a_file_name_that_is_not_utf8_is_refused(tmp_path):
+    standins.write_folder(tmp_path / "mine", ["a"], 5)
+    try:
+        (tmp_path / "mine" / "a" / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"x")
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    with pytest.raises(UserError, match="is not UTF-8") as caught:
+        load_folder(tmp_path / "mine")
+    assert str(caught.value).isprintable()
 
 
 def test_a_changed_picture_changes_its_key(tmp_path):
