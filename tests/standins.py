@@ -9,10 +9,16 @@ from __future__ import annotations
 
 import json
 import os
+import random
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
+
+import datasets
+from bench.errors import UserError
 
 # id: (folder, image folder, split file, path of a picture as in that set's split file, class names as in the file)
 SPLIT_FILE_SETS = {
@@ -171,3 +177,44 @@ def write_folder(path: Path, classes, count: int = 10, parts=("",)) -> None:
         for kind, name in enumerate(classes):
             for n in range(count):
                 pictures.put(path / part / name / f"{n}.jpg", kind)
+
+
+# ---- what the tests of datasets share --------------------------------------------------------------------------------
+
+SETTINGS = dict(
+    methods=["zs-clip"], seeds=[1], shots=1, protocol="micro", precision="fp32", views=1, limit=None, overrides=[]
+)
+
+
+def all_wnids():
+    """ImageNet's 1000 wnids, sorted."""
+    from timm.data import ImageNetInfo
+
+    return sorted(ImageNetInfo().label_names())
+
+
+def refusal(id, root="", **more):
+    """The one line with which loading is refused."""
+    with pytest.raises(UserError) as caught:
+        datasets.load(id, str(root), **more)
+    line = str(caught.value)
+    assert "\n" not in line and id in line, line
+    return line
+
+
+def rows_of(split):
+    return list(zip(split.keys, split.labels.tolist(), strict=True))
+
+
+def per_class(split):
+    return sorted(Counter(split.labels.tolist()).items())
+
+
+def coop_draw(rows, shots, seed=None):
+    """CoOp's sampling, written from its description with python's global generator."""
+    if seed is not None:
+        random.seed(seed)
+    classes = {}
+    for row in rows:
+        classes.setdefault(row[1], []).append(row)
+    return [row for members in classes.values() for row in random.sample(members, min(shots, len(members)))]
