@@ -50,7 +50,12 @@ def parser() -> Parser:
     what.add_argument("--arch", default="micro", help="backbone pair: micro (default), vit-b16, vit-l14")
     what.add_argument("--suite", nargs="+", default=[], help="experiments (default: all the arch has): main")
     what.add_argument("--methods", nargs="+", default=[], help="method ids (default: all registered)")
-    what.add_argument("--datasets", nargs="+", default=[], help="dataset ids (default: the arch's)")
+    what.add_argument(
+        "--datasets",
+        nargs="+",
+        default=[],
+        help="dataset ids, or folder:PATH for your own images (default: the arch's)",
+    )
     what.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="few-shot draws (default: 1 2 3)")
     what.add_argument("--shots", type=int, default=16, help="training images a class (default: 16)")
     what.add_argument(
@@ -75,6 +80,11 @@ def parser() -> Parser:
     what.add_argument("--limit", type=int, help="trials: at most so many test images a class; marked in every table")
     where = p.add_argument_group("data and weights")
     where.add_argument("--data-root", default="", help="folder of datasets in CoOp's layout")
+    where.add_argument(
+        "--make-split",
+        action="store_true",
+        help="where a published split file is missing, make a split by its rule; marked in every table",
+    )
     where.add_argument("--base-weights", default="", help="local checkpoint of the base (.safetensors or .pt)")
     where.add_argument("--new-weights", default="", help="local checkpoint of the update")
     where.add_argument("--hub-cache", help="where open_clip keeps downloaded weights")

@@ -49,6 +49,8 @@ def options_of(args: argparse.Namespace) -> Options:
         int(args.text_memory * 2**30),
         plugin_dirs=tuple(args.plugin_dir),
         debug=args.debug,
+        make_split=args.make_split,
+        folders=tuple(datasets.folder.paths_of(args.datasets).items()),
     )
 
 
@@ -104,14 +106,16 @@ def run(args: argparse.Namespace) -> int:
             bar.reset(total, total=todo)
 
         def on_done(run: plan.Run, record: dict) -> None:
-            bar.update(total, advance=1, description=str(run))
+            bar.update(total, advance=1, description=escape(str(run)))
             if not console.is_terminal and time.monotonic() - spoken[0] > LOG_EVERY:  # a log file shows no bar
                 spoken[0], task = time.monotonic(), bar.tasks[0]
                 left = "?" if task.time_remaining is None else f"{task.time_remaining / 60:.0f}"
                 console.print(f"{task.completed:.0f}/{task.total:.0f} runs, about {left} minutes left", highlight=False)
             if record["status"] != "done" and record["error"] not in said:  # one broken image fails many runs
                 said.add(record["error"])
-                console.print(f"[red]failed[/] {run}: {escape(record['error'])}", highlight=False, markup=True)
+                console.print(
+                    f"[red]failed[/] {escape(str(run))}: {escape(record['error'])}", highlight=False, markup=True
+                )
 
         jobs = args.jobs or executor.default_jobs(options)
         tally = executor.run_all(session, runs, jobs, args.fresh, args.fail_fast, on_start, on_done)
@@ -149,7 +153,7 @@ def dry_run(options: Options, runs: list[plan.Run]) -> int:
     for id in dict.fromkeys(run.dataset for run in runs):
         mine = [run for run in runs if run.dataset == id]
         shown.add_row(
-            id,
+            escape(id),
             " ".join(dict.fromkeys(r.method for r in mine)),
             " ".join(map(str, dict.fromkeys(r.seed for r in mine))),
             str(len(mine)),
@@ -222,11 +226,11 @@ def ls(args: argparse.Namespace) -> int:
     discover(tuple(args.plugin_dir))
     for kind, show in kinds.items():
         if args.what in ("", kind):
-            console.print(show())
+            console.print(show(args))
     return 0
 
 
-def list_methods() -> Table:
+def list_methods(args: argparse.Namespace) -> Table:
     shown = Table("method", "name", "depth", "source", title="methods")
     for name in ordered():
         kind = METHODS[name]
@@ -234,15 +238,20 @@ def list_methods() -> Table:
     return shown
 
 
-def list_datasets() -> Table:
-    shown = Table("dataset", "where", title="datasets")
+def list_datasets(args: argparse.Namespace) -> Table:
+    """All ids, and the folders that the command line names."""
+    shown, layouts = Table("dataset", "where", title="datasets"), datasets.layouts.LAYOUTS
     for id in datasets.ids():
-        layout = datasets.coop_format.LAYOUTS.get(id)
-        shown.add_row(id, f"--data-root, {layout.folder}/" if layout else "embedded")
+        only = ", test only" if id in datasets.ood("paper") + datasets.ood("micro") else ""
+        shown.add_row(id, (f"--data-root, {layouts[id].folder}/" if id in layouts else "embedded") + only)
+    for id, path in datasets.folder.paths_of(args.datasets).items():
+        shown.add_row(escape(id), escape(f"{path}: {describe_data(datasets.folder.load(id, path))}"))
+    if not args.datasets:
+        shown.add_row("folder:PATH", "your own images: PATH/<class>/*.jpg or PATH/{train,val,test}/<class>/*.jpg")
     return shown
 
 
-def list_archs() -> Table:
+def list_archs(args: argparse.Namespace) -> Table:
     shown = Table("arch", "base", "update", "W", "D", title="archs")
     for name, arch in archs.ARCHS.items():
         shown.add_row(name, arch.base.label, arch.new.label, str(arch.base.width), str(arch.base.dim))
@@ -272,8 +281,8 @@ def doctor(args: argparse.Namespace) -> int:
                 f"{session.backbone(role).fingerprint[:12]}"
             ),
         )
-    for id in args.datasets or datasets.default(options.arch.datasets):
-        step(id, lambda id=id: describe_data(session.data(id)))
+    for id in [datasets.identify(given) for given in args.datasets] or datasets.default(options.arch.datasets):
+        step(escape(id), lambda id=id: describe_data(session.data(id)))
     console.print(f"{len(wrong)} problems" if wrong else "no problem found")
     return 1 if wrong else 0
 

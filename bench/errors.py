@@ -16,3 +16,9 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(given.lower(), known, n=1, cutoff=0.4)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     return UserError(f"unknown {kind} '{given}'.{hint} Known: {', '.join(known)}")
+
+
+def quoted(text: str, limit: int = 80) -> str:
+    """Text from a file or a folder as one printable line in quotes, cut to ``limit`` characters."""
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return f"'{line[:limit]}…'" if len(line) > limit else f"'{line}'"

@@ -73,11 +73,13 @@ def grid(
     methods = methods or ordered()
     for name in methods:
         METHODS[name]
-    known = datasets.ids()
-    for id in datasets_:
-        if id not in known:
-            raise unknown("dataset", id, known)
-    chosen = list(dict.fromkeys(datasets_)) or datasets.default(arch.datasets)
+    chosen = list(dict.fromkeys(map(datasets.identify, datasets_))) or datasets.default(arch.datasets)
+    test_only = [id for id in chosen if id in (*datasets.ood("paper"), *datasets.ood("micro"))]
+    if test_only and "main" in (suites or SUITES):
+        raise UserError(
+            f"dataset '{test_only[0]}' has test images only, so the main suite cannot train on it; leave it out of "
+            "--datasets"
+        )
     changes = parse_overrides(overrides, methods)
     return [
         Run(

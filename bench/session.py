@@ -42,6 +42,8 @@ class Options:
     image_batch: int = 128
     plugin_dirs: tuple[str, ...] = ()
     debug: bool = False
+    make_split: bool = False
+    folders: tuple[tuple[str, str], ...] = ()  # (id, path) of each folder:PATH
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,10 @@ class Session:
 
     def data(self, id: str) -> Dataset:
         if id not in self._data:
-            self._data[id] = datasets.load(id, self.options.data_root)
+            options = self.options
+            self._data[id] = datasets.load(
+                id, options.data_root, make_split=options.make_split, folders=dict(options.folders)
+            )
         return self._data[id]
 
     def fewshot(self, run: Run) -> FewShot:
@@ -182,10 +187,9 @@ class Session:
     def _execute(self, run: Run, key: str, record: dict) -> None:
         few, base, seconds = self.fewshot(run), self.backbone("base"), record["seconds"]
         classes = Classes(run.dataset, few.data.classnames, few.data.templates)
-        self.store.write_manifest(
-            f"{run.dataset}-{run.shots}shot-seed{run.seed}-train", few.support.manifest(classes.names)
-        )
-        self.store.write_manifest(f"{run.dataset}-{run.shots}shot-seed{run.seed}-val", few.val.manifest(classes.names))
+        draw_name = f"{run.dataset.replace(':', '-')}-{run.shots}shot-seed{run.seed}"  # Windows allows no colon
+        self.store.write_manifest(f"{draw_name}-train", few.support.manifest(classes.names))
+        self.store.write_manifest(f"{draw_name}-val", few.val.manifest(classes.names))
         provenance.reset_peak(base.device)
 
         start = time.perf_counter()

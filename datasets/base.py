@@ -43,8 +43,10 @@ class Split:
 
     def manifest(self, classnames: Sequence[str]) -> str:
         """JSON lines, one picture each: what a feature file or a few-shot subset is made of."""
-        lines = ({"key": key, "label": int(label), "class": classnames[int(label)]}
-                 for key, label in zip(self.keys, self.labels, strict=True))
+        lines = (
+            {"key": key, "label": int(label), "class": classnames[int(label)]}
+            for key, label in zip(self.keys, self.labels, strict=True)
+        )
         return "".join(json.dumps(line, sort_keys=True, ensure_ascii=False) + "\n" for line in lines)
 
     def sha256(self, classnames: Sequence[str]) -> str:
@@ -56,7 +58,10 @@ class Dataset:
     """A classification task: C class names, the field's templates for it, and its splits.
 
     ``templates`` are the prompts of the zero-shot classifier (several = ensemble, averaged after normalisation);
-    ``classnames`` are as a prompt reads them (no underscores). ``val`` is the pool that few-shot validation draws from.
+    ``classnames`` are as a prompt reads them (no underscores). ``val`` is the pool that few-shot validation draws from;
+    out-of-distribution sets have test pictures only. ``notes`` stand beside the dataset's rows in every table.
+    ``class_ids`` are names that differ where class names do not (ImageNet's wnids): by them the classes of an
+    out-of-distribution set are found among those of the set that a plug-in was trained on; empty where there are none.
     """
 
     id: str
@@ -67,3 +72,4 @@ class Dataset:
     val: Split
     test: Split
     notes: tuple[str, ...] = ()
+    class_ids: tuple[str, ...] = ()

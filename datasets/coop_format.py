@@ -6,66 +6,49 @@ A split file holds lists "train", "val" and "test" of ``[path, label, class name
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
-from bench.errors import UserError
+from bench.errors import UserError, quoted
+from datasets import layouts
 from datasets.base import Dataset, Split
+from datasets.images import split_of_files
+from datasets.listing import Listing
+from datasets.splits import NOTE, ensure_made, made_path
 from datasets.templates import TEMPLATES
 
-
-@dataclass(frozen=True)
-class Layout:
-    """Where a dataset lies under the data root, the name that tables show, and the paper's Table 1 (classes, test)."""
-
-    name: str
-    folder: str
-    images: str
-    split: str
-    classes: int
-    test: int
+LAYOUTS = {id: layout for id, layout in layouts.LAYOUTS.items() if layout.split}
 
 
-LAYOUTS = {
-    "caltech101": Layout("Caltech101", "caltech-101", "101_ObjectCategories", "split_zhou_Caltech101.json", 100, 2465),
-    "oxford_pets": Layout("OxfordPets", "oxford_pets", "images", "split_zhou_OxfordPets.json", 37, 3669),
-    "stanford_cars": Layout("StanfordCars", "stanford_cars", ".", "split_zhou_StanfordCars.json", 196, 8041),
-    "flowers102": Layout("Flowers102", "oxford_flowers", "jpg", "split_zhou_OxfordFlowers.json", 102, 2463),
-    "food101": Layout("Food101", "food-101", "images", "split_zhou_Food101.json", 101, 30300),
-    "sun397": Layout("SUN397", "sun397", "SUN397", "split_zhou_SUN397.json", 397, 19850),
-    "dtd": Layout("DTD", "dtd", "images", "split_zhou_DescribableTextures.json", 47, 1692),
-    "eurosat": Layout("EuroSAT", "eurosat", "2750", "split_zhou_EuroSAT.json", 10, 8100),
-    "ucf101": Layout("UCF101", "ucf101", "UCF-101-midframes", "split_zhou_UCF101.json", 101, 3783),
-}
-
-
-def load(id: str, data_root: str) -> Dataset:
-    """Read the split file; every image it names must exist. Raises UserError with what is missing and where."""
-    layout = LAYOUTS[id]
-    if not data_root:
-        raise UserError(f"dataset '{id}' needs --data-root: the folder that holds '{layout.folder}/'")
-    root = Path(data_root)
-    if not root.is_dir():
-        raise UserError(f"--data-root: no folder '{data_root}'")
-    path = root / layout.folder / layout.split
-    try:
-        lists = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{id}: no split file '{path}'; put {layout.split} there (its address is in CoOp's "
-                        "DATASETS.md) beside the images") from None
-    except (ValueError, OSError) as error:
-        raise UserError(f"{id}: split file '{path}' cannot be read as JSON ({error}); get it again") from error
-    images = root / layout.folder / layout.images
+def load(id: str, data_root: str, make_split: bool = False) -> Dataset:
+    """Read the split file; every image it names must exist. Where there is none and ``make_split`` asks for it, a split
+    is made by the published rule and noted. Raises UserError with what is missing and where."""
+    layout, folder = LAYOUTS[id], layouts.find_folder(id, data_root)
+    path, notes = folder / layout.split, []
+    if not path.exists():
+        made = made_path(id, folder)
+        if not make_split:
+            use = f"use '{made.name}', made earlier" if made.exists() else "make one by the same rule"
+            raise UserError(
+                f"{id}: no split file '{path}'; get it from {layout.source} and put it there beside the images, or let "
+                f"--make-split {use} (marked in every table)"
+            )
+        path, notes = ensure_made(id, folder), [NOTE]
+    lists = read_lists(id, path)
     classnames = read_classnames(id, path, lists)
-    splits = {part: read_split(id, path, lists[part], images) for part in ("train", "val", "test")}
-    notes = []
-    for what, found, expected in (("classes", len(classnames), layout.classes), ("test images", len(splits["test"]), layout.test)):
-        if found != expected:
-            notes.append(f"{found} {what}, {expected} in the paper's Table 1")
+    listing = Listing(folder / layout.images)
+    splits = {part: read_split(id, path, lists[part], listing) for part in ("train", "val", "test")}
+    notes += layouts.count_notes(layout, len(classnames), splits)
     return Dataset(id, layout.name, classnames, TEMPLATES[id], notes=tuple(notes), **splits)
+
+
+def read_lists(id: str, path: Path) -> dict:
+    """Raises UserError for a file that is no JSON (a download page, say)."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise UserError(
+            f"{id}: split file '{path}' cannot be read as JSON ({error}); get it again from {LAYOUTS[id].source}"
+        ) from error
 
 
 def read_classnames(id: str, path: Path, lists) -> tuple[str, ...]:
@@ -75,40 +58,31 @@ def read_classnames(id: str, path: Path, lists) -> tuple[str, ...]:
         if not isinstance(lists, dict) or not isinstance(lists.get(part), list) or not lists[part]:
             raise UserError(f"{id}: split file '{path}' has no list '{part}'; expected train, val and test lists")
         for row in lists[part]:
-            if not (isinstance(row, list) and len(row) == 3 and isinstance(row[0], str)
-                    and isinstance(row[1], int) and isinstance(row[2], str)):
-                raise UserError(f"{id}: split file '{path}', list '{part}': {str(row)[:80]} is not "
-                                "[path, label, class name]")
+            if not (
+                isinstance(row, list)
+                and len(row) == 3
+                and isinstance(row[0], str)
+                and type(row[1]) is int
+                and isinstance(row[2], str)
+            ):
+                raise UserError(
+                    f"{id}: split file '{path}', list '{part}': {quoted(str(row))} is not [path, label, class name]"
+                )
             if names.setdefault(row[1], row[2]) != row[2]:
-                raise UserError(f"{id}: split file '{path}' gives label {row[1]} two names: "
-                                f"'{names[row[1]]}' and '{row[2]}'")
+                raise UserError(
+                    f"{id}: split file '{path}' gives label {row[1]} two names: "
+                    f"{quoted(names[row[1]])} and {quoted(row[2])}"
+                )
     if sorted(names) != list(range(len(names))):
-        raise UserError(f"{id}: split file '{path}' has labels {min(names)} to {max(names)} for {len(names)} classes; "
-                        "expected 0 to C-1 without a gap")
+        raise UserError(
+            f"{id}: split file '{path}' has labels {min(names)} to {max(names)} for {len(names)} classes; "
+            "expected 0 to C-1 without a gap"
+        )
     return tuple(names[label].replace("_", " ") for label in range(len(names)))
 
 
-def read_split(id: str, path: Path, rows: list, images: Path) -> Split:
+def read_split(id: str, path: Path, rows: list, listing: Listing) -> Split:
     """The pictures of one list. Raises UserError for a path that leaves the image folder or names no file."""
-    for name, _, _ in rows:
-        parts = PurePosixPath(name).parts
-        if PurePosixPath(name).is_absolute() or ".." in parts:
-            raise UserError(f"{id}: split file '{path}' names '{name[:80]}', which is outside the image folder")
-    missing = [name for name, _, _ in rows if not (images / name).is_file()]
-    if missing:
-        raise UserError(f"{id}: {len(missing)} of {len(rows)} images that '{path}' names are missing, the first is "
-                        f"'{images / missing[0]}'; complete the images or take the split file that belongs to them")
-    files = [images / row[0] for row in rows]
-    labels = np.array([row[1] for row in rows], dtype=np.int64)
-    return Split(tuple(row[0] for row in rows), labels, lambda chosen: [read_image(files[i]) for i in chosen])
-
-
-def read_image(path: Path) -> Image.Image:
-    """Decode to RGB. Raises UserError naming the file."""
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except FileNotFoundError:
-        raise UserError(f"image '{path}' has vanished") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"image '{path}' cannot be read ({str(error)[:120]}); replace the file") from error
+    paths = [row[0] for row in rows]
+    listing.check(id, path, paths)
+    return split_of_files(listing.root, paths, [row[1] for row in rows])
