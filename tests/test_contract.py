@@ -208,7 +208,7 @@ def session_on(monkeypatch, tiny, tmp_path):
         data = Dataset(
             "toy", "Toy", NAMES, TEMPLATES, pictures("train", 6), pictures("val", 5), pictures("test", 4, poisoned)
         )
-        monkeypatch.setattr(datasets, "load", lambda id, root="": data)
+        monkeypatch.setattr(datasets, "load", lambda id, root="", **_: data)
         towers = SimpleNamespace(base=tiny.base, new=tiny.new)
         monkeypatch.setattr(backbones, "load", lambda tower, *rest: getattr(towers, tower.model.split("-")[1]))
         arch = Arch("tiny", tiny.base.tower, tiny.new.tower)
