@@ -117,7 +117,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     p = parser()
     args = p.parse_args(argv)
     if args.config:
-        p.set_defaults(**read_config(args.config, {action.dest for action in p._actions}))
+        given = read_config(args.config)
+        p.set_defaults(**{name: getattr(p.parse_args(flags), name) for name, flags in given.items()})
         args = p.parse_args(argv)
     if args.command not in COMMANDS:
         raise unknown("command", args.command, COMMANDS)
@@ -127,24 +128,32 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return args
 
 
-def read_config(path: str, known: set[str]) -> dict:
-    """Flags of a TOML file, e.g. ``data-root = "DATA"``."""
+def read_config(path: str) -> dict[str, list[str]]:
+    """Flags of a TOML file, e.g. ``data-root = "DATA"``, as {attribute: command line}: they are checked like one."""
     try:
         import tomllib
     except ModuleNotFoundError:  # Python 3.10
         import tomli as tomllib
     try:
         values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"--config: cannot read '{path}': {error.strerror}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--config: cannot read '{path}': {error}") from None
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"--config: '{path}' is not TOML: {error}") from None
-    renamed = {"set": "overrides", "plugin-dir": "plugin_dir"}
-    values = {renamed.get(name, name.replace("-", "_")): value for name, value in values.items()}
-    for name in values:
-        if name not in known:
-            raise unknown("flag in --config", name, known)
-    return values
+    actions = {flag[2:]: action for action in parser()._actions for flag in action.option_strings if flag[:2] == "--"}
+    flags: dict[str, list[str]] = {}
+    for name, value in values.items():
+        flag = name.replace("_", "-")
+        if flag not in actions or flag in ("config", "help"):
+            raise unknown("flag in --config", name, actions)
+        if actions[flag].nargs == 0:
+            if not isinstance(value, bool):
+                raise UserError(f"--config: {name} = {value!r}: expected true or false")
+            flags[actions[flag].dest] = [f"--{flag}"] if value else []
+        else:
+            many = value if isinstance(value, list) else [value]
+            flags[actions[flag].dest] = [f"--{flag}", *map(str, many)]
+    return flags
 
 
 def main(argv: list[str] | None = None) -> int:

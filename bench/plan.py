@@ -148,8 +148,9 @@ def parse_value(method: str, name: str, text: str, default):
         value = None
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
-    if isinstance(default, tuple) and isinstance(value, (tuple, list)):
-        value = tuple(float(item) for item in value)
+    if isinstance(default, tuple):
+        numbers = isinstance(value, (tuple, list)) and value and all(type(item) in (int, float) for item in value)
+        value = tuple(map(float, value)) if numbers else None
     if type(value) is not type(default):
         raise UserError(f"--set {method}.{name}={text}: expected a value like {default!r} ({type(default).__name__})")
     return value

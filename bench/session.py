@@ -148,7 +148,7 @@ class Session:
                 leak,
             )
 
-        return self._guarded(("support", run.dataset, run.shots, run.seed), make)
+        return self._guarded(("support", run.dataset, run.shots, run.seed, run.views, str(run.config)), make)
 
     def forget(self) -> None:
         """Drop features held in memory; the files stay."""

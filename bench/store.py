@@ -92,7 +92,8 @@ class Store:
             record = json.loads(self.path("runs", key).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return record if record.get("key") == key and record.get("status") == "done" else None
+        whole_one = isinstance(record, dict) and record.get("key") == key and record.get("status") == "done"
+        return record if whole_one else None
 
     def write_record(self, record: dict) -> None:
         write_text(
@@ -104,23 +105,31 @@ class Store:
         found = []
         for path in sorted((self.folder / "runs").glob("*.json")):
             with contextlib.suppress(OSError, ValueError):
-                found.append(json.loads(path.read_text(encoding="utf-8")))
+                record = json.loads(path.read_text(encoding="utf-8"))
+                if isinstance(record, dict) and "run" in record:
+                    found.append(record)
         return found
 
     def write_plugin(self, key: str, tensors: dict[str, Tensor], metadata: dict) -> int:
         """Learned tensors only; returns the file's size in bytes."""
         path = self.path("plugins", key)
-        write_tensors(path, tensors, {"format": PLUGIN_FORMAT, "key": key, "plugin": canonical(metadata)})
+        # One entry, for safetensors writes several in no fixed order: the same plug-in is the same bytes.
+        write_tensors(path, tensors, {"plugin": canonical({"format": PLUGIN_FORMAT, "key": key, **metadata})})
         return path.stat().st_size
 
     def read_plugin(self, key: str) -> tuple[dict[str, Tensor], dict]:
         tensors, header = read_tensors(self.path("plugins", key))
-        if header.get("format") != PLUGIN_FORMAT or header.get("key") != key:
+        try:
+            metadata = dict(json.loads(header["plugin"]))
+        except (KeyError, ValueError, TypeError):
+            metadata = {}
+        found = metadata.pop("format", None), metadata.pop("key", None)
+        if found != (PLUGIN_FORMAT, key):
             raise UserError(
-                f"plug-in '{self.path('plugins', key)}' has format {header.get('format')} and key "
-                f"{header.get('key')}, expected {PLUGIN_FORMAT} and {key}"
+                f"plug-in '{self.path('plugins', key)}' has format {found[0]} and key {found[1]}, expected "
+                f"{PLUGIN_FORMAT} and {key}: it is not the file this run wrote"
             )
-        return tensors, json.loads(header["plugin"])
+        return tensors, metadata
 
     def write_predictions(self, key: str, tensors: dict[str, Tensor]) -> None:
         write_tensors(self.path("predictions", key), tensors, {"key": key})

@@ -7,6 +7,7 @@ generator seeded once; the validation subset follows from the same generator wit
 from __future__ import annotations
 
 import random
+from collections.abc import Set
 
 from datasets.base import Split
 
@@ -14,16 +15,21 @@ VAL_SHOTS = 4
 
 
 def draw(train: Split, val: Split, shots: int, seed: int) -> tuple[Split, Split]:
-    """(support, few-shot validation). A class with fewer images than asked for gives all it has."""
+    """(support, few-shot validation). A class with fewer images than asked for gives all it has. Where ``val`` is
+    ``train`` itself (ImageNet has no other), validation is drawn from what the support set leaves."""
     generator = random.Random(seed)
-    return subset(train, shots, generator), subset(val, min(shots, VAL_SHOTS), generator)
+    support = subset(train, shots, generator)
+    validation = subset(val, min(shots, VAL_SHOTS), generator, set(support) if val is train else set())
+    return train.take(support), val.take(validation)
 
 
-def subset(split: Split, shots: int, generator: random.Random) -> Split:
+def subset(split: Split, shots: int, generator: random.Random, without: Set[int] = frozenset()) -> list[int]:
+    """Indices of the pictures drawn."""
     members: dict[int, list[int]] = {}
     for index, label in enumerate(split.labels.tolist()):
-        members.setdefault(label, []).append(index)
+        if index not in without:
+            members.setdefault(label, []).append(index)
     chosen: list[int] = []
     for indices in members.values():
         chosen += generator.sample(indices, shots) if len(indices) >= shots else indices
-    return split.take(chosen)
+    return chosen

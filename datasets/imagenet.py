@@ -1,6 +1,7 @@
 """ImageNet and its four out-of-distribution test sets: class folders named by wnid (ImageNetV2: by number).
 
-ImageNet's validation folder is the test split and, as in CoOp, also the validation split; this is noted on the dataset.
+ImageNet's validation folder is the test split. CoOp makes it the validation split too, but draws nothing from it; here
+few-shot validation is drawn from the training images that the support set leaves, so that no method sees a test image.
 A class's label is the place of its wnid in sorted order among the classes that are there, so ImageNet-A and -R are
 classified among their own 200 names. CLIP's names call two pairs of classes alike ("missile", "sunglasses"): kept, as
 in all published numbers. Within a class, files are in sorted order (CoOp takes the file system's).
@@ -21,7 +22,7 @@ from datasets.templates import TEMPLATES
 OOD = ("imagenet_v2", "imagenet_sketch", "imagenet_a", "imagenet_r")
 IDS = ("imagenet", *OOD)
 CLASSNAMES = drive("1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF")
-SHARED_VAL = "validation images are drawn from the test images, as CoOp does: ImageNet has no other labelled ones"
+SHARED_VAL = "few-shot validation is drawn from the training images that the support set leaves"
 
 
 def load(id: str, data_root: str) -> Dataset:
@@ -38,8 +39,8 @@ def load(id: str, data_root: str) -> Dataset:
                 f"{id}: '{listing.root}' has {len(also)} class folders in train and {len(present)} in val, of which "
                 f"'{odd}' is in one alone; expected the same wnids in both: complete them"
             )
-        test = split_of(listing, [f"val/{wnid}" for wnid in present])
-        splits = {"train": split_of(listing, [f"train/{wnid}" for wnid in present]), "val": test, "test": test}
+        train, test = (split_of(listing, [f"{part}/{wnid}" for wnid in present]) for part in ("train", "val"))
+        splits = {"train": train, "val": train, "test": test}
         notes.append(SHARED_VAL)
     else:
         if id == "imagenet_v2":

@@ -50,7 +50,8 @@ class TrainConfig:
                 f"optimizer is 'sgd', 'adam' or 'adamw', schedule is 'epoch' or 'iteration'; found '{self.optimizer}' "
                 f"and '{self.schedule}'"
             )
-        if self.batch < 1 or self.epochs < 0 or self.steps < 0 or not 0 < self.crop[0] <= self.crop[1] <= 1:
+        area = len(self.crop) == 2 and 0 < self.crop[0] <= self.crop[1] <= 1
+        if self.batch < 1 or self.epochs < 0 or self.steps < 0 or not area:
             raise UserError(
                 f"expected batch >= 1, epochs and steps >= 0, crop between 0 and 1; found batch {self.batch}, "
                 f"epochs {self.epochs}, steps {self.steps}, crop {self.crop}"

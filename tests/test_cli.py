@@ -75,9 +75,9 @@ def test_a_mistake_ends_in_one_line_that_names_it(capsys, tmp_path, monkeypatch,
     [
         ("seeds = [1", "TOML"),
         ("sedes = [1]", "seeds"),
-        ("seeds = 1", "seeds"),
         ('seeds = ["one"]', "seeds"),
-        ('methods = "coop"', "methods"),
+        ('methods = "cop"', "coop"),
+        ("fresh = 1", "fresh"),
         ("shots = 'many'", "shots"),
         ('device = "gpu"', "device"),
         ("shots = 0", "shots"),
@@ -92,6 +92,8 @@ def test_a_config_file_sets_flags_and_the_command_line_wins(capsys, tmp_path):
     (tmp_path / "run.toml").write_text('methods = ["coop", "zs-clip"]\nseeds = [1, 2]\ndatasets = ["micro_stars"]\n')
     assert "4 runs" in call(capsys, "--config", tmp_path / "run.toml", "--dry-run")[1]
     assert "2 runs" in call(capsys, "--config", tmp_path / "run.toml", "--dry-run", "--seeds", 3)[1]
+    (tmp_path / "run.toml").write_text('methods = "coop"\nseeds = 1\ndatasets = "micro_stars"\ndry-run = true\n')
+    assert "1 runs" in call(capsys, "--config", tmp_path / "run.toml")[1]
 
 
 def test_debug_shows_the_traceback(capsys):

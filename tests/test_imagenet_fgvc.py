@@ -48,16 +48,19 @@ def test_imagenet_has_clips_names_at_the_place_of_their_sorted_wnids(imagenet_ro
     assert names[657] == names[744] == "missile" and names[836] == names[837] == "sunglasses"
     assert data.class_ids == tuple(wnids)
     assert len(data.templates) == 7 and "itap of a {}." in data.templates
-    assert [len(data.train), len(data.val), len(data.test)] == [3000, 1000, 1000]
+    assert [len(data.train), len(data.test)] == [3000, 1000]
     for key, label in rows_of(data.train) + rows_of(data.test):
         assert key.split("/")[1] == wnids[label]
     assert "3000 training images, 1281167 in the paper's Table 1" in data.notes
 
 
-def test_imagenet_validation_is_its_test_list_and_that_is_said(imagenet_root):
+def test_imagenet_few_shot_validation_is_drawn_from_training_images_outside_the_support_set(imagenet_root):
     data = datasets.load("imagenet", str(imagenet_root))
-    assert data.val.keys == data.test.keys
-    assert any("validation images are drawn from the test images" in note for note in data.notes)
+    for seed in (1, 2):
+        support, val = fewshot.draw(data.train, data.val, 2, seed)
+        assert len(support) == 2000 and len(val) == 1000
+        assert set(val.keys) <= set(data.train.keys) and not set(val.keys) & {*support.keys, *data.test.keys}
+    assert any("few-shot validation is drawn from the training images" in note for note in data.notes)
 
 
 def test_imagenet_few_shot_images_are_coops_draw_over_sorted_files(imagenet_root, wnids):
