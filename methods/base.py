@@ -115,7 +115,7 @@ class Method(nn.Module):
     learned_buffers: tuple[str, ...] = ()
     Config = TrainConfig
     # What protocol "micro", a short schedule, changes in Config.
-    micro: dict = {"steps": 200, "warmup_epochs": 0, "crop": (0.7, 1.0)}
+    micro: dict = {"steps": 150, "warmup_epochs": 0, "crop": (0.7, 1.0)}
 
     def __init__(self, config, shape: Shape):
         super().__init__()

@@ -28,7 +28,7 @@ class CLIPAdapter(Method):
     paper = "Gao et al. 2021, arXiv 2110.04544"
     depth = "deep"
     Config = Config
-    micro = {**Method.micro, "steps": 400}
+    micro = {**Method.micro, "steps": 400, "lr": 0.2}
 
     def __init__(self, config, shape):
         super().__init__(config, shape)

@@ -33,7 +33,7 @@ class CoCoOp(Method):
     paper = "Zhou et al. 2022, arXiv 2203.05557"
     depth = "shallow"
     Config = Config
-    micro = {**Method.micro, "steps": 150, "batch": 8, "lr": 0.01}
+    micro = {**Method.micro, "steps": 100, "batch": 8, "lr": 0.02}
 
     def __init__(self, config, shape):
         super().__init__(config, shape)

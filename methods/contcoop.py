@@ -49,6 +49,7 @@ class ContCoOp(Method):
     paper = "Wang et al. 2024, arXiv 2412.20895"
     depth = "shallow"
     Config = Config
+    micro = {**Method.micro, "lr": 0.01}
 
     def __init__(self, config, shape):
         super().__init__(config, shape)

@@ -31,6 +31,7 @@ class CoOp(Method):
     paper = "Zhou et al. 2022, arXiv 2109.01134"
     depth = "shallow"
     Config = Config
+    micro = {**Method.micro, "lr": 0.01}
 
     def __init__(self, config, shape):
         super().__init__(config, shape)

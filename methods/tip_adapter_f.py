@@ -64,7 +64,7 @@ class TipAdapterF(Method):
     depth = "deep"
     learned_buffers = ("labels", "alpha", "beta")
     Config = Config
-    micro = {"crop": (0.7, 1.0)}
+    micro = {"batch": 32, "crop": (0.7, 1.0)}
 
     def __init__(self, config, shape):
         super().__init__(config, shape)
