@@ -1,0 +1,107 @@
+"""The shipped micro models: what is stored, what is regenerated, and how the update differs from the base."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from bench import backbones
+from bench.archs import ARCHS
+from datasets.micro import checkpoint
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES = {role: checkpoint.WEIGHTS / f"micro-{role}.safetensors" for role in ("base", "update")}
+
+
+@pytest.fixture(scope="module")
+def states():
+    return {role: checkpoint.read(path) for role, path in FILES.items()}
+
+
+def splitmix64_finaliser(value):
+    """Steele, Lea and Flood 2014, written out over Python integers."""
+    mask = (1 << 64) - 1
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & mask
+    return value ^ (value >> 31)
+
+
+def test_the_files_are_small_enough_to_ship():
+    sizes = [path.stat().st_size for path in checkpoint.WEIGHTS.glob("*.safetensors")]
+    assert len(sizes) == 2 and max(sizes) <= 3_000_000 and sum(sizes) <= 12_000_000
+
+
+def test_rows_of_tokens_that_no_caption_used_are_their_initial_value_in_both_models(states):
+    from safetensors import safe_open
+
+    with safe_open(FILES["base"], "pt") as file:
+        trained = set(file.get_tensor("token_ids").tolist())
+    untrained = [token for token in range(0, checkpoint.VOCABULARY, 97) if token not in trained]
+    rows = {role: state[checkpoint.EMBEDDING][untrained] for role, state in states.items()}
+    assert torch.equal(rows["base"], rows["update"])
+    assert torch.equal(rows["base"], checkpoint.initial_rows(untrained, rows["base"].shape[1]))
+    assert 0.01 < rows["base"].std() < 0.03 and len(untrained) > 400
+    some = sorted(trained)
+    assert not torch.equal(states["base"][checkpoint.EMBEDDING][some], checkpoint.initial_rows(some, 96))
+
+
+def test_the_hash_behind_untrained_rows_is_pure_integer_arithmetic():
+    from datasets.micro.hashing import mix
+
+    values = [0, 1, 12345678901234567, 2**64 - 1]
+    assert mix(np.array(values, np.uint64)).tolist() == [splitmix64_finaliser(value) for value in values]
+
+
+def test_saving_what_was_read_gives_the_same_weights(tmp_path, states):
+    model = backbones.build("micro-update")
+    model.load_state_dict(states["update"])
+    from safetensors import safe_open
+
+    with safe_open(FILES["update"], "pt") as file:
+        tokens = file.get_tensor("token_ids").tolist()
+    checkpoint.save(model, tmp_path / "again.safetensors", tokens)
+    again = checkpoint.read(tmp_path / "again.safetensors")
+    assert again.keys() == states["update"].keys()
+    assert all(torch.equal(again[name], value) for name, value in states["update"].items())
+
+
+def test_the_update_follows_eva_clips_recipe(states):
+    """Text tower from the base's, changed less in shallow layers; joint space and activation made anew."""
+    base, new = states["base"], states["update"]
+    assert {n: v.shape for n, v in base.items() if n.startswith("text.")} == {
+        n: v.shape for n, v in new.items() if n.startswith("text.")
+    }
+
+    def change(part):
+        names = [n for n in base if n.startswith(f"text.transformer.resblocks.{part}.") and n.endswith("weight")]
+        gap = torch.cat([(new[n] - base[n]).flatten() for n in names]).norm()
+        return gap / torch.cat([base[n].flatten() for n in names]).norm()
+
+    assert 0 < change(0) < change(3) < change(5) < 0.5
+    cosine = F.cosine_similarity(base["text.text_projection"].flatten(), new["text.text_projection"].flatten(), dim=0)
+    assert abs(cosine) < 0.1
+    towers = ARCHS["micro"].towers
+    assert (towers["base"].activation, towers["new"].activation) == ("quick_gelu", "gelu")
+
+
+@pytest.mark.parametrize("role", FILES)
+def test_the_shipped_files_load_through_every_check(role):
+    tower = ARCHS["micro"].towers["base" if role == "base" else "new"]
+    backbone = backbones.load(tower)
+    assert backbone.text.fast and backbone.dim == tower.dim
+    assert 10 < float(backbone.scale) < 100
+
+
+def test_the_command_that_trains_them_runs(tmp_path):
+    steps = ["--attribute-steps", "2", "--align-steps", "2", "--precision", "fp32"]
+    command = [sys.executable, "-m", "datasets.micro.pretrain", "--out", str(tmp_path), *steps]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for role in FILES:
+        state = checkpoint.read(tmp_path / f"micro-{role}.safetensors")
+        assert checkpoint.metadata(tmp_path / f"micro-{role}.safetensors")["stage"] == "done"
+        assert all(torch.isfinite(value).all() for value in state.values() if value.is_floating_point())
