@@ -243,7 +243,10 @@ def list_datasets(args: argparse.Namespace) -> Table:
     shown, layouts = Table("dataset", "where", title="datasets"), datasets.layouts.LAYOUTS
     for id in datasets.ids():
         only = ", test only" if id in datasets.ood("paper") + datasets.ood("micro") else ""
-        shown.add_row(id, (f"--data-root, {layouts[id].folder}/" if id in layouts else "embedded") + only)
+        shown.add_row(
+            id,
+            (f"--data-root, {layouts[id].folder}/" if id in layouts else f"embedded: {datasets.load(id).about}") + only,
+        )
     for id, path in datasets.folder.paths_of(args.datasets).items():
         shown.add_row(escape(id), escape(f"{path}: {describe_data(datasets.folder.load(id, path))}"))
     if not args.datasets:

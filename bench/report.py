@@ -179,8 +179,23 @@ def _data(records: Sequence[Record]) -> Block:
         splits = [record.get("split") or {} for record in group]
         tested = _distinct(record["targets"]["new"].get("count") for record in group if stats.is_done(record))
         sizes = (_distinct(split.get(key) for split in splits) for key in ("classes", "support"))
-        rows.append((name, *sizes, tested, *(_hashes(s.get(f"{part}_sha256") for s in splits) for part in SPLITS)))
-    header = ("Dataset", "Classes", "Support images", "Test images", *(f"{part} list (sha256)" for part in SPLITS))
+        rows.append(
+            (
+                name,
+                *sizes,
+                tested,
+                *(_hashes(s.get(f"{part}_sha256") for s in splits) for part in SPLITS),
+                _distinct(record.get("about") or "" for record in group),
+            )
+        )
+    header = (
+        "Dataset",
+        "Classes",
+        "Support images",
+        "Test images",
+        *(f"{part} list (sha256)" for part in SPLITS),
+        "About",
+    )
     return _block("Data", header, rows)
 
 

@@ -254,6 +254,7 @@ class Session:
             "depth": kind.depth,
             "order": {"dataset": datasets.order(run.dataset), "method": ordered().index(run.method)},
             "averaged": run.dataset in datasets.default(self.options.arch.datasets),
+            "about": few.data.about,
             "marks": marks,
             "split": {**few.hashes, "classes": len(few.data.classnames), "support": len(few.support)},
             "targets": {},

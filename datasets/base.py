@@ -59,7 +59,8 @@ class Dataset:
 
     ``templates`` are the prompts of the zero-shot classifier (several = ensemble, averaged after normalisation);
     ``classnames`` are as a prompt reads them (no underscores). ``val`` is the pool that few-shot validation draws from;
-    out-of-distribution sets have test pictures only. ``notes`` stand beside the dataset's rows in every table.
+    out-of-distribution sets have test pictures only. ``notes`` stand beside the dataset's rows in every table;
+    ``about`` says in a few words what it is.
     ``class_ids`` are names that differ where class names do not (ImageNet's wnids): by them the classes of an
     out-of-distribution set are found among those of the set that a plug-in was trained on; empty where there are none.
     """
@@ -73,3 +74,4 @@ class Dataset:
     test: Split
     notes: tuple[str, ...] = ()
     class_ids: tuple[str, ...] = ()
+    about: str = ""

@@ -224,4 +224,4 @@ def load(id: str) -> Dataset:
     n = len(recipe.classnames)
     sizes = {"train": TRAIN_PER_CLASS * n, "val": VAL_PER_CLASS * n, "test": -(-TEST_SIZE // n) * n}
     made = {split: draw_split(recipe, split, sizes[split] if split in recipe.splits else 0) for split in sizes}
-    return Dataset(id, recipe.name, recipe.classnames, (recipe.template,), notes=(recipe.note,), **made)
+    return Dataset(id, recipe.name, recipe.classnames, (recipe.template,), about=recipe.note, **made)
