@@ -334,7 +334,9 @@ def test_a_plugin_under_another_key_or_of_another_format_is_refused(tmp_path):
     store.path("plugins", "key").rename(store.path("plugins", "moved"))
     with pytest.raises(UserError, match="moved"):
         store.read_plugin("moved")
-    write_tensors(store.path("plugins", "old"), {"a": torch.zeros(1)}, {"plugin": canonical({"format": "0", "key": "old"})})
+    write_tensors(
+        store.path("plugins", "old"), {"a": torch.zeros(1)}, {"plugin": canonical({"format": "0", "key": "old"})}
+    )
     with pytest.raises(UserError, match="format 0"):
         store.read_plugin("old")
 

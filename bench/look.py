@@ -1,0 +1,116 @@
+"""The commands that only look: the plan, what there is, and what is wrong."""
+
+from __future__ import annotations
+
+import argparse
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+import datasets
+from bench import archs, plan
+from bench.errors import UserError, unknown
+from bench.session import Options, Session
+from bench.settings import options_of
+from methods import discover, ordered
+from methods.base import METHODS
+
+console = Console()
+
+
+def dry_run(options: Options, runs: list[plan.Run]) -> int:
+    shown = Table(
+        "dataset",
+        "methods",
+        "seeds",
+        "runs",
+        title=f"{len(runs)} runs on {options.arch.base.label} → {options.arch.new.label}, {options.device}",
+    )
+    for id in dict.fromkeys(run.dataset for run in runs):
+        mine = [run for run in runs if run.dataset == id]
+        shown.add_row(
+            escape(id),
+            " ".join(dict.fromkeys(r.method for r in mine)),
+            " ".join(map(str, dict.fromkeys(r.seed for r in mine))),
+            str(len(mine)),
+        )
+    console.print(shown)
+    return 0
+
+
+def ls(args: argparse.Namespace) -> int:
+    kinds = {"methods": list_methods, "datasets": list_datasets, "archs": list_archs}
+    if args.what and args.what not in kinds:
+        raise unknown("list", args.what, kinds)
+    discover(tuple(args.plugin_dir))
+    for kind, show in kinds.items():
+        if args.what in ("", kind):
+            console.print(show(args))
+    return 0
+
+
+def list_methods(args: argparse.Namespace) -> Table:
+    shown = Table("method", "name", "depth", "source", title="methods")
+    for name in ordered():
+        kind = METHODS[name]
+        shown.add_row(name, kind.name or name, kind.depth, kind.paper)
+    return shown
+
+
+def list_datasets(args: argparse.Namespace) -> Table:
+    """All ids, and the folders that the command line names."""
+    shown, layouts = Table("dataset", "where", title="datasets"), datasets.layouts.LAYOUTS
+    for id in datasets.ids():
+        only = ", test only" if id in datasets.ood("paper") + datasets.ood("micro") else ""
+        shown.add_row(
+            id,
+            (f"--data-root, {layouts[id].folder}/" if id in layouts else f"embedded: {datasets.load(id).about}") + only,
+        )
+    for id, path in datasets.folder.paths_of(args.datasets).items():
+        shown.add_row(escape(id), escape(f"{path}: {describe_data(datasets.folder.load(id, path))}"))
+    if not args.datasets:
+        shown.add_row("folder:PATH", "your own images: PATH/<class>/*.jpg or PATH/{train,val,test}/<class>/*.jpg")
+    return shown
+
+
+def list_archs(args: argparse.Namespace) -> Table:
+    shown = Table("arch", "base", "update", "W", "D", title="archs")
+    for name, arch in archs.ARCHS.items():
+        shown.add_row(name, arch.base.label, arch.new.label, str(arch.base.width), str(arch.base.dim))
+    return shown
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """Everything that is wrong with this arch's weights and data, at once."""
+    options = options_of(args)
+    discover(options.plugin_dirs)
+    session, wrong = Session(options), []
+
+    def step(what: str, look) -> None:
+        try:
+            console.print(f"[green]ok[/]   {what}: {escape(look())}", highlight=False)
+        except UserError as error:
+            wrong.append(what)
+            console.print(f"[red]bad[/]  {what}: {escape(str(error))}", highlight=False)
+
+    for role, tower in options.arch.towers.items():
+        step(
+            f"{role} backbone",
+            lambda role=role, tower=tower: (
+                f"{session.backbone(role).label}, {tower.activation}, "
+                f"W {tower.width}, D {tower.dim}, "
+                f"fast text path {'yes' if session.backbone(role).text.fast else 'no'}, "
+                f"{session.backbone(role).fingerprint[:12]}"
+            ),
+        )
+    for id in [datasets.identify(given) for given in args.datasets] or datasets.default(options.arch.datasets):
+        step(escape(id), lambda id=id: describe_data(session.data(id)))
+    console.print(f"{len(wrong)} problems" if wrong else "no problem found")
+    return 1 if wrong else 0
+
+
+def describe_data(data) -> str:
+    data.test.read([0, len(data.test) - 1])
+    counts = " / ".join(str(len(split)) for split in (data.train, data.val, data.test))
+    return f"{len(data.classnames)} classes, {counts} images" + "".join(f"; {note}" for note in data.notes)

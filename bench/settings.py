@@ -1,0 +1,64 @@
+"""From parsed flags to what the rest of the suite takes: options of a process, settings of runs, the plan."""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+
+import datasets
+from bench import archs, plan
+from bench.cli import MICRO_VIEWS, PUBLISHED_VIEWS
+from bench.errors import UserError
+from bench.session import Options
+
+
+def device_of(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: this machine or this build of torch has no CUDA device; use --device cpu")
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise UserError("--device mps: not available here; use --device cpu")
+    return name
+
+
+def options_of(args: argparse.Namespace) -> Options:
+    arch = archs.find_arch(args.arch, args.base_weights, args.new_weights)
+    return Options(
+        arch,
+        device_of(args.device),
+        args.out,
+        args.cache or f"{args.out}/cache",
+        args.hub_cache,
+        args.data_root,
+        args.precision,
+        int(args.text_memory * 2**30),
+        plugin_dirs=tuple(args.plugin_dir),
+        debug=args.debug,
+        make_split=args.make_split,
+        folders=tuple(datasets.folder.paths_of(args.datasets).items()),
+    )
+
+
+def settings_of(args: argparse.Namespace, arch: archs.Arch) -> dict:
+    protocol = args.protocol or arch.protocol
+    return {
+        "shots": args.shots,
+        "protocol": protocol,
+        "precision": args.precision,
+        "limit": args.limit,
+        "views": args.views or (MICRO_VIEWS if protocol == "micro" else PUBLISHED_VIEWS),
+    }
+
+
+def plan_of(args: argparse.Namespace, arch: archs.Arch) -> list[plan.Run]:
+    return plan.grid(
+        arch,
+        suites=args.suite,
+        methods=args.methods,
+        datasets_=args.datasets,
+        seeds=args.seeds,
+        overrides=args.overrides,
+        **settings_of(args, arch),
+    )
