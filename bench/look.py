@@ -6,7 +6,7 @@ import argparse
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 import datasets
 from bench import archs, plan
@@ -54,7 +54,7 @@ def list_methods(args: argparse.Namespace) -> Table:
     shown = Table("method", "name", "depth", "source", title="methods")
     for name in ordered():
         kind = METHODS[name]
-        shown.add_row(name, kind.name or name, kind.depth, kind.paper)
+        shown.add_row(*map(escape, (name, kind.name or name, kind.depth, kind.paper)))
     return shown
 
 
@@ -75,7 +75,7 @@ def list_datasets(args: argparse.Namespace) -> Table:
 
 
 def list_archs(args: argparse.Namespace) -> Table:
-    shown = Table("arch", "base", "update", "W", "D", title="archs")
+    shown = Table("arch", Column("base", overflow="fold"), Column("update", overflow="fold"), "W", "D", title="archs")
     for name, arch in archs.ARCHS.items():
         shown.add_row(name, arch.base.label, arch.new.label, str(arch.base.width), str(arch.base.dim))
     return shown
