@@ -29,7 +29,8 @@ class Tower:
 
     @property
     def label(self) -> str:
-        return f"{self.model}/{'local file' if self.weights else self.pretrained}" if self.pretrained else self.model
+        source = "local file" if self.weights else self.pretrained
+        return f"{self.model}/{source}" if source else self.model
 
 
 @dataclass(frozen=True)

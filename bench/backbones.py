@@ -86,6 +86,7 @@ def load(
     precision: str = "fp32",
 ) -> Backbone:
     """Load, check, freeze. Raises UserError for weights that are missing, damaged or of another shape or activation."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32
     if tower.weights:
         check_checkpoint(tower)
     try:

@@ -19,6 +19,7 @@ COMMANDS = {
     "check": "recompute every table cell from stored predictions",
 }
 PUBLISHED_VIEWS, MICRO_VIEWS = 16, 4
+LIST_DEFAULTS = {"suite": [], "methods": [], "datasets": [], "seeds": [1, 2, 3], "overrides": [], "plugin_dir": []}
 
 
 class Parser(argparse.ArgumentParser):
@@ -48,15 +49,15 @@ def parser() -> Parser:
     p.add_argument("what", nargs="?", default="", metavar="WHAT", help="for ls: methods, datasets or archs")
     what = p.add_argument_group("what to run")
     what.add_argument("--arch", default="micro", help="backbone pair: micro (default), vit-b16, vit-l14")
-    what.add_argument("--suite", nargs="+", default=[], help="experiments (default: all the arch has): main")
-    what.add_argument("--methods", nargs="+", default=[], help="method ids (default: all registered)")
+    what.add_argument("--suite", nargs="+", action="extend", help="experiments (default: all the arch has): main")
+    what.add_argument("--methods", nargs="+", action="extend", help="method ids (default: all registered)")
     what.add_argument(
         "--datasets",
         nargs="+",
         default=[],
         help="dataset ids, or folder:PATH for your own images (default: the arch's)",
     )
-    what.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="few-shot draws (default: 1 2 3)")
+    what.add_argument("--seeds", nargs="+", action="extend", type=int, help="few-shot draws (default: 1 2 3)")
     what.add_argument("--shots", type=int, default=16, help="training images a class (default: 16)")
     what.add_argument(
         "--protocol",
@@ -72,7 +73,7 @@ def parser() -> Parser:
     what.add_argument(
         "--set",
         nargs="+",
-        default=[],
+        action="extend",
         metavar="METHOD.OPTION=VALUE",
         dest="overrides",
         help="change a method's option; *.OPTION=VALUE for all methods that have it",
@@ -88,7 +89,7 @@ def parser() -> Parser:
     where.add_argument("--base-weights", default="", help="local checkpoint of the base (.safetensors or .pt)")
     where.add_argument("--new-weights", default="", help="local checkpoint of the update")
     where.add_argument("--hub-cache", help="where open_clip keeps downloaded weights")
-    where.add_argument("--plugin-dir", nargs="+", default=[], help="folders with method files of your own")
+    where.add_argument("--plugin-dir", nargs="+", action="extend", help="folders with method files of your own")
     where.add_argument("--out", default=str(ROOT / "results"), help="results folder (default: results of the checkout)")
     where.add_argument("--cache", help="feature files (default: OUT/cache)")
     how = p.add_argument_group("how")
@@ -116,15 +117,28 @@ def parser() -> Parser:
 def parse(argv: list[str]) -> argparse.Namespace:
     p = parser()
     args = p.parse_args(argv)
+    lists = dict(LIST_DEFAULTS)
     if args.config:
-        given = read_config(args.config)
-        p.set_defaults(**{name: getattr(p.parse_args(flags), name) for name, flags in given.items()})
+        given = {name: getattr(p.parse_args(flags), name) for name, flags in read_config(args.config).items()}
+        lists.update({name: given.pop(name) for name in lists if name in given})
+        p.set_defaults(**given)
         args = p.parse_args(argv)
+    for name, default in lists.items():  # not argparse's defaults, for "extend" would add to them
+        if getattr(args, name) is None:
+            setattr(args, name, list(default))
     if args.command not in COMMANDS:
         raise unknown("command", args.command, COMMANDS)
-    for name, least in (("shots", 1), ("limit", 1), ("views", 1)):
+    if args.what and args.command != "ls":
+        raise UserError(
+            f"'{args.what}' after '{args.command}': only ls takes a further word; name datasets by --datasets"
+        )
+    for name, least in (("shots", 1), ("limit", 1), ("views", 1), ("jobs", 0)):
         if getattr(args, name) is not None and getattr(args, name) < least:
             raise UserError(f"--{name} {getattr(args, name)}: expected {least} or more")
+    if min(args.seeds) < 0:
+        raise UserError(f"--seeds {min(args.seeds)}: expected 0 or more (a negative seed draws what its positive does)")
+    if not 0.01 <= args.text_memory <= 1e6:
+        raise UserError(f"--text-memory {args.text_memory}: expected gigabytes, 0.01 or more")
     return args
 
 

@@ -16,7 +16,7 @@ from bench.errors import UserError
 from bench.look import doctor, dry_run, ls
 from bench.session import Session
 from bench.settings import options_of, plan_of, settings_of
-from bench.store import Store
+from bench.store import Store, canonical
 from methods import discover, ordered
 from methods.base import METHODS
 
@@ -72,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
         f"{tally.done} runs done, {tally.already} were done before, {len(tally.failures)} failed; "
         f"{tally.planned} planned. Report: {options.out}/{options.arch.id}/report.html",
         highlight=False,
+        soft_wrap=True,
     )
     return 0 if tally.done + tally.already == tally.planned else 1
 
@@ -90,9 +91,10 @@ def open_datasets(session: Session, ids: list[str]) -> None:
         raise UserError(f"{wrong[first]}{also}")
 
 
-def fitting_records(args: argparse.Namespace, arch: archs.Arch) -> list[dict]:
-    """The stored records that this command line's settings could have made, whatever their dataset, method and seed; so
-    a trial with other settings in the same folder never enters a table of full runs."""
+def fitting_records(args: argparse.Namespace, arch: archs.Arch) -> tuple[list[dict], list[str]]:
+    """The stored records that this command line's settings could have made, whatever their dataset, method and seed,
+    and notes on what was left out: a trial with other settings in the same folder never enters a table of full runs,
+    and seeds of different weights, pictures or programs are never averaged."""
     settings, kept = settings_of(args, arch), []
     changes = plan.parse_overrides(args.overrides, ordered())
     for record in Store(args.out, arch.id).records():
@@ -104,27 +106,54 @@ def fitting_records(args: argparse.Namespace, arch: archs.Arch) -> list[dict]:
             if plan.as_stored(config) != run["config"]:
                 continue
         kept.append(record)
-    return kept
+    current = of_one_identity(kept)
+    left = len(kept) - len(current)
+    note = f"{left} stored records of other weights, pictures, settings or program versions are left out of every table"
+    return current, [note] if left else []
+
+
+def of_one_identity(records: list[dict]) -> list[dict]:
+    """Those that agree with the last started one: on weights and program over the whole table, and on pictures,
+    templates, method source and options for each dataset and method."""
+
+    def narrowed(records: list[dict], group, traits) -> list[dict]:
+        newest: dict = {}
+        for record in sorted(records, key=lambda r: (r.get("started") or "", r["key"])):
+            newest[canonical(group(record))] = canonical(traits(record))
+        return [record for record in records if newest[canonical(group(record))] == canonical(traits(record))]
+
+    def identity(record: dict, *names: str) -> list:
+        return [(record.get("identity") or {}).get(name) for name in names]
+
+    records = narrowed(records, lambda r: 0, lambda r: identity(r, "backbones", "numbers"))
+    records = narrowed(
+        records,
+        lambda r: r["run"]["dataset"],
+        lambda r: [identity(r, "templates"), (identity(r, "pictures")[0] or [None])[-1]],
+    )
+    return narrowed(
+        records,
+        lambda r: [r["run"]["dataset"], r["run"]["method"]],
+        lambda r: [identity(r, "method"), r["run"]["config"]],
+    )
 
 
 def write_results(args: argparse.Namespace, arch: archs.Arch) -> list[dict]:
-    records = fitting_records(args, arch)
+    records, notes = fitting_records(args, arch)
     store = Store(args.out, arch.id)
     tables.write_tables(records, store.folder, arch.id)
     figures.write_figures(records, store.folder)
-    report_module.write_report(records, store.folder, arch.id, notes_of(arch))
+    report_module.write_report(records, store.folder, arch.id, [f"{arch.base.label} → {arch.new.label}", *notes])
     console.print(tables.console_summary(records))
+    for note in notes:
+        console.print(note, highlight=False, soft_wrap=True)
     return records
-
-
-def notes_of(arch: archs.Arch) -> list[str]:
-    return [f"{arch.base.label} → {arch.new.label}"]
 
 
 def report(args: argparse.Namespace) -> int:
     arch = archs.find_arch(args.arch)
     discover(tuple(args.plugin_dir))
-    if not fitting_records(args, arch):
+    if not fitting_records(args, arch)[0]:
         raise UserError(
             f"no records of these settings under '{args.out}/{arch.id}/runs'; run first: python run_all.py "
             f"--arch {arch.id}"
@@ -137,11 +166,11 @@ def check(args: argparse.Namespace) -> int:
     """Non-zero where a cell of the stored tables is not what the stored predictions give."""
     arch = archs.find_arch(args.arch)
     discover(tuple(args.plugin_dir))
-    records, store = fitting_records(args, arch), Store(args.out, arch.id)
+    (records, _), store = fitting_records(args, arch), Store(args.out, arch.id)
     if not records:
         raise UserError(f"no records of these settings under '{store.folder}/runs'; nothing to check")
     differences = recompute(records, store.read_predictions, store.folder)
     for line in differences:
-        console.print(f"[red]differs[/] {escape(line)}", highlight=False)
+        console.print(f"[red]differs[/] {escape(line)}", highlight=False, soft_wrap=True)
     console.print(f"{len(records)} records checked against their predictions, {len(differences)} differences")
     return 1 if differences else 0

@@ -8,6 +8,7 @@ into the file's name and repeated in its header.
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import os
 import random
@@ -28,6 +29,7 @@ from bench.seeds import derive
 from bench.store import canonical, read_tensors, write_tensors
 from datasets.base import Split
 
+FEATURES_VERSION = 1  # raised whenever a change of this module changes features, so that older files are not read
 RATIO = (3 / 4, 4 / 3)  # aspect ratios of RandomResizedCrop, torchvision's and CoOp's default
 FLIP = 0.5
 
@@ -91,7 +93,9 @@ class FeatureStore:
             "preprocess": asdict(self.backbone.preprocess_config),
             "decoder": f"pillow {PIL.__version__}",
             "precision": self.precision,
-            "manifest": split.sha256(classnames),
+            "device": self.backbone.device.type,
+            "version": FEATURES_VERSION,
+            "content": split.content_sha256(classnames),
             **recipe,
         }
 
@@ -100,19 +104,26 @@ class FeatureStore:
         name = hashlib.sha256(identity.encode()).hexdigest()[:24]
         if name not in self.memory:
             path = self.cache / f"{name}.safetensors"
-            if path.exists():
-                tensors, header = read_tensors(path)
-                if header.get("identity") != identity:
-                    raise UserError(
-                        f"feature file '{path}' is of another identity; delete it. Found "
-                        f"{header.get('identity')}, expected {identity}"
-                    )
-                features = tensors["features"]
-            else:
+            features = self._read(path, identity) if path.exists() else None
+            if features is None:
                 features = make()
                 write_tensors(path, {"features": features}, {"identity": identity})
             self.memory[name] = features.to(self.backbone.device)
         return self.memory[name]
+
+    def _read(self, path: Path, identity: str) -> Tensor | None:
+        """The stored features; None, with a warning, where the file is damaged, for it can be made again."""
+        try:
+            tensors, header = read_tensors(path)
+        except UserError as error:
+            logging.warning("%s: made again", error)
+            return None
+        if header.get("identity") != identity:
+            raise UserError(
+                f"feature file '{path}' is of another identity; delete it. Found {header.get('identity')}, "
+                f"expected {identity}"
+            )
+        return tensors["features"]
 
     def _encode(self, split: Split, indices: Iterable[int], transform: Callable[[int, Image.Image], Tensor]) -> Tensor:
         """Decode in threads, a few batches ahead of the tower."""

@@ -89,10 +89,10 @@ def doctor(args: argparse.Namespace) -> int:
 
     def step(what: str, look) -> None:
         try:
-            console.print(f"[green]ok[/]   {what}: {escape(look())}", highlight=False)
+            console.print(f"[green]ok[/]   {what}: {escape(look())}", highlight=False, soft_wrap=True)
         except UserError as error:
             wrong.append(what)
-            console.print(f"[red]bad[/]  {what}: {escape(str(error))}", highlight=False)
+            console.print(f"[red]bad[/]  {what}: {escape(str(error))}", highlight=False, soft_wrap=True)
 
     for role, tower in options.arch.towers.items():
         step(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, fields, replace
 
 import datasets
@@ -38,9 +39,8 @@ class Run:
         return {**asdict(self), "config": as_stored(self.config)}
 
     def key(self, identity: dict) -> str:
-        """16 hex digits over the run and all else that can change its numbers: backbone fingerprints, split hashes,
-        the method's source, the version of the shared code."""
-        text = canonical({"run": self.canonical(), "identity": identity, "numbers": NUMBERS_VERSION})
+        """16 hex digits over the run and all else that can change its numbers (``Session.identity``)."""
+        text = canonical({"run": self.canonical(), "identity": identity})
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def __str__(self) -> str:
@@ -72,7 +72,9 @@ def grid(
             raise unknown("suite", suite, SUITES)
     methods = methods or ordered()
     for name in methods:
-        METHODS[name]
+        kind = METHODS[name]
+        if kind.needs != "features":
+            raise UserError(f"method '{name}' needs '{kind.needs}': only methods on image features can be run so far")
     chosen = list(dict.fromkeys(map(datasets.identify, datasets_))) or datasets.default(arch.datasets)
     test_only = [id for id in chosen if id in (*datasets.ood("paper"), *datasets.ood("micro"))]
     if test_only and "main" in (suites or SUITES):
@@ -105,6 +107,8 @@ def grid(
 def configure(method: str, dataset: str, shots: int, protocol: str, changes: dict[str, dict]) -> TrainConfig:
     """The method's defaults, what its published protocol says of this dataset, micro's schedule, the user's changes."""
     kind = METHODS[method]
+    if not (isinstance(kind.Config, type) and issubclass(kind.Config, TrainConfig)):
+        raise UserError(f"method '{method}': its Config must be a dataclass derived from methods.base.TrainConfig")
     values = {**kind.published(dataset, shots), **(kind.micro if protocol == "micro" else {})}
     config = replace(kind.Config(), **values)
     names = {field.name: getattr(config, field.name) for field in fields(config)}
@@ -148,6 +152,8 @@ def parse_value(method: str, name: str, text: str, default):
         value = None
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        value = None
     if isinstance(default, tuple):
         numbers = isinstance(value, (tuple, list)) and value and all(type(item) in (int, float) for item in value)
         value = tuple(map(float, value)) if numbers else None

@@ -17,7 +17,7 @@ from bench.archs import Arch
 from bench.errors import UserError
 from bench.evaluate import evaluate, score
 from bench.features import FeatureStore
-from bench.plan import Run
+from bench.plan import NUMBERS_VERSION, Run
 from bench.seeds import derive, generator
 from bench.store import Store
 from bench.trainer import FitError, fit
@@ -25,6 +25,8 @@ from datasets.base import Dataset, Split
 from datasets.fewshot import draw
 from methods import discover, ordered, source_hash
 from methods.base import METHODS, Classes, Method, Shape, Support
+
+SELECTED_ON_TEST = "epoch or hyper-parameters chosen on test images (its published protocol)"
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,11 @@ class FewShot:
     support: Split
     val: Split
     test: Split
+
+    @cached_property
+    def contents(self) -> list[str]:
+        """Of the pictures themselves, so that a replaced file is another run."""
+        return [s.content_sha256(self.data.classnames) for s in (self.support, self.val, self.test)]
 
     @cached_property
     def hashes(self) -> dict[str, str]:
@@ -113,14 +120,18 @@ class Session:
             self._fewshot[axes] = FewShot(data, support, val, at_most(data.test, run.limit))
         return self._fewshot[axes]
 
-    def key(self, run: Run) -> str:
-        identity = {
+    def identity(self, run: Run) -> dict:
+        """What can change a run's numbers beside its settings; hashed into its key and kept in its record."""
+        return {
             "backbones": {role: self.backbone(role).fingerprint for role in self.options.arch.towers},
-            "splits": self.fewshot(run).hashes,
+            "pictures": self.fewshot(run).contents,
             "method": source_hash(METHODS[run.method]),
             "templates": list(self.data(run.dataset).templates),
+            "numbers": NUMBERS_VERSION,
         }
-        return run.key(identity)
+
+    def key(self, run: Run) -> str:
+        return run.key(self.identity(run))
 
     def test_features(self, run: Run, role: str) -> torch.Tensor:
         """Encodes them on first use; later a read."""
@@ -135,7 +146,7 @@ class Session:
 
         def make() -> Support:
             leak = None
-            if getattr(run.config, "selection", "clean") == "published":
+            if METHODS[run.method].selects_on_test(run.config):
                 leak = {"test": (self.test_features(run, "base"), as_labels(few.test, device))}
                 if run.dataset != "imagenet":  # which has no validation split; its published search is only printed
                     leak["selection"] = (store.features(few.data.val, names), as_labels(few.data.val, device))
@@ -215,10 +226,9 @@ class Session:
                 "base": base.fingerprint,
             },
         )
-        record["marks"] += list(method.marks)
 
         carried = self.make(run, method.shape)  # a fresh one: only what was saved may travel
-        carried.load_learned(learned)
+        carried.load_learned(self.store.read_plugin(key)[0])
         outcomes = {}
         for role in self.options.arch.towers:
             start = time.perf_counter()
@@ -243,6 +253,8 @@ class Session:
         """All of a record that is known before the run."""
         few, kind = self.fewshot(run), METHODS[run.method]
         marks = list(few.data.notes)
+        if kind.selects_on_test(run.config):
+            marks.append(SELECTED_ON_TEST)
         if run.limit:
             marks.append(f"trial: at most {run.limit} test images a class")
         return {
@@ -254,6 +266,7 @@ class Session:
             "depth": kind.depth,
             "order": {"dataset": datasets.order(run.dataset), "method": ordered().index(run.method)},
             "averaged": run.dataset in datasets.default(self.options.arch.datasets),
+            "identity": self.identity(run),
             "about": few.data.about,
             "marks": marks,
             "split": {**few.hashes, "classes": len(few.data.classnames), "support": len(few.support)},

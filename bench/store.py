@@ -87,13 +87,14 @@ class Store:
         return self.folder / kind / f"{key}.{'json' if kind == 'runs' else 'safetensors'}"
 
     def read_record(self, key: str) -> dict | None:
-        """The finished record of that key, or None: absent, unreadable (the run is then done again), or failed."""
+        """The finished record of that key, its plug-in and predictions there; else None: the run is done again."""
         try:
             record = json.loads(self.path("runs", key).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        whole_one = isinstance(record, dict) and record.get("key") == key and record.get("status") == "done"
-        return record if whole_one else None
+        finished = isinstance(record, dict) and record.get("key") == key and record.get("status") == "done"
+        kept = all(self.path(kind, key).is_file() for kind in ("plugins", "predictions"))
+        return record if finished and kept else None
 
     def write_record(self, record: dict) -> None:
         write_text(
@@ -106,7 +107,7 @@ class Store:
         for path in sorted((self.folder / "runs").glob("*.json")):
             with contextlib.suppress(OSError, ValueError):
                 record = json.loads(path.read_text(encoding="utf-8"))
-                if isinstance(record, dict) and "run" in record:
+                if isinstance(record, dict) and isinstance(record.get("run"), dict):
                     found.append(record)
         return found
 

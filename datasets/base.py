@@ -15,15 +15,17 @@ from PIL import Image
 class Split:
     """N labelled pictures, read on demand.
 
-    keys    N stable names (a relative path, or a recipe such as ``micro-1/generic/test/17``); they identify the
-            pictures in manifests and feature files, so a change of content must change a key.
+    keys    N stable names (a relative path, or a recipe such as ``micro-1/generic/test/17``) that identify the
+            pictures in manifests; a recipe's changes with what it renders
     labels  (N,) int64, indices into the dataset's class names.
     reader  maps a list of indices to as many RGB pictures; it may render or decode them together.
+    stamper for files: maps indices to what changes when a file's content does (size and time of change)
     """
 
     keys: tuple[str, ...]
     labels: np.ndarray
     reader: Callable[[Sequence[int]], list[Image.Image]] = field(repr=False)
+    stamper: Callable[[Sequence[int]], list[str]] | None = field(default=None, repr=False)
 
     def __post_init__(self):
         if len(self.keys) != len(self.labels):
@@ -39,7 +41,8 @@ class Split:
         """The same pictures, only these, in this order."""
         indices = list(indices)
         keys = tuple(self.keys[i] for i in indices)
-        return Split(keys, self.labels[indices], lambda chosen: self.reader([indices[i] for i in chosen]))
+        stamper = self.stamper and (lambda chosen: self.stamper([indices[i] for i in chosen]))
+        return Split(keys, self.labels[indices], lambda chosen: self.reader([indices[i] for i in chosen]), stamper)
 
     def manifest(self, classnames: Sequence[str]) -> str:
         """JSON lines, one picture each: what a feature file or a few-shot subset is made of."""
@@ -50,7 +53,13 @@ class Split:
         return "".join(json.dumps(line, sort_keys=True, ensure_ascii=False) + "\n" for line in lines)
 
     def sha256(self, classnames: Sequence[str]) -> str:
+        """Of the manifest: the same wherever the same pictures are drawn."""
         return hashlib.sha256(self.manifest(classnames).encode()).hexdigest()
+
+    def content_sha256(self, classnames: Sequence[str]) -> str:
+        """Of manifest and stamps: another value when a file was replaced. Features and runs are found by it."""
+        stamps = self.stamper(range(len(self))) if self.stamper else []
+        return hashlib.sha256("\n".join([self.manifest(classnames), *stamps]).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -32,4 +32,16 @@ def split_of_files(root: Path, paths: Sequence[str], labels: Sequence[int], keys
     def read(chosen: Sequence[int]) -> list[Image.Image]:
         return [read_image(root / paths[i]) for i in chosen]
 
-    return Split(paths if keys is None else tuple(keys), np.asarray(labels, dtype=np.int64), read)
+    def stamp(chosen: Sequence[int]) -> list[str]:
+        return [stamp_of(root / paths[i]) for i in chosen]
+
+    return Split(paths if keys is None else tuple(keys), np.asarray(labels, dtype=np.int64), read, stamp)
+
+
+def stamp_of(path: Path) -> str:
+    """A file's size in bytes and time of change in nanoseconds; empty where it has vanished, which fails later."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ""
+    return f"{found.st_size} {found.st_mtime_ns}"

@@ -24,7 +24,7 @@ def discover(plugin_dirs: tuple[str, ...] = ()) -> None:
     for folder in plugin_dirs:
         if not Path(folder).is_dir():
             raise UserError(f"--plugin-dir: no folder '{folder}'")
-        for path in sorted(Path(folder).glob("[a-z]*.py")):
+        for path in sorted(Path(folder).glob("[!_]*.py")):
             import_file(path.resolve())
 
 
@@ -41,7 +41,7 @@ def import_file(path: Path) -> None:
     except UserError:
         del sys.modules[name]
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise UserError(f"plug-in file '{path}' cannot be imported: {type(error).__name__}: {error}") from error
 
@@ -52,6 +52,10 @@ def ordered() -> list[str]:
 
 
 def source_hash(method: type[Method]) -> str:
-    """sha256 over the source files of a method and of the methods it derives from; part of its runs' keys."""
-    files = sorted({inspect.getfile(base) for base in method.__mro__ if issubclass(base, Method)})
+    """sha256 over the source files of a method, of the methods it derives from and of what these import from method
+    files; part of its runs' keys. Other modules of the user's are not followed."""
+    modules = {sys.modules[base.__module__] for base in method.__mro__ if issubclass(base, Method)}
+    homes = {getattr(value, "__module__", None) for module in modules for value in vars(module).values()}
+    modules |= {sys.modules[h] for h in homes if isinstance(h, str) and h.startswith(("methods.", "carryover_plugin_"))}
+    files = sorted(inspect.getfile(module) for module in modules)
     return hashlib.sha256(b"\0".join(Path(file).read_bytes() for file in files)).hexdigest()

@@ -51,6 +51,11 @@ class TrainConfig:
                 f"and '{self.schedule}'"
             )
         area = len(self.crop) == 2 and 0 < self.crop[0] <= self.crop[1] <= 1
+        if self.lr < 0 or self.momentum < 0 or self.weight_decay < 0 or self.eps < 0 or self.warmup_epochs < 0:
+            raise UserError(
+                f"lr, momentum, weight_decay, eps and warmup_epochs are not negative; found {self.lr}, "
+                f"{self.momentum}, {self.weight_decay}, {self.eps}, {self.warmup_epochs}"
+            )
         if self.batch < 1 or self.epochs < 0 or self.steps < 0 or not area:
             raise UserError(
                 f"expected batch >= 1, epochs and steps >= 0, crop between 0 and 1; found batch {self.batch}, "
@@ -104,8 +109,7 @@ class Method(nn.Module):
 
     name, paper   as tables show it; authors, year and arXiv number
     depth         "shallow" (input of the text tower), "deep" (output space), or "none" (nothing learned)
-    needs         "features" (frozen image features) or "pixels"
-    marks         short notes that every table must show beside the method's numbers
+    needs         "features" (frozen image features); "pixels" is reserved
     """
 
     name = ""
@@ -155,9 +159,11 @@ class Method(nn.Module):
         """For methods that change the backbone itself: a context manager that undoes the change on exit."""
         return contextlib.nullcontext()
 
-    @property
-    def marks(self) -> tuple[str, ...]:
-        return ()
+    @classmethod
+    def selects_on_test(cls, config) -> bool:
+        """Whether this config asks for a published protocol that chooses on test images. Only then does the support
+        set hold them (``leak``), and every table says so beside the method's numbers."""
+        return False
 
     # -- what travels --------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from bench.errors import UserError
 from methods.base import Method, TrainConfig, cosine_logits, register
 from methods.coop import coop_epochs
 
@@ -20,6 +21,13 @@ class Config(TrainConfig):
 
     ratio: float = 0.2
     reduction: int = 4
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.reduction < 1 or not 0 <= self.ratio <= 1:
+            raise UserError(
+                f"clip-adapter: reduction is 1 or more, ratio between 0 and 1; found {self.reduction} and {self.ratio}"
+            )
 
 
 @register("clip-adapter")

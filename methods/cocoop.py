@@ -12,8 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from bench.errors import UserError
 from methods.base import Method, TrainConfig, cosine_logits, register
 from methods.coop import CONTEXT_STD, start_from_words
+
+PREDICTED_VALUES = 1 << 26  # class features (B, C, D) held at a time in prediction: a quarter of a gigabyte
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,14 @@ class Config(TrainConfig):
     context_length: int = 4
     initial_words: str = "a photo of a"
     reduction: int = 16
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.reduction < 1 or self.context_length < 1:
+            raise UserError(
+                f"cocoop.reduction and cocoop.context_length are 1 or more, found {self.reduction} and "
+                f"{self.context_length}"
+            )
 
 
 @register("cocoop")
@@ -47,6 +58,11 @@ class CoCoOp(Method):
     def start(self, support):
         if self.config.initial_words:
             start_from_words(self.context, self.backbone, self.config.initial_words)
+
+    @torch.no_grad()
+    def predict(self, x):
+        rows = max(1, PREDICTED_VALUES // (len(self.tokens.ids) * x.shape[1]))
+        return torch.cat([self.logits(part) for part in x.split(rows)])
 
     def logits(self, x):
         shift = self.meta_net(F.normalize(x, dim=-1))

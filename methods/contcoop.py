@@ -42,6 +42,19 @@ class Config(TrainConfig):
     init: str = "uniform"
     squared: bool = False
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.tokens not in ("all", "mean") or self.init not in ("uniform", "normal"):
+            raise UserError(
+                "contcoop: tokens is 'all' or 'mean', init is 'uniform' or 'normal'; "
+                f"found '{self.tokens}' and '{self.init}'"
+            )
+        if self.heads < 1 or self.context_length < 1 or self.lam < 0 or "{}" not in self.condition:
+            raise UserError(
+                "contcoop: heads and context_length are 1 or more, lam is not negative, condition holds {}; found "
+                f"{self.heads}, {self.context_length}, {self.lam}, '{self.condition}'"
+            )
+
 
 @register("contcoop")
 class ContCoOp(Method):
@@ -55,11 +68,6 @@ class ContCoOp(Method):
         super().__init__(config, shape)
         if shape.width % config.heads:
             raise UserError(f"contcoop.heads={config.heads} does not divide the text width {shape.width}")
-        if config.tokens not in ("all", "mean") or config.init not in ("uniform", "normal"):
-            raise UserError(
-                "contcoop: tokens is 'all' or 'mean', init is 'uniform' or 'normal'; "
-                f"found '{config.tokens}' and '{config.init}'"
-            )
         self.context = nn.Parameter(torch.randn(config.context_length, shape.width) * CONTEXT_STD)
         if config.attention:
             self.query, self.key, self.value, self.out = (

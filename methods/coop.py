@@ -24,6 +24,13 @@ class Config(TrainConfig):
     context_length: int = 16
     layer: int = 0
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.context_length < 1 or self.layer < 0:
+            raise UserError(
+                f"context_length is 1 or more, layer 0 or more; found {self.context_length} and {self.layer}"
+            )
+
 
 @register("coop")
 class CoOp(Method):

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.errors import UserError
 from methods.base import Method, TrainConfig, register
 
 
@@ -25,6 +26,14 @@ class Config(TrainConfig):
     coarse: tuple[float, ...] = (1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6)
     search_steps: int = 8
     max_iter: int = 1000
+
+    def __post_init__(self):
+        super().__post_init__()
+        if min(self.coarse) <= 0 or self.search_steps < 0 or self.max_iter < 1:
+            raise UserError(
+                "linear-probe: values of coarse are above 0, search_steps 0 or more, max_iter 1 or more; found "
+                f"{self.coarse}, {self.search_steps}, {self.max_iter}"
+            )
 
 
 @register("linear-probe")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import picture, tiny_model, wrap
+from PIL import Image
 from torchvision.transforms import RandomResizedCrop
 
 from bench.errors import UserError
@@ -119,12 +120,31 @@ def test_a_file_of_another_identity_is_refused_and_both_are_printed(tiny, store)
     assert "fp64" in str(caught.value) and header["identity"] in str(caught.value) and str(path) in str(caught.value)
 
 
-def test_a_damaged_file_is_refused_by_name(tiny, store):
-    store.features(split(), NAMES)
+def test_a_damaged_file_is_named_and_made_again(tiny, store, caplog):
+    features = store.features(split(), NAMES)
     (path,) = files(store)
-    path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(UserError, match="damaged"):
-        FeatureStore(store.cache, tiny.base).features(split(), NAMES)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9])
+    assert torch.equal(FeatureStore(store.cache, tiny.base, batch=3).features(split(), NAMES), features)
+    assert path.name in caplog.text and "damaged" in caplog.text
+    assert path.read_bytes() == whole
+
+
+def test_a_replaced_picture_is_encoded_again_though_its_name_and_size_are_the_same(tiny, tmp_path):
+    from datasets.images import split_of_files
+
+    root, pixels = tmp_path / "pictures", np.random.default_rng(0).integers(0, 256, (2, 40, 40, 3), np.uint8)
+    root.mkdir()
+
+    def features():
+        given = split_of_files(root, ["a.bmp"], [0])
+        return FeatureStore(tmp_path / "cache", tiny.base).features(given, ("thing",))
+
+    Image.fromarray(pixels[0]).save(root / "a.bmp")
+    first, size = features(), (root / "a.bmp").stat().st_size
+    assert torch.equal(features(), first)
+    Image.fromarray(pixels[1]).save(root / "a.bmp")
+    assert (root / "a.bmp").stat().st_size == size and not torch.equal(features(), first)
 
 
 def test_an_unreadable_picture_leaves_no_file_behind(tiny, tmp_path):
