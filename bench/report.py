@@ -32,8 +32,8 @@ from bench.tables import (
 
 MICRO_NOTE = (
     "Micro is a real experiment at small scale: small models truly trained on a procedural picture world. "
-    "It is not the paper's result, and its numbers are not set beside the paper's. Methods train on a short schedule of "
-    "its own, whose learning rates were chosen by accuracy on some of its test pictures (PROTOCOL.md, sections 6 and 7)."
+    "It is not the paper's result, and its numbers are not set beside the paper's. Methods train on a short schedule "
+    "of its own, whose learning rates were chosen by accuracy on some of its test pictures (PROTOCOL.md, section 6)."
 )
 PAPER_BEST = "ContCoOp"  # highest average H in Tables 2 and 8
 PAPER_FINDING = "every shallow-layer method above, every deep-layer method below"  # section 3.2, Tables 2 and 8
