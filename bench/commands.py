@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
             if record["status"] != "done" and record["error"] not in said:  # one broken image fails many runs
                 said.add(record["error"])
                 console.print(
-                    f"[red]failed[/] {escape(str(run))}: {escape(record['error'])}", highlight=False, markup=True
+                    f"[red]failed[/] {escape(str(run))}: {escape(record['error'])}", highlight=False, soft_wrap=True
                 )
 
         jobs = args.jobs or executor.default_jobs(options)
