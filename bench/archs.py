@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench.errors import UserError, unknown
@@ -13,39 +14,57 @@ class Tower:
     """One backbone of an arch.
 
     model       open_clip model name (the ``-quickgelu`` names for OpenAI's weights: the plain names load them with the
-                wrong activation and only warn)
-    pretrained  open_clip tag; empty for the embedded micro models
-    activation  of the text tower, asserted after loading
-    width, dim  W and D, asserted after loading
+                wrong activation and only warn), ``hf-hub:ORG/NAME`` or ``local-dir:PATH``
+    pretrained  open_clip tag; empty for the embedded micro models, hub ids and local files
+    activation  of the text tower, asserted after loading; empty = the model's own (an arch of the user's)
+    width, dim  W and D, asserted after loading; 0 = the model's own
     weights     a local checkpoint instead of the tag's download
+    clip_transform  whether the picture transform must be CLIP's (mean, deviation, bicubic, shortest side)
     """
 
     model: str
-    pretrained: str
-    activation: str
-    width: int
-    dim: int
+    pretrained: str = ""
+    activation: str = ""
+    width: int = 0
+    dim: int = 0
     weights: str = ""
+    clip_transform: bool = True
 
     @property
     def label(self) -> str:
         source = "local file" if self.weights else self.pretrained
         return f"{self.model}/{source}" if source else self.model
 
+    @property
+    def is_micro(self) -> bool:
+        return self.model.startswith("micro-")
+
 
 @dataclass(frozen=True)
 class Arch:
-    """A base backbone, the update that plug-ins are moved to, and its default hyper-parameters and datasets."""
+    """A base backbone, the update that plug-ins are moved to, and its default hyper-parameters and datasets.
+
+    more      further updates by name: each has tables of its own beside those of ``new``
+    datasets  "paper", "micro" or dataset ids
+    source    the TOML file it was read from; empty for those of this suite
+    """
 
     id: str
     base: Tower
     new: Tower
     protocol: str = "published"
-    datasets: str = "paper"
+    datasets: str | tuple[str, ...] = "paper"
+    more: Mapping[str, Tower] = field(default_factory=dict)
+    source: str = ""
 
     @property
     def towers(self) -> dict[str, Tower]:
-        return {"base": self.base, "new": self.new}
+        """By role: "base", "new", then the names of ``more``."""
+        return {"base": self.base, "new": self.new, **self.more}
+
+    @property
+    def label(self) -> str:
+        return " → ".join([self.base.label, ", ".join(t.label for role, t in self.towers.items() if role != "base")])
 
 
 ARCHS = {
@@ -70,14 +89,21 @@ ARCHS = {
 
 
 def find_arch(name: str, base_weights: str = "", new_weights: str = "") -> Arch:
-    """The arch of that name, with local checkpoints put in. Raises UserError for an unknown one or a missing file."""
-    if name not in ARCHS:
-        raise unknown("arch", name, ARCHS)
-    arch = ARCHS[name]
+    """The arch of that name or TOML file, with local checkpoints put in. Raises UserError for an unknown one or a
+    missing file."""
+    if name.endswith(".toml"):
+        from bench.arch_files import read_arch
+
+        arch = read_arch(Path(name))
+    elif name in ARCHS:
+        arch = ARCHS[name]
+    else:
+        raise unknown("arch", name, [*ARCHS, "FILE.toml"])
     for option, path in (("--base-weights", base_weights), ("--new-weights", new_weights)):
         if path and not Path(path).is_file():
             raise UserError(
                 f"{option}: no file at '{path}'; give a .safetensors or .pt checkpoint, or leave the option "
                 "out to download the published weights"
             )
-    return replace(arch, base=replace(arch.base, weights=base_weights), new=replace(arch.new, weights=new_weights))
+    base = replace(arch.base, weights=base_weights or arch.base.weights)
+    return replace(arch, base=base, new=replace(arch.new, weights=new_weights or arch.new.weights))

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import warnings
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -17,9 +18,9 @@ from open_clip.transformer import QuickGELU
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from bench.archs import Tower
-from bench.errors import UserError
-from bench.prompts import TextTower
+from bench.archs import Arch, Tower
+from bench.errors import UserError, unknown
+from bench.prompts import EOT, SOS, TextTower
 
 MICRO = Path(__file__).resolve().parent.parent / "datasets" / "micro" / "weights"
 CLIP_TRANSFORM = ("shortest", "bicubic", open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
@@ -87,10 +88,11 @@ def load(
 ) -> Backbone:
     """Load, check, freeze. Raises UserError for weights that are missing, damaged or of another shape or activation."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32
+    tower = resolve(tower, cache_dir)
     if tower.weights:
         check_checkpoint(tower)
     try:
-        model = read_micro(tower) if not tower.pretrained else read_published(tower, cache_dir)
+        model = read_micro(tower) if tower.is_micro else read_published(tower, cache_dir)
     except UserError:
         raise
     except (RuntimeError, OSError, ValueError, KeyError, SafetensorError) as error:
@@ -101,6 +103,49 @@ def load(
         ) from error
     check(model, tower)
     return Backbone(model.to(device), tower, tokenizer(tower.model), budget, precision)
+
+
+def resolve(tower: Tower, cache_dir: str | None = None) -> Tower:
+    """The tower with activation, W and D taken from its open_clip config where they were not declared, before any
+    weights are read. Raises UserError for a model that is not known or has no text tower of CLIP's kind."""
+    if tower.activation and tower.width and tower.dim:
+        return tower
+    config = model_config(tower.model, cache_dir)
+    text = config.get("text_cfg", {})
+    if "hf_model_name" in text or "width" not in text:
+        raise UserError(
+            f"{tower.model}: its text tower is not open_clip's own (no text width in its config); learned prompts need "
+            "CLIP's text tower: choose another model"
+        )
+    activation = tower.activation or ("quick_gelu" if config.get("quick_gelu") else "gelu")
+    if activation not in ACTIVATIONS:
+        raise unknown(f"activation of {tower.model}", activation, ACTIVATIONS)
+    check_tag(tower, activation)
+    return replace(tower, activation=activation, width=text["width"], dim=config["embed_dim"])
+
+
+def resolve_arch(arch: Arch, cache_dir: str | None = None) -> Arch:
+    """All towers resolved; widths of base and every target compared. Raises UserError before any work."""
+    base = resolve(arch.base, cache_dir)
+    new, more = resolve(arch.new, cache_dir), {name: resolve(tower, cache_dir) for name, tower in arch.more.items()}
+    for target in (new, *more.values()):
+        check_widths(base, target)
+    return replace(arch, base=base, new=new, more=more)
+
+
+def model_config(name: str, cache_dir: str | None = None) -> dict:
+    """open_clip's config of a model name, hub id or local directory. Raises UserError where there is none."""
+    if name.startswith("micro-"):
+        open_clip.add_model_config(MICRO)
+    try:
+        config = open_clip.get_model_config(name)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"{name}: its open_clip config cannot be had: {first_line(error)}; check name and network"
+        ) from error
+    if config is None:
+        raise unknown("open_clip model", name, open_clip.list_models())
+    return config
 
 
 def build(name: str) -> nn.Module:
@@ -133,12 +178,15 @@ def read_micro(tower: Tower) -> nn.Module:
 
 
 def read_published(tower: Tower, cache_dir: str | None) -> nn.Module:
+    published = open_clip.get_pretrained_cfg(tower.model, tower.pretrained) if tower.pretrained else {}
+    transform = {name: published[name] for name in ("mean", "std", "interpolation", "resize_mode") if name in published}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="QuickGELU mismatch")  # `check` asserts it, see below
         return open_clip.create_model(
             tower.model,
-            tower.weights or tower.pretrained,
+            tower.weights or tower.pretrained or None,
             force_custom_text=True,
+            force_preprocess_cfg=transform,  # the tag's, also where the weights come from a local file
             cache_dir=cache_dir,
             weights_only=True,
             require_pretrained=True,
@@ -188,8 +236,24 @@ def check_checkpoint(tower: Tower) -> None:
         )
 
 
+def check_tag(tower: Tower, activation: str) -> None:
+    """A tag's weights were trained with one activation. Raises UserError where the model's is the other."""
+    published = open_clip.get_pretrained_cfg(tower.model, tower.pretrained) if tower.pretrained else {}
+    if tower.pretrained and not published and not tower.weights:
+        raise unknown(
+            f"pretrained tag of {tower.model}", tower.pretrained, open_clip.list_pretrained_tags_by_model(tower.model)
+        )
+    if published and bool(published.get("quick_gelu", False)) != (activation == "quick_gelu"):
+        other = {"quick_gelu": "the plain model name", "gelu": "the '-quickgelu' model name"}[activation]
+        raise UserError(
+            f"{tower.model}: the weights '{tower.pretrained}' were trained with another activation than {activation}: "
+            f"use {other}"
+        )
+
+
 def check(model: nn.Module, tower: Tower) -> None:
-    """What must hold after loading: activation, width, joint width, transform. Raises UserError naming both sides."""
+    """What must hold after loading: activation, width, joint width, transform, tokens. Raises UserError naming both
+    sides."""
     blocks = model.text.transformer.resblocks
     found = {type(module) for block in blocks for module in block.mlp if not isinstance(module, nn.Linear)}
     if found != {ACTIVATIONS[tower.activation]}:
@@ -198,12 +262,7 @@ def check(model: nn.Module, tower: Tower) -> None:
             f"{tower.model}: the text tower's activation is {names}, expected {tower.activation}: OpenAI's "
             "weights need the '-quickgelu' model names of open_clip"
         )
-    published = open_clip.get_pretrained_cfg(tower.model, tower.pretrained) if tower.pretrained else {}
-    if published and bool(published.get("quick_gelu", False)) != (tower.activation == "quick_gelu"):
-        raise UserError(
-            f"{tower.model}: the weights '{tower.pretrained}' were trained with another activation than "
-            f"{tower.activation}: use the model name that matches the tag"
-        )
+    check_tag(tower, tower.activation)
     width = model.text.positional_embedding.shape[1]
     if width != tower.width:
         raise UserError(f"{tower.model}: text width {width}, expected {tower.width}")
@@ -211,10 +270,16 @@ def check(model: nn.Module, tower: Tower) -> None:
     dim = projection.out_features if isinstance(projection, nn.Linear) else projection.shape[1]
     if dim != tower.dim:
         raise UserError(f"{tower.model}: joint width {dim}, expected {tower.dim}")
-    transform = PreprocessCfg(**model.visual.preprocess_cfg)
-    found = (transform.resize_mode, transform.interpolation, tuple(transform.mean), tuple(transform.std))
-    if found != CLIP_TRANSFORM:
+    own = PreprocessCfg(**model.visual.preprocess_cfg)
+    found = (own.resize_mode, own.interpolation, tuple(own.mean), tuple(own.std))
+    if tower.clip_transform and found != CLIP_TRANSFORM:
         raise UserError(f"{tower.model}: the transform is {found}, expected CLIP's {CLIP_TRANSFORM}")
+    tokens = tokenizer(tower.model)(["a"])[0].tolist()
+    if tokens[0] != SOS or EOT not in tokens:
+        raise UserError(
+            f"{tower.model}: its tokenizer starts a text with {tokens[0]}, CLIP's with {SOS}: prompts of another "
+            "vocabulary cannot be carried over; choose a model with CLIP's tokenizer"
+        )
     for name, value in model.state_dict().items():
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise UserError(
@@ -222,7 +287,7 @@ def check(model: nn.Module, tower: Tower) -> None:
             )
 
 
-def check_pair(base: Backbone, new: Backbone) -> None:
+def check_widths(base: Tower | Backbone, new: Tower | Backbone) -> None:
     """A plug-in fits the update only where text width and joint width agree."""
     if (base.width, base.dim) != (new.width, new.dim):
         raise UserError(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench import stats
 from bench.stats import Predictions, Record
-from bench.tables import CSV_DECIMALS, csv_text, main_table, read_paper
+from bench.tables import CSV_DECIMALS, csv_text, main_tables
 
 
 def recompute(
@@ -18,13 +18,14 @@ def recompute(
     """Every difference between stored predictions, the records and the table on disk, one line each; [] is agreement.
 
     predictions: see `stats.recount`. The table is made anew from the predictions, not from the records' accuracies,
-    and compared cell by cell with `tables/main.csv` under out_dir (`results/<arch>`; not compared without one).
+    and compared cell by cell with `tables/*.csv` under out_dir (`results/<arch>`; not compared without one).
     """
     remade, lines = stats.recount(records, predictions)
     if out_dir is None or not remade:
         return lines
-    fresh = csv_text(main_table(remade, read_paper(remade[0]["run"]["arch"])))
-    return lines + _table_differences(fresh, Path(out_dir) / "tables" / "main.csv")
+    for name, (frame, _) in main_tables(remade, remade[0]["run"]["arch"]).items():
+        lines += _table_differences(csv_text(frame), Path(out_dir) / "tables" / f"{name}.csv")
+    return lines
 
 
 def _table_differences(fresh: str, path: Path) -> list[str]:

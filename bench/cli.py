@@ -8,6 +8,7 @@ import sys
 import traceback
 from pathlib import Path
 
+from bench.arch_files import read_toml
 from bench.errors import UserError, unknown
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,7 +49,7 @@ def parser() -> Parser:
     )
     p.add_argument("what", nargs="?", default="", metavar="WHAT", help="for ls: methods, datasets or archs")
     what = p.add_argument_group("what to run")
-    what.add_argument("--arch", default="micro", help="backbone pair: micro (default), vit-b16, vit-l14")
+    what.add_argument("--arch", default="micro", help="backbone pair: micro (default), vit-b16, vit-l14, or FILE.toml")
     what.add_argument("--suite", nargs="+", action="extend", help="experiments (default: all the arch has): main")
     what.add_argument("--methods", nargs="+", action="extend", help="method ids (default: all registered)")
     what.add_argument(
@@ -144,16 +145,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def read_config(path: str) -> dict[str, list[str]]:
     """Flags of a TOML file, e.g. ``data-root = "DATA"``, as {attribute: command line}: they are checked like one."""
-    try:
-        import tomllib
-    except ModuleNotFoundError:  # Python 3.10
-        import tomli as tomllib
-    try:
-        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--config: cannot read '{path}': {error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"--config: '{path}' is not TOML: {error}") from None
+    values = read_toml(Path(path), "--config")
     actions = {flag[2:]: action for action in parser()._actions for flag in action.option_strings if flag[:2] == "--"}
     flags: dict[str, list[str]] = {}
     for name, value in values.items():

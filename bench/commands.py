@@ -143,7 +143,7 @@ def write_results(args: argparse.Namespace, arch: archs.Arch) -> list[dict]:
     store = Store(args.out, arch.id)
     tables.write_tables(records, store.folder, arch.id)
     figures.write_figures(records, store.folder)
-    report_module.write_report(records, store.folder, arch.id, [f"{arch.base.label} → {arch.new.label}", *notes])
+    report_module.write_report(records, store.folder, arch.id, [arch.label, *notes], args.arch)
     console.print(tables.console_summary(records))
     for note in notes:
         console.print(note, highlight=False, soft_wrap=True)

@@ -25,7 +25,7 @@ def dry_run(options: Options, runs: list[plan.Run]) -> int:
         "methods",
         "seeds",
         "runs",
-        title=f"{len(runs)} runs on {options.arch.base.label} → {options.arch.new.label}, {options.device}",
+        title=f"{len(runs)} runs on {options.arch.label}, {options.device}",
     )
     for id in dict.fromkeys(run.dataset for run in runs):
         mine = [run for run in runs if run.dataset == id]

@@ -77,14 +77,15 @@ def summary(records: Sequence[Record]) -> list[str]:
 
 
 def write_report(
-    records: Iterable[Record], out_dir: Path, arch: str, plan_notes: Sequence[str] = ()
+    records: Iterable[Record], out_dir: Path, arch: str, plan_notes: Sequence[str] = (), given: str = ""
 ) -> tuple[Path, Path]:
     """Writes `report.md` and the self-contained `report.html` under out_dir (`results/<arch>`); returns both paths.
 
-    plan_notes: plain lines about the plan as a whole, such as what was left out and why.
+    plan_notes: plain lines about the plan as a whole, such as what was left out and why; given: the arch as the
+    command line names it, where that is not its id.
     """
     records = list(records)
-    parts = _parts(records, arch, plan_notes)
+    parts = _parts(records, arch, plan_notes, given or arch)
     markdown, page = Path(out_dir) / "report.md", Path(out_dir) / "report.html"
     write_text(markdown, "\n\n".join(_part_markdown(*part) for part in parts) + "\n")
     figure = inline_svg(records, "figure2a", "Bars of Base, New and H for each method; the numbers are in the table")
@@ -95,15 +96,17 @@ def write_report(
 # ---- content ---------------------------------------------------------------------------------------------------------
 
 
-def _parts(records: Sequence[Record], arch: str, plan_notes: Sequence[str]) -> list[Part]:
+def _parts(records: Sequence[Record], arch: str, plan_notes: Sequence[str], given: str) -> list[Part]:
     main = stats.select(records, "main")
     failed = [record for record in records if record.get("status") != "done"]
-    quoted = shlex.quote(arch)
+    quoted = shlex.quote(given)
     data = "" if arch == "micro" else " --data-root DATA"
     commands = (f"python run_all.py --arch {quoted}{data}", f"python run_all.py report --arch {quoted}")
     parts: list[Part] = [("title", f"Carryover report: {arch}"), ("text", " ".join(summary(records)))]
     parts += [("text", MICRO_NOTE)] if arch == "micro" else []
     parts += [("heading", "Main table"), ("sheet", main_sheet(main, read_paper(arch)))]
+    for role in stats.updates(main)[1:]:
+        parts += [("heading", f"Main table, update '{role}'"), ("sheet", main_sheet(stats.seen_from(main, role)))]
     parts += [("heading", "Figure"), ("figure", "Base, New and H of each method, averaged over the datasets")]
     parts += [
         ("heading", "Cost of a run"),
@@ -202,7 +205,7 @@ def _data(records: Sequence[Record]) -> Block:
 
 def _environment(records: Sequence[Record]) -> Block:
     rows = []
-    for target in stats.TARGETS:
+    for target in ("base", *stats.updates(records)):
         found = [(record.get("targets") or {}).get(target) or {} for record in records]
         shown = [f"{t.get('backbone')}, fingerprint {str(t.get('fingerprint'))[:HASH_SHOWN]}" for t in found if t]
         rows.append((f"backbone {target}", _distinct(shown)))

@@ -93,8 +93,8 @@ class Session:
             self._backbones[role] = backbones.load(
                 options.arch.towers[role], options.device, options.hub_cache, options.text_budget, options.precision
             )
-            if len(self._backbones) == len(options.arch.towers):
-                backbones.check_pair(self.backbone("base"), self.backbone("new"))
+            if "base" in self._backbones:
+                backbones.check_widths(self._backbones["base"], self._backbones[role])
         return self._backbones[role]
 
     def features(self, role: str) -> FeatureStore:

@@ -7,7 +7,7 @@ import argparse
 import torch
 
 import datasets
-from bench import archs, plan
+from bench import archs, backbones, plan
 from bench.cli import MICRO_VIEWS, PUBLISHED_VIEWS
 from bench.errors import UserError
 from bench.session import Options
@@ -25,6 +25,8 @@ def device_of(name: str) -> str:
 
 def options_of(args: argparse.Namespace) -> Options:
     arch = archs.find_arch(args.arch, args.base_weights, args.new_weights)
+    arch = backbones.resolve_arch(arch, args.hub_cache)
+    named = args.datasets or ([] if isinstance(arch.datasets, str) else arch.datasets)
     return Options(
         arch,
         device_of(args.device),
@@ -37,7 +39,7 @@ def options_of(args: argparse.Namespace) -> Options:
         plugin_dirs=tuple(args.plugin_dir),
         debug=args.debug,
         make_split=args.make_split,
-        folders=tuple(datasets.folder.paths_of(args.datasets).items()),
+        folders=tuple(datasets.folder.paths_of(named).items()),
     )
 
 

@@ -56,6 +56,24 @@ def is_done(record: Record) -> bool:
     return record.get("status") == "done" and all("accuracy" in (targets.get(name) or {}) for name in TARGETS)
 
 
+def updates(records: Iterable[Record]) -> list[str]:
+    """The upgraded backbones that the records know, by role: "new" first, then an arch's further ones by name."""
+    found = {role for record in records for role in record.get("targets") or {}} - set(TARGETS)
+    return ["new", *sorted(found)]
+
+
+def seen_from(records: Iterable[Record], role: str) -> list[Record]:
+    """The records with that update in the place of "new", so that every table and figure can be made for it."""
+    if role == "new":
+        return list(records)
+    remade = []
+    for record in records:
+        targets = record.get("targets") or {}
+        kept = {"base": targets.get("base"), "new": targets.get(role)}
+        remade.append({**record, "targets": {name: target for name, target in kept.items() if target}})
+    return remade
+
+
 def select(records: Iterable[Record], suite: str) -> list[Record]:
     """The records of one suite, one for each (dataset, method, seed), in the paper's order.
 

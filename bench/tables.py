@@ -249,14 +249,24 @@ def sheet_latex(sheet: Sheet) -> str:
     return "\n".join([*lines, ""])
 
 
+def main_tables(records: Iterable[Record], arch: str) -> dict[str, tuple[pd.DataFrame, Sheet]]:
+    """Frame and sheet by file name: "main" for the update, "main-NAME" for each further one of an arch's."""
+    records, made = list(records), {}
+    for role in stats.updates(records):
+        seen, paper = stats.seen_from(records, role), read_paper(arch) if role == "new" else None
+        made["main" if role == "new" else f"main-{role}"] = main_table(seen, paper), main_sheet(seen, paper)
+    return made
+
+
 def write_tables(records: Iterable[Record], out_dir: Path, arch: str) -> list[Path]:
-    """Writes `tables/main.csv`, `.md` and `.tex` under out_dir (`results/<arch>`), each whole or not at all."""
-    records, paper, folder = list(records), read_paper(arch), Path(out_dir) / "tables"
-    sheet = main_sheet(records, paper)
-    texts = {"csv": csv_text(main_table(records, paper)), "md": sheet_markdown(sheet), "tex": sheet_latex(sheet)}
-    for ending, text in texts.items():
-        write_text(folder / f"main.{ending}", text)
-    return [folder / f"main.{ending}" for ending in texts]
+    """Writes `tables/<name>.csv`, `.md` and `.tex` under out_dir (`results/<arch>`), each whole or not at all."""
+    folder, written = Path(out_dir) / "tables", []
+    for name, (frame, sheet) in main_tables(records, arch).items():
+        texts = {"csv": csv_text(frame), "md": sheet_markdown(sheet), "tex": sheet_latex(sheet)}
+        for ending, text in texts.items():
+            write_text(folder / f"{name}.{ending}", text)
+            written.append(folder / f"{name}.{ending}")
+    return written
 
 
 def console_summary(records: Iterable[Record]) -> Table:

@@ -5,7 +5,7 @@ This folder shares its name with a package that many people have installed; noth
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from bench.errors import unknown
 from datasets import coop_format, fgvc, folder, imagenet, micro
@@ -32,12 +32,14 @@ def ids() -> list[str]:
     return [*PAPER_ORDER, *PAPER_OOD, *micro.IDS, *micro.OOD_IDS]
 
 
-def default(kind: str) -> list[str]:
-    """The datasets of the main suite: "micro" or "paper"."""
+def default(kind: str | Sequence[str]) -> list[str]:
+    """The datasets of the main suite: "micro", "paper" or an arch's own list as the command line would give it."""
+    if not isinstance(kind, str):
+        return list(dict.fromkeys(map(identify, kind)))
     return list(micro.IDS) if kind == "micro" else list(PAPER_ORDER)
 
 
-def ood(kind: str) -> list[str]:
+def ood(kind: str | Sequence[str]) -> list[str]:
     """The test-only sets, out of distribution for the first of ``default(kind)``: "micro" or "paper"."""
     return list(micro.OOD_IDS) if kind == "micro" else list(PAPER_OOD)
 
