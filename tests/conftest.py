@@ -34,6 +34,9 @@ def pytest_addoption(parser):
         metavar="DIR",
         help="folder with method files of your own; the contract tests then run on them too (repeatable)",
     )
+    parser.addoption(
+        "--full-size", action="store_true", help="also load the ViT-L/14 pair (about 6 GB of memory, 4 GB of disk)"
+    )
 
 
 def pytest_configure(config):
