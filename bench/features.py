@@ -61,6 +61,15 @@ class FeatureStore:
             lambda: self._encode(split, range(len(split)), lambda i, image: self.backbone.preprocess(image)),
         )
 
+    def stored(self, split: Split, classnames: tuple[str, ...]) -> Tensor | None:
+        """What ``features`` gives, or None where that would have to encode."""
+        name, identity = self._name({"recipe": "test"}, split, classnames)
+        path = self.cache / f"{name}.safetensors"
+        if name in self.memory or not path.exists():
+            return self.memory.get(name)
+        features = self._read(path, identity)
+        return None if features is None else features.to(self.backbone.device)
+
     def views(
         self, split: Split, classnames: tuple[str, ...], count: int, crop: tuple[float, float], seed: int
     ) -> Tensor:
@@ -99,9 +108,13 @@ class FeatureStore:
             **recipe,
         }
 
-    def _get(self, recipe: dict, split: Split, classnames: tuple[str, ...], make: Callable[[], Tensor]) -> Tensor:
+    def _name(self, recipe: dict, split: Split, classnames: tuple[str, ...]) -> tuple[str, str]:
+        """(name of the file, identity in its header)"""
         identity = canonical(self.identity(recipe, split, classnames))
-        name = hashlib.sha256(identity.encode()).hexdigest()[:24]
+        return hashlib.sha256(identity.encode()).hexdigest()[:24], identity
+
+    def _get(self, recipe: dict, split: Split, classnames: tuple[str, ...], make: Callable[[], Tensor]) -> Tensor:
+        name, identity = self._name(recipe, split, classnames)
         if name not in self.memory:
             path = self.cache / f"{name}.safetensors"
             features = self._read(path, identity) if path.exists() else None
