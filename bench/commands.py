@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from bench import archs, executor, figures, plan, tables
+from bench import archs, executor, figures, known, own_prompts, plan, tables
 from bench import report as report_module
 from bench.check import recompute
 from bench.errors import UserError
@@ -67,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
 
         jobs = args.jobs or executor.default_jobs(options)
         tally = executor.run_all(session, runs, jobs, args.fresh, args.fail_fast, on_start, on_done)
+        if args.limit is None:
+            measure_known(session, list(dict.fromkeys(run.dataset for run in runs)))
     write_results(args, options.arch)
     console.print(
         f"{tally.done} runs done, {tally.already} were done before, {len(tally.failures)} failed; "
@@ -75,6 +77,14 @@ def run(args: argparse.Namespace) -> int:
         soft_wrap=True,
     )
     return 0 if tally.done + tally.already == tally.planned else 1
+
+
+def measure_known(session: Session, ids: list[str]) -> None:
+    """The known answers of open_clip's prompts. No run needs them, so a failure here costs no results."""
+    try:
+        own_prompts.measure(session, ids)
+    except UserError as error:
+        console.print(f"[yellow]left out[/] known answers: {escape(str(error))}", highlight=False, soft_wrap=True)
 
 
 def open_datasets(session: Session, ids: list[str]) -> None:
@@ -144,6 +154,12 @@ def write_results(args: argparse.Namespace, arch: archs.Arch) -> list[dict]:
     tables.write_tables(records, store.folder, arch.id)
     figures.write_figures(records, store.folder)
     report_module.write_report(records, store.folder, arch.id, [arch.label, *notes], args.arch)
+    answers = known.compare(records, store.folder, arch.id)
+    known.write_known(answers, store.folder, arch.id)
+    if warning := known.warning(answers):
+        head, lines, causes = warning
+        console.print(f"[bold yellow]{escape(head)}[/]", highlight=False, soft_wrap=True)
+        console.print(escape("\n".join([*(f"  {line}" for line in lines), causes])), highlight=False, soft_wrap=True)
     console.print(tables.console_summary(records))
     for note in notes:
         console.print(note, highlight=False, soft_wrap=True)

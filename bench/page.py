@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.tables import Block, Cell, Sheet
 
-Part = tuple[str, Any]  # (kind, content), kinds: title, heading, text, list, sheet, block, figure, command
+Part = tuple[str, Any]  # (kind, content), kinds: title, heading, text, list, warning, sheet, block, figure, command
 SPREAD = re.compile(r"(?<=\d) ± (\d+\.\d\d)$")  # a deviation, set smaller so that three numbers fit a phone
 
 
@@ -28,6 +28,11 @@ def _part_html(kind: str, content: Any, figure: str) -> str:
             return f"<p>{html.escape(content)}</p>"
         case "list":
             return "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in content) + "</ul>"
+        case "warning":
+            head, lines, causes = content
+            listed = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
+            body = f"<p><strong>{html.escape(head)}</strong></p><ul>{listed}</ul><p>{html.escape(causes)}</p>"
+            return f'<aside class="warning" role="note" aria-label="Warning">{body}</aside>'
         case "sheet":
             return _sheet_html(content)
         case "block":
@@ -75,9 +80,11 @@ PAGE = """<!doctype html>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <title>{title}</title>
 <style>
-:root { color-scheme: light dark; --ink: #1c1e21; --soft: #5b6168; --line: #d9dde2; --page: #fff; --box: #f6f7f9; }
+:root { color-scheme: light dark; --ink: #1c1e21; --soft: #5b6168; --line: #d9dde2; --page: #fff; --box: #f6f7f9;
+  --warn: #a14a00; --warned: #fff5e8; }
 @media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e8eb; --soft: #a3abb4; --line: #3a4048; --page: #16181b; --box: #1f2226; }
+  :root { --ink: #e6e8eb; --soft: #a3abb4; --line: #3a4048; --page: #16181b; --box: #1f2226;
+    --warn: #f2a65a; --warned: #2a2118; }
 }
 body { margin: 0 auto; max-width: 74rem; padding: 1rem clamp(.8rem, 3vw, 2rem) 4rem; background: var(--page);
   color: var(--ink); font: 1rem/1.55 system-ui, sans-serif; overflow-wrap: anywhere; }
@@ -85,6 +92,9 @@ h1 { font-size: 1.7rem; line-height: 1.2; }
 h2 { margin: 2.5rem 0 .6rem; padding-top: .6rem; border-top: 1px solid var(--line); font-size: 1.25rem; }
 h3 { margin: .8rem 0 .3rem; font-size: 1rem; }
 p { max-width: 46rem; }
+.warning { margin: 1rem 0 1.5rem; padding: .2rem 1.1rem; border: 1px solid var(--warn); border-left-width: .5rem;
+  border-radius: 6px; background: var(--warned); }
+.warning ul { padding-left: 1.2rem; }
 .blocks { display: grid; gap: .4rem 1.6rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 23rem), 1fr)); }
 .blocks.wide { grid-template-columns: repeat(auto-fit, minmax(min(100%, 34rem), 1fr)); }
 section { min-width: 0; }

@@ -1,7 +1,7 @@
 """The report of an architecture, as Markdown and as one HTML file that needs neither network nor server.
 
-Both are written from the same list of parts, made from records alone, so they cannot disagree. Parts hold plain text;
-the two writers escape it. The Markdown shows the figure file beside it, the HTML carries the figure inside.
+Both are written from the same list of parts, made from stored files alone, so they cannot disagree. Parts hold plain
+text; the two writers escape it. The Markdown shows the figure file beside it, the HTML carries the figure inside.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench import stats
+from bench import known, stats
 from bench.figures import inline_svg
 from bench.page import Part, html_page
 from bench.stats import Record, counted
@@ -34,6 +34,10 @@ MICRO_NOTE = (
     "Micro is a real experiment at small scale: small models truly trained on a procedural picture world. "
     "It is not the paper's result, and its numbers are not set beside the paper's. Methods train on a short schedule "
     "of its own, whose learning rates were chosen by accuracy on some of its test pictures (PROTOCOL.md, section 6)."
+)
+KNOWN_NOTE = (
+    "Nothing is trained for these, so they tell whether weights, pictures, names and prompts are those of the authors. "
+    "Top-1 accuracy in percent, rounded to two decimals before the difference is taken."
 )
 PAPER_BEST = "ContCoOp"  # highest average H in Tables 2 and 8
 PAPER_FINDING = "every shallow-layer method above, every deep-layer method below"  # section 3.2, Tables 2 and 8
@@ -85,7 +89,7 @@ def write_report(
     command line names it, where that is not its id.
     """
     records = list(records)
-    parts = _parts(records, arch, plan_notes, given or arch)
+    parts = _parts(records, arch, plan_notes, known.compare(records, Path(out_dir), arch), given or arch)
     markdown, page = Path(out_dir) / "report.md", Path(out_dir) / "report.html"
     write_text(markdown, "\n\n".join(_part_markdown(*part) for part in parts) + "\n")
     figure = inline_svg(records, "figure2a", "Bars of Base, New and H for each method; the numbers are in the table")
@@ -96,13 +100,19 @@ def write_report(
 # ---- content ---------------------------------------------------------------------------------------------------------
 
 
-def _parts(records: Sequence[Record], arch: str, plan_notes: Sequence[str], given: str) -> list[Part]:
+def _parts(
+    records: Sequence[Record], arch: str, plan_notes: Sequence[str], answers: Sequence[known.Answer], given: str
+) -> list[Part]:
     main = stats.select(records, "main")
     failed = [record for record in records if record.get("status") != "done"]
     quoted = shlex.quote(given)
     data = "" if arch == "micro" else " --data-root DATA"
     commands = (f"python run_all.py --arch {quoted}{data}", f"python run_all.py report --arch {quoted}")
-    parts: list[Part] = [("title", f"Carryover report: {arch}"), ("text", " ".join(summary(records)))]
+    parts: list[Part] = [("title", f"Carryover report: {arch}")]
+    warning, quiet = known.warning(answers), known.remark(answers, records, arch)
+    parts += [("warning", warning)] if warning else []  # before any method's number, which rests on the same pictures
+    parts += [("text", " ".join(summary(records)))]
+    parts += [("text", quiet)] if quiet else []
     parts += [("text", MICRO_NOTE)] if arch == "micro" else []
     parts += [("heading", "Main table"), ("sheet", main_sheet(main, read_paper(arch)))]
     for role in stats.updates(main)[1:]:
@@ -113,6 +123,8 @@ def _parts(records: Sequence[Record], arch: str, plan_notes: Sequence[str], give
         ("text", "Medians over the runs done; parameters are the trainable ones."),
         ("block", _cost(main)),
     ]
+    if answers:
+        parts += [("heading", "Zero-shot as known answer"), ("text", KNOWN_NOTE), ("block", known.known_block(answers))]
     parts += [("heading", "Protocol"), ("block", _settings(main)), ("block", _configs(main)), ("block", _data(main))]
     parts += [("text", "Notes of the plan:"), ("list", list(plan_notes))] if plan_notes else []
     parts += [("heading", "Environment"), ("block", _environment(records)), ("heading", "Failures")]
@@ -239,6 +251,10 @@ def _part_markdown(kind: str, content: Any) -> str:
             return escape_markdown(content)
         case "list":
             return "\n".join(f"- {escape_markdown(line)}" for line in content)
+        case "warning":
+            head, lines, causes = content
+            listed = [f"> - {escape_markdown(line)}" for line in lines]
+            return "\n".join([f"> **{escape_markdown(head)}**", ">", *listed, ">", f"> {escape_markdown(causes)}"])
         case "sheet":
             return sheet_markdown(content).rstrip("\n")
         case "block":
