@@ -55,7 +55,6 @@ def parser() -> Parser:
     what.add_argument(
         "--datasets",
         nargs="+",
-        default=[],
         help="dataset ids, or folder:PATH for your own images (default: the arch's)",
     )
     what.add_argument("--seeds", nargs="+", action="extend", type=int, help="few-shot draws (default: 1 2 3)")
