@@ -16,11 +16,13 @@ COMMANDS = {
     "run": "train, carry over, evaluate, report (the default)",
     "ls": "list methods, datasets or archs",
     "doctor": "check weights, activations, transforms and data, and name all that is wrong",
+    "prepare": "download, verify and arrange datasets; with --check only look at what is there",
     "report": "make tables, figures and the report again from stored records alone",
     "check": "recompute every table cell from stored predictions",
 }
 PUBLISHED_VIEWS, MICRO_VIEWS = 16, 4
 LIST_DEFAULTS = {"suite": [], "methods": [], "datasets": [], "seeds": [1, 2, 3], "overrides": [], "plugin_dir": []}
+FURTHER = ("ls", "prepare")  # the commands that take further words
 
 
 class Parser(argparse.ArgumentParser):
@@ -40,14 +42,19 @@ def parser() -> Parser:
         + "\n\nexamples:\n  python run_all.py\n      the embedded micro world: offline, on a CPU, in minutes\n"
         "  python run_all.py --arch vit-b16 --data-root DATA\n      the paper's main experiment\n"
         "  python run_all.py --arch vit-b16 --data-root DATA --datasets caltech101 --limit 2 --shots 1 \\\n"
-        "      --seeds 1 --views 1 --set '*.epochs=2'\n      a trial of the same road\n\n"
-        "exit status: 0 every planned run is done; 1 a run failed or a check found a difference; 2 bad input; "
-        "130 stopped",
+        "      --seeds 1 --views 1 --set '*.epochs=2'\n      a trial of the same road\n"
+        "  python run_all.py prepare dtd eurosat --data-root DATA\n      fetch two datasets (none named: all "
+        "fifteen) and say what must be fetched by hand\n"
+        "  python run_all.py prepare --check --data-root DATA\n      is all there? nothing is fetched or changed\n\n"
+        "exit status: 0 every planned run is done, every dataset ready; 1 a run failed, a check found a difference or "
+        "a dataset is not ready; 2 bad input; 130 stopped",
     )
     p.add_argument(
         "command", nargs="?", default="run", metavar="COMMAND", help="one of the commands below (default: run)"
     )
-    p.add_argument("what", nargs="?", default="", metavar="WHAT", help="for ls: methods, datasets or archs")
+    p.add_argument(
+        "what", nargs="*", metavar="WHAT", help="for ls: methods, datasets or archs; for prepare: dataset ids"
+    )
     what = p.add_argument_group("what to run")
     what.add_argument("--arch", default="micro", help="backbone pair: micro (default), vit-b16, vit-l14, or FILE.toml")
     what.add_argument("--suite", nargs="+", action="extend", help="experiments (default: all the arch has): main")
@@ -86,6 +93,10 @@ def parser() -> Parser:
         action="store_true",
         help="where a published split file is missing, make a split by its rule; marked in every table",
     )
+    where.add_argument("--check", action="store_true", help="for prepare: only look, fetch and change nothing")
+    where.add_argument(
+        "--mirror", default="", metavar="URL", help="for prepare: an address under which all files lie by name"
+    )
     where.add_argument("--base-weights", default="", help="local checkpoint of the base (.safetensors or .pt)")
     where.add_argument("--new-weights", default="", help="local checkpoint of the update")
     where.add_argument("--hub-cache", help="where open_clip keeps downloaded weights")
@@ -116,22 +127,32 @@ def parser() -> Parser:
 
 def parse(argv: list[str]) -> argparse.Namespace:
     p = parser()
-    args = p.parse_args(argv)
+    args = p.parse_intermixed_args(argv)  # words may stand behind flags: prepare --data-root DATA dtd
     lists = dict(LIST_DEFAULTS)
     if args.config:
         given = {name: getattr(p.parse_args(flags), name) for name, flags in read_config(args.config).items()}
         lists.update({name: given.pop(name) for name in lists if name in given})
         p.set_defaults(**given)
-        args = p.parse_args(argv)
+        args = p.parse_intermixed_args(argv)
     for name, default in lists.items():  # not argparse's defaults, for "extend" would add to them
         if getattr(args, name) is None:
             setattr(args, name, list(default))
     if args.command not in COMMANDS:
         raise unknown("command", args.command, COMMANDS)
-    if args.what and args.command != "ls":
+    if args.what and args.command not in FURTHER:
         raise UserError(
-            f"'{args.what}' after '{args.command}': only ls takes a further word; name datasets by --datasets"
+            f"'{args.what[0]}' after '{args.command}': only {' and '.join(FURTHER)} take further words; "
+            "name datasets by --datasets"
         )
+    if args.command == "ls" and len(args.what) > 1:
+        raise UserError(f"'{args.what[1]}' after 'ls {args.what[0]}': ls takes one list at most")
+    if args.command != "prepare":
+        if args.check:
+            raise UserError("--check goes with prepare; the command that recomputes tables is: run_all.py check")
+        if args.mirror:
+            raise UserError("--mirror goes with prepare: run_all.py prepare DATASET … --mirror URL")
+    if args.mirror and not args.mirror.startswith(("http://", "https://")):
+        raise UserError(f"--mirror {args.mirror}: expected an address that starts with http:// or https://")
     for name, least in (("shots", 1), ("limit", 1), ("views", 1), ("jobs", 0)):
         if getattr(args, name) is not None and getattr(args, name) < least:
             raise UserError(f"--{name} {getattr(args, name)}: expected {least} or more")

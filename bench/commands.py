@@ -14,13 +14,14 @@ from bench import report as report_module
 from bench.check import recompute
 from bench.errors import UserError
 from bench.look import doctor, dry_run, ls
+from bench.prepare import prepare
 from bench.session import Session
 from bench.settings import options_of, plan_of, settings_of
 from bench.store import Store, canonical
 from methods import discover, ordered
 from methods.base import METHODS
 
-__all__ = ["check", "doctor", "ls", "report", "run"]  # the names of bench.cli.COMMANDS
+__all__ = ["check", "doctor", "ls", "prepare", "report", "run"]  # the names of bench.cli.COMMANDS
 console = Console()
 LOG_EVERY = 30.0  # seconds between lines where there is no terminal to draw a bar on
 

@@ -41,11 +41,12 @@ def dry_run(options: Options, runs: list[plan.Run]) -> int:
 
 def ls(args: argparse.Namespace) -> int:
     kinds = {"methods": list_methods, "datasets": list_datasets, "archs": list_archs}
-    if args.what and args.what not in kinds:
-        raise unknown("list", args.what, kinds)
+    what = args.what[0] if args.what else ""
+    if what and what not in kinds:
+        raise unknown("list", what, kinds)
     discover(tuple(args.plugin_dir))
     for kind, show in kinds.items():
-        if args.what in ("", kind):
+        if what in ("", kind):
             console.print(show(args))
     return 0
 
