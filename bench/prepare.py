@@ -96,6 +96,7 @@ def shown_progress() -> Iterator[fetch.Progress]:
         TimeRemainingColumn(),
         console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
     with bar:
         task = bar.add_task("", total=None, visible=False)

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import time
 import urllib.request
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from bench.errors import UserError, quoted
 AGENT = "carryover-prepare"  # some servers turn away urllib's own name
 TIMEOUT = 60.0  # seconds without a byte
 TRIES = 5  # in a row without CHUNK bytes of progress
+LASTING_TRIES = 2  # where no server of that name is found or it takes no connection
 PAUSE = 1.0  # seconds before the second try, doubled for each further one
 CHUNK = 1 << 20
 HEAD = 512  # enough for every signature, tar's at byte 257 too
@@ -31,7 +33,11 @@ Progress = Callable[[str, int, "int | None"], None]  # name, bytes that are ther
 
 
 class Broken(Exception):
-    """The transfer broke off in a way that another try may mend."""
+    """The transfer broke off in a way that another try may mend; ``lasting``: hardly."""
+
+    def __init__(self, reason: str, lasting: bool = False):
+        super().__init__(reason)
+        self.lasting = lasting
 
 
 class Part:
@@ -94,10 +100,10 @@ def download(
             resumed = receive(part, path, size, digest, page, progress)
         except Broken as error:
             failures = 1 if part.size - before >= CHUNK else failures + 1
-            if failures >= TRIES:
+            if failures >= (LASTING_TRIES if error.lasting else TRIES):
+                kept = "what has come is kept and the same command goes on from it" if part.size else "try again later"
                 raise UserError(
-                    f"{path.name}: {url}: {error}, after {TRIES} tries; what has come is kept and the same command "
-                    f"goes on from it, or fetch {page} by hand to '{path}'"
+                    f"{path.name}: {url}: {error}, after {failures} tries; {kept}, or fetch {page} by hand to '{path}'"
                 ) from error
             time.sleep(PAUSE * 2 ** (failures - 1))
             continue
@@ -157,7 +163,8 @@ def receive(part: Part, path: Path, size: int | None, digest: str, page: str, pr
         ) from error
     except (URLError, HTTPException, OSError) as error:
         reason = getattr(error, "reason", None) or str(error) or type(error).__name__
-        raise Broken(" ".join(str(reason).split())) from error
+        lasting = isinstance(reason, (socket.gaierror, ConnectionRefusedError))
+        raise Broken(" ".join(str(reason).split()), lasting) from error
     if total is not None and part.size != total:
         raise Broken(f"broke off at {part.size} of {total} bytes")
     return begun
@@ -267,7 +274,7 @@ def check_file(path: Path, size: int | None, digest: str) -> str:
             return f"{found} bytes, expected {size}"
         kind, _, expected = digest.partition(":")
         if expected:
-            hasher = hashlib.new(kind)
+            hasher = hashlib.new(kind, usedforsecurity=False)
             with open(path, "rb") as file:
                 while chunk := file.read(CHUNK):
                     hasher.update(chunk)

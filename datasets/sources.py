@@ -124,7 +124,7 @@ SOURCES: dict[str, tuple[Source, ...]] = {
             same("cars_train"),
             979269282,
             "sha256:512b227b30e2f0a8aab9e09485786ab4479582073a144998da74d64b801fd288",
-            by_hand=f"{DEAD_CARS}; stanford_cars.zip of {REPACKED} holds the pictures under their official names",
+            by_hand=f"{DEAD_CARS}; stanford_cars.zip of {REPACKED} holds cars_train and cars_test",
         ),
         Source(
             "cars_test.tgz",
