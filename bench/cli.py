@@ -111,6 +111,13 @@ def parser() -> Parser:
     how.add_argument(
         "--jobs", type=int, default=0, help="worker processes on the CPU (default: one a core for micro, else 1)"
     )
+    how.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes that decode image files, 0: threads of this process; the features are the same (default: on a "
+        "GPU one a core but one, 16 at most; on a CPU, where the tower takes the time, 0)",
+    )
     how.add_argument("--engine", default="local", choices=["local"], help="where runs are done")
     how.add_argument(
         "--text-memory", type=float, default=4.0, metavar="GB", help="bound on what a text pass keeps (default: 4)"
@@ -153,7 +160,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
             raise UserError("--mirror goes with prepare: run_all.py prepare DATASET … --mirror URL")
     if args.mirror and not args.mirror.startswith(("http://", "https://")):
         raise UserError(f"--mirror {args.mirror}: expected an address that starts with http:// or https://")
-    for name, least in (("shots", 1), ("limit", 1), ("views", 1), ("jobs", 0)):
+    for name, least in (("shots", 1), ("limit", 1), ("views", 1), ("jobs", 0), ("workers", 0)):
         if getattr(args, name) is not None and getattr(args, name) < least:
             raise UserError(f"--{name} {getattr(args, name)}: expected {least} or more")
     if min(args.seeds) < 0:

@@ -44,19 +44,26 @@ def run(args: argparse.Namespace) -> int:
     )
     with bar:
         total = bar.add_task("loading backbones and data", total=len(runs))
-        session = Session(options, lambda what, done, count: bar.update(total, description=f"{what} {done}/{count}"))
+        spoken = [time.monotonic()]
+
+        def on_images(what: str, done: int, count: int) -> None:
+            bar.update(total, description=f"{escape(what)} {done}/{count}")
+            if not console.is_terminal and time.monotonic() - spoken[0] > LOG_EVERY:  # a log file shows no bar
+                spoken[0] = time.monotonic()
+                console.print(f"{escape(what)}, {done} of {count}", highlight=False, soft_wrap=True)
+
+        session = Session(options, on_images)
         session.store.check_writable()
         open_datasets(session, list(dict.fromkeys(run.dataset for run in runs)))
 
         said: set[str] = set()
-        spoken = [time.monotonic()]
 
         def on_start(todo: int, already: int) -> None:
             bar.reset(total, total=todo)
 
         def on_done(run: plan.Run, record: dict) -> None:
             bar.update(total, advance=1, description=escape(str(run)))
-            if not console.is_terminal and time.monotonic() - spoken[0] > LOG_EVERY:  # a log file shows no bar
+            if not console.is_terminal and time.monotonic() - spoken[0] > LOG_EVERY:
                 spoken[0], task = time.monotonic(), bar.tasks[0]
                 left = "?" if task.time_remaining is None else f"{task.time_remaining / 60:.0f}"
                 console.print(f"{task.completed:.0f}/{task.total:.0f} runs, about {left} minutes left", highlight=False)

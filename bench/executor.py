@@ -6,19 +6,16 @@ Whatever the number of workers, only this process writes records, and a run's nu
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
-from multiprocessing import connection
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from bench.errors import UserError
 from bench.plan import Run
+from bench.processes import cores, follow_parent
 from bench.session import Options, Session
 
 _session: Session | None = None  # a worker's own
@@ -33,10 +30,6 @@ class Tally:
     already: int = 0
     done: int = 0
     failures: list[tuple[Run, str]] = field(default_factory=list)
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def default_jobs(options: Options) -> int:
@@ -117,11 +110,11 @@ def in_workers(session: Session, todo: list[tuple[Run, str]], jobs: int) -> Iter
     """Each worker takes a group at a time and sends its records back run by run."""
     context = multiprocessing.get_context("spawn")
     session.forget()
+    options = replace(session.options, workers=session.loader.workers // jobs)
+    session.loader.close()
     # The largest first, so that no worker is left alone with a long group at the end.
     queue = sorted(groups(todo), key=lambda group: -len(session.data(group[0][0].dataset).classnames))
-    with ProcessPoolExecutor(
-        min(jobs, len(queue)), context, initializer=start_worker, initargs=(session.options,)
-    ) as pool:
+    with ProcessPoolExecutor(min(jobs, len(queue)), context, initializer=start_worker, initargs=(options,)) as pool:
         waiting = {}
         try:
             pending = [list(group) for group in queue]
@@ -131,10 +124,10 @@ def in_workers(session: Session, todo: list[tuple[Run, str]], jobs: int) -> Iter
                     waiting[pool.submit(work, *group[0])] = group
                 for future in wait(waiting, return_when=FIRST_COMPLETED).done:
                     group = waiting.pop(future)
-                    run, _ = group.pop(0)
+                    run, key = group.pop(0)
                     if group:  # the group goes on; whichever worker is free finds its features on disk
                         waiting[pool.submit(work, *group[0])] = group
-                    yield run, future.result()
+                    yield run, result_of(future, session, run, key)
         except BrokenProcessPool as error:
             raise UserError(
                 "a worker process died (out of memory?); what is done is kept: the same command goes on from "
@@ -147,18 +140,19 @@ def in_workers(session: Session, todo: list[tuple[Run, str]], jobs: int) -> Iter
             raise
 
 
+def result_of(future: Future, session: Session, run: Run, key: str) -> dict:
+    """The worker's record; a failed one where it could not even read the dataset, which may have gone meanwhile."""
+    try:
+        return future.result()
+    except UserError as error:
+        return {**session.describe(run, key), "status": "failed", "error": str(error)}
+
+
 def start_worker(options: Options) -> None:
     global _session
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    follow_parent()
     torch.set_num_threads(1)
     _session = Session(options)
-
-
-def end_with_parent() -> None:
-    """A worker whose parent was killed must not stay behind, waiting for work."""
-    connection.wait([multiprocessing.parent_process().sentinel])
-    os._exit(1)
 
 
 def work(run: Run, key: str) -> dict:

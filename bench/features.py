@@ -9,35 +9,30 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
-import os
-import random
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import PIL
 import torch
-import torchvision.transforms.functional as TF
-from PIL import Image
 from torch import Tensor
 
 from bench.backbones import Backbone
 from bench.errors import UserError
-from bench.seeds import derive
+from bench.loading import Loader
 from bench.store import canonical, read_tensors, write_tensors
+from bench.transforms import FLIP, RATIO, Plain, Recipe, View, halves, look_up, value_table
 from datasets.base import Split
 
-FEATURES_VERSION = 1  # raised whenever a change of this module changes features, so that older files are not read
-RATIO = (3 / 4, 4 / 3)  # aspect ratios of RandomResizedCrop, torchvision's and CoOp's default
-FLIP = 0.5
+FEATURES_VERSION = 1  # raised whenever a change of the code changes features, so that older files are not read
 
 
 class FeatureStore:
     """Features of one backbone, on disk under ``cache`` and in memory for the splits in use.
 
-    ``batch`` pictures are encoded at a time; ``precision`` "bf16" runs the image tower under autocast.
+    ``batch`` pictures are encoded at a time; ``precision`` "bf16" runs the image tower under autocast; ``loader``
+    decodes them (default: in threads); ``progress`` is told (what, done, total).
     """
 
     def __init__(
@@ -47,54 +42,46 @@ class FeatureStore:
         precision: str = "fp32",
         batch: int = 128,
         progress: Callable[[str, int, int], None] | None = None,
+        loader: Loader | None = None,
     ):
         self.cache, self.backbone, self.precision, self.batch = Path(cache), backbone, precision, batch
         self.progress = progress or (lambda what, done, total: None)
+        self.loader = loader or Loader()
+        steps, to_tensor = halves(backbone.preprocess)
+        self.plain, self.values = Plain(steps), value_table(to_tensor).to(backbone.device)
         self.memory: dict[str, Tensor] = {}
 
-    def features(self, split: Split, classnames: tuple[str, ...]) -> Tensor:
-        """Test-transform features (N, D), fp32, not normalised."""
-        return self._get(
-            {"recipe": "test"},
-            split,
-            classnames,
-            lambda: self._encode(split, range(len(split)), lambda i, image: self.backbone.preprocess(image)),
-        )
+    def features(self, split: Split, classnames: tuple[str, ...], what: str = "encoding") -> Tensor:
+        """Test-transform features (N, D), fp32, not normalised. ``what`` is said in the progress."""
+        return self._get([({"recipe": "test"}, self.plain)], split, classnames, what)[0]
 
     def stored(self, split: Split, classnames: tuple[str, ...]) -> Tensor | None:
         """What ``features`` gives, or None where that would have to encode."""
-        name, identity = self._name({"recipe": "test"}, split, classnames)
-        path = self.cache / f"{name}.safetensors"
-        if name in self.memory or not path.exists():
+        name, identity = self._name(self.identity({"recipe": "test"}, split, classnames))
+        if name in self.memory or not self._path(name).exists():
             return self.memory.get(name)
-        features = self._read(path, identity)
+        features = self._read(self._path(name), identity)
         return None if features is None else features.to(self.backbone.device)
 
     def views(
-        self, split: Split, classnames: tuple[str, ...], count: int, crop: tuple[float, float], seed: int
+        self,
+        split: Split,
+        classnames: tuple[str, ...],
+        count: int,
+        crop: tuple[float, float],
+        seed: int,
+        what: str = "encoding",
     ) -> Tensor:
         """Augmented views (V, N, D): random resized crop of area ``crop``, horizontal flip. ``crop == (1, 1)`` means no
-        augmentation: one view, the test transform. View v of a picture depends on (seed, v, its key) alone."""
+        augmentation: one view, the test transform. View v of a picture depends on (seed, v, its key) alone. Each
+        picture is decoded once for all views that are not yet there."""
         if tuple(crop) == (1.0, 1.0):
-            return self.features(split, classnames)[None]
-        recipe = {"recipe": "view", "crop": list(crop), "ratio": list(RATIO), "flip": FLIP, "seed": seed}
-        return torch.stack(
-            [
-                self._get(
-                    {**recipe, "view": v},
-                    split,
-                    classnames,
-                    lambda v=v: self._encode(
-                        split,
-                        range(len(split)),
-                        lambda i, image: self._augment(
-                            image, crop, random.Random(derive("view", seed, v, split.keys[i]))
-                        ),
-                    ),
-                )
-                for v in range(count)
-            ]
-        )
+            return self.features(split, classnames, what)[None]
+        config = self.backbone.preprocess_config
+        size = tuple(config.size) if isinstance(config.size, (tuple, list)) else (config.size, config.size)
+        shared = {"recipe": "view", "crop": list(crop), "ratio": list(RATIO), "flip": FLIP, "seed": seed}
+        wanted = [({**shared, "view": v}, View(size, tuple(crop), seed, v)) for v in range(count)]
+        return torch.stack(self._get(wanted, split, classnames, what))
 
     def identity(self, recipe: dict, split: Split, classnames: tuple[str, ...]) -> dict:
         return {
@@ -108,21 +95,37 @@ class FeatureStore:
             **recipe,
         }
 
-    def _name(self, recipe: dict, split: Split, classnames: tuple[str, ...]) -> tuple[str, str]:
-        """(name of the file, identity in its header)"""
-        identity = canonical(self.identity(recipe, split, classnames))
-        return hashlib.sha256(identity.encode()).hexdigest()[:24], identity
+    def _name(self, identity: dict) -> tuple[str, str]:
+        """(name of the file, identity as its header holds it)"""
+        text = canonical(identity)
+        return hashlib.sha256(text.encode()).hexdigest()[:24], text
 
-    def _get(self, recipe: dict, split: Split, classnames: tuple[str, ...], make: Callable[[], Tensor]) -> Tensor:
-        name, identity = self._name(recipe, split, classnames)
-        if name not in self.memory:
-            path = self.cache / f"{name}.safetensors"
-            features = self._read(path, identity) if path.exists() else None
-            if features is None:
-                features = make()
-                write_tensors(path, {"features": features}, {"identity": identity})
-            self.memory[name] = features.to(self.backbone.device)
-        return self.memory[name]
+    def _get(
+        self, wanted: list[tuple[dict, Recipe]], split: Split, classnames: tuple[str, ...], what: str
+    ) -> list[Tensor]:
+        """Features by each recipe, from memory or disk; those that are in neither are made together."""
+        shared = self.identity({}, split, classnames)
+        names: list[str] = []
+        missing: dict[str, tuple[str, Recipe]] = {}
+        for entries, recipe in wanted:
+            name, identity = self._name({**shared, **entries})
+            names.append(name)
+            if name not in self.memory:
+                path = self._path(name)
+                features = self._read(path, identity) if path.exists() else None
+                if features is None:
+                    missing[name] = identity, recipe
+                else:
+                    self.memory[name] = features.to(self.backbone.device)
+        if missing:
+            made = self._encode(split, [recipe for _, recipe in missing.values()], what)
+            for (name, (identity, _)), features in zip(missing.items(), made, strict=True):
+                write_tensors(self._path(name), {"features": features}, {"identity": identity})
+                self.memory[name] = features.to(self.backbone.device)
+        return [self.memory[name] for name in names]
+
+    def _path(self, name: str) -> Path:
+        return self.cache / f"{name}.safetensors"
 
     def _read(self, path: Path, identity: str) -> Tensor | None:
         """The stored features; None, with a warning, where the file is damaged, for it can be made again."""
@@ -138,60 +141,22 @@ class FeatureStore:
             )
         return tensors["features"]
 
-    def _encode(self, split: Split, indices: Iterable[int], transform: Callable[[int, Image.Image], Tensor]) -> Tensor:
-        """Decode in threads, a few batches ahead of the tower."""
-        indices = list(indices)
-        batches = [indices[i : i + self.batch] for i in range(0, len(indices), self.batch)]
+    def _encode(self, split: Split, recipes: list[Recipe], what: str) -> list[Tensor]:
+        """(N, D) by each recipe. Batches hold the same pictures whatever else is encoded with them, so that a file's
+        bytes do not depend on which others were missing."""
+        rows: list[list[Tensor]] = [[] for _ in recipes]
+        done, start = 0, time.perf_counter()
+        for parts in self.loader.load(split, recipes, self.batch):
+            for number, row in enumerate(rows):
+                row.append(self._forward([part[number] for part in parts]))
+            done += sum(part.shape[0] * part.shape[1] for part in parts)
+            rate = done / max(time.perf_counter() - start, 1e-9)
+            self.progress(f"{what}: {rate:.0f} images/s", done, len(split) * len(recipes))
+        return [torch.cat(row).cpu() if row else torch.zeros(0, self.backbone.dim) for row in rows]
 
-        def prepare(chosen: list[int]) -> Tensor:
-            return torch.stack([transform(i, image) for i, image in zip(chosen, split.read(chosen), strict=True)])
-
-        rows = []
-        with ThreadPoolExecutor(max(1, min(8, os.cpu_count() or 1))) as pool:
-            for pixels in ahead(pool, prepare, batches, 4):
-                rows.append(self._forward(pixels))
-                self.progress("encoding", sum(map(len, rows)), len(indices))
-        return torch.cat(rows) if rows else torch.zeros(0, self.backbone.dim)
-
-    def _forward(self, pixels: Tensor) -> Tensor:
-        device = self.backbone.device.type
-        with torch.autocast(device, torch.bfloat16, enabled=self.precision == "bf16"):
-            return self.backbone.encode_images(pixels).float().cpu()
-
-    def _augment(self, image: Image.Image, crop: tuple[float, float], rng: random.Random) -> Tensor:
-        config = self.backbone.preprocess_config
-        size = config.size if isinstance(config.size, (tuple, list)) else (config.size, config.size)
-        top, left, height, width = crop_box(*image.size[::-1], crop, rng)
-        image = TF.resized_crop(image, top, left, height, width, list(size), TF.InterpolationMode.BICUBIC)
-        if rng.random() < FLIP:
-            image = TF.hflip(image)
-        return TF.normalize(TF.to_tensor(image), config.mean, config.std)
-
-
-def crop_box(height: int, width: int, area: tuple[float, float], rng: random.Random) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of a random resized crop, as torchvision's RandomResizedCrop draws it: ten tries at an
-    area and a log-uniform aspect ratio that fit, then the largest centre crop within the ratios."""
-    for _ in range(10):
-        target = height * width * rng.uniform(*area)
-        ratio = math.exp(rng.uniform(math.log(RATIO[0]), math.log(RATIO[1])))
-        w, h = round(math.sqrt(target * ratio)), round(math.sqrt(target / ratio))
-        if 0 < w <= width and 0 < h <= height:
-            return rng.randint(0, height - h), rng.randint(0, width - w), h, w
-    if width / height < RATIO[0]:
-        w, h = width, round(width / RATIO[0])
-    elif width / height > RATIO[1]:
-        w, h = round(height * RATIO[1]), height
-    else:
-        w, h = width, height
-    return (height - h) // 2, (width - w) // 2, h, w
-
-
-def ahead(pool: ThreadPoolExecutor, work: Callable, items: list, depth: int) -> Iterator:
-    """``map`` in order that keeps at most ``depth`` results waiting."""
-    waiting = [pool.submit(work, item) for item in items[:depth]]
-    for item in items[depth:]:
-        result = waiting.pop(0).result()
-        waiting.append(pool.submit(work, item))
-        yield result
-    for future in waiting:
-        yield future.result()
+    def _forward(self, parts: list[Tensor]) -> Tensor:
+        """Results stay on the device until the end, so that it never waits for this process to fetch them."""
+        device = self.backbone.device
+        pictures = torch.cat([part.to(device, non_blocking=True) for part in parts])
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            return self.backbone.encode_images(look_up(pictures, self.values)).float()

@@ -17,6 +17,7 @@ from bench.archs import Arch
 from bench.errors import UserError
 from bench.evaluate import evaluate, score
 from bench.features import FeatureStore
+from bench.loading import Loader, default_workers
 from bench.plan import NUMBERS_VERSION, Run
 from bench.seeds import derive, generator
 from bench.store import Store
@@ -46,6 +47,7 @@ class Options:
     debug: bool = False
     make_split: bool = False
     folders: tuple[tuple[str, str], ...] = ()  # (id, path) of each folder:PATH
+    workers: int | None = None  # processes that decode images; None: as many as pay on the device
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ class Session:
         self.options, self.progress = options, progress
         self.store = Store(options.out, options.arch.id)
         discover(options.plugin_dirs)
+        workers = default_workers(options.device) if options.workers is None else options.workers
+        self.loader = Loader(workers, pin=options.device == "cuda")
         self._backbones: dict[str, backbones.Backbone] = {}
         self._features: dict[str, FeatureStore] = {}
         self._data: dict[str, Dataset] = {}
@@ -100,7 +104,12 @@ class Session:
     def features(self, role: str) -> FeatureStore:
         if role not in self._features:
             self._features[role] = FeatureStore(
-                self.options.cache, self.backbone(role), self.options.precision, self.options.image_batch, self.progress
+                self.options.cache,
+                self.backbone(role),
+                self.options.precision,
+                self.options.image_batch,
+                self.progress,
+                self.loader,
             )
         return self._features[role]
 
@@ -137,24 +146,26 @@ class Session:
         """Encodes them on first use; later a read."""
         few = self.fewshot(run)
         return self._guarded(
-            ("test", run.dataset, run.limit, role), lambda: self.features(role).features(few.test, few.data.classnames)
+            ("test", run.dataset, run.limit, role),
+            lambda: self.features(role).features(few.test, few.data.classnames, f"{run.dataset} test, {role}"),
         )
 
     def support(self, run: Run) -> Support:
         few, store = self.fewshot(run), self.features("base")
         names, device = few.data.classnames, self.backbone("base").device
+        what = f"{run.dataset} seed {run.seed}, base"
 
         def make() -> Support:
             leak = None
             if METHODS[run.method].selects_on_test(run.config):
                 leak = {"test": (self.test_features(run, "base"), as_labels(few.test, device))}
                 if run.dataset != "imagenet":  # which has no validation split; its published search is only printed
-                    leak["selection"] = (store.features(few.data.val, names), as_labels(few.data.val, device))
+                    leak["selection"] = (store.features(few.data.val, names, what), as_labels(few.data.val, device))
             return Support(
-                store.features(few.support, names),
+                store.features(few.support, names, what),
                 as_labels(few.support, device),
-                store.views(few.support, names, run.views, run.config.crop, run.seed),
-                store.features(few.val, names),
+                store.views(few.support, names, run.views, run.config.crop, run.seed, what),
+                store.features(few.val, names, what),
                 as_labels(few.val, device),
                 leak,
             )

@@ -40,6 +40,7 @@ def options_of(args: argparse.Namespace) -> Options:
         debug=args.debug,
         make_split=args.make_split,
         folders=tuple(datasets.folder.paths_of(named).items()),
+        workers=args.workers,
     )
 
 

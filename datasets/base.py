@@ -4,11 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A reader or stamper of some of the pictures that another one knows."""
+
+    of: Callable[[Sequence[int]], list]
+    indices: tuple[int, ...]
+
+    def __call__(self, chosen: Sequence[int]) -> list:
+        return self.of([self.indices[i] for i in chosen])
+
+
+@dataclass(frozen=True)
+class Joined:
+    """The reader or stamper of two splits, the first of which has ``size`` pictures."""
+
+    first: Callable[[Sequence[int]], list]
+    second: Callable[[Sequence[int]], list]
+    size: int
+
+    def __call__(self, chosen: Sequence[int]) -> list:
+        return [(self.first([i]) if i < self.size else self.second([i - self.size]))[0] for i in chosen]
 
 
 @dataclass(frozen=True)
@@ -18,7 +41,8 @@ class Split:
     keys    N stable names (a relative path, or a recipe such as ``micro-1/generic/test/17``) that identify the
             pictures in manifests; a recipe's changes with what it renders
     labels  (N,) int64, indices into the dataset's class names.
-    reader  maps a list of indices to as many RGB pictures; it may render or decode them together.
+    reader  maps a list of indices to as many RGB pictures; it may render or decode them together. One that another
+            process can use too says ``portable = True`` (``datasets.images.FileReader``).
     stamper for files: maps indices to what changes when a file's content does (size and time of change)
     """
 
@@ -41,16 +65,36 @@ class Split:
         """The same pictures, only these, in this order."""
         indices = list(indices)
         keys = tuple(self.keys[i] for i in indices)
-        stamper = self.stamper and (lambda chosen: self.stamper([indices[i] for i in chosen]))
-        return Split(keys, self.labels[indices], lambda chosen: self.reader([indices[i] for i in chosen]), stamper)
+        reader = self.reader.take(indices) if self.portable else Chosen(self.reader, tuple(indices))
+        stamper = self.stamper and Chosen(self.stamper, tuple(indices))
+        return Split(keys, self.labels[indices], reader, stamper)
+
+    def join(self, other: Split) -> Split:
+        """These pictures, then the other split's."""
+        if self.portable and other.portable:
+            reader = self.reader.join(other.reader)
+        else:
+            reader = Joined(self.reader, other.reader, len(self))
+        stamper = self.stamper and other.stamper and Joined(self.stamper, other.stamper, len(self))
+        return Split(self.keys + other.keys, np.concatenate([self.labels, other.labels]), reader, stamper)
+
+    @property
+    def portable(self) -> bool:
+        """Whether the reader may be sent to another process: files are, rendered pictures are not worth it."""
+        return getattr(self.reader, "portable", False)
+
+    def file_sha256(self, index: int) -> str | None:
+        """Of a picture's file; None for one that is rendered. Raises UserError where the file cannot be read."""
+        return self.reader.sha256(index) if self.portable else None
 
     def manifest(self, classnames: Sequence[str]) -> str:
         """JSON lines, one picture each: what a feature file or a few-shot subset is made of."""
-        lines = (
-            {"key": key, "label": int(label), "class": classnames[int(label)]}
-            for key, label in zip(self.keys, self.labels, strict=True)
-        )
+        lines = self.rows(classnames)
         return "".join(json.dumps(line, sort_keys=True, ensure_ascii=False) + "\n" for line in lines)
+
+    def rows(self, classnames: Sequence[str]) -> Iterator[dict]:
+        for key, label in zip(self.keys, self.labels, strict=True):
+            yield {"key": key, "label": int(label), "class": classnames[int(label)]}
 
     def sha256(self, classnames: Sequence[str]) -> str:
         """Of the manifest: the same wherever the same pictures are drawn."""

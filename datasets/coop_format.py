@@ -85,4 +85,4 @@ def read_split(id: str, path: Path, rows: list, listing: Listing) -> Split:
     """The pictures of one list. Raises UserError for a path that leaves the image folder or names no file."""
     paths = [row[0] for row in rows]
     listing.check(id, path, paths)
-    return split_of_files(listing.root, paths, [row[1] for row in rows])
+    return split_of_files(listing.root, paths, [row[1] for row in rows], dataset=id)

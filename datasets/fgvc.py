@@ -43,7 +43,8 @@ def load(id: str, data_root: str) -> Dataset:
         if not rows:
             raise UserError(f"{id}: '{path}' names no image; take it from {layout.source}")
         listing.check(id, path, [name for name, _ in rows])
-        splits[part] = split_of_files(listing.root, [name for name, _ in rows], [label for _, label in rows])
+        paths, numbers = [path for path, _ in rows], [label for _, label in rows]
+        splits[part] = split_of_files(listing.root, paths, numbers, dataset=id)
     # CoOp turns underscores in names into spaces, for this dataset too.
     names = tuple(name.replace("_", " ") for name in classnames)
     notes = tuple(count_notes(layout, len(names), splits))

@@ -90,7 +90,7 @@ def load(id: str, path: str) -> Dataset:
         notes.append(
             f"{len(names) - len(set(names))} class names stand for several classes, which no prompt can tell apart"
         )
-    splits = {part: split_of(root, order, members[part]) for part in PARTS}
+    splits = {part: split_of(id, root, order, members[part]) for part in PARTS}
     return Dataset(id, id, names, read_templates(id, root), notes=tuple(notes), **splits)
 
 
@@ -201,10 +201,10 @@ def hold_out(train: dict[str, list[str]]) -> Members:
     }
 
 
-def split_of(root: Path, order: list[str], members: dict[str, list[str]]) -> Split:
+def split_of(id: str, root: Path, order: list[str], members: dict[str, list[str]]) -> Split:
     """Keys are the paths with the files' sizes in bytes: unlike published data, a user's folder changes under its name,
     and features are found by key."""
     paths = [path for folder in order for path in members[folder]]
     labels = [label for label, folder in enumerate(order) for _ in members[folder]]
     keys = [f"{path}#{(root / path).stat().st_size}" for path in paths]
-    return split_of_files(root, paths, labels, keys)
+    return split_of_files(root, paths, labels, keys, id)

@@ -39,7 +39,7 @@ def load(id: str, data_root: str) -> Dataset:
                 f"{id}: '{listing.root}' has {len(also)} class folders in train and {len(present)} in val, of which "
                 f"'{odd}' is in one alone; expected the same wnids in both: complete them"
             )
-        train, test = (split_of(listing, [f"{part}/{wnid}" for wnid in present]) for part in ("train", "val"))
+        train, test = (split_of(id, listing, [f"{part}/{wnid}" for wnid in present]) for part in ("train", "val"))
         splits = {"train": train, "val": train, "test": test}
         notes.append(SHARED_VAL)
     else:
@@ -47,7 +47,11 @@ def load(id: str, data_root: str) -> Dataset:
             present, folders = sorted(names), numbers_in(id, listing, len(names))
         else:
             present = folders = wnids_in(id, listing, names)
-        splits = {"train": split_of(listing, []), "val": split_of(listing, []), "test": split_of(listing, folders)}
+        splits = {
+            "train": split_of(id, listing, []),
+            "val": split_of(id, listing, []),
+            "test": split_of(id, listing, folders),
+        }
         notes += subset_notes(id, layout.name, present)
     for part, split in splits.items():
         if not len(split) and (part == "test" or id == "imagenet"):
@@ -151,11 +155,11 @@ def subset_notes(id: str, name: str, present: list[str]) -> list[str]:
     return [f"{others} of its classes are not {name}'s"] if others else []
 
 
-def split_of(listing: Listing, folders: list[str]) -> Split:
+def split_of(id: str, listing: Listing, folders: list[str]) -> Split:
     """All pictures of the class folders; the i-th folder has label i."""
     paths, labels = [], []
     for i, folder in enumerate(folders):
         pictures = listing.pictures(folder)
         paths += [f"{folder}/{name}" for name in pictures]
         labels += [i] * len(pictures)
-    return split_of_files(listing.root, paths, labels)
+    return split_of_files(listing.root, paths, labels, dataset=id)

@@ -6,13 +6,17 @@ import random
 import numpy as np
 import pytest
 import torch
+import torchvision.transforms.functional as TF
 from conftest import picture, tiny_model, wrap
 from PIL import Image
-from torchvision.transforms import RandomResizedCrop
+from torchvision.transforms import InterpolationMode, RandomResizedCrop
 
 from bench.errors import UserError
-from bench.features import FeatureStore, ahead, crop_box
-from bench.store import read_tensors, write_tensors
+from bench.features import FeatureStore
+from bench.loading import ahead
+from bench.seeds import derive
+from bench.store import canonical, read_tensors, write_tensors
+from bench.transforms import crop_box
 from datasets.base import Split
 
 NAMES = ("a", "b")
@@ -46,13 +50,56 @@ def test_features_are_open_clips_own_transform_and_encoder(tiny, store):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_features_and_views_have_the_bits_of_open_clips_transform_and_torchvisions_crop(tiny, store):
+    """Batch by batch through the whole transform; the crop is drawn again here from the documented recipe."""
+    pictures, base = split(), tiny.base
+    config = base.preprocess_config
+
+    def view(index, v):
+        image, rng = pictures.read([index])[0], random.Random(derive("view", 1, v, pictures.keys[index]))
+        box = crop_box(image.height, image.width, (0.5, 1.0), rng)
+        image = TF.resized_crop(image, *box, [32, 32], InterpolationMode.BICUBIC)
+        return TF.normalize(TF.to_tensor(TF.hflip(image) if rng.random() < 0.5 else image), config.mean, config.std)
+
+    def encoded(pixels):
+        return torch.cat([base.encode_images(torch.stack(pixels[i : i + 3])) for i in (0, 3, 6)])
+
+    assert torch.equal(store.features(pictures, NAMES), encoded([base.preprocess(i) for i in pictures.read(range(7))]))
+    views = store.views(pictures, NAMES, 2, (0.5, 1.0), 1)
+    for v in range(2):
+        assert torch.equal(views[v], encoded([view(i, v) for i in range(7)]))
+
+
+def test_a_picture_is_decoded_once_for_all_its_views_and_only_missing_ones_are_made(tiny, store):
+    decoded = []
+
+    def read(indices):
+        decoded.extend(indices)
+        return split().read(indices)
+
+    counted = Split(split().keys, split().labels, read)
+    four = store.views(counted, NAMES, 4, (0.5, 1.0), 1)
+    assert sorted(decoded) == list(range(7))
+    kept = {path: path.stat().st_mtime_ns for path in files(store)}
+    for number in (1, 3):
+        expected = canonical({"view": number})[1:-1]
+        (path,) = [p for p in files(store) if expected in read_tensors(p)[1]["identity"]]
+        path.unlink()
+        del kept[path]
+    decoded.clear()
+    again = FeatureStore(store.cache, tiny.base, batch=3)
+    assert torch.equal(again.views(counted, NAMES, 4, (0.5, 1.0), 1), four)
+    assert sorted(decoded) == list(range(7)) and len(files(store)) == 4
+    assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
+
+
 def test_a_stored_file_is_read_and_nothing_is_encoded_again(tiny, store, monkeypatch):
     calls = []
     encode = tiny.base.encode_images
     monkeypatch.setattr(tiny.base, "encode_images", lambda pixels: calls.append(len(pixels)) or encode(pixels))
     first = store.features(split(), NAMES)
     views = store.views(split(), NAMES, 2, (0.5, 1.0), 1)
-    assert calls == [3, 3, 1] * 3
+    assert calls == [3, 3, 1] + [3, 3, 3, 3, 1, 1], "each batch by one view, then by the other"
     assert store.features(split(), NAMES) is first
     again = FeatureStore(store.cache, tiny.base, batch=2)
     assert torch.equal(again.features(split(), NAMES), first)
