@@ -97,6 +97,13 @@ def parser() -> Parser:
     where.add_argument(
         "--mirror", default="", metavar="URL", help="for prepare: an address under which all files lie by name"
     )
+    where.add_argument(
+        "--manifests",
+        default="",
+        metavar="DIR",
+        help="few-shot images from manifests (the names and lines of OUT/ARCH/splits) in place of the draw, for every "
+        "dataset and seed; without a -val file, validation is drawn; marked in every table",
+    )
     where.add_argument("--base-weights", default="", help="local checkpoint of the base (.safetensors or .pt)")
     where.add_argument("--new-weights", default="", help="local checkpoint of the update")
     where.add_argument("--hub-cache", help="where open_clip keeps downloaded weights")

@@ -18,6 +18,7 @@ from bench.prepare import prepare
 from bench.session import Session
 from bench.settings import options_of, plan_of, settings_of
 from bench.store import Store, canonical
+from datasets.manifests import MARK
 from methods import discover, ordered
 from methods.base import METHODS
 
@@ -124,10 +125,20 @@ def fitting_records(args: argparse.Namespace, arch: archs.Arch) -> tuple[list[di
             if plan.as_stored(config) != run["config"]:
                 continue
         kept.append(record)
-    current = of_one_identity(kept)
+    current = of_one_identity(of_one_source(kept, bool(args.manifests)))
     left = len(kept) - len(current)
     note = f"{left} stored records of other weights, pictures, settings or program versions are left out of every table"
     return current, [note] if left else []
+
+
+def of_one_source(records: list[dict], given: bool) -> list[dict]:
+    """A dataset's table never mixes seeds whose few-shot images a user gave with drawn ones: where there are both,
+    those that the command line asks for stay."""
+    marked = {record["key"] for record in records if MARK in (record.get("marks") or ())}
+    sources: dict[str, set[bool]] = {}
+    for record in records:
+        sources.setdefault(record["run"]["dataset"], set()).add(record["key"] in marked)
+    return [r for r in records if len(sources[r["run"]["dataset"]]) == 1 or (r["key"] in marked) == given]
 
 
 def of_one_identity(records: list[dict]) -> list[dict]:

@@ -22,6 +22,7 @@ from bench.plan import NUMBERS_VERSION, Run
 from bench.seeds import derive, generator
 from bench.store import Store
 from bench.trainer import FitError, fit
+from datasets import manifests
 from datasets.base import Dataset, Split
 from datasets.fewshot import draw
 from methods import discover, ordered, source_hash
@@ -47,6 +48,7 @@ class Options:
     debug: bool = False
     make_split: bool = False
     folders: tuple[tuple[str, str], ...] = ()  # (id, path) of each folder:PATH
+    manifests: str = ""  # folder of few-shot subsets that are used in place of the draw
     workers: int | None = None  # processes that decode images; None: as many as pay on the device
 
 
@@ -63,6 +65,12 @@ class FewShot:
     def contents(self) -> list[str]:
         """Of the pictures themselves, so that a replaced file is another run."""
         return [s.content_sha256(self.data.classnames) for s in (self.support, self.val, self.test)]
+
+    @cached_property
+    def manifests(self) -> dict[str, str]:
+        """The files' texts; made once, for every picture is read for them."""
+        names = self.data.classnames
+        return {"train": manifests.text_of(self.support, names), "val": manifests.text_of(self.val, names)}
 
     @cached_property
     def hashes(self) -> dict[str, str]:
@@ -125,7 +133,11 @@ class Session:
         axes = (run.dataset, run.shots, run.seed, run.limit)
         if axes not in self._fewshot:
             data = self.data(run.dataset)
-            support, val = draw(data.train, data.val, run.shots, run.seed)
+            given, given_val = None, None
+            if self.options.manifests:
+                given, given_val = manifests.read(self.options.manifests, data, run.shots, run.seed)
+            support, val = draw(data.train, data.val, run.shots, run.seed, given)
+            val = val if given_val is None else given_val
             self._fewshot[axes] = FewShot(data, support, val, at_most(data.test, run.limit))
         return self._fewshot[axes]
 
@@ -209,9 +221,8 @@ class Session:
     def _execute(self, run: Run, key: str, record: dict) -> None:
         few, base, seconds = self.fewshot(run), self.backbone("base"), record["seconds"]
         classes = Classes(run.dataset, few.data.classnames, few.data.templates)
-        draw_name = f"{run.dataset.replace(':', '-')}-{run.shots}shot-seed{run.seed}"  # Windows allows no colon
-        self.store.write_manifest(f"{draw_name}-train", few.support.manifest(classes.names))
-        self.store.write_manifest(f"{draw_name}-val", few.val.manifest(classes.names))
+        for part, text in few.manifests.items():
+            self.store.write_manifest(manifests.name_of(run.dataset, run.shots, run.seed, part), text)
         provenance.reset_peak(base.device)
 
         start = time.perf_counter()
@@ -264,6 +275,8 @@ class Session:
         """All of a record that is known before the run."""
         few, kind = self.fewshot(run), METHODS[run.method]
         marks = list(few.data.notes)
+        if self.options.manifests:
+            marks.append(manifests.MARK)
         if kind.selects_on_test(run.config):
             marks.append(SELECTED_ON_TEST)
         if run.limit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import torch
 
@@ -27,6 +28,10 @@ def options_of(args: argparse.Namespace) -> Options:
     arch = archs.find_arch(args.arch, args.base_weights, args.new_weights)
     arch = backbones.resolve_arch(arch, args.hub_cache)
     named = args.datasets or ([] if isinstance(arch.datasets, str) else arch.datasets)
+    if args.manifests and not Path(args.manifests).is_dir():
+        raise UserError(
+            f"--manifests: no folder '{args.manifests}'; expected one like OUT/ARCH/splits, which runs write"
+        )
     return Options(
         arch,
         device_of(args.device),
@@ -40,6 +45,7 @@ def options_of(args: argparse.Namespace) -> Options:
         debug=args.debug,
         make_split=args.make_split,
         folders=tuple(datasets.folder.paths_of(named).items()),
+        manifests=args.manifests,
         workers=args.workers,
     )
 

@@ -7,18 +7,20 @@ generator seeded once; the validation subset follows from the same generator wit
 from __future__ import annotations
 
 import random
-from collections.abc import Set
+from collections.abc import Sequence, Set
 
 from datasets.base import Split
 
 VAL_SHOTS = 4
 
 
-def draw(train: Split, val: Split, shots: int, seed: int) -> tuple[Split, Split]:
+def draw(train: Split, val: Split, shots: int, seed: int, given: Sequence[int] | None = None) -> tuple[Split, Split]:
     """(support, few-shot validation). A class with fewer images than asked for gives all it has. Where ``val`` is
-    ``train`` itself (ImageNet has no other), validation is drawn from what the support set leaves."""
+    ``train`` itself (ImageNet has no other), validation is drawn from what the support set leaves. ``given`` are
+    indices of ``train`` that take the place of the drawn support set; validation is drawn as ever."""
     generator = random.Random(seed)
-    support = subset(train, shots, generator)
+    drawn = subset(train, shots, generator)
+    support = drawn if given is None else list(given)
     validation = subset(val, min(shots, VAL_SHOTS), generator, set(support) if val is train else set())
     return train.take(support), val.take(validation)
 
