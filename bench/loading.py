@@ -6,6 +6,7 @@ the session: its "indices" are the jobs themselves, so that one set of workers s
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -82,7 +83,9 @@ class Loader:
         self._processes = None
 
     def _in_processes(self, jobs: list[Job]) -> Iterator[Tensor]:
-        if self._processes is None:
+        self._jobs = jobs
+        starts = self._processes is None
+        if starts:
             self._processes = DataLoader(
                 Workshop(roomy(self.workers)),
                 batch_size=None,
@@ -96,9 +99,9 @@ class Loader:
                 worker_init_fn=start_worker,
                 generator=torch.Generator(),  # the global one is not for it to draw from
             )
-        self._jobs = jobs
         try:
-            with deaf_to_interrupts():
+            # Later this waits for jobs of a split that was given up, and Ctrl-C must be heard.
+            with deaf_to_interrupts() if starts else contextlib.nullcontext():
                 made = iter(self._processes)
             for result in made:
                 if isinstance(result, str):
