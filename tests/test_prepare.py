@@ -460,7 +460,7 @@ def test_check_finds_what_is_wrong_and_changes_nothing(small, tmp_path, capsys, 
 def test_check_reads_every_split_and_the_same_sample_each_time(small, tmp_path, monkeypatch):
     standins.write_split_file_set("dtd", tmp_path)
     seen = []
-    monkeypatch.setattr("datasets.images.read_image", lambda path: seen.append(path.name))
+    monkeypatch.setattr("datasets.images.read_image", lambda path, dataset: seen.append(path.name))
     check_dataset("dtd", str(tmp_path))
     first, seen[:] = list(seen), []
     check_dataset("dtd", str(tmp_path))
