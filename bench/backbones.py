@@ -193,6 +193,18 @@ def read_published(tower: Tower, cache_dir: str | None) -> nn.Module:
         )
 
 
+def hub_files(tower: Tower) -> tuple[str, tuple[str, ...]]:
+    """The hub repository of a tag's weights and the files that open_clip looks for there, first choice first."""
+    repository, _, name = open_clip.get_pretrained_cfg(tower.model, tower.pretrained).get("hf_hub", "").rpartition("/")
+    return repository, (name,) if name else ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+
+
+def projection(backbone: Backbone) -> Tensor:
+    """The text tower's last matrix (W, D), from its own width into the joint space."""
+    found = backbone.model.text.text_projection
+    return (found.weight.T if isinstance(found, nn.Linear) else found).detach()
+
+
 def check_checkpoint(tower: Tower) -> None:
     """Width and declared activation of a local checkpoint, before any model is built around it.
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = {
     "run": "train, carry over, evaluate, report (the default)",
     "ls": "list methods, datasets or archs",
-    "doctor": "check weights, activations, transforms and data, and name all that is wrong",
+    "doctor": "check machine, weights, data and disk before a long run, and name all that is wrong",
     "prepare": "download, verify and arrange datasets; with --check only look at what is there",
     "report": "make tables, figures and the report again from stored records alone",
     "check": "recompute every table cell from stored predictions",
@@ -129,7 +129,7 @@ def parser() -> Parser:
     how.add_argument(
         "--text-memory", type=float, default=4.0, metavar="GB", help="bound on what a text pass keeps (default: 4)"
     )
-    how.add_argument("--dry-run", action="store_true", help="print the plan, do nothing")
+    how.add_argument("--dry-run", action="store_true", help="print the plan and what it will take, do no run")
     how.add_argument("--fresh", action="store_true", help="do runs again that are done")
     how.add_argument("--fail-fast", action="store_true", help="stop at the first run that fails")
     how.add_argument(

@@ -12,8 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bench import archs, executor, figures, known, own_prompts, plan, tables
 from bench import report as report_module
 from bench.check import recompute
+from bench.doctor import doctor
 from bench.errors import UserError
-from bench.look import doctor, dry_run, ls
+from bench.look import dry_run, ls
 from bench.prepare import prepare
 from bench.session import Session
 from bench.settings import options_of, plan_of, settings_of
@@ -32,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     discover(options.plugin_dirs)
     runs = plan_of(args, options.arch)
     if args.dry_run:
-        return dry_run(options, runs)
+        return dry_run(options, runs, args.jobs or executor.default_jobs(options), args.fresh)
     bar = Progress(
         TextColumn("{task.description:<44}"),
         BarColumn(bar_width=24),

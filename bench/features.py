@@ -26,6 +26,11 @@ from bench.transforms import FLIP, RATIO, Plain, Recipe, View, halves, look_up, 
 from datasets.base import Split
 
 FEATURES_VERSION = 1  # raised whenever a change of the code changes features, so that older files are not read
+TEST_RECIPE = {"recipe": "test"}
+
+
+def view_recipe(crop: tuple[float, float], seed: int, view: int) -> dict:
+    return {"recipe": "view", "crop": list(crop), "ratio": list(RATIO), "flip": FLIP, "seed": seed, "view": view}
 
 
 class FeatureStore:
@@ -53,14 +58,15 @@ class FeatureStore:
 
     def features(self, split: Split, classnames: tuple[str, ...], what: str = "encoding") -> Tensor:
         """Test-transform features (N, D), fp32, not normalised. ``what`` is said in the progress."""
-        return self._get([({"recipe": "test"}, self.plain)], split, classnames, what)[0]
+        return self._get([(TEST_RECIPE, self.plain)], split, classnames, what)[0]
 
     def stored(self, split: Split, classnames: tuple[str, ...]) -> Tensor | None:
         """What ``features`` gives, or None where that would have to encode."""
-        name, identity = self._name(self.identity({"recipe": "test"}, split, classnames))
-        if name in self.memory or not self._path(name).exists():
-            return self.memory.get(name)
-        features = self._read(self._path(name), identity)
+        identity = self.identity(TEST_RECIPE, split, classnames)
+        path = self.path(identity)
+        if path.stem in self.memory or not path.exists():
+            return self.memory.get(path.stem)
+        features = self._read(path, canonical(identity))
         return None if features is None else features.to(self.backbone.device)
 
     def views(
@@ -79,8 +85,7 @@ class FeatureStore:
             return self.features(split, classnames, what)[None]
         config = self.backbone.preprocess_config
         size = tuple(config.size) if isinstance(config.size, (tuple, list)) else (config.size, config.size)
-        shared = {"recipe": "view", "crop": list(crop), "ratio": list(RATIO), "flip": FLIP, "seed": seed}
-        wanted = [({**shared, "view": v}, View(size, tuple(crop), seed, v)) for v in range(count)]
+        wanted = [(view_recipe(crop, seed, v), View(size, tuple(crop), seed, v)) for v in range(count)]
         return torch.stack(self._get(wanted, split, classnames, what))
 
     def identity(self, recipe: dict, split: Split, classnames: tuple[str, ...]) -> dict:
@@ -95,10 +100,9 @@ class FeatureStore:
             **recipe,
         }
 
-    def _name(self, identity: dict) -> tuple[str, str]:
-        """(name of the file, identity as its header holds it)"""
-        text = canonical(identity)
-        return hashlib.sha256(text.encode()).hexdigest()[:24], text
+    def path(self, identity: dict) -> Path:
+        """The file that features of this identity are kept in, there or not."""
+        return self.cache / f"{hashlib.sha256(canonical(identity).encode()).hexdigest()[:24]}.safetensors"
 
     def _get(
         self, wanted: list[tuple[dict, Recipe]], split: Split, classnames: tuple[str, ...], what: str
@@ -106,26 +110,23 @@ class FeatureStore:
         """Features by each recipe, from memory or disk; those that are in neither are made together."""
         shared = self.identity({}, split, classnames)
         names: list[str] = []
-        missing: dict[str, tuple[str, Recipe]] = {}
+        missing: dict[Path, tuple[str, Recipe]] = {}
         for entries, recipe in wanted:
-            name, identity = self._name({**shared, **entries})
-            names.append(name)
-            if name not in self.memory:
-                path = self._path(name)
-                features = self._read(path, identity) if path.exists() else None
+            identity = {**shared, **entries}
+            path = self.path(identity)
+            names.append(path.stem)
+            if path.stem not in self.memory:
+                features = self._read(path, canonical(identity)) if path.exists() else None
                 if features is None:
-                    missing[name] = identity, recipe
+                    missing[path] = canonical(identity), recipe
                 else:
-                    self.memory[name] = features.to(self.backbone.device)
+                    self.memory[path.stem] = features.to(self.backbone.device)
         if missing:
             made = self._encode(split, [recipe for _, recipe in missing.values()], what)
-            for (name, (identity, _)), features in zip(missing.items(), made, strict=True):
-                write_tensors(self._path(name), {"features": features}, {"identity": identity})
-                self.memory[name] = features.to(self.backbone.device)
+            for (path, (identity, _)), features in zip(missing.items(), made, strict=True):
+                write_tensors(path, {"features": features}, {"identity": identity})
+                self.memory[path.stem] = features.to(self.backbone.device)
         return [self.memory[name] for name in names]
-
-    def _path(self, name: str) -> Path:
-        return self.cache / f"{name}.safetensors"
 
     def _read(self, path: Path, identity: str) -> Tensor | None:
         """The stored features; None, with a warning, where the file is damaged, for it can be made again."""
@@ -158,5 +159,9 @@ class FeatureStore:
         """Results stay on the device until the end, so that it never waits for this process to fetch them."""
         device = self.backbone.device
         pictures = torch.cat([part.to(device, non_blocking=True) for part in parts])
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            return self.backbone.encode_images(look_up(pictures, self.values)).float()
+        return self.forward(look_up(pictures, self.values))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Preprocessed pixels (B, 3, H, H) -> features (B, D), fp32, on the device."""
+        with torch.autocast(self.backbone.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            return self.backbone.encode_images(pixels).float()

@@ -1,4 +1,4 @@
-"""The commands that only look: the plan, what there is, and what is wrong."""
+"""The commands that only look: the plan and its estimate, and what there is."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 import datasets
-from bench import archs, plan
+from bench import archs, budget, plan
 from bench.errors import UserError, unknown
 from bench.session import Options, Session
-from bench.settings import options_of
 from methods import discover, ordered
 from methods.base import METHODS
 
 console = Console()
 
 
-def dry_run(options: Options, runs: list[plan.Run]) -> int:
+def dry_run(options: Options, runs: list[plan.Run], jobs: int, fresh: bool = False) -> int:
+    """The plan, and what it will take; weights or data that cannot be had are no error here, ``doctor`` says more."""
     shown = Table(
         "dataset",
         "methods",
@@ -36,6 +36,13 @@ def dry_run(options: Options, runs: list[plan.Run]) -> int:
             str(len(mine)),
         )
     console.print(shown)
+    try:
+        found = budget.estimate(Session(options), runs, jobs, fresh)
+        report = [*budget.lines(found), *(f"not estimated: {line}" for line in found.missing)]
+    except UserError as error:
+        report = [f"no estimate: {error}"]
+    for line in report:
+        console.print(escape(line), highlight=False, soft_wrap=True)
     return 0
 
 
@@ -80,35 +87,6 @@ def list_archs(args: argparse.Namespace) -> Table:
     for name, arch in archs.ARCHS.items():
         shown.add_row(name, arch.base.label, arch.new.label, str(arch.base.width), str(arch.base.dim))
     return shown
-
-
-def doctor(args: argparse.Namespace) -> int:
-    """Everything that is wrong with this arch's weights and data, at once."""
-    options = options_of(args)
-    discover(options.plugin_dirs)
-    session, wrong = Session(options), []
-
-    def step(what: str, look) -> None:
-        try:
-            console.print(f"[green]ok[/]   {what}: {escape(look())}", highlight=False, soft_wrap=True)
-        except UserError as error:
-            wrong.append(what)
-            console.print(f"[red]bad[/]  {what}: {escape(str(error))}", highlight=False, soft_wrap=True)
-
-    for role, tower in options.arch.towers.items():
-        step(
-            f"{role} backbone",
-            lambda role=role, tower=tower: (
-                f"{session.backbone(role).label}, {tower.activation}, "
-                f"W {tower.width}, D {tower.dim}, "
-                f"fast text path {'yes' if session.backbone(role).text.fast else 'no'}, "
-                f"{session.backbone(role).fingerprint[:12]}"
-            ),
-        )
-    for id in [datasets.identify(given) for given in args.datasets] or datasets.default(options.arch.datasets):
-        step(escape(id), lambda id=id: describe_data(session.data(id)))
-    console.print(f"{len(wrong)} problems" if wrong else "no problem found")
-    return 1 if wrong else 0
 
 
 def describe_data(data) -> str:

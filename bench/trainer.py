@@ -43,6 +43,12 @@ class Schedule:
         return c.lr * 0.5 * (1 + math.cos(math.pi * done))
 
 
+def epoch_steps(config: TrainConfig, count: int) -> int:
+    """Steps of an epoch over ``count`` support images."""
+    batch = min(config.batch, count)
+    return max(count // batch, 1) if config.drop_last else math.ceil(count / batch)
+
+
 def optimizer(config: TrainConfig, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
     if config.optimizer == "sgd":
         return torch.optim.SGD(parameters, config.lr, config.momentum, weight_decay=config.weight_decay)
@@ -65,7 +71,7 @@ def fit(method: Method, support: Support, generator: torch.Generator) -> list[di
     if config.epochs and parameters:
         count, views = len(support.labels), len(support.views)
         batch = min(config.batch, count)
-        steps = max(count // batch, 1) if config.drop_last else math.ceil(count / batch)
+        steps = epoch_steps(config, count)
         schedule, solver = Schedule(config, steps), optimizer(config, parameters)
         device = support.labels.device
         for epoch in range(1, schedule.epochs + 1):

@@ -1,0 +1,244 @@
+"""What a plan will take: counted operations, the device's measured speed (``bench.calibration``), time and disk.
+
+Counting is exact: which feature files are not there yet, training steps, text classes, images to predict, bytes. Time
+is those counts times seconds measured on this device, so it is an estimate and says how each part was come by.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import executor
+from bench.backbones import first_line
+from bench.calibration import Calibration
+from bench.errors import UserError
+from bench.features import TEST_RECIPE, view_recipe
+from bench.plan import Run
+from bench.session import FewShot, Session
+from bench.store import canonical
+from bench.trainer import Schedule, epoch_steps
+from datasets.base import Split
+from methods.base import METHODS, Shape
+
+FLOAT = 4  # bytes
+PREDICTION = 12  # bytes of one prediction: int32 class, int32 label, fp32 confidence
+HEADER = 90  # bytes of a safetensors file for each tensor it names, about
+CURVE_ROW = 88  # bytes of an epoch's row in a record, about
+TRUST = "an estimate, wrong by what else this machine does"
+OUTCOME = 600  # bytes of what a record gains when its run is done, about
+
+
+@dataclass(frozen=True)
+class Features:
+    """One feature file: whose, of how many pictures, and whether the parent makes it before any run (test pictures)."""
+
+    path: Path
+    role: str
+    images: int
+    first: bool
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the estimate: seconds of one process at work, and how that was come by."""
+
+    name: str
+    seconds: float
+    how: str
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Predicted time and disk of what is still to be done.
+
+    runs, done     runs still to do, and those with a finished record
+    stages         seconds by stage, of work done one after the other
+    seconds        of the whole on the clock, with ``jobs`` workers
+    cache, out     bytes written to the cache, and to the results folder (without tables, figures and report)
+    missing        what could not be estimated: a method or dataset, and why
+    """
+
+    runs: int
+    done: int
+    jobs: int
+    stages: tuple[Stage, ...]
+    seconds: float
+    cache: int
+    out: int
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Counted operations of one run; ``files`` is all it reads, whether there or not."""
+
+    run: Run
+    classes: int
+    support: int
+    tests: int
+    steps: int
+    files: tuple[Features, ...]
+
+
+def count(session: Session, run: Run) -> Counts:
+    """Loads backbones and lists, no picture. Raises UserError where these cannot be had."""
+    few = session.fewshot(run)
+    classes, support = len(few.data.classnames), len(few.support)
+    files = tuple(feature_files(session, run, few))
+    return Counts(run, classes, support, len(few.test), steps(run, support), files)
+
+
+def steps(run: Run, support: int) -> int:
+    """Training steps of a run on so many support images; 0 where the trainer has nothing to do."""
+    if not run.config.epochs:
+        return 0
+    an_epoch = epoch_steps(run.config, support)
+    return Schedule(run.config, an_epoch).epochs * an_epoch
+
+
+def feature_files(session: Session, run: Run, few: FewShot) -> Iterator[Features]:
+    """What ``Session.support`` and ``Session.test_features`` read."""
+
+    def file(role: str, split: Split, recipe: dict, first: bool = False) -> Features:
+        store = session.features(role)
+        identity = store.identity(recipe, split, few.data.classnames)
+        size = len(split) * store.backbone.dim * FLOAT + len(canonical(identity)) * 11 // 10 + HEADER  # quotes escaped
+        return Features(store.path(identity), role, len(split), first, size)
+
+    for role in session.options.arch.towers:
+        yield file(role, few.test, TEST_RECIPE, True)
+    for split in (few.support, few.val):
+        yield file("base", split, TEST_RECIPE)
+    if tuple(run.config.crop) != (1.0, 1.0):
+        for view in range(run.views):
+            yield file("base", few.support, view_recipe(run.config.crop, run.seed, view))
+    if METHODS[run.method].selects_on_test(run.config) and run.dataset != "imagenet":
+        yield file("base", few.data.val, TEST_RECIPE)
+
+
+def out_bytes(session: Session, counted: Iterable[Counts]) -> int:
+    """Bytes of records, plug-ins, predictions and manifests; tables, figures and report come to a megabyte or so."""
+    total, draws = 0, {}
+    for counts in counted:
+        run, few = counts.run, session.fewshot(counts.run)
+        base = session.backbone("base")
+        shape = Shape(base.width, base.dim, few.data.classnames, counts.support)
+        learned = session.make(run, shape).learned()
+        described = len(json.dumps(session.describe(run, "0" * 16), indent=1, sort_keys=True))
+        epochs = counts.steps // max(epoch_steps(run.config, counts.support), 1)
+        header = len(canonical({"config": run.canonical()["config"], "classnames": list(shape.classnames)})) * 11 // 10
+        total += described + OUTCOME + epochs * CURVE_ROW
+        total += sum(value.nbytes + HEADER for value in learned.values()) + header + 2 * HEADER
+        total += len(session.options.arch.towers) * (counts.tests * PREDICTION + 3 * HEADER)
+        draws[run.dataset, run.shots, run.seed] = sum(
+            len(split.manifest(few.data.classnames)) for split in (few.support, few.val)
+        )
+    return total + sum(draws.values())
+
+
+def estimate(
+    session: Session, runs: list[Run], jobs: int, fresh: bool = False, calibration: Calibration | None = None
+) -> Estimate:
+    """Time and disk of what is left of a plan. A dataset or method that fails is named in ``missing`` and left out.
+
+    Raises UserError where a backbone cannot be had.
+    """
+    towers = session.options.arch.towers
+    for role in towers:
+        session.backbone(role)
+    counted: list[Counts] = []
+    done, missing = 0, {}
+    for run in runs:
+        try:
+            if not fresh and session.store.read_record(session.key(run)):
+                done += 1
+            else:
+                counted.append(count(session, run))
+        except UserError as error:
+            missing[f"{run.dataset}: {error}"] = None
+    if not counted:
+        return Estimate(0, done, jobs, (), 0.0, 0, 0, tuple(missing))
+
+    calibration = calibration or Calibration(session, [counts.run for counts in counted])
+    stages: dict[str, float] = {}
+    seen, cache, before, own = set(), 0, 0.0, {}
+
+    def add(stage: str, seconds: float) -> float:
+        stages[stage] = stages.get(stage, 0.0) + seconds
+        return seconds
+
+    for counts in counted:
+        run, own[counts.run] = counts.run, 0.0
+        try:
+            for file in counts.files:
+                if file.path in seen or file.path.exists() and not fresh:
+                    continue
+                seen.add(file.path)
+                cache += file.bytes
+                seconds = file.images * calibration.image_seconds(file.role, run.dataset, file.first)
+                add(f"features, {file.role} backbone", seconds)
+                if file.first:
+                    before += seconds
+                else:
+                    own[run] += seconds
+        except Exception as error:
+            missing[f"{run.dataset}: {first_line(error)}"] = None
+        try:
+            fit, evaluation = calibration.run_seconds(run, counts.steps, counts.tests)
+        except Exception as error:
+            missing[f"{run.method}: {first_line(error)}"] = None
+            continue
+        own[run] += add(f"fit, {run.method}", fit)
+        own[run] += add(f"evaluation, {run.method}", evaluation * len(towers))
+    try:
+        out = out_bytes(session, counted)
+    except Exception as error:
+        out = 0
+        missing[f"disk of {session.options.out}: {first_line(error)}"] = None
+    ordered = sorted(stages.items(), key=lambda item: item[0].split(",")[0] != "features")
+    seconds = before + on_the_clock(session, own, jobs)
+    parts = tuple(Stage(name, part, calibration.how(name)) for name, part in ordered)
+    return Estimate(len(counted), done, jobs, parts, seconds, cache, out, tuple(missing))
+
+
+def on_the_clock(session: Session, own: dict[Run, float], jobs: int) -> float:
+    """Seconds until the last worker is done: groups of runs go one by one to the worker that is free first."""
+    groups = executor.groups([(run, "") for run in own])
+    groups.sort(key=lambda group: -len(session.data(group[0][0].dataset).classnames))  # the executor's order
+    workers = [0.0] * max(1, min(jobs, len(groups)))
+    for group in groups:
+        heapq.heappush(workers, heapq.heappop(workers) + sum(own[run] for run, _ in group))
+    return max(workers)
+
+
+def lines(found: Estimate) -> list[str]:
+    """The estimate for a reader: each stage with how it was come by, then the whole."""
+    if not found.runs:
+        return [f"nothing left to do: {found.done} runs have their record"]
+    shown = [f"{stage.name}: {duration(stage.seconds)} ({stage.how})" for stage in found.stages]
+    workers = f" with {found.jobs} workers" if found.jobs > 1 else ""
+    done = f", {found.done} done before" if found.done else ""
+    shown.append(
+        f"about {duration(found.seconds)}{workers} for {found.runs} runs{done}, without loading and report; {TRUST}"
+    )
+    shown.append(f"disk: {size(found.cache)} of features, {size(found.out)} of records, plug-ins and predictions")
+    return shown
+
+
+def duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
+def size(count: float) -> str:
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.3g} {unit}"
+        count /= 1000

@@ -1,0 +1,307 @@
+"""A short measurement of this device: seconds a picture of each tower, and each method's seconds by number of classes.
+
+Methods are measured through their own interface (``bind``, ``start``, the shared trainer, ``finish``, ``predict``) on
+made-up features at a few class counts, so a method of the user's is measured like any other. Class
+names are the plan's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import cycle, islice
+
+import torch
+
+from bench import executor
+from bench.evaluate import ROWS
+from bench.loading import MOST_THREADS
+from bench.plan import Run
+from bench.processes import cores
+from bench.seeds import generator
+from bench.session import Session
+from bench.trainer import epoch_steps, fit
+from datasets.fewshot import VAL_SHOTS
+from methods.base import Classes, Shape, Support
+
+COUNTS = (4, 16, 64, 256, 1000)  # classes measured, as far as PATIENCE and the plan go
+PATIENCE = 4.0  # seconds for one method; two class counts are always measured
+ENOUGH = 0.1  # seconds that a repeated measurement should take
+CHEAP = 0.5  # seconds up to which a measurement is made three times, of which the quickest counts
+NOISE = 1.4  # of made-up features around their class's centre, as share of the classes' spread (micro's real ones)
+SPECTRUM = 100.0  # between the widest and narrowest direction of made-up features: solvers are slow on real ones
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Seconds at a few class counts: straight lines between them in ``classes ** power`` and beyond them in the same.
+
+    length, by_token  tokens of the names measured, and seconds more for each class and token above that
+    """
+
+    points: tuple[tuple[int, float], ...]
+    power: int = 1
+    length: float = 0.0
+    by_token: float = 0.0
+
+    def at(self, classes: int, length: float) -> float:
+        (x0, y0), *more = [(count**self.power, seconds) for count, seconds in self.points]
+        x, slope = classes**self.power, 0.0
+        for x1, y1 in more:
+            slope = max(0.0, (y1 - y0) / (x1 - x0))
+            if x <= x1 or (x1, y1) == more[-1]:
+                break
+            x0, y0 = x1, y1
+        return max(y0 + slope * (x - x0) + self.by_token * classes * (length - self.length), 0.2 * y0, 0.0)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds of one method: ``start`` and ``finish`` of a fit, a training ``step``, a ``call`` of predict with its
+    bind, and an ``image`` predicted; ``largest`` is the largest class count measured."""
+
+    start: Growth
+    step: Growth
+    finish: Growth
+    call: Growth
+    image: Growth
+    largest: int
+
+    def fit(self, classes: int, length: float, steps: int) -> float:
+        ends = self.start.at(classes, length) + self.finish.at(classes, length)
+        return ends + (steps * self.step.at(classes, length) if steps else 0.0)
+
+    def evaluation(self, classes: int, length: float, images: int) -> float:
+        """On one backbone."""
+        return -(-images // ROWS) * self.call.at(classes, length) + images * self.image.at(classes, length)
+
+
+def cost_key(run: Run) -> tuple:
+    """Runs of one key cost the same for the same classes: numbers such as a learning rate do not change what is
+    computed, nor does the number of epochs change a step."""
+    config = dataclasses.asdict(run.config)
+    for name in ("epochs", "steps", "warmup_epochs"):
+        config.pop(name)
+    kept = {name: len(v) if isinstance(v, tuple) else v for name, v in config.items() if not isinstance(v, float)}
+    return run.method, run.shots, bool(run.config.epochs), tuple(sorted(kept.items()))
+
+
+class Calibration:
+    """Measures each thing once, when it is first asked for. ``runs`` is the plan, whose datasets can be opened."""
+
+    def __init__(self, session: Session, runs: Sequence[Run]):
+        self.session, self.threads = session, torch.get_num_threads()
+        self._towers: dict[tuple, float] = {}
+        self._decoding: dict[tuple, float] = {}
+        self._costs: dict[tuple, Costs | Exception] = {}
+        self._lengths: dict[str, tuple[float, float]] = {}
+        datasets = dict.fromkeys(run.dataset for run in runs)
+        self.largest = max((len(session.data(id).classnames) for id in datasets), default=2)
+        names = [name for id in datasets for name in session.data(id).classnames]
+        by_length: dict[int, list[str]] = {}
+        for name, row in zip(names, session.backbone("base").text.tokens(names), strict=True):
+            by_length.setdefault(len(row), []).append(name)
+        lengths = sorted(length for length, same in by_length.items() for _ in same)
+        #: Names of a usual and of a long length: costs grow with both the number and the length of names.
+        self.usual, self.long = (by_length[lengths[int(share * (len(lengths) - 1))]] for share in (0.5, 0.95))
+
+    # -- pictures ------------------------------------------------------------------------------------------------------
+
+    def image_seconds(self, role: str, dataset: str, all_threads: bool = True) -> float:
+        """Seconds for one picture from file to feature. On the CPU decoding and tower share the cores; beside an
+        accelerator the slower of the two decides. Raises UserError for a picture that cannot be read."""
+        threads = self.threads if all_threads else executor.run_threads(self.session.options, self.threads)
+        if (role, threads) not in self._towers:
+            with threads_set(threads):
+                self._towers[role, threads] = self._measure_tower(role)
+        if (role, dataset) not in self._decoding:
+            self._decoding[role, dataset] = self._measure_decoding(role, dataset)
+        both = self._towers[role, threads], self._decoding[role, dataset]
+        return sum(both) if self.session.options.device == "cpu" else max(both)
+
+    def _measure_tower(self, role: str) -> float:
+        store = self.session.features(role)
+        size = store.backbone.preprocess_config.size
+        height, width = size if isinstance(size, (tuple, list)) else (size, size)
+        pixels = torch.randn(store.batch, 3, height, width, generator=generator("calibration", "pixels"))
+        store.forward(pixels[:4])
+        batch = min(4, store.batch)  # a lone picture says little: threads wait for one another longer than they work
+        while True:  # up to the real batch, as far as it is quick
+            seconds = repeated(lambda batch=batch: self._seconds(lambda: store.forward(pixels[:batch])))
+            if batch == store.batch or seconds > (1.0 if batch >= 16 else 4.0):
+                return seconds / batch
+            batch = min(store.batch, batch * 4)
+
+    def _measure_decoding(self, role: str, dataset: str) -> float:
+        split, transform = self.session.data(dataset).test, self.session.backbone(role).preprocess
+        chosen = torch.linspace(0, len(split) - 1, min(len(split), 64)).long().tolist()
+        split.read(chosen[:1])
+        parts = [chosen[i : i + 16] for i in range(0, len(chosen), 16)]
+        with ThreadPoolExecutor(min(MOST_THREADS, cores())) as pool:  # worker processes, if any, are as many or more
+            start = time.perf_counter()
+            list(pool.map(lambda part: [transform(image) for image in split.read(part)], parts))
+            return (time.perf_counter() - start) / len(chosen)
+
+    # -- methods -------------------------------------------------------------------------------------------------------
+
+    def costs(self, run: Run) -> Costs:
+        """Of the run's method with its options. Raises what the method raised, again for each of its runs."""
+        key = cost_key(run)
+        if key not in self._costs:
+            try:
+                with threads_set(executor.run_threads(self.session.options, self.threads)):
+                    self._costs[key] = self._measure_method(run)
+            except Exception as error:
+                self._costs[key] = error
+        found = self._costs[key]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def lengths(self, dataset: str) -> tuple[float, float]:
+        """Tokens of a dataset's names: the longest, to which a pass pads, and the mean."""
+        if dataset not in self._lengths:
+            rows = self.session.backbone("base").text.tokens(self.session.data(dataset).classnames)
+            self._lengths[dataset] = max(map(len, rows)), sum(map(len, rows)) / len(rows)
+        return self._lengths[dataset]
+
+    def run_seconds(self, run: Run, steps: int, tests: int) -> tuple[float, float]:
+        """(fit, evaluation on one backbone). Without gradients a CPU takes names in pieces of like length."""
+        costs, classes = self.costs(run), len(self.session.data(run.dataset).classnames)
+        longest, mean = self.lengths(run.dataset)
+        predicting = mean if self.session.options.device == "cpu" else longest
+        return costs.fit(classes, longest, steps), costs.evaluation(classes, predicting, tests)
+
+    def how(self, stage: str) -> str:
+        """How a stage's seconds were come by: "features, base backbone", "fit, coop", "evaluation, coop"."""
+        kind, name = stage.split(", ")
+        if kind == "features":
+            found = [1 / seconds for (role, _), seconds in self._towers.items() if name.startswith(role)]
+            return f"measured: {max(found):.3g} pictures a second in the tower, decoding beside"
+        largest = [costs.largest for key, costs in self._costs.items() if key[0] == name and isinstance(costs, Costs)]
+        more = f", extended to {self.largest}" if min(largest) < self.largest else ""
+        return f"measured at up to {min(largest)} classes{more}"
+
+    def _measure_method(self, run: Run) -> Costs:
+        counts = [count for count in COUNTS if count < self.largest] + [self.largest]
+        counts, spent, points = counts if len(counts) > 1 else [1, *counts], 0.0, {}
+        for i, count in enumerate(counts):
+            start = time.perf_counter()
+            points[count] = self._measure_at(run, count, self.usual)
+            took = time.perf_counter() - start
+            spent += took
+            # Four times the classes take between 4 and 16 times as long.
+            if i + 1 < len(counts) and i > 0 and spent + took * (counts[i + 1] / count) > PATIENCE:
+                break
+        text, by_token = self.session.backbone("base").text, [0.0] * 5
+        usual, long = (len(text.tokens(names[:1])[0]) for names in (self.usual, self.long))
+        if long > usual:
+            middle = list(points)[min(1, len(points) - 1)]
+            pairs = zip(self._measure_at(run, middle, self.long), points[middle], strict=True)
+            by_token = [max(0.0, (slow - fast) / (middle * (long - usual))) for slow, fast in pairs]
+        powers = (2, 1, 2, 1, 1)  # start and finish go over N = shots x classes images of as many classes
+        growths = [
+            Growth(tuple((count, part[i]) for count, part in points.items()), powers[i], usual, by_token[i])
+            for i in range(5)
+        ]
+        return Costs(*growths, max(points))
+
+    def _measure_at(self, run: Run, count: int, pool: list[str]) -> tuple[float, float, float, float, float]:
+        """Seconds of start, step, finish, call and image with ``count`` classes."""
+        session, base = self.session, self.session.backbone("base")
+        names = tuple(islice(cycle(pool), count))
+        classes = Classes(run.dataset, names, ("a photo of a {}.",))
+        support = made_up(base.dim, count, run.shots, run.views, base.device)
+        method = session.make(run, Shape(base.width, base.dim, names, len(support.labels)))
+        method.bind(base, classes)  # derives what the backbone then keeps for all
+        with method.attach(base):
+            begin = self._seconds(lambda: method.bind(base, classes)) + self._seconds(lambda: method.start(support))
+            step = self._measure_step(method, support) if run.config.epochs else 0.0
+            method.train()
+            finish = self._seconds(lambda: method.finish(support))
+        method.eval()
+        x = support.features[torch.arange(ROWS, device=base.device) % len(support.labels)]
+        with method.attach(base), torch.no_grad():
+            method.predict(x[:1])
+            call = repeated(lambda: self._seconds(lambda: (method.bind(base, classes), method.predict(x[:1]))))
+            images, seconds = 1, call
+            while images < ROWS and seconds < 2 * call + ENOUGH:  # until the images, not the call, take the time
+                images *= 4
+                seconds = self._seconds(lambda images=images: (method.bind(base, classes), method.predict(x[:images])))
+        image = max(0.0, (seconds - call) / (images - 1))
+        return begin, step, finish, max(0.0, call - image), image
+
+    def _measure_step(self, method, support: Support) -> float:
+        """Through the shared trainer, with the method's own start and finish left out; one epoch of a few batches."""
+        config, count = method.config, len(support.labels)
+        batch = min(config.batch, count)
+        method.config = dataclasses.replace(config, batch=batch, epochs=1, steps=0, warmup_epochs=0)
+        method.start = method.finish = lambda support: None
+
+        def seconds(batches: int) -> float:
+            chosen = torch.arange(batch * batches, device=support.labels.device) % count
+            part = dataclasses.replace(
+                support,
+                features=support.features[chosen],
+                labels=support.labels[chosen],
+                views=support.views[:, chosen],
+            )
+            assert epoch_steps(method.config, len(chosen)) == batches
+            return self._seconds(lambda: fit(method, part, generator("calibration", "fit"))) / batches
+
+        try:
+            once = seconds(1)  # the first step is slower: memory, kernels
+            batches = max(1, min(16, int(ENOUGH / once)))
+            return repeated(lambda: seconds(batches)) if once < 2.0 else once
+        finally:
+            method.config = config
+            del method.start, method.finish
+
+    def _seconds(self, work: Callable[[], object]) -> float:
+        self._wait()
+        start = time.perf_counter()
+        work()
+        self._wait()
+        return time.perf_counter() - start
+
+    def _wait(self) -> None:
+        device = self.session.options.device
+        if device in ("cuda", "mps"):
+            getattr(torch, device).synchronize()
+
+
+def repeated(measure: Callable[[], float]) -> float:
+    """The smallest of three measurements, where more than one cost little: what else the machine does only adds."""
+    first = measure()
+    return min(first, measure(), measure()) if first < CHEAP else first
+
+
+def made_up(dim: int, classes: int, shots: int, views: int, device) -> Support:
+    """Support features clustered by class, as far apart as makes a probe work for it."""
+    draw = generator("calibration", "support", classes)
+    centres, widths = torch.randn(classes, dim, generator=draw), torch.logspace(0, 1, dim, base=1 / SPECTRUM)
+
+    def sample(per_class: int) -> tuple[torch.Tensor, torch.Tensor]:
+        labels = torch.arange(classes).repeat_interleave(per_class)
+        features = 2 * widths * (centres[labels] + NOISE * torch.randn(len(labels), dim, generator=draw))
+        return features.to(device), labels.to(device)
+
+    (x, y), val = sample(shots), sample(min(shots, VAL_SHOTS))
+    return Support(x, y, x.expand(views, -1, -1), *val, {"test": val, "selection": val})
+
+
+class threads_set:
+    """Torch's threads within a block."""
+
+    def __init__(self, threads: int):
+        self.threads = threads
+
+    def __enter__(self):
+        self.before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+
+    def __exit__(self, *_):
+        torch.set_num_threads(self.before)
