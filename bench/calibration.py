@@ -201,7 +201,10 @@ class Calibration:
         if long > usual:
             middle = list(points)[min(1, len(points) - 1)]
             pairs = zip(self._measure_at(run, middle, self.long), points[middle], strict=True)
-            by_token = [max(0.0, (slow - fast) / (middle * (long - usual))) for slow, fast in pairs]
+            for i, (slow, fast) in enumerate(pairs):
+                # Never more than in proportion to the length: a difference of two measurements is mostly noise.
+                more = min(max(0.0, slow - fast), fast * (long - usual) / usual)
+                by_token[i] = more / (middle * (long - usual))
         powers = (2, 1, 2, 1, 1)  # start and finish go over N = shots x classes images of as many classes
         growths = [
             Growth(tuple((count, part[i]) for count, part in points.items()), powers[i], usual, by_token[i])
