@@ -13,6 +13,10 @@ pretrained = "dfn2b"
 [more.laion]                            # further updates, as many as wanted, each with tables of its own
 model = "ViT-B-16"
 pretrained = "laion2b_s34b_b88k"
+
+[controls.other]                        # compared in layer drift only, as many as wanted
+model = "ViT-B-16"
+pretrained = "datacomp_xl_s13b_b90k"
 """
 
 from __future__ import annotations
@@ -20,14 +24,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from bench.archs import ARCHS, Arch, Tower
+from bench.archs import ARCHS, OTHER_ACTIVATION, Arch, Tower
 from bench.errors import UserError, quoted, unknown
 
-KEYS = ("id", "protocol", "datasets", "base", "new", "more")
+KEYS = ("id", "protocol", "datasets", "base", "new", "more", "controls")
 TOWER_KEYS = ("model", "pretrained", "weights", "activation")
 PROTOCOLS = ("published", "micro")
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # becomes a folder and part of file names
-TAKEN = ("base", "new", "paper", "reference", "published", "cache")
+TAKEN = ("base", "new", "paper", "reference", "published", "cache", OTHER_ACTIVATION)
 
 
 def read_toml(path: Path, what: str) -> dict:
@@ -64,14 +68,10 @@ def read_arch(path: Path) -> Arch:
             raise UserError(
                 f"{where}: no [{role}] table; expected one with model = … and pretrained = … or weights = …"
             )
-    more = values.get("more", {})
-    if not isinstance(more, dict) or not all(isinstance(table, dict) for table in more.values()):
-        raise UserError(f"{where}: expected further updates as [more.NAME] tables")
-    for name in more:
-        if not SAFE_NAME.fullmatch(name) or name in TAKEN:
-            raise UserError(
-                f"{where}: [more.{name}]: expected a name of letters, digits, '.', '_' or '-', not base or new"
-            )
+    more, controls = (read_named(where, key, values.get(key, {})) for key in ("more", "controls"))
+    for name in controls:
+        if name in more:
+            raise UserError(f"{where}: [controls.{name}]: [more.{name}] has that name; choose another")
     return Arch(
         id,
         read_tower(where, path.parent, "base", values["base"]),
@@ -80,7 +80,22 @@ def read_arch(path: Path) -> Arch:
         read_datasets(where, path.parent, values.get("datasets", "paper")),
         {name: read_tower(where, path.parent, f"more.{name}", table) for name, table in more.items()},
         str(path),
+        {name: read_tower(where, path.parent, f"controls.{name}", table) for name, table in controls.items()},
     )
+
+
+def read_named(where: str, key: str, tables) -> dict[str, dict]:
+    """The tables of [more.NAME] or [controls.NAME] by name."""
+    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
+        what = {"more": "further updates", "controls": "controls"}[key]
+        raise UserError(f"{where}: expected {what} as [{key}.NAME] tables")
+    for name in tables:
+        if not SAFE_NAME.fullmatch(name) or name in TAKEN:
+            raise UserError(
+                f"{where}: [{key}.{name}]: expected a name of letters, digits, '.', '_' or '-', and none of "
+                f"{', '.join(TAKEN)}"
+            )
+    return tables
 
 
 def read_tower(where: str, folder: Path, role: str, table: dict) -> Tower:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from bench.errors import UserError, unknown
 
+OTHER_ACTIVATION = "other_activation"  # the control that every arch has: the base's weights under the other activation
+
 
 @dataclass(frozen=True)
 class Tower:
@@ -45,6 +47,7 @@ class Arch:
     """A base backbone, the update that plug-ins are moved to, and its default hyper-parameters and datasets.
 
     more      further updates by name: each has tables of its own beside those of ``new``
+    controls  backbones by name that layer drift is compared with, and nothing else: never trained on or evaluated
     datasets  "paper", "micro" or dataset ids
     source    the TOML file it was read from; empty for those of this suite
     """
@@ -56,6 +59,7 @@ class Arch:
     datasets: str | tuple[str, ...] = "paper"
     more: Mapping[str, Tower] = field(default_factory=dict)
     source: str = ""
+    controls: Mapping[str, Tower] = field(default_factory=dict)
 
     @property
     def towers(self) -> dict[str, Tower]:
@@ -74,16 +78,20 @@ ARCHS = {
         Tower("micro-update", "", "gelu", 96, 96),
         protocol="micro",
         datasets="micro",
+        controls={"unrelated": Tower("micro-unrelated", "", "quick_gelu", 96, 96)},
     ),
     "vit-b16": Arch(
         "vit-b16",
         Tower("ViT-B-16-quickgelu", "openai", "quick_gelu", 512, 512),
         Tower("EVA02-B-16", "merged2b_s8b_b131k", "gelu", 512, 512),
+        controls={"unrelated": Tower("ViT-B-16", "laion2b_s34b_b88k", "gelu", 512, 512)},
     ),
     "vit-l14": Arch(
         "vit-l14",
         Tower("ViT-L-14-quickgelu", "openai", "quick_gelu", 768, 768),
         Tower("EVA02-L-14", "merged2b_s4b_b131k", "gelu", 768, 768),
+        # trained with another mean and deviation than CLIP's
+        controls={"unrelated": Tower("ViT-L-14", "laion2b_s32b_b82k", "gelu", 768, 768, clip_transform=False)},
     ),
 }
 
