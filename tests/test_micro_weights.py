@@ -1,5 +1,6 @@
 """The shipped micro models: what is stored, what is regenerated, and how the update differs from the base."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,13 @@ from bench.archs import ARCHS
 from datasets.micro import checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = {role: checkpoint.WEIGHTS / f"micro-{role}.safetensors" for role in ("base", "update")}
+FILES = {role: checkpoint.WEIGHTS / f"micro-{role}.safetensors" for role in ("base", "update", "unrelated")}
+TOWERS = {
+    "base": ARCHS["micro"].base,
+    "update": ARCHS["micro"].new,
+    "unrelated": ARCHS["micro"].controls["unrelated"],
+}
+SALTS = {"base": 0, "update": 0, "unrelated": 1}
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +39,10 @@ def splitmix64_finaliser(value):
 
 def test_the_files_are_small_enough_to_ship():
     sizes = [path.stat().st_size for path in checkpoint.WEIGHTS.glob("*.safetensors")]
-    assert len(sizes) == 2 and max(sizes) <= 3_000_000 and sum(sizes) <= 12_000_000
+    assert len(sizes) == 3 and max(sizes) <= 3_000_000 and sum(sizes) <= 12_000_000
 
 
-def test_rows_of_tokens_that_no_caption_used_are_their_initial_value_in_both_models(states):
+def test_rows_of_tokens_that_no_caption_used_are_their_initial_value(states):
     from safetensors import safe_open
 
     with safe_open(FILES["base"], "pt") as file:
@@ -43,7 +50,9 @@ def test_rows_of_tokens_that_no_caption_used_are_their_initial_value_in_both_mod
     untrained = [token for token in range(0, checkpoint.VOCABULARY, 97) if token not in trained]
     rows = {role: state[checkpoint.EMBEDDING][untrained] for role, state in states.items()}
     assert torch.equal(rows["base"], rows["update"])
-    assert torch.equal(rows["base"], checkpoint.initial_rows(untrained, rows["base"].shape[1]))
+    for role, salt in SALTS.items():
+        assert torch.equal(rows[role], checkpoint.initial_rows(untrained, rows[role].shape[1], salt))
+    assert abs(float(F.cosine_similarity(rows["base"].flatten(), rows["unrelated"].flatten(), dim=0))) < 0.02
     assert 0.01 < rows["base"].std() < 0.03 and len(untrained) > 400
     some = sorted(trained)
     assert not torch.equal(states["base"][checkpoint.EMBEDDING][some], checkpoint.initial_rows(some, 96))
@@ -56,17 +65,41 @@ def test_the_hash_behind_untrained_rows_is_pure_integer_arithmetic():
     assert mix(np.array(values, np.uint64)).tolist() == [splitmix64_finaliser(value) for value in values]
 
 
-def test_saving_what_was_read_gives_the_same_weights(tmp_path, states):
-    model = backbones.build("micro-update")
-    model.load_state_dict(states["update"])
+@pytest.mark.parametrize("salt", [0, 1])
+def test_initial_rows_are_that_hash_of_token_dimension_and_salt(salt):
+    def value(token, dimension):
+        counter = (token * 2**20 + dimension) ^ splitmix64_finaliser(salt)
+        steps = splitmix64_finaliser((splitmix64_finaliser(counter) + 1) % 2**64) >> 53
+        return (2 * steps + 1 - 2048) / 2048 / 32
+
+    tokens = [0, 343, 49407]
+    expected = [[value(token, dimension) for dimension in range(5)] for token in tokens]
+    assert checkpoint.initial_rows(tokens, 5, salt).tolist() == expected
+
+
+@pytest.mark.parametrize("role", ["update", "unrelated"])
+def test_saving_what_was_read_gives_the_same_weights(tmp_path, states, role):
+    model = backbones.build(f"micro-{role}")
+    model.load_state_dict(states[role])
     from safetensors import safe_open
 
-    with safe_open(FILES["update"], "pt") as file:
+    with safe_open(FILES[role], "pt") as file:
         tokens = file.get_tensor("token_ids").tolist()
-    checkpoint.save(model, tmp_path / "again.safetensors", tokens)
+    checkpoint.save(model, tmp_path / "again.safetensors", tokens, salt=SALTS[role])
     again = checkpoint.read(tmp_path / "again.safetensors")
-    assert again.keys() == states["update"].keys()
-    assert all(torch.equal(again[name], value) for name, value in states["update"].items())
+    assert again.keys() == states[role].keys()
+    assert all(torch.equal(again[name], value) for name, value in states[role].items())
+
+
+def test_the_unrelated_model_has_the_bases_recipe_and_none_of_its_values(states):
+    base, other = (json.loads(checkpoint.metadata(FILES[role])["recipe"]) for role in ("base", "unrelated"))
+    differing = {key for key, value in other.items() if base.get(key) != value}
+    assert differing == {"name", "seed", "salt"}
+    assert checkpoint.config("micro-base") == checkpoint.config("micro-unrelated")
+    for name, value in states["base"].items():
+        if value.ndim > 1:
+            cosine = F.cosine_similarity(value.flatten(), states["unrelated"][name].flatten(), dim=0)
+            assert abs(cosine) < 0.5, name
 
 
 def test_the_update_follows_eva_clips_recipe(states):
@@ -90,7 +123,7 @@ def test_the_update_follows_eva_clips_recipe(states):
 
 @pytest.mark.parametrize("role", FILES)
 def test_the_shipped_files_load_through_every_check(role):
-    tower = ARCHS["micro"].towers["base" if role == "base" else "new"]
+    tower = TOWERS[role]
     backbone = backbones.load(tower)
     assert backbone.text.fast and backbone.dim == tower.dim
     assert 10 < float(backbone.scale) < 100

@@ -1,11 +1,12 @@
-"""Train the two micro models from nothing: ``python -m datasets.micro.pretrain --out datasets/micro/weights``.
+"""Train the micro models from nothing: ``python -m datasets.micro.pretrain --out datasets/micro/weights``.
 
 Each model is trained in two stages, as EVA-CLIP starts from a vision tower trained otherwise (Sun et al. 2023): first
 the vision tower learns what is in a picture (one linear head per attribute), then both towers learn from captions by
 CLIP's contrastive loss, the heads staying on at a lower weight. The update follows EVA-CLIP's recipe: a new and larger
 vision tower; text tower started from the trained base's, its learning rate a tenth of the vision tower's and decayed
 0.75 a layer; ``text_projection`` and ``logit_scale`` re-initialised, so that the new joint space shares nothing with
-the old one; GELU for QuickGELU.
+the old one; GELU for QuickGELU. A third model, ``unrelated``, repeats the base's recipe from other initial values on
+other pictures: what a backbone looks like that shares nothing with the base but its training.
 
 Pictures are never repeated: they are rendered as they are needed, in a second process.
 """
@@ -51,6 +52,7 @@ class PretrainConfig:
     layer_decay: float = 1.0  # text lr decay a layer; 0.75 in EVA-CLIP
     weight_decay: float = 0.05
     attribute_weight: float = 0.5  # of the attribute loss while aligning
+    salt: int = 0  # of the initial token embeddings; the base and its update share theirs
 
 
 CONFIGS = {
@@ -64,15 +66,16 @@ CONFIGS = {
         text_lr_scale=0.1,
         layer_decay=0.75,
     ),
+    "unrelated": PretrainConfig("micro-unrelated", seed=3, attribute_steps=2000, align_steps=700, salt=1),
 }
 
 
-def build(name: str) -> nn.Module:
+def build(name: str, salt: int = 0) -> nn.Module:
     """The open_clip model of a config shipped here, its token embedding at the hashed start."""
     open_clip.add_model_config(WEIGHTS / f"{name}.json")
     model = open_clip.create_model(name, force_custom_text=True)
     rows = model.text.token_embedding.weight
-    rows.data.copy_(initial_rows(range(VOCABULARY), rows.shape[1]))
+    rows.data.copy_(initial_rows(range(VOCABULARY), rows.shape[1], salt))
     return model
 
 
@@ -187,7 +190,7 @@ def pretrain(config: PretrainConfig, out: Path, precision: str) -> None:
     """Train one model and write ``out/<name>.safetensors``, every few minutes and at the end."""
     begun = time.time()
     torch.manual_seed(config.seed)
-    model, lexicon = build(config.name), Lexicon()
+    model, lexicon = build(config.name, config.salt), Lexicon()
     model.visual.to(memory_format=torch.channels_last)
     heads = AttributeHeads(model.text.text_projection.shape[1])
     header = {
@@ -204,6 +207,7 @@ def pretrain(config: PretrainConfig, out: Path, precision: str) -> None:
             out / f"{config.name}.safetensors",
             lexicon.tokens,
             {**header, "seconds": str(round(time.time() - begun)), "stage": stage},
+            config.salt,
         )
 
     embedding = nn.Parameter(model.text.token_embedding.weight.detach()[lexicon.tokens].clone())
@@ -233,7 +237,7 @@ def wait_for(path: Path) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=WEIGHTS)
-    parser.add_argument("--model", choices=("base", "update", "all"), default="all")
+    parser.add_argument("--model", choices=(*CONFIGS, "all"), default="all")
     parser.add_argument("--attribute-steps", type=int, help="instead of the recipe's")
     parser.add_argument("--align-steps", type=int, help="instead of the recipe's")
     parser.add_argument(
