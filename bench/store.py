@@ -72,7 +72,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 class Store:
-    """``<out>/<arch>``: runs/<key>.json, plugins/ and predictions/<key>.safetensors, splits/*.jsonl, tables."""
+    """``<out>/<arch>``: runs/ and drift/<key>.json, plugins/ and predictions/<key>.safetensors, splits/*.jsonl."""
 
     def __init__(self, out: str | Path, arch: str):
         self.folder = Path(out) / arch
@@ -84,7 +84,7 @@ class Store:
         (self.folder / ".writable").unlink()
 
     def path(self, kind: str, key: str) -> Path:
-        return self.folder / kind / f"{key}.{'json' if kind == 'runs' else 'safetensors'}"
+        return self.folder / kind / f"{key}.{'json' if kind in ('runs', 'drift') else 'safetensors'}"
 
     def read_record(self, key: str) -> dict | None:
         """The finished record of that key, its plug-in and predictions there; else None: the run is done again."""

@@ -1,0 +1,109 @@
+"""The numbers of layer drift: change of parameters, change of features, linear CKA; all in float64.
+
+Parameters, over all n entries of a group, from ``old`` to ``new``, d = new - old:
+    absolute    mean |d|
+    relative    mean |d| / mean |old|, never entrywise |d| / |old|, which explodes where a bias is near zero
+    norm_ratio  ||d||_2 / ||old||_2, a second reading
+
+Features (N, W), a row for each prompt:
+    absolute    mean |d|;  grows with the stream's norm, which grows with depth
+    relative    mean over prompts of ||d_i|| / ||old_i||;  norm_ratio is ||d||_F / ||old||_F
+    one_minus_cosine    mean over prompts
+    cka         linear CKA, blind to rotation and scale. It is biased towards 1 where N is not far above W, so every row
+                tells its N
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+AVERAGE, POOLED = "average", "pooled"
+KINDS = ("all", "layernorm", "attention", "mlp", "other")  # of a block
+MEASURES = ("absolute", "relative", "norm_ratio", "one_minus_cosine", "cka")
+LAST = ("ln_final", "projected", "proj")  # registered before the blocks, computed after them
+
+Row = dict[str, object]
+
+
+def parameter_rows(
+    old: Mapping[str, Tensor], new: Mapping[str, Tensor], place: Callable[[str], tuple[str, str]], tower: str
+) -> tuple[list[Row], list[str]]:
+    """A row for each (layer, kind), and for each block as a whole (kind "all"), whose every tensor has the same name
+    and shape on both sides; and notes that count the tensors that have not."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for name in dict.fromkeys([*old, *new]):
+        layer, kind = place(name)
+        groups.setdefault((layer, kind), []).append(name)
+        if kind in KINDS[1:] and layer.isdigit():
+            groups.setdefault((layer, "all"), []).append(name)
+    fit = {name for name in old if name in new and old[name].shape == new[name].shape}
+    layers = sorted(dict.fromkeys(layer for layer, _ in groups), key=_turn)
+    rank = {kind: number for number, kind in enumerate(KINDS)}
+    rows = [
+        {"layer": layer, "kind": kind, **parameter_change((old[n], new[n]) for n in groups[layer, kind])}
+        for layer, kind in sorted(groups, key=lambda g: (layers.index(g[0]), rank.get(g[1], 0)))
+        if fit.issuperset(groups[layer, kind])
+    ]
+    missing = len(old) - len(fit)
+    note = f"{tower} parameters: {missing} of {len(old)} tensors have no counterpart of the same name and shape"
+    return rows, [note] if missing else []
+
+
+def parameter_change(pairs: Iterable[tuple[Tensor, Tensor]]) -> Row:
+    """Pooled over all entries of (old, new) pairs of tensors; ``count`` is the number of entries."""
+    moved = size = moved_square = size_square = count = 0
+    for old, new in pairs:
+        old, new = old.detach().cpu().double(), new.detach().cpu().double()
+        change = new - old
+        moved, size = moved + float(change.abs().sum()), size + float(old.abs().sum())
+        moved_square, size_square = moved_square + float(change.square().sum()), size_square + float(old.square().sum())
+        count += old.numel()
+    norm_ratio = ratio(moved_square**0.5, size_square**0.5)
+    return {"absolute": moved / count, "relative": ratio(moved, size), "norm_ratio": norm_ratio, "count": count}
+
+
+def feature_change(old: Tensor, new: Tensor) -> Row:
+    """Of features (N, W) at one layer; ``count`` is N."""
+    old, new = old.double(), new.double()
+    change = new - old
+    # Half the squared chord, not 1 - cosine: exactly 0 for equal features.
+    chords = (F.normalize(new, dim=1) - F.normalize(old, dim=1)).square().sum(1) / 2
+    return {
+        "absolute": float(change.abs().mean()),
+        "relative": float((change.norm(dim=1) / old.norm(dim=1)).mean()),
+        "norm_ratio": ratio(float(change.norm()), float(old.norm())),
+        "one_minus_cosine": float(chords.mean()),
+        "cka": linear_cka(old, new),
+        "count": len(old),
+    }
+
+
+def linear_cka(x: Tensor, y: Tensor) -> float | None:
+    """||Y'X||_F^2 / (||X'X||_F ||Y'Y||_F) of column-centred (N, W) and (N, V) (Kornblith et al. 2019).
+    None where one side does not vary over the N rows, as layer 0 at EOT where all prompts have one length."""
+    x, y = x.double(), y.double()
+    centred = x - x.mean(0), y - y.mean(0)
+    for raw, varied in zip((x, y), centred, strict=True):
+        if varied.square().sum() <= 1e-12 * raw.square().sum():  # below the rounding of fp32 features
+            return None
+    x, y = centred
+    return float((y.T @ x).square().sum() / ((x.T @ x).square().sum() * (y.T @ y).square().sum()).sqrt())
+
+
+def ratio(part: float, whole: float) -> float | None:
+    return 0.0 if part == 0 else part / whole if whole else None
+
+
+def average(rows: Sequence[Row]) -> Row:
+    """Over datasets; a value that one of them lacks has no average, never one over fewer. ``count``: all prompts."""
+    values = {name: [row[name] for row in rows] for name in MEASURES}
+    means = {name: None if None in found else sum(found) / len(found) for name, found in values.items()}
+    return {"dataset": AVERAGE, **means, "count": sum(row["count"] for row in rows)}
+
+
+def _turn(layer: str) -> int:
+    """Layer 0 first, then as registered, then what is computed after the blocks."""
+    return -1 if layer == "0" else 1 + LAST.index(layer) if layer in LAST else 0

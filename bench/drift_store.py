@@ -1,0 +1,135 @@
+"""Layer drift of an arch: which pairs are compared, over which prompts, and where what was measured is kept.
+
+`drift/<key>.json` holds one pair; `drift/current.json` says which files the last `measure_all` used, so that a table
+made again from the store never mixes in those of other weights or prompts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench import backbones, provenance
+from bench.archs import OTHER_ACTIVATION
+from bench.backbones import Backbone
+from bench.drift import DRIFT_VERSION, measure, other_activation, vision_blocks
+from bench.errors import UserError
+from bench.session import Session
+from bench.store import canonical, write_text
+from datasets.base import Dataset, Split
+
+PICTURES = 64  # over all datasets together; only for two vision transformers of one shape
+
+
+def class_prompts(data: Dataset) -> tuple[str, ...]:
+    """The dataset's first template, filled with each class name."""
+    return tuple(data.templates[0].format(name) for name in data.classnames)
+
+
+def pairs_of(session: Session) -> list[str]:
+    """What the base is compared with: its updates, itself under the other activation, the arch's controls."""
+    arch = session.options.arch
+    return [*(role for role in arch.towers if role != "base"), OTHER_ACTIVATION, *arch.controls]
+
+
+def drift_of(session: Session, name: str, dataset_ids: Sequence[str]) -> dict:
+    """Change from the base to ``name`` (one of ``pairs_of``) over the class prompts of these datasets: read from the
+    store, or measured and stored. Raises UserError where the backbone cannot be loaded."""
+    arch, base = session.options.arch, session.backbone("base")
+    if name == OTHER_ACTIVATION:
+        other = other_activation(base)
+    elif name in arch.controls:
+        other = backbones.load(arch.controls[name], session.options.device, session.options.hub_cache)
+    else:
+        other = session.backbone(name)
+    prompts = {id: class_prompts(session.data(id)) for id in dataset_ids}
+    pictures = sample_pictures(session, dataset_ids) if _blocks_match(base, other) else {}
+    identity = {
+        "version": DRIFT_VERSION,
+        "base": base.fingerprint,
+        "other": other.fingerprint,
+        "prompts": _sha256(prompts),
+        "pictures": {id: split.content_sha256(session.data(id).classnames) for id, split in pictures.items()},
+    }
+    key = _sha256(identity)[:16]
+    kind = "update" if name in arch.towers else "control"
+    path = session.store.path("drift", key)
+    measured = _read(path)
+    if measured is None or measured.get("identity") != identity:
+        pixels = _pixels(pictures, base), _pixels(pictures, other)
+        measured = {
+            **measure(base, other, prompts, pixels if pictures else None),
+            "key": key,
+            "identity": identity,
+            "versions": provenance.versions(),
+            "device": provenance.device_name(torch.device(session.options.device)),
+        }
+        write_text(path, json.dumps(measured, indent=1, sort_keys=True, allow_nan=False) + "\n")
+    return {**measured, "pair": name, "kind": kind}
+
+
+def measure_all(session: Session, dataset_ids: Sequence[str]) -> list[dict]:
+    """Every pair of the arch. A control whose weights cannot be had is left out, with its reason under "left_out"."""
+    found = []
+    for name in pairs_of(session):
+        try:
+            found.append(drift_of(session, name, dataset_ids))
+        except UserError as error:
+            if name not in session.options.arch.controls:
+                raise
+            found.append({"pair": name, "kind": "control", "left_out": str(error)})
+    entries = [{k: each[k] for k in ("pair", "kind", "key", "left_out") if k in each} for each in found]
+    write_text(session.store.folder / "drift" / "current.json", json.dumps(entries, indent=1) + "\n")
+    return found
+
+
+def load_all(folder: Path) -> list[dict]:
+    """What the last ``measure_all`` returned, from ``folder`` (``results/<arch>``) alone; empty before the first."""
+    drift = Path(folder) / "drift"
+    entries = _read(drift / "current.json") or []
+    found = []
+    for entry in entries:
+        measured = None if "left_out" in entry else _read(drift / f"{entry['key']}.json")
+        if measured is None and "left_out" not in entry:
+            entry = {**entry, "left_out": f"drift/{entry['key']}.json is missing or damaged; measure again"}
+        found.append({**(measured or {}), **entry})
+    return found
+
+
+def sample_pictures(session: Session, dataset_ids: Sequence[str]) -> dict[str, Split]:
+    """About `PICTURES` training pictures, evenly spaced through each dataset's list; test pictures are left alone."""
+    trains = {id: session.data(id).train for id in dataset_ids if len(session.data(id).train)}
+    each = -(-PICTURES // len(trains)) if trains else 0
+    return {
+        id: train.take(np.unique(np.linspace(0, len(train) - 1, each).astype(int)).tolist())
+        for id, train in trains.items()
+    }
+
+
+def _pixels(pictures: dict[str, Split], backbone: Backbone) -> Tensor | None:
+    images = [image for split in pictures.values() for image in split.read(range(len(split)))]
+    return torch.stack([backbone.preprocess(image) for image in images]) if images else None
+
+
+def _blocks_match(base: Backbone, other: Backbone) -> bool:
+    if base.model.visual is other.model.visual:
+        return False
+    blocks = [vision_blocks(backbone.model.visual) for backbone in (base, other)]
+    return None not in blocks and len(blocks[0]) == len(blocks[1])
+
+
+def _read(path: Path):
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _sha256(value) -> str:
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
