@@ -188,9 +188,9 @@ def escape_csv(text: str) -> str:
     return "'" + text if text.startswith(FORMULA_STARTS) else text
 
 
-def csv_text(frame: pd.DataFrame) -> str:
-    """A frame as CSV: numbers rounded to `CSV_DECIMALS`, missing ones empty, text neutralised by `escape_csv`."""
-    safe = frame.round(CSV_DECIMALS)
+def csv_text(frame: pd.DataFrame, decimals: int = CSV_DECIMALS) -> str:
+    """A frame as CSV: numbers rounded to ``decimals``, missing ones empty, text neutralised by `escape_csv`."""
+    safe = frame.round(decimals)
     for name in safe.columns:
         if not pd.api.types.is_numeric_dtype(safe[name]):
             safe[name] = [escape_csv(str(value)) for value in safe[name]]
