@@ -131,6 +131,7 @@ def read_tower(where: str, folder: Path, role: str, table: dict) -> Tower:
         table.get("activation", ""),
         weights=weights and str(folder / weights),
         clip_transform=False,  # the model's own
+        layers=0,
     )
 
 

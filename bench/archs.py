@@ -9,6 +9,7 @@ from pathlib import Path
 from bench.errors import UserError, unknown
 
 OTHER_ACTIVATION = "other_activation"  # the control that every arch has: the base's weights under the other activation
+ALL_SUITES = ("main", "ood", "components", "lambda", "heads", "condition", "context_length", "layers", "drift")
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Tower:
     pretrained  open_clip tag; empty for the embedded micro models, hub ids and local files
     activation  of the text tower, asserted after loading; empty = the model's own (an arch of the user's)
     width, dim  W and D, asserted after loading; 0 = the model's own
+    layers      blocks of the text tower; 0 = the model's own
     weights     a local checkpoint instead of the tag's download
     clip_transform  whether the picture transform must be CLIP's (mean, deviation, bicubic, shortest side)
     """
@@ -31,6 +33,7 @@ class Tower:
     dim: int = 0
     weights: str = ""
     clip_transform: bool = True
+    layers: int = 12
 
     @property
     def label(self) -> str:
@@ -49,6 +52,7 @@ class Arch:
     more      further updates by name: each has tables of its own beside those of ``new``
     controls  backbones by name that layer drift is compared with, and nothing else: never trained on or evaluated
     datasets  "paper", "micro" or dataset ids
+    suites    what is run unless the command line names suites (the paper's Table 8 is the main suite alone)
     source    the TOML file it was read from; empty for those of this suite
     """
 
@@ -60,6 +64,7 @@ class Arch:
     more: Mapping[str, Tower] = field(default_factory=dict)
     source: str = ""
     controls: Mapping[str, Tower] = field(default_factory=dict)
+    suites: tuple[str, ...] = ("main", "drift")
 
     @property
     def towers(self) -> dict[str, Tower]:
@@ -74,17 +79,19 @@ class Arch:
 ARCHS = {
     "micro": Arch(
         "micro",
-        Tower("micro-base", "", "quick_gelu", 96, 96),
-        Tower("micro-update", "", "gelu", 96, 96),
+        Tower("micro-base", "", "quick_gelu", 96, 96, layers=6),
+        Tower("micro-update", "", "gelu", 96, 96, layers=6),
         protocol="micro",
         datasets="micro",
-        controls={"unrelated": Tower("micro-unrelated", "", "quick_gelu", 96, 96)},
+        controls={"unrelated": Tower("micro-unrelated", "", "quick_gelu", 96, 96, layers=6)},
+        suites=ALL_SUITES,
     ),
     "vit-b16": Arch(
         "vit-b16",
         Tower("ViT-B-16-quickgelu", "openai", "quick_gelu", 512, 512),
         Tower("EVA02-B-16", "merged2b_s8b_b131k", "gelu", 512, 512),
         controls={"unrelated": Tower("ViT-B-16", "laion2b_s34b_b88k", "gelu", 512, 512)},
+        suites=ALL_SUITES,
     ),
     "vit-l14": Arch(
         "vit-l14",

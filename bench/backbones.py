@@ -108,7 +108,7 @@ def load(
 def resolve(tower: Tower, cache_dir: str | None = None) -> Tower:
     """The tower with activation, W and D taken from its open_clip config where they were not declared, before any
     weights are read. Raises UserError for a model that is not known or has no text tower of CLIP's kind."""
-    if tower.activation and tower.width and tower.dim:
+    if tower.activation and tower.width and tower.dim and tower.layers:
         return tower
     config = model_config(tower.model, cache_dir)
     text = config.get("text_cfg", {})
@@ -121,7 +121,9 @@ def resolve(tower: Tower, cache_dir: str | None = None) -> Tower:
     if activation not in ACTIVATIONS:
         raise unknown(f"activation of {tower.model}", activation, ACTIVATIONS)
     check_tag(tower, activation)
-    return replace(tower, activation=activation, width=text["width"], dim=config["embed_dim"])
+    return replace(
+        tower, activation=activation, width=text["width"], dim=config["embed_dim"], layers=text.get("layers", 12)
+    )
 
 
 def resolve_arch(arch: Arch, cache_dir: str | None = None) -> Arch:

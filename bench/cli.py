@@ -57,7 +57,13 @@ def parser() -> Parser:
     )
     what = p.add_argument_group("what to run")
     what.add_argument("--arch", default="micro", help="backbone pair: micro (default), vit-b16, vit-l14, or FILE.toml")
-    what.add_argument("--suite", nargs="+", action="extend", help="experiments (default: all the arch has): main")
+    what.add_argument(
+        "--suite",
+        nargs="+",
+        action="extend",
+        help="experiments (default: all the arch has): main, ood, components, lambda, heads, condition, "
+        "context_length, layers, drift",
+    )
     what.add_argument("--methods", nargs="+", action="extend", help="method ids (default: all registered)")
     what.add_argument(
         "--datasets",

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import time
+from dataclasses import replace
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from bench import archs, executor, figures, known, own_prompts, plan, tables
+import datasets
+from bench import archs, drift_store, executor, known, outputs, own_prompts, plan, suites, tables
 from bench import report as report_module
 from bench.check import recompute
 from bench.doctor import doctor
 from bench.errors import UserError
 from bench.look import dry_run, ls
 from bench.prepare import prepare
+from bench.selection import Selection, select
 from bench.session import Session
-from bench.settings import options_of, plan_of, settings_of
-from bench.store import Store, canonical
-from datasets.manifests import MARK
-from methods import discover, ordered
-from methods.base import METHODS
+from bench.settings import arch_of, options_of, plan_of, settings_of
+from bench.store import Store
+from methods import discover
 
 __all__ = ["check", "doctor", "ls", "prepare", "report", "run"]  # the names of bench.cli.COMMANDS
 console = Console()
@@ -56,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
 
         session = Session(options, on_images)
         session.store.check_writable()
-        open_datasets(session, list(dict.fromkeys(run.dataset for run in runs)))
+        tested = list(dict.fromkeys(id for run in runs for id in (run.dataset, run.test) if id))
+        open_datasets(session, tested)
 
         said: set[str] = set()
 
@@ -78,7 +81,10 @@ def run(args: argparse.Namespace) -> int:
         jobs = args.jobs or executor.default_jobs(options)
         tally = executor.run_all(session, runs, jobs, args.fresh, args.fail_fast, on_start, on_done)
         if args.limit is None:
-            measure_known(session, list(dict.fromkeys(run.dataset for run in runs)))
+            measure_known(session, tested)
+        if wants_drift(args, options.arch):
+            bar.update(total, description="layer drift")
+            measure_drift(session, args)
     write_results(args, options.arch)
     console.print(
         f"{tally.done} runs done, {tally.already} were done before, {len(tally.failures)} failed; "
@@ -97,6 +103,35 @@ def measure_known(session: Session, ids: list[str]) -> None:
         console.print(f"[yellow]left out[/] known answers: {escape(str(error))}", highlight=False, soft_wrap=True)
 
 
+def wants_drift(args: argparse.Namespace, arch: archs.Arch) -> bool:
+    """Layer drift is no run; a call for a few methods or a trial does not ask for it unless it says so."""
+    return "drift" in args.suite or ("drift" in suites.chosen(arch, args.suite) and not (args.methods or args.limit))
+
+
+def measure_drift(session: Session, args: argparse.Namespace) -> None:
+    """Over the class prompts of all datasets that this results folder knows or this call names, so that a further call
+    for one more dataset does not narrow the table to it."""
+    arch = session.options.arch
+    own = datasets.default(arch.datasets)
+    known_ids = {record["run"]["dataset"] for record in session.store.records()}
+    asked = set(map(datasets.identify, args.datasets)) or (set() if known_ids else set(own))
+    prompted = []
+    for id in sorted(known_ids | asked, key=lambda id: (datasets.order(id), id)):
+        with contextlib.suppress(UserError):  # run earlier, no longer on disk
+            session.data(id)
+            prompted.append(id)
+    try:
+        for found in drift_store.measure_all(session, prompted):
+            if "left_out" in found:
+                console.print(
+                    f"layer drift without {escape(found['pair'])}: {escape(found['left_out'])}",
+                    highlight=False,
+                    soft_wrap=True,
+                )
+    except UserError as error:
+        console.print(f"[yellow]left out[/] layer drift: {escape(str(error))}", highlight=False, soft_wrap=True)
+
+
 def open_datasets(session: Session, ids: list[str]) -> None:
     """What is missing is found before any work. Raises UserError naming the first and how many more there are."""
     wrong: dict[str, UserError] = {}
@@ -111,102 +146,55 @@ def open_datasets(session: Session, ids: list[str]) -> None:
         raise UserError(f"{wrong[first]}{also}")
 
 
-def fitting_records(args: argparse.Namespace, arch: archs.Arch) -> tuple[list[dict], list[str]]:
-    """The stored records that this command line's settings could have made, whatever their dataset, method and seed,
-    and notes on what was left out: a trial with other settings in the same folder never enters a table of full runs,
-    and seeds of different weights, pictures or programs are never averaged."""
-    settings, kept = settings_of(args, arch), []
-    changes = plan.parse_overrides(args.overrides, ordered())
-    for record in Store(args.out, arch.id).records():
-        run = record["run"]
-        if any(run.get(name) != value for name, value in settings.items()):
-            continue
-        if run["method"] in METHODS:
-            config = plan.configure(run["method"], run["dataset"], run["shots"], run["protocol"], changes)
-            if plan.as_stored(config) != run["config"]:
-                continue
-        kept.append(record)
-    current = of_one_identity(of_one_source(kept, bool(args.manifests)))
-    left = len(kept) - len(current)
-    note = f"{left} stored records of other weights, pictures, settings or program versions are left out of every table"
-    return current, [note] if left else []
-
-
-def of_one_source(records: list[dict], given: bool) -> list[dict]:
-    """A dataset's table never mixes seeds whose few-shot images a user gave with drawn ones: where there are both,
-    those that the command line asks for stay."""
-    marked = {record["key"] for record in records if MARK in (record.get("marks") or ())}
-    sources: dict[str, set[bool]] = {}
-    for record in records:
-        sources.setdefault(record["run"]["dataset"], set()).add(record["key"] in marked)
-    return [r for r in records if len(sources[r["run"]["dataset"]]) == 1 or (r["key"] in marked) == given]
-
-
-def of_one_identity(records: list[dict]) -> list[dict]:
-    """Those that agree with the last started one: on weights and program over the whole table, and on pictures,
-    templates, method source and options for each dataset and method."""
-
-    def narrowed(records: list[dict], group, traits) -> list[dict]:
-        newest: dict = {}
-        for record in sorted(records, key=lambda r: (r.get("started") or "", r["key"])):
-            newest[canonical(group(record))] = canonical(traits(record))
-        return [record for record in records if newest[canonical(group(record))] == canonical(traits(record))]
-
-    def identity(record: dict, *names: str) -> list:
-        return [(record.get("identity") or {}).get(name) for name in names]
-
-    records = narrowed(records, lambda r: 0, lambda r: identity(r, "backbones", "numbers"))
-    records = narrowed(
-        records,
-        lambda r: r["run"]["dataset"],
-        lambda r: [identity(r, "templates"), (identity(r, "pictures")[0] or [None])[-1]],
-    )
-    return narrowed(
-        records,
-        lambda r: [r["run"]["dataset"], r["run"]["method"]],
-        lambda r: [identity(r, "method"), r["run"]["config"]],
-    )
-
-
-def write_results(args: argparse.Namespace, arch: archs.Arch) -> list[dict]:
-    records, notes = fitting_records(args, arch)
+def selection_of(args: argparse.Namespace, arch: archs.Arch) -> Selection:
+    """The stored records that this command line's settings could have made, whatever their dataset, method and seed."""
     store = Store(args.out, arch.id)
-    tables.write_tables(records, store.folder, arch.id)
-    figures.write_figures(records, store.folder)
-    report_module.write_report(records, store.folder, arch.id, [arch.label, *notes], args.arch)
-    answers = known.compare(records, store.folder, arch.id)
-    known.write_known(answers, store.folder, arch.id)
+    selection = select(store.records(), arch, settings_of(args, arch), bool(args.manifests))
+    return replace(selection, drift=tuple(drift_store.load_all(store.folder)))
+
+
+def write_results(args: argparse.Namespace, arch: archs.Arch) -> None:
+    selection, folder = selection_of(args, arch), Store(args.out, arch.id).folder
+    outputs.write_tables(selection, folder)
+    outputs.write_figures(selection, folder)
+    answers = known.compare(selection.main, folder, arch.id)
+    known.write_known(answers, folder, arch.id)
+    report_module.write_report(selection, folder, answers, args.arch)
     if warning := known.warning(answers):
         head, lines, causes = warning
         console.print(f"[bold yellow]{escape(head)}[/]", highlight=False, soft_wrap=True)
         console.print(escape("\n".join([*(f"  {line}" for line in lines), causes])), highlight=False, soft_wrap=True)
-    console.print(tables.console_summary(records))
-    for note in notes:
+    console.print(tables.console_summary(selection.main))
+    for note in selection.notes:
         console.print(note, highlight=False, soft_wrap=True)
-    return records
 
 
 def report(args: argparse.Namespace) -> int:
-    arch = archs.find_arch(args.arch)
+    arch = arch_of(args)
     discover(tuple(args.plugin_dir))
-    if not fitting_records(args, arch)[0]:
-        raise UserError(
-            f"no records of these settings under '{args.out}/{arch.id}/runs'; run first: python run_all.py "
-            f"--arch {arch.id}"
-        )
+    some_records(args, arch)
     write_results(args, arch)
     return 0
 
 
 def check(args: argparse.Namespace) -> int:
     """Non-zero where a cell of the stored tables is not what the stored predictions give."""
-    arch = archs.find_arch(args.arch)
+    arch = arch_of(args)
     discover(tuple(args.plugin_dir))
-    (records, _), store = fitting_records(args, arch), Store(args.out, arch.id)
-    if not records:
-        raise UserError(f"no records of these settings under '{store.folder}/runs'; nothing to check")
-    differences = recompute(records, store.read_predictions, store.folder)
+    selection, store = some_records(args, arch), Store(args.out, arch.id)
+    differences = recompute(selection, store.read_predictions, store.folder)
     for line in differences:
         console.print(f"[red]differs[/] {escape(line)}", highlight=False, soft_wrap=True)
-    console.print(f"{len(records)} records checked against their predictions, {len(differences)} differences")
+    console.print(f"{len(selection.records)} records checked against their predictions, {len(differences)} differences")
     return 1 if differences else 0
+
+
+def some_records(args: argparse.Namespace, arch: archs.Arch) -> Selection:
+    """Raises UserError where no stored record fits the command line's settings."""
+    selection = selection_of(args, arch)
+    if not selection.records:
+        raise UserError(
+            f"no records of these settings under '{args.out}/{arch.id}/runs'; run first: python run_all.py "
+            f"--arch {args.arch}"
+        )
+    return selection

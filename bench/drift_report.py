@@ -9,7 +9,7 @@ import pandas as pd
 
 from bench.archs import OTHER_ACTIVATION
 from bench.drift_numbers import AVERAGE, MEASURES, POOLED
-from bench.tables import MISSING, Block, Cell, Sheet, csv_text
+from bench.sheets import MISSING, Block, Cell, Sheet, csv_text
 
 COLUMNS = ("pair", "tower", "what", "layer", "kind", "dataset", *MEASURES, "count")
 DECIMALS = 8  # parameters change in the fourth decimal

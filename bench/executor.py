@@ -75,7 +75,7 @@ def run_all(
 
 def encode_tests(session: Session, todo: list[tuple[Run, str]]) -> None:
     """Test features first, with all threads; a picture that cannot be read fails the runs that need it, later."""
-    for run, _ in {(run.dataset, run.limit): (run, key) for run, key in todo}.values():
+    for run, _ in {(run.dataset, run.test, run.limit): (run, key) for run, key in todo}.values():
         for role in session.options.arch.towers:
             try:
                 session.test_features(run, role)
@@ -87,7 +87,7 @@ def groups(todo: list[tuple[Run, str]]) -> list[list[tuple[Run, str]]]:
     """Runs that share features stay together: one group a (dataset, seed)."""
     found: dict[tuple, list] = {}
     for run, key in todo:
-        found.setdefault((run.suite, run.dataset, run.seed, run.shots), []).append((run, key))
+        found.setdefault((run.dataset, run.seed, run.shots), []).append((run, key))
     return list(found.values())
 
 

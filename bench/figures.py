@@ -1,23 +1,20 @@
-"""Figures made from records alone, as SVG and PNG whose bytes depend on the records and the matplotlib version only.
-
-A later suite adds one function that returns a Figure and one entry in `FIGURES`.
-"""
+"""Figures made from records alone, as SVG and PNG whose bytes depend on the records and the matplotlib version only."""
 
 from __future__ import annotations
 
 import io
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure  # no pyplot: it would keep every figure alive and choose a screen backend
 
 from bench import stats
+from bench.sheets import DAGGER, MISSING
 from bench.stats import Record
 from bench.store import whole, write_text
-from bench.tables import DAGGER, MISSING
 
 # Okabe and Ito's palette, told apart by readers with any of the common colour deficiencies; black text reads on all.
 COLOURS = {"base": "#56B4E9", "new": "#E69F00", "h": "#009E73"}
@@ -45,7 +42,7 @@ def draw_figure_2a(records: Iterable[Record]) -> Figure:
     Deep-layer methods bear a dagger; the line is the upgraded model's zero-shot accuracy, below which a carried-over
     module is worse than none; whiskers are the deviation over seeds. A method without an average shows dashes.
     """
-    records = stats.select(records, "main")
+    records = stats.select(records)
     averages, depth, names = stats.average_rows(records), stats.depths(records), stats.names(records, "method")
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH_INCHES, FRAME_INCHES + ROW_INCHES * max(len(averages), 1)), layout="constrained")
@@ -77,23 +74,9 @@ def draw_figure_2a(records: Iterable[Record]) -> Figure:
     return figure
 
 
-FIGURES: dict[str, Callable[[Iterable[Record]], Figure]] = {"figure2a": draw_figure_2a}
-
-
-def figure_2a(records: Iterable[Record], path_stem: Path) -> list[Path]:
-    """Draws Figure 2 (a) into path_stem + ".svg" and ".png"; returns both paths."""
-    return _save(draw_figure_2a(records), Path(path_stem))
-
-
-def write_figures(records: Iterable[Record], out_dir: Path) -> list[Path]:
-    """Writes every figure as `figures/<name>.svg` and `.png` under out_dir (`results/<arch>`); returns the paths."""
-    records = list(records)
-    return [path for name, draw in FIGURES.items() for path in _save(draw(records), Path(out_dir) / "figures" / name)]
-
-
-def inline_svg(records: Iterable[Record], name: str = "figure2a", description: str = "") -> str:
+def inline_svg(figure: Figure, name: str, description: str = "") -> str:
     """A figure as an <svg> element for an HTML page: no prologue, no fixed size, ink in the page's text colour."""
-    svg = _svg_text(FIGURES[name](records), name)
+    svg = _svg_text(figure, name)
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor").replace(PAPER, "none")
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, count=1, flags=re.DOTALL)
     head, body = svg.split(">", 1)
@@ -132,7 +115,8 @@ def _svg_text(figure: Figure, salt: str) -> str:
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
 
 
-def _save(figure: Figure, stem: Path) -> list[Path]:
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Writes stem + ".svg" and ".png"; returns both paths."""
     svg, png = stem.with_name(stem.name + ".svg"), stem.with_name(stem.name + ".png")
     write_text(svg, _svg_text(figure, stem.name))
     with matplotlib.rc_context(STYLE), whole(png) as temporary:

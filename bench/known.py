@@ -18,9 +18,10 @@ import pandas as pd
 
 from bench import stats
 from bench.archs import ARCHS
+from bench.sheets import Block, Cell, csv_text
 from bench.stats import Record
 from bench.store import write_text
-from bench.tables import PAPER_TABLES, Block, Cell, csv_text, read_paper
+from bench.tables import PAPER_TABLES, read_paper
 
 TOLERANCE = 0.5  # points; a difference is one of more than this, between numbers of two decimals as they are printed
 PUBLISHED = Path(__file__).resolve().parent.parent / "results" / "published" / "openclip_zeroshot.csv"
@@ -107,7 +108,7 @@ def compare(records: Sequence[Record], folder: Path, arch: str) -> list[Answer]:
 
 
 def _with_paper(records: Sequence[Record], arch: str) -> list[Answer]:
-    paper, main = read_paper(arch), stats.select(_full(records), "main")
+    paper, main = read_paper(arch), stats.select(_full(records))
     if paper is None:
         return []
     printed = paper[paper["method"] == "zs-clip"].set_index("dataset")

@@ -7,19 +7,19 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from bench.tables import Block, Cell, Sheet
+from bench.sheets import Block, Cell, Sheet
 
 Part = tuple[str, Any]  # (kind, content), kinds: title, heading, text, list, warning, sheet, block, figure, command
 SPREAD = re.compile(r"(?<=\d) ± (\d+\.\d\d)$")  # a deviation, set smaller so that three numbers fit a phone
 
 
-def html_page(parts: Sequence[Part], figure: str) -> str:
-    """The whole page; ``parts`` hold plain text, escaped here, ``figure`` is SVG."""
-    body = "\n".join(_part_html(kind, content, figure) for kind, content in parts)
+def html_page(parts: Sequence[Part]) -> str:
+    """The whole page; ``parts`` hold plain text, escaped here, but for a figure's SVG: (file stem, caption, SVG)."""
+    body = "\n".join(_part_html(kind, content) for kind, content in parts)
     return PAGE.replace("{title}", html.escape(parts[0][1])).replace("{body}", body)
 
 
-def _part_html(kind: str, content: Any, figure: str) -> str:
+def _part_html(kind: str, content: Any) -> str:
     match kind:
         case "title" | "heading":
             tag = "h1" if kind == "title" else "h2"
@@ -38,7 +38,8 @@ def _part_html(kind: str, content: Any, figure: str) -> str:
         case "block":
             return _block_html(content)
         case "figure":
-            return f"<figure>{figure}<figcaption>{html.escape(content)}.</figcaption></figure>"
+            _, caption, figure = content
+            return f"<figure>{figure}<figcaption>{html.escape(caption)}.</figcaption></figure>"
         case "command":
             return f'<pre tabindex="0">{html.escape(content)}</pre>'
     raise ValueError(f"unknown kind of part: {kind}")

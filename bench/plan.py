@@ -6,24 +6,28 @@ import ast
 import hashlib
 import json
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 
 import datasets
+from bench import suites
 from bench.archs import Arch
 from bench.errors import UserError, unknown
 from bench.store import canonical
 from methods import ordered
 from methods.base import METHODS, TrainConfig
 
-SUITES = ("main",)
 NUMBERS_VERSION = 1  # raised whenever a change of the code changes numbers, so that older records are done again
 
 
 @dataclass(frozen=True)
 class Run:
-    """One method trained on one few-shot subset of one dataset, evaluated on both backbones."""
+    """One method trained on one few-shot subset of one dataset, evaluated on every backbone of the arch.
 
-    suite: str
+    test    the set whose test images it is evaluated on: empty for the dataset's own; else an out-of-distribution set,
+            and nothing is trained: the plug-in is that of the same run with its own test images
+    """
+
     arch: str
     dataset: str
     method: str
@@ -34,6 +38,12 @@ class Run:
     views: int
     limit: int | None
     config: TrainConfig
+    test: str = ""
+
+    @property
+    def trained(self) -> Run:
+        """The run whose plug-in this one evaluates: itself, unless it has a test set of its own."""
+        return replace(self, test="")
 
     def canonical(self) -> dict:
         return {**asdict(self), "config": as_stored(self.config)}
@@ -44,7 +54,7 @@ class Run:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def __str__(self) -> str:
-        return f"{self.dataset} · {self.method} · seed {self.seed}"
+        return f"{self.dataset} · {self.method} · seed {self.seed}" + (f" → {self.test}" if self.test else "")
 
 
 def as_stored(config: TrainConfig) -> dict:
@@ -52,55 +62,114 @@ def as_stored(config: TrainConfig) -> dict:
     return json.loads(canonical(asdict(config)))
 
 
+@dataclass(frozen=True)
+class Settings:
+    """What every run of a call shares, and the user's changes of options."""
+
+    shots: int
+    protocol: str
+    precision: str
+    views: int
+    limit: int | None
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def of_runs(self) -> dict:
+        return {name: getattr(self, name) for name in ("shots", "protocol", "precision", "views", "limit")}
+
+    def configure(self, method: str, dataset: str, options: tuple[str, ...] = ()) -> TrainConfig:
+        """``options`` of a suite's row come last: a row labelled by its length must have that length."""
+        return configure(
+            method, dataset, self.shots, self.protocol, merged(parse_overrides(self.overrides, ordered()), options)
+        )
+
+
+def merged(changes: dict[str, dict], options: tuple[str, ...]) -> dict[str, dict]:
+    more = parse_overrides(options, ordered())
+    return {method: {**changes.get(method, {}), **more.get(method, {})} for method in {**changes, **more}}
+
+
 def grid(
     arch: Arch,
+    settings: Settings,
     *,
-    suites: list[str],
-    methods: list[str],
-    datasets_: list[str],
-    seeds: list[int],
-    shots: int,
-    protocol: str,
-    precision: str,
-    views: int,
-    limit: int | None,
-    overrides: list[str],
+    suites_: Sequence[str] = (),
+    methods: Sequence[str] = (),
+    datasets_: Sequence[str] = (),
+    seeds: Sequence[int] = (1, 2, 3),
 ) -> list[Run]:
-    """All runs, grouped by dataset and seed so that features are shared. Empty lists mean the arch's default."""
-    for suite in suites:
-        if suite not in SUITES:
-            raise unknown("suite", suite, SUITES)
-    methods = methods or ordered()
+    """All runs, each once, grouped by dataset and seed so that features are shared. Empty lists mean the arch's
+    default: all its suites, all methods, each suite's own datasets."""
     for name in methods:
+        if name not in METHODS:
+            raise unknown("method", name, METHODS)
+    for name in methods or ordered():
         kind = METHODS[name]
         if kind.needs != "features":
             raise UserError(f"method '{name}' needs '{kind.needs}': only methods on image features can be run so far")
-    chosen = list(dict.fromkeys(map(datasets.identify, datasets_))) or datasets.default(arch.datasets)
-    test_only = [id for id in chosen if id in (*datasets.ood("paper"), *datasets.ood("micro"))]
-    if test_only and "main" in (suites or SUITES):
+    parse_overrides(settings.overrides, list(methods) or ordered())
+    asked = list(dict.fromkeys(map(datasets.identify, datasets_)))
+    test_only = [id for id in asked if id in (*datasets.ood("paper"), *datasets.ood("micro"))]
+    if test_only:
         raise UserError(
-            f"dataset '{test_only[0]}' has test images only, so the main suite cannot train on it; leave it out of "
-            "--datasets"
+            f"dataset '{test_only[0]}' has test images only, so nothing can be trained on it; leave it out of "
+            "--datasets (the ood suite evaluates on it what was trained on the generic set)"
         )
-    changes = parse_overrides(overrides, methods)
-    return [
+    cells = [
+        cell
+        for suite in suites.chosen(arch, list(suites_))
+        for cell in cells_of(suite, arch, methods, asked, named=suite in suites_)
+    ]
+    runs = [
         Run(
-            suite,
             arch.id,
             dataset,
             method,
             seed,
-            shots,
-            protocol,
-            precision,
-            views,
-            limit,
-            configure(method, dataset, shots, protocol, changes),
+            config=settings.configure(method, dataset, options),
+            test=test,
+            **settings.of_runs,
         )
-        for suite in (suites or SUITES)
-        for dataset in chosen
+        for dataset, method, options, test in cells
         for seed in dict.fromkeys(seeds)
-        for method in dict.fromkeys(methods)
+    ]
+    if not runs and set(suites_) != {"drift"}:
+        raise UserError(
+            f"no run is left of --suite {' '.join(suites_)} with these --datasets and --methods; ood trains on "
+            f"{suites.ood_source(arch) or 'no dataset of this arch'}, the ablations train coop and contcoop"
+        )
+    order = {key: place for place, key in enumerate(dict.fromkeys((run.dataset, run.seed) for run in by_dataset(runs)))}
+    return sorted(dict.fromkeys(runs), key=lambda run: order[run.dataset, run.seed])
+
+
+def by_dataset(runs: list[Run]) -> list[Run]:
+    first = {id: place for place, id in enumerate(dict.fromkeys(run.dataset for run in runs))}
+    return sorted(runs, key=lambda run: first[run.dataset])
+
+
+def cells_of(
+    suite: str, arch: Arch, methods: Sequence[str], asked: list[str], named: bool
+) -> list[tuple[str, str, tuple[str, ...], str]]:
+    """(dataset, method, options, test set) of each row. A suite on few datasets runs on others only where both it and
+    they are named; without --suite, what was not asked for is left out."""
+    if suite == "main":
+        return [(d, m, (), "") for d in asked or datasets.default(arch.datasets) for m in methods or ordered()]
+    if suite == "ood":
+        source, found = suites.ood_source(arch), []
+        if source and (not asked or (named and source in asked)):
+            for variant in suites.ood_variants(list(methods) or ordered()):
+                tests = ["", *suites.ood_targets(arch)]
+                found += [(source, variant.method, variant.options, test) for test in tests]
+        return found
+    if suite not in suites.ABLATIONS:
+        return []
+    rows = [row for row in suites.ABLATIONS[suite].variants(arch) if not methods or row.method in methods]
+    own = suites.ABLATIONS[suite].datasets(arch)
+    return [
+        (dataset, row.method, row.options, "")
+        for dataset in (asked if named and asked else own)
+        if not asked or dataset in asked
+        for row in rows
     ]
 
 
@@ -124,7 +193,7 @@ def configure(method: str, dataset: str, shots: int, protocol: str, changes: dic
     return config
 
 
-def parse_overrides(overrides: list[str], methods: list[str]) -> dict[str, dict]:
+def parse_overrides(overrides: Iterable[str], methods: list[str]) -> dict[str, dict]:
     """``method.option=value`` (or ``*.option=value`` for every method that has it) -> {method: {option: text}}."""
     changes: dict[str, dict] = {}
     for item in overrides:

@@ -128,6 +128,19 @@ class TextTower(nn.Module):
         ids = torch.tensor(self.tokens(texts), device=self.device).flatten()
         return self.text.token_embedding(ids).detach().clone()
 
+    @torch.no_grad()
+    def placeholder_rows(self, n: int, layer: int) -> Tensor:
+        """What a context of n tokens replaces at block ``layer``: (n, W), the placeholder's rows at that block's input
+        (its token embedding at layer 0, where positions are added later)."""
+        ids = torch.tensor([[SOS] + [PLACEHOLDER] * n], device=self.device)
+        x = self.text.token_embedding(ids)
+        if layer > 0:
+            x = x + self.positions[: 1 + n]
+            mask = self.text.attn_mask[: 1 + n, : 1 + n] if self.text.attn_mask is not None else None
+            for block in self.blocks[:layer]:
+                x = block(x, attn_mask=mask)
+        return x[0, 1:].float()
+
     # -- the two public encoders -------------------------------------------------------------------------------------
 
     @torch.no_grad()

@@ -15,20 +15,12 @@ from typing import Any
 
 from bench import known, stats
 from bench.figures import inline_svg
+from bench.outputs import FIGURES, made_from
 from bench.page import Part, html_page
+from bench.selection import Selection
+from bench.sheets import MISSING, Block, Cell, Sheet, block_markdown, cell_markdown, escape_markdown, sheet_markdown
 from bench.stats import Record, counted
 from bench.store import write_text
-from bench.tables import (
-    MISSING,
-    Block,
-    Cell,
-    block_markdown,
-    cell_markdown,
-    escape_markdown,
-    main_sheet,
-    read_paper,
-    sheet_markdown,
-)
 
 MICRO_NOTE = (
     "Micro is a real experiment at small scale: small models truly trained on a procedural picture world. "
@@ -47,7 +39,7 @@ HASH_SHOWN = 12  # hex digits of a sha256 that a table shows; the record has all
 
 def summary(records: Sequence[Record]) -> list[str]:
     """Three sentences from the numbers, as found: the best H, both kinds of method at the zero-shot line, the runs."""
-    main = stats.select(records, "main")
+    main = stats.select(records)
     names, depth, averages = stats.names(main, "method"), stats.depths(main), stats.average_rows(main)
     whole = averages[averages["h"].notna()].sort_values("h", ascending=False, kind="stable")
     done = sum(record.get("status") == "done" for record in records)
@@ -81,56 +73,58 @@ def summary(records: Sequence[Record]) -> list[str]:
 
 
 def write_report(
-    records: Iterable[Record], out_dir: Path, arch: str, plan_notes: Sequence[str] = (), given: str = ""
+    selection: Selection, out_dir: Path, answers: Sequence[known.Answer] = (), given: str = ""
 ) -> tuple[Path, Path]:
     """Writes `report.md` and the self-contained `report.html` under out_dir (`results/<arch>`); returns both paths.
 
-    plan_notes: plain lines about the plan as a whole, such as what was left out and why; given: the arch as the
-    command line names it, where that is not its id.
+    answers: the known ones (`known.compare`); given: the arch as the command line names it, where not by its id.
     """
-    records = list(records)
-    parts = _parts(records, arch, plan_notes, known.compare(records, Path(out_dir), arch), given or arch)
+    parts = _parts(selection, answers, given or selection.arch.id)
     markdown, page = Path(out_dir) / "report.md", Path(out_dir) / "report.html"
     write_text(markdown, "\n\n".join(_part_markdown(*part) for part in parts) + "\n")
-    figure = inline_svg(records, "figure2a", "Bars of Base, New and H for each method; the numbers are in the table")
-    write_text(page, html_page(parts, figure))
+    write_text(page, html_page(parts))
     return markdown, page
 
 
 # ---- content ---------------------------------------------------------------------------------------------------------
 
 
-def _parts(
-    records: Sequence[Record], arch: str, plan_notes: Sequence[str], answers: Sequence[known.Answer], given: str
-) -> list[Part]:
-    main = stats.select(records, "main")
+def _parts(selection: Selection, answers: Sequence[known.Answer], given: str) -> list[Part]:
+    main, records, arch = list(selection.main), selection.records, selection.arch
     failed = [record for record in records if record.get("status") != "done"]
     quoted = shlex.quote(given)
-    data = "" if arch == "micro" else " --data-root DATA"
+    data = "" if arch.datasets == "micro" else " --data-root DATA"
     commands = (f"python run_all.py --arch {quoted}{data}", f"python run_all.py report --arch {quoted}")
-    parts: list[Part] = [("title", f"Carryover report: {arch}")]
-    warning, quiet = known.warning(answers), known.remark(answers, records, arch)
+    parts: list[Part] = [("title", f"Carryover report: {arch.id}")]
+    warning, quiet = known.warning(answers), known.remark(answers, main, arch.id)
     parts += [("warning", warning)] if warning else []  # before any method's number, which rests on the same pictures
-    parts += [("text", " ".join(summary(records)))]
+    parts += [("text", " ".join(summary(main)))]
     parts += [("text", quiet)] if quiet else []
-    parts += [("text", MICRO_NOTE)] if arch == "micro" else []
-    parts += [("heading", "Main table"), ("sheet", main_sheet(main, read_paper(arch)))]
-    for role in stats.updates(main)[1:]:
-        parts += [("heading", f"Main table, update '{role}'"), ("sheet", main_sheet(stats.seen_from(main, role)))]
-    parts += [("heading", "Figure"), ("figure", "Base, New and H of each method, averaged over the datasets")]
+    parts += [("text", MICRO_NOTE)] if arch.id == "micro" else []
+    for name, output in made_from(selection).items():
+        parts += [("heading", _heading(name, output.sheet)), ("sheet", output.sheet)]
+        for stem, drawing in FIGURES.items():
+            if drawing.beside == name and (figure := drawing.draw(selection)) is not None:
+                parts += [("figure", (stem, drawing.caption, inline_svg(figure, stem, drawing.caption)))]
     parts += [
         ("heading", "Cost of a run"),
-        ("text", "Medians over the runs done; parameters are the trainable ones."),
+        ("text", "Medians over the main suite's runs that are done; parameters are the trainable ones."),
         ("block", _cost(main)),
     ]
     if answers:
         parts += [("heading", "Zero-shot as known answer"), ("text", KNOWN_NOTE), ("block", known.known_block(answers))]
     parts += [("heading", "Protocol"), ("block", _settings(main)), ("block", _configs(main)), ("block", _data(main))]
-    parts += [("text", "Notes of the plan:"), ("list", list(plan_notes))] if plan_notes else []
+    parts += [("text", "Notes of the plan:"), ("list", [arch.label, *selection.notes])]
     parts += [("heading", "Environment"), ("block", _environment(records)), ("heading", "Failures")]
     parts += [("block", _failures(failed))] if failed else [("text", "No run failed.")]
     parts += [("heading", "Regenerate"), ("text", "All runs that are not stored yet, then this report from records:")]
     return [*parts, ("command", "\n".join(commands))]
+
+
+def _heading(name: str, sheet: Sheet) -> str:
+    if name == "main":
+        return "Main table"
+    return f"Main table, update '{name.removeprefix('main-')}'" if name.startswith("main-") else sheet.caption
 
 
 def _block(title: str, header: Sequence[str], rows: Iterable[Sequence[str]], textual: bool = False) -> Block:
@@ -235,9 +229,10 @@ def _failures(records: Sequence[Record]) -> Block:
     rows = []
     for record in records:
         run = record["run"]
-        where = (run["suite"], names["dataset"][run["dataset"]], names["method"][run["method"]], str(run["seed"]))
+        test = f" → {record['names'].get('test', run['test'])}" if run.get("test") else ""
+        where = (names["dataset"][run["dataset"]] + test, names["method"][run["method"]], str(run["seed"]))
         rows.append((*where, record["key"], str(record.get("error") or "no reason recorded")))
-    return _block("", ("Suite", "Dataset", "Method", "Seed", "Key", "Error"), rows, textual=True)
+    return _block("", ("Dataset", "Method", "Seed", "Key", "Error"), rows, textual=True)
 
 
 # ---- writers ---------------------------------------------------------------------------------------------------------
@@ -261,7 +256,8 @@ def _part_markdown(kind: str, content: Any) -> str:
             title = f"### {cell_markdown(content.title)}\n\n" if content.title.text else ""
             return title + block_markdown(content)
         case "figure":
-            return f"![{escape_markdown(content)}](figures/figure2a.svg)"
+            stem, caption, _ = content
+            return f"![{escape_markdown(caption)}](figures/{stem}.svg)"
         case "command":  # indented, not fenced: no text can close it
             return "\n".join("    " + line for line in content.splitlines())
     raise ValueError(f"unknown kind of part: {kind}")

@@ -143,24 +143,33 @@ class Session:
 
     def identity(self, run: Run) -> dict:
         """What can change a run's numbers beside its settings; hashed into its key and kept in its record."""
-        return {
+        shared = {
             "backbones": {role: self.backbone(role).fingerprint for role in self.options.arch.towers},
-            "pictures": self.fewshot(run).contents,
             "method": source_hash(METHODS[run.method]),
-            "templates": list(self.data(run.dataset).templates),
+            "templates": list(self.tested(run).templates),
             "numbers": NUMBERS_VERSION,
         }
+        if run.test:
+            names = self.tested(run).classnames
+            pictures = [*self.fewshot(run).contents[:2], self.test_split(run).content_sha256(names)]
+            return {**shared, "pictures": pictures, "trained": self.key(run.trained)}
+        return {**shared, "pictures": self.fewshot(run).contents}
 
     def key(self, run: Run) -> str:
         return run.key(self.identity(run))
 
+    def tested(self, run: Run) -> Dataset:
+        """The dataset whose test images the run is evaluated on."""
+        return self.data(run.test or run.dataset)
+
+    def test_split(self, run: Run) -> Split:
+        return at_most(self.data(run.test).test, run.limit) if run.test else self.fewshot(run).test
+
     def test_features(self, run: Run, role: str) -> torch.Tensor:
         """Encodes them on first use; later a read."""
-        few = self.fewshot(run)
-        return self._guarded(
-            ("test", run.dataset, run.limit, role),
-            lambda: self.features(role).features(few.test, few.data.classnames, f"{run.dataset} test, {role}"),
-        )
+        split, names = self.test_split(run), self.tested(run).classnames
+        what = ("test", run.test or run.dataset, run.limit, role)
+        return self._guarded(what, lambda: self.features(role).features(split, names, f"{what[1]} test, {role}"))
 
     def support(self, run: Run) -> Support:
         few, store = self.fewshot(run), self.features("base")
@@ -219,43 +228,24 @@ class Session:
         return record
 
     def _execute(self, run: Run, key: str, record: dict) -> None:
-        few, base, seconds = self.fewshot(run), self.backbone("base"), record["seconds"]
-        classes = Classes(run.dataset, few.data.classnames, few.data.templates)
-        for part, text in few.manifests.items():
-            self.store.write_manifest(manifests.name_of(run.dataset, run.shots, run.seed, part), text)
-        provenance.reset_peak(base.device)
-
+        provenance.reset_peak(self.backbone("base").device)
         start = time.perf_counter()
-        support = self.support(run)
         tests = {role: self.test_features(run, role) for role in self.options.arch.towers}
-        seconds["features"] = time.perf_counter() - start
+        record["seconds"]["features"] = time.perf_counter() - start
+        if not run.test:
+            self._train(run, key, record)
+        plugin = self.key(run.trained) if run.test else key
 
-        start = time.perf_counter()
-        method = self.make(run, Shape(base.width, base.dim, classes.names, len(few.support)))
-        method.bind(base, classes)
-        with method.attach(base):
-            record["curve"] = fit(method, support, generator("fit", run.dataset, run.method, run.seed))
-        seconds["fit"] = time.perf_counter() - start
-        learned = method.learned()
-        record["trainable_parameters"] = sum(p.numel() for p in method.parameters() if p.requires_grad)
-        record["plugin_bytes"] = self.store.write_plugin(
-            key,
-            learned,
-            {
-                "method": run.method,
-                "config": asdict(run.config),
-                "shape": asdict(method.shape),
-                "base": base.fingerprint,
-            },
-        )
-
-        carried = self.make(run, method.shape)  # a fresh one: only what was saved may travel
-        carried.load_learned(self.store.read_plugin(key)[0])
+        tested, seconds = self.tested(run), record["seconds"]["evaluate"]
+        classes = Classes(tested.id, tested.classnames, tested.templates)
+        labels = as_labels(self.test_split(run), self.backbone("base").device)
+        carried = self.make(run, self.shape_of(run))  # a fresh one: only what was saved may travel
+        carried.load_learned(self.store.read_plugin(plugin)[0])
         outcomes = {}
         for role in self.options.arch.towers:
             start = time.perf_counter()
-            outcome = evaluate(carried, self.backbone(role), classes, tests[role], as_labels(few.test, base.device))
-            seconds["evaluate"][role] = time.perf_counter() - start
+            outcome = evaluate(carried, self.backbone(role), classes, tests[role], labels)
+            seconds[role] = time.perf_counter() - start
             record["targets"][role] = {
                 "backbone": self.backbone(role).label,
                 "fingerprint": self.backbone(role).fingerprint,
@@ -263,7 +253,37 @@ class Session:
             }
             outcomes.update({f"{role}.{name}": value.contiguous() for name, value in outcome.items()})
         self.store.write_predictions(key, outcomes)
-        record["peak_memory_bytes"] = provenance.peak_memory(base.device)
+        record["peak_memory_bytes"] = provenance.peak_memory(self.backbone("base").device)
+
+    def _train(self, run: Run, key: str, record: dict) -> None:
+        """Fit on the base backbone and write the plug-in."""
+        few, base, seconds = self.fewshot(run), self.backbone("base"), record["seconds"]
+        classes = Classes(run.dataset, few.data.classnames, few.data.templates)
+        for part, text in few.manifests.items():
+            self.store.write_manifest(manifests.name_of(run.dataset, run.shots, run.seed, part), text)
+
+        start = time.perf_counter()
+        support = self.support(run)
+        seconds["features"] += time.perf_counter() - start
+
+        start = time.perf_counter()
+        method = self.make(run, self.shape_of(run))
+        method.bind(base, classes)
+        with method.attach(base):
+            record["curve"] = fit(method, support, generator("fit", run.dataset, run.method, run.seed))
+        seconds["fit"] = time.perf_counter() - start
+        record["trainable_parameters"] = sum(p.numel() for p in method.parameters() if p.requires_grad)
+        metadata = {
+            "method": run.method,
+            "config": asdict(run.config),
+            "shape": asdict(method.shape),
+            "base": base.fingerprint,
+        }
+        record["plugin_bytes"] = self.store.write_plugin(key, method.learned(), metadata)
+
+    def shape_of(self, run: Run) -> Shape:
+        few, base = self.fewshot(run), self.backbone("base")
+        return Shape(base.width, base.dim, few.data.classnames, len(few.support))
 
     def make(self, run: Run, shape: Shape) -> Method:
         """A method with its initial values, which depend on (dataset, method, seed) alone."""
@@ -273,8 +293,8 @@ class Session:
 
     def describe(self, run: Run, key: str) -> dict:
         """All of a record that is known before the run."""
-        few, kind = self.fewshot(run), METHODS[run.method]
-        marks = list(few.data.notes)
+        few, kind, tested = self.fewshot(run), METHODS[run.method], self.tested(run)
+        marks = list(dict.fromkeys([*few.data.notes, *tested.notes]))
         if self.options.manifests:
             marks.append(manifests.MARK)
         if kind.selects_on_test(run.config):
@@ -286,14 +306,20 @@ class Session:
             "status": "planned",
             "error": None,
             "run": run.canonical(),
-            "names": {"dataset": few.data.name, "method": kind.name or run.method},
+            "names": {"dataset": few.data.name, "method": kind.name or run.method, "test": tested.name},
             "depth": kind.depth,
             "order": {"dataset": datasets.order(run.dataset), "method": ordered().index(run.method)},
-            "averaged": run.dataset in datasets.default(self.options.arch.datasets),
+            "averaged": not run.test and run.dataset in datasets.default(self.options.arch.datasets),
             "identity": self.identity(run),
-            "about": few.data.about,
+            "about": tested.about,
             "marks": marks,
-            "split": {**few.hashes, "classes": len(few.data.classnames), "support": len(few.support)},
+            "split": {
+                **few.hashes,
+                "classes": len(tested.classnames),
+                "support": len(few.support),
+                **self._test_hash(run),
+            },
+            "trained": self.key(run.trained),
             "targets": {},
             "curve": [],
             "seconds": {"evaluate": {}},
@@ -302,6 +328,9 @@ class Session:
             "git_commit": provenance.git_commit(),
             "started": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
+
+    def _test_hash(self, run: Run) -> dict[str, str]:
+        return {"test_sha256": self.test_split(run).sha256(self.tested(run).classnames)} if run.test else {}
 
 
 def at_most(split: Split, limit: int | None) -> Split:

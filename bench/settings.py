@@ -24,9 +24,13 @@ def device_of(name: str) -> str:
     return name
 
 
+def arch_of(args: argparse.Namespace) -> archs.Arch:
+    """The arch of the command line with all that its models say of themselves filled in."""
+    return backbones.resolve_arch(archs.find_arch(args.arch, args.base_weights, args.new_weights), args.hub_cache)
+
+
 def options_of(args: argparse.Namespace) -> Options:
-    arch = archs.find_arch(args.arch, args.base_weights, args.new_weights)
-    arch = backbones.resolve_arch(arch, args.hub_cache)
+    arch = arch_of(args)
     named = args.datasets or ([] if isinstance(arch.datasets, str) else arch.datasets)
     if args.manifests and not Path(args.manifests).is_dir():
         raise UserError(
@@ -50,24 +54,18 @@ def options_of(args: argparse.Namespace) -> Options:
     )
 
 
-def settings_of(args: argparse.Namespace, arch: archs.Arch) -> dict:
+def settings_of(args: argparse.Namespace, arch: archs.Arch) -> plan.Settings:
     protocol = args.protocol or arch.protocol
-    return {
-        "shots": args.shots,
-        "protocol": protocol,
-        "precision": args.precision,
-        "limit": args.limit,
-        "views": args.views or (MICRO_VIEWS if protocol == "micro" else PUBLISHED_VIEWS),
-    }
+    views = args.views or (MICRO_VIEWS if protocol == "micro" else PUBLISHED_VIEWS)
+    return plan.Settings(args.shots, protocol, args.precision, views, args.limit, tuple(args.overrides))
 
 
 def plan_of(args: argparse.Namespace, arch: archs.Arch) -> list[plan.Run]:
     return plan.grid(
         arch,
-        suites=args.suite,
+        settings_of(args, arch),
+        suites_=args.suite,
         methods=args.methods,
         datasets_=args.datasets,
         seeds=args.seeds,
-        overrides=args.overrides,
-        **settings_of(args, arch),
     )

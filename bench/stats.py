@@ -74,8 +74,8 @@ def seen_from(records: Iterable[Record], role: str) -> list[Record]:
     return remade
 
 
-def select(records: Iterable[Record], suite: str) -> list[Record]:
-    """The records of one suite, one for each (dataset, method, seed), in the paper's order.
+def select(records: Iterable[Record]) -> list[Record]:
+    """One record for each (dataset, test set, method, seed), in the paper's order.
 
     A results folder may hold a run twice, made with other settings (a `--limit` trial, another precision). Two such
     records are not two seeds, so only the last started done one counts (the last started failed one where none is
@@ -84,9 +84,7 @@ def select(records: Iterable[Record], suite: str) -> list[Record]:
     chosen: dict[tuple, Record] = {}
     for record in records:
         run = record["run"]
-        if run["suite"] != suite:
-            continue
-        cell = (run["dataset"], run["method"], run["seed"])
+        cell = (run["dataset"], run.get("test", ""), run["method"], run["seed"])
         if cell not in chosen or _age(record) > _age(chosen[cell]):
             chosen[cell] = record
     return sorted(chosen.values(), key=lambda r: (_place(r, "dataset"), _place(r, "method"), r["run"]["seed"]))
@@ -135,6 +133,11 @@ def seed_scores(records: Iterable[Record]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["dataset", "method", "seed", "base", "new", "h"])
 
 
+def spread(scores: pd.DataFrame) -> list[float]:
+    """Seeds, then mean and deviation of base, new and h over them, of rows as `seed_scores` gives them."""
+    return [len(scores), *(number for name in ("base", "new", "h") for number in mean_std(scores[name]))]
+
+
 def summarise(records: Sequence[Record]) -> pd.DataFrame:
     """Mean and deviation over seeds for each dataset and method, then the average rows, in percent.
 
@@ -150,9 +153,9 @@ def summarise(records: Sequence[Record]) -> pd.DataFrame:
     rows = []
     for dataset in datasets:
         for method in methods:
-            cell = scores[(scores["dataset"] == dataset) & (scores["method"] == method)]
-            spread = [number for name in ("base", "new", "h") for number in mean_std(cell[name])]
-            rows.append([dataset, method, len(cell), *spread])
+            rows.append(
+                [dataset, method, *spread(scores[(scores["dataset"] == dataset) & (scores["method"] == method)])]
+            )
     for method in methods:
         of_method = scores[(scores["method"] == method) & scores["dataset"].isin(over)]
         by_seed = of_method.groupby("seed")

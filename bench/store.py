@@ -93,8 +93,9 @@ class Store:
         except (OSError, ValueError):
             return None
         finished = isinstance(record, dict) and record.get("key") == key and record.get("status") == "done"
-        kept = all(self.path(kind, key).is_file() for kind in ("plugins", "predictions"))
-        return record if finished and kept else None
+        if not finished or not self.path("predictions", key).is_file():
+            return None
+        return record if self.path("plugins", record.get("trained") or key).is_file() else None
 
     def write_record(self, record: dict) -> None:
         write_text(
@@ -119,6 +120,7 @@ class Store:
         return path.stat().st_size
 
     def read_plugin(self, key: str) -> tuple[dict[str, Tensor], dict]:
+        """Raises UserError where it is not there (its run failed), damaged, or another run's."""
         tensors, header = read_tensors(self.path("plugins", key))
         try:
             metadata = dict(json.loads(header["plugin"]))

@@ -19,13 +19,18 @@ CONTEXT_STD = 0.02  # CoOp's random initialisation, the standard deviation of CL
 
 @dataclass(frozen=True)
 class Config(TrainConfig):
-    """``context_length``: n, 16 in CoOp's best version; ``layer``: the block whose input the context replaces."""
+    """``context_length``: n, 16 in CoOp's best version; ``layer``: the block whose input the context replaces;
+    ``start``: "fixed" draws N(0, 0.02^2) at every layer, "rows" as large (root mean square) as the rows it replaces,
+    which grow with depth."""
 
     context_length: int = 16
     layer: int = 0
+    start: str = "fixed"
 
     def __post_init__(self):
         super().__post_init__()
+        if self.start not in ("fixed", "rows"):
+            raise UserError(f"start is 'fixed' or 'rows'; found '{self.start}'")
         if self.context_length < 1 or self.layer < 0:
             raise UserError(
                 f"context_length is 1 or more, layer 0 or more; found {self.context_length} and {self.layer}"
@@ -50,6 +55,12 @@ class CoOp(Method):
 
     def bind(self, backbone, classes):
         self.backbone, self.tokens = backbone, backbone.text.class_tokens(classes.names)
+
+    def start(self, support):
+        if self.config.start == "rows":
+            rows = self.backbone.text.placeholder_rows(len(self.context), self.config.layer)
+            with torch.no_grad():
+                self.context.mul_(rows.square().mean().sqrt() / CONTEXT_STD)
 
     def class_features(self) -> Tensor:
         """(C, D), not normalised."""

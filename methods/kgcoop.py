@@ -44,6 +44,8 @@ class KgCoOp(CoOp):
     def start(self, support):
         if self.config.initial_words:
             start_from_words(self.context, self.backbone, self.config.initial_words)
+        else:
+            super().start(support)
 
     def bind(self, backbone, classes):
         super().bind(backbone, classes)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from datasets.templates import PHOTO
 from methods.base import Method, TrainConfig, cosine_logits, register
 
 
 @dataclass(frozen=True)
 class Config(TrainConfig):
+    """``single_template``: "a photo of a {}." instead of the dataset's own, as in the paper's Table 3."""
+
+    single_template: bool = False
     epochs: int = 0
     crop: tuple[float, float] = (1.0, 1.0)
 
@@ -22,6 +26,8 @@ class ZeroShotCLIP(Method):
     micro = {}
 
     def bind(self, backbone, classes):
+        if self.config.single_template:
+            classes = replace(classes, templates=PHOTO)
         self.scale, self.classifier = backbone.scale, backbone.zero_shot(classes)
 
     def logits(self, x):

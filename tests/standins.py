@@ -19,6 +19,7 @@ from PIL import Image
 
 import datasets
 from bench.errors import UserError
+from bench.plan import Settings
 
 # id: (folder, image folder, split file, path of a picture as in that set's split file, class names as in the file)
 SPLIT_FILE_SETS = {
@@ -181,9 +182,12 @@ def write_folder(path: Path, classes, count: int = 10, parts=("",)) -> None:
 
 # ---- what the tests of datasets share --------------------------------------------------------------------------------
 
-SETTINGS = dict(
-    methods=["zs-clip"], seeds=[1], shots=1, protocol="micro", precision="fp32", views=1, limit=None, overrides=[]
-)
+SETTINGS = {
+    "settings": Settings(shots=1, protocol="micro", precision="fp32", views=1, limit=None),
+    "suites_": ["main"],
+    "methods": ["zs-clip"],
+    "seeds": [1],
+}
 
 
 def all_wnids():

@@ -93,10 +93,14 @@ def test_a_config_file_sets_flags_and_the_command_line_wins(capsys, tmp_path):
     def planned(*flags):
         return int(re.search(r"(\d+) runs on", call(capsys, "--config", tmp_path / "run.toml", *flags)[1])[1])
 
-    (tmp_path / "run.toml").write_text('methods = ["coop", "zs-clip"]\nseeds = [1, 2]\ndatasets = ["micro_stars"]\n')
+    (tmp_path / "run.toml").write_text(
+        'suite = "main"\nmethods = ["coop", "zs-clip"]\nseeds = [1, 2]\ndatasets = ["micro_stars"]\n'
+    )
     assert planned("--dry-run") == 4
     assert planned("--dry-run", "--seeds", 3) == 2
-    (tmp_path / "run.toml").write_text('methods = "coop"\nseeds = 1\ndatasets = "micro_stars"\ndry-run = true\n')
+    (tmp_path / "run.toml").write_text(
+        'suite = "main"\nmethods = "coop"\nseeds = 1\ndatasets = "micro_stars"\ndry-run = true\n'
+    )
     assert planned() == 1
 
 
@@ -192,7 +196,17 @@ def test_report_and_check_without_records_say_what_to_do(capsys, tmp_path, comma
 
 def test_dry_run_counts_and_writes_nothing(capsys, tmp_path):
     status, out, _ = call(
-        capsys, "--dry-run", "--methods", "coop", "zs-clip", "--out", tmp_path / "out", "--cache", tmp_path / "c"
+        capsys,
+        "--dry-run",
+        "--suite",
+        "main",
+        "--methods",
+        "coop",
+        "zs-clip",
+        "--out",
+        tmp_path / "out",
+        "--cache",
+        tmp_path / "c",
     )
     assert status == 0 and "66 runs" in out  # 11 datasets, 3 seeds, 2 methods
     assert not list(tmp_path.iterdir())

@@ -219,7 +219,7 @@ def session_on(monkeypatch, tiny, tmp_path):
 
 def toy_run(name, seed=1):
     config = short(name, epochs=min(2, short(name).epochs))
-    return Run("main", "tiny", "toy", name, seed, 4, "published", "fp32", 2, None, config)
+    return Run("tiny", "toy", name, seed, 4, "published", "fp32", 2, None, config)
 
 
 def test_poisoned_test_labels_and_pixels_leave_the_plugin_bit_identical(method_name, session_on):

@@ -16,7 +16,7 @@ from PIL import Image
 from references import hooked, relative
 from test_arch_files import saved_locally
 
-from bench import backbones, drift, drift_figures, drift_report, drift_store, tables
+from bench import backbones, drift, drift_figures, drift_report, drift_store, sheets
 from bench.archs import ARCHS, OTHER_ACTIVATION, find_arch
 from bench.drift_numbers import AVERAGE, POOLED, feature_change, linear_cka
 from bench.errors import UserError
@@ -369,17 +369,17 @@ def test_two_vision_transformers_are_compared_over_pictures_through_their_own_tr
     assert found[-1]["count"] == len(images)
     assert found[-1]["absolute"] == pytest.approx(np.abs(expected[1] - expected[0]).mean(), rel=1e-4)
     assert found[-1]["cka"] == pytest.approx(hsic_cka(*expected), rel=1e-4)
-    sheet = tables.sheet_markdown(drift_report.drift_sheet(drift_store.load_all(tmp_path / arch.id)))
+    sheet = sheets.sheet_markdown(drift_report.drift_sheet(drift_store.load_all(tmp_path / arch.id)))
     assert "Vision features at the class token" in sheet and "Vision parameters" in sheet
 
 
 def test_the_sheet_shows_the_tables_numbers_and_what_was_found(micro):
     measured = micro[1]
     sheet = drift_report.drift_sheet(measured)
-    text = tables.sheet_markdown(sheet)
+    text = sheets.sheet_markdown(sheet)
     value = by_layer(measured[0], "relative")["6"]
     assert f"{100 * value:.2f}" in text and "Other activation" in text and "Unrelated" in text
-    assert tables.sheet_latex(sheet).count(r"\begin{tabular}") == len(sheet.blocks)
+    assert sheets.sheet_latex(sheet).count(r"\begin{tabular}") == len(sheet.blocks)
     found = drift_report.findings(measured)
     assert len(found) == 2 and all(line.startswith("Update: text ") for line in found)
     assert found[1].endswith("more in every block than in the one before.")

@@ -8,7 +8,9 @@ import matplotlib.image
 import pytest
 from markdown_it import MarkdownIt
 
-from bench import figures, report
+from bench import figures, outputs, report, stats
+from bench.archs import ARCHS
+from bench.selection import Selection
 
 HOSTILE = "<img src=x onerror=alert(1)> </svg><script>$x_1$ {body} \"'|`&amp;"
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -27,7 +29,7 @@ def record(dataset, method, seed, base, new, status="done", name=None, **others)
     }
     return {
         "key": f"{dataset}{method}{seed}", "status": status, "error": None if status == "done" else "it <broke>",
-        "run": {"suite": "main", "arch": "micro", "dataset": dataset, "method": method, "seed": seed, "shots": 16,
+        "run": {"arch": "micro", "dataset": dataset, "method": method, "seed": seed, "shots": 16,
                 "precision": "fp32", "protocol": "micro", "views": 4, "limit": None, "config": {"epochs": 50}},
         "names": {"dataset": dataset, "method": name or NAMES.get(method, method)},
         "depth": DEPTH.get(method, "shallow"), "order": {"dataset": 0, "method": list(DEPTH).index(method)},
@@ -74,15 +76,19 @@ class Page(HTMLParser):
             self.text.append(data)
 
 
+def chosen(records, notes=()):
+    return Selection(ARCHS["micro"], tuple(stats.select(records)), notes=tuple(notes))
+
+
 def write(records, folder, notes=()):
-    markdown, page = report.write_report(records, folder, "micro", notes)
+    markdown, page = report.write_report(chosen(records, notes), folder)
     assert (markdown.name, page.name) == ("report.md", "report.html")
     return markdown.read_text(), page.read_text()
 
 
 def test_figure_files_have_the_same_bytes_each_time(tmp_path):
-    first = figures.write_figures(world(AS_PAPER), tmp_path / "one")
-    second = figures.write_figures(list(reversed(world(AS_PAPER))), tmp_path / "two")
+    first = outputs.write_figures(chosen(world(AS_PAPER)), tmp_path / "one")
+    second = outputs.write_figures(chosen(list(reversed(world(AS_PAPER)))), tmp_path / "two")
     assert [path.relative_to(tmp_path / "one").as_posix() for path in first] == [
         "figures/figure2a.svg", "figures/figure2a.png",
     ]  # fmt: skip
@@ -106,7 +112,7 @@ def test_a_method_without_an_average_has_dashes_and_no_bar(tmp_path):
     axes = figures.draw_figure_2a(records).axes[0]
     assert [text.get_text() for text in axes.texts].count("–") == 3
     for few in ([], [record("a", "coop", 1, 0, 0, status="failed")]):
-        figures.figure_2a(few, tmp_path / "empty")
+        outputs.write_figures(chosen(few), tmp_path / "empty")
 
 
 def test_a_hostile_name_stays_text_in_the_figure_and_the_page(tmp_path):

@@ -139,7 +139,7 @@ def test_folders_are_known_to_plan_dry_run_and_ls_by_name(tmp_path, capsys):
     standins.write_folder(tmp_path / "mine", ["a", "b"], 5)
     given = f"folder:{tmp_path / 'mine'}"
     discover(())
-    runs = plan.grid(ARCHS["micro"], datasets_=[given, given], suites=[], **SETTINGS)
+    runs = plan.grid(ARCHS["micro"], datasets_=[given, given], **SETTINGS)
     assert [run.dataset for run in runs] == ["folder:mine"]
     assert cli.main(["--datasets", given, "--dry-run", "--out", str(tmp_path / "out")]) == 0
     assert "folder:mine" in capsys.readouterr().out

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from bench import commands
+from bench import selection
 from bench.session import SELECTED_ON_TEST
 from methods import ordered
 from methods.base import METHODS
@@ -25,7 +25,7 @@ def record(name="coop", seed=1, started="2026-01-01", dataset="d", lr=0.1, **ide
 
 def test_seeds_of_one_identity_stay_together_whatever_their_draws():
     records = [record(seed=seed) for seed in (1, 2, 3)] + [record("zs-clip", seed) for seed in (1, 2, 3)]
-    assert commands.of_one_identity(records) == records
+    assert selection.of_one_identity(records) == records
 
 
 @pytest.mark.parametrize(
@@ -41,16 +41,16 @@ def test_seeds_of_one_identity_stay_together_whatever_their_draws():
 def test_records_of_another_identity_than_the_newest_are_left_out(changed, others):
     old = [record(seed=seed) for seed in (1, 2)] + [record("zs-clip", seed) for seed in (1, 2)]
     new = record(seed=1, started="2026-01-02", **changed)
-    kept = commands.of_one_identity([*old, new])
+    kept = selection.of_one_identity([*old, new])
     assert new in kept
     assert [r for r in kept if r["run"]["method"] == "coop"] == [new]
     assert len([r for r in kept if r["run"]["method"] == "zs-clip"]) == others
 
 
 def test_options_of_a_method_that_is_not_registered_do_not_mix_either():
-    old, new = record(seed=1, lr=0.1), record(seed=2, lr=0.2, started="2026-01-02")
-    assert commands.of_one_identity([old, new]) == [new]
-    assert commands.of_one_identity([copy.deepcopy(new), old]) == [new]
+    old, new = record("nobodys", seed=1, lr=0.1), record("nobodys", seed=2, lr=0.2, started="2026-01-02")
+    assert selection.of_one_identity([old, new]) == [new]
+    assert selection.of_one_identity([copy.deepcopy(new), old]) == [new]
 
 
 def test_only_tip_adapters_published_option_is_given_test_labels_and_its_mark_is_the_sessions():

@@ -164,7 +164,7 @@ def test_the_classes_of_a_and_r_are_not_the_same_ones(tmp_path):
 def test_test_only_sets_are_refused_where_something_is_to_be_trained():
     discover(())
     with pytest.raises(UserError, match="test images only"):
-        plan.grid(ARCHS["vit-b16"], datasets_=["imagenet_a"], suites=["main"], **SETTINGS)
+        plan.grid(ARCHS["vit-b16"], datasets_=["imagenet_a"], **SETTINGS)
 
 
 # ---- FGVCAircraft ----------------------------------------------------------------------------------------------------

@@ -19,7 +19,8 @@ from PIL import Image
 from standins import all_wnids, write_imagenet
 from test_figures_report import HOSTILE, Page, record
 
-from bench import archs, backbones, cli, commands, known, own_prompts, report
+from bench import archs, backbones, cli, commands, known, own_prompts, report, stats
+from bench.selection import Selection
 from bench.session import Options, Session
 from methods.base import Classes
 
@@ -58,7 +59,9 @@ def coop(dataset="caltech101"):
 
 def write(records, folder, arch="vit-b16"):
     """(report.md as rendered, report.html), each as (source, text of the page)."""
-    markdown, page = report.write_report(records, folder, arch)
+    chosen = Selection(archs.ARCHS[arch], tuple(stats.select(records)))
+    answers = known.compare(chosen.main, folder, arch)
+    markdown, page = report.write_report(chosen, folder, answers)
     rendered = MarkdownIt("commonmark").enable("table").render(markdown.read_text())
     return (markdown.read_text(), rendered), (page.read_text(), page.read_text())
 

@@ -10,8 +10,8 @@ from standins import write_imagenet
 from test_cli import LOCAL, call, mistake, records
 
 import datasets
-from bench.commands import of_one_source
 from bench.errors import UserError
+from bench.selection import of_one_source
 from datasets import manifests
 from datasets.fewshot import draw
 from datasets.manifests import MARK, read, text_of

@@ -19,19 +19,10 @@ IDENTITY = {"backbones": {"base": "a", "new": "b"}, "splits": {"train_sha256": "
 
 
 def grid(arch="vit-b16", **changes):
-    values = dict(
-        suites=[],
-        methods=[],
-        datasets_=[],
-        seeds=[1, 2, 3],
-        shots=16,
-        protocol="published",
-        precision="fp32",
-        views=16,
-        limit=None,
-        overrides=[],
-    )
-    return plan.grid(ARCHS[arch], **{**values, **changes})
+    """The main suite, unless ``suites_`` says otherwise."""
+    shared = {"shots": 16, "protocol": "published", "precision": "fp32", "views": 16, "limit": None, "overrides": ()}
+    own = {name: changes.pop(name) for name in list(changes) if name in shared}
+    return plan.grid(ARCHS[arch], plan.Settings(**{**shared, **own}), **{"suites_": ["main"], **changes})
 
 
 # ---- grid ------------------------------------------------------------------------------------------------------------
@@ -42,7 +33,7 @@ def test_default_grid_is_every_dataset_seed_and_method_once_grouped_by_dataset_a
     expected = [(d, s, m) for d in datasets.default("micro") for s in (1, 2, 3) for m in ordered()]
     assert [(r.dataset, r.seed, r.method) for r in runs] == expected
     assert len(runs) == 11 * 3 * len(ordered())
-    assert {(r.arch, r.suite, r.shots) for r in runs} == {("micro", "main", 16)}
+    assert {(r.arch, r.test, r.shots) for r in runs} == {("micro", "", 16)}
 
 
 def test_the_papers_eight_methods_come_first_and_in_its_order():
@@ -67,7 +58,7 @@ def test_repeated_names_and_seeds_are_planned_once_in_the_order_given():
 
 @pytest.mark.parametrize(
     "changes, near",
-    [({"methods": ["contcop"]}, "contcoop"), ({"datasets_": ["eurosatt"]}, "eurosat"), ({"suites": ["mian"]}, "main")],
+    [({"methods": ["contcop"]}, "contcoop"), ({"datasets_": ["eurosatt"]}, "eurosat"), ({"suites_": ["mian"]}, "main")],
 )
 def test_unknown_names_are_refused_with_the_nearest(changes, near):
     with pytest.raises(UserError, match=f"Did you mean '{near}'"):

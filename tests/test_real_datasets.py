@@ -212,7 +212,7 @@ def test_datasets_of_every_kind_go_the_whole_way_to_a_record(kind, tiny, tmp_pat
     options = Options(arch, "cpu", str(out), str(out / "cache"), data_root=str(root), make_split=True, folders=folders)
     session = Session(options)
     session._backbones = {"base": tiny.base, "new": tiny.new}
-    run = plan.grid(arch, datasets_=given, suites=[], **SETTINGS)[0]
+    run = plan.grid(arch, datasets_=given, **SETTINGS)[0]
     record = session.execute(run, session.key(run))
     assert record["status"] == "done", record["error"]
     assert record["marks"] == list(session.data(run.dataset).notes)

@@ -17,7 +17,7 @@ ROUNDING = 0.005 + 1e-9  # a printed number is known to half of its last place
 
 
 def record(dataset, method, seed, base, new, status="done", started="2026-01-01T00:00:00Z", **run):
-    run = {"suite": "main", "dataset": dataset, "method": method, "seed": seed, "limit": None, "shots": 16, **run}
+    run = {"dataset": dataset, "method": method, "seed": seed, "limit": None, "shots": 16, **run}
     targets = {"base": {"accuracy": base}, "new": {"accuracy": new}} if status == "done" else {}
     return {"key": f"{dataset}-{method}-{seed}", "status": status, "run": run, "targets": targets, "started": started}
 
@@ -132,9 +132,10 @@ def test_a_trial_with_other_settings_is_not_one_more_seed():
     trial = record("a", "m", 1, 90.0, 90.0, limit=5)
     broken = record("a", "m", 1, None, None, status="failed", started="2026-01-03T00:00:00Z")
     for order in ([full, trial, broken], [broken, trial, full]):
-        assert stats.select(order, "main") == [full]
+        assert stats.select(order) == [full]
     assert stats.mixed_settings([full, trial]) == {"limit": [5, None]}
-    assert stats.select([{**full, "run": {**full["run"], "suite": "ood"}}], "main") == []
+    shifted = {**full, "run": {**full["run"], "test": "a_shifted"}}
+    assert stats.select([full, shifted]) == [full, shifted]
 
 
 def test_recount_counts_right_answers_and_names_every_difference():

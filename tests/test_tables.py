@@ -10,7 +10,9 @@ import pytest
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from bench import check, tables
+from bench import check, outputs, sheets, stats, tables
+from bench.archs import ARCHS
+from bench.selection import Selection
 
 HEADER = "dataset,method,seeds,base,base_std,new,new_std,h,h_std,paper_base,paper_new,paper_h"
 IMAGES = 200
@@ -25,7 +27,7 @@ def record(dataset, method, seed, base, new, place=(0, 0), marks=(), depth="shal
     targets = {t: {"correct": n, "count": IMAGES, "accuracy": 100 * n / IMAGES} for t, n in right.items()}
     return {
         "key": f"{dataset}/{method}/{seed}", "status": status, "depth": depth, "marks": list(marks),
-        "run": {"suite": "main", "arch": "micro", "dataset": dataset, "method": method, "seed": seed, "shots": 16},
+        "run": {"arch": "micro", "dataset": dataset, "method": method, "seed": seed, "shots": 16},
         "names": names or {"dataset": dataset.upper(), "method": method.upper()},
         "order": {"dataset": place[0], "method": place[1]}, "targets": targets if status == "done" else {},
         "started": "2026-01-01T00:00:00Z",
@@ -61,7 +63,7 @@ def paper_records(arch, datasets=None):
 
 
 def test_the_csv_has_the_fixed_columns_a_row_a_cell_and_the_average_last(world):
-    rows = parsed(tables.csv_text(tables.main_table(world)))
+    rows = parsed(sheets.csv_text(tables.main_table(world)))
     assert ",".join(rows[0]) == HEADER
     assert [(r["dataset"], r["method"]) for r in rows] == [
         (d, m) for d in ("zoo", "art", "average") for m in ("zs", "prompt", "adapter")
@@ -72,11 +74,11 @@ def test_the_csv_has_the_fixed_columns_a_row_a_cell_and_the_average_last(world):
 
 def test_a_missing_number_is_empty_in_csv_and_a_dash_elsewhere(world):
     broken = [r if r["run"]["method"] != "zs" else {**r, "status": "failed", "targets": {}} for r in world]
-    rows = parsed(tables.csv_text(tables.main_table(broken)))
+    rows = parsed(sheets.csv_text(tables.main_table(broken)))
     assert [v for k, v in rows[0].items() if k not in ("dataset", "method")] == ["0", *[""] * 9]
     sheet = tables.main_sheet(broken)
     assert [cell.text for cell in sheet.blocks[0].rows[0]] == ["ZS", "–", "–", "–"]
-    assert r"ZS & -- & -- & -- \\" in tables.sheet_latex(sheet)
+    assert r"ZS & -- & -- & -- \\" in sheets.sheet_latex(sheet)
 
 
 @pytest.mark.parametrize("arch, h", [("vit-b16", 80.28), ("vit-l14", 84.11)])
@@ -98,18 +100,18 @@ def test_the_papers_average_is_left_out_beside_an_average_over_other_datasets():
 
 def test_micro_shows_no_paper_columns(world):
     assert tables.read_paper("micro") is None
-    assert "aper" not in tables.sheet_markdown(tables.main_sheet(world, tables.read_paper("micro")))
+    assert "aper" not in sheets.sheet_markdown(tables.main_sheet(world, tables.read_paper("micro")))
 
 
 def test_the_average_block_is_first_and_best_and_second_are_marked(world):
-    markdown = tables.sheet_markdown(tables.main_sheet(world))
+    markdown = sheets.sheet_markdown(tables.main_sheet(world))
     assert re.findall(r"^### (.*)$", markdown, re.MULTILINE) == ["Average over 2 datasets", "ZOO", "ART"]
     header, zs, prompt, adapter = shown(markdown)[:4]
     assert header == ["Method", "Base", "New", "H"]
     assert prompt[1].startswith("<u>77.00 ±") and adapter[1].startswith("<strong>82.00 ±")
     assert prompt[2].startswith("<strong>") and zs[2].startswith("<u>") and adapter[2].startswith("9.25 ±")
     assert adapter[0] == "ADAPTER†" and prompt[0] == "PROMPT"
-    latex = tables.sheet_latex(tables.main_sheet(world))
+    latex = sheets.sheet_latex(tables.main_sheet(world))
     assert r"\textbf{82.00 $\pm$" in latex and r"\underline{77.00 $\pm$" in latex and r"ADAPTER\textdagger{}" in latex
 
 
@@ -117,7 +119,7 @@ def test_methods_that_read_the_same_share_a_rank_and_one_seed_has_no_deviation()
     records = [
         record("d", m, 1, n, n, (0, j)) for j, (m, n) in enumerate([("a", 180), ("b", 180), ("c", 90), ("e", 9)])
     ]
-    rows = shown(tables.sheet_markdown(tables.main_sheet(records)))[1:5]
+    rows = shown(sheets.sheet_markdown(tables.main_sheet(records)))[1:5]
     best, second = "<strong>90.00</strong>", "<u>45.00</u>"
     assert [row[1] for row in rows] == [best, best, second, "4.50"]
 
@@ -127,7 +129,7 @@ def test_marks_become_footnotes_at_the_widest_place_where_they_hold(world):
         one["marks"] = ["limit 5"] + ["own split"] * (one["run"]["dataset"] == "art")
         one["marks"] += ["chosen on test"] * (one["run"]["method"] == "adapter")
     world = [r for r in world if (r["run"]["method"], r["run"]["seed"]) != ("zs", 2)]
-    markdown = tables.sheet_markdown(tables.main_sheet(world))
+    markdown = sheets.sheet_markdown(tables.main_sheet(world))
     numbers = {text: n for n, text in re.findall(r"^- <sup>(\d)</sup> (.*)$", markdown, re.MULTILINE)}
     assert set(numbers) == {"own split", "chosen on test", "over 1 of 2 seeds"}
     assert "- All rows: limit 5." in markdown
@@ -143,7 +145,7 @@ def test_rows_made_with_other_settings_are_called_so(world):
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_markdown_shows_a_hostile_name_as_plain_text(name):
-    markdown = tables.sheet_markdown(
+    markdown = sheets.sheet_markdown(
         tables.main_sheet([record("d", "m", 1, 100, 100, names={"dataset": name, "method": name}, marks=())])
     )
     plain = " ".join(name.split())
@@ -154,9 +156,9 @@ def test_markdown_shows_a_hostile_name_as_plain_text(name):
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_latex_prints_a_hostile_name_with_no_active_character(name):
-    left = re.sub(r"\\[&%$#_{}]|\\text[a-z]+\{\}|\{[\[*]\}", "", tables.escape_latex(name))
+    left = re.sub(r"\\[&%$#_{}]|\\text[a-z]+\{\}|\{[\[*]\}", "", sheets.escape_latex(name))
     assert not re.search(r"[\\&%$#_{}~^<>|\n\[*]", left)
-    latex = tables.sheet_latex(tables.main_sheet([record("d", "m", 1, 9, 9, names={"dataset": name, "method": name})]))
+    latex = sheets.sheet_latex(tables.main_sheet([record("d", "m", 1, 9, 9, names={"dataset": name, "method": name})]))
     bare = re.sub(r"\\[\\{}]", "", latex)
     assert bare.count("{") == bare.count("}")
     assert all(line.count("&") - line.count(r"\&") == 3 for line in latex.splitlines() if line.endswith(r" \\"))
@@ -164,7 +166,7 @@ def test_latex_prints_a_hostile_name_with_no_active_character(name):
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_csv_gives_a_hostile_id_back_and_never_as_a_formula(name):
-    row = parsed(tables.csv_text(tables.main_table([record(name, name, 1, 100, 100)])))[0]
+    row = parsed(sheets.csv_text(tables.main_table([record(name, name, 1, 100, 100)])))[0]
     assert row["dataset"].removeprefix("'") == row["method"].removeprefix("'") == name
     assert row["dataset"][0] not in "=+-@\t\r" and row["base"] == "50.0"
 
@@ -178,6 +180,11 @@ def test_the_console_prints_the_averages_and_takes_no_markup_from_a_name(world):
     assert "[red]prompt[/red]" in text and "77.00 ±" in text and "Average over 2 datasets" in text
 
 
+def chosen(records):
+    """A selection whose main suite is these records."""
+    return Selection(ARCHS["micro"], tuple(stats.select(records)))
+
+
 def predictions_of(records):
     """Stored predictions with as many right answers as each record says."""
     truth = np.arange(IMAGES) % 7
@@ -186,41 +193,41 @@ def predictions_of(records):
 
 
 def test_check_is_silent_where_predictions_records_and_table_agree(world, tmp_path):
-    paths = tables.write_tables(world, tmp_path, "micro")
+    paths = outputs.write_tables(chosen(world), tmp_path)
     assert [path.relative_to(tmp_path).as_posix() for path in paths] == [
         f"tables/main.{e}" for e in ("csv", "md", "tex")
     ]
-    assert check.recompute(world, predictions_of(world).__getitem__, tmp_path) == []
+    assert check.recompute(chosen(world), predictions_of(world).__getitem__, tmp_path) == []
 
 
 def test_check_names_a_forged_record_a_forged_cell_and_missing_files(world, tmp_path):
     stored = predictions_of(world)
-    path = tables.write_tables(world, tmp_path, "micro")[0]
+    path = outputs.write_tables(chosen(world), tmp_path)[0]
     original = path.read_text()
 
     forged = copy.deepcopy(world)
     forged[0]["targets"]["new"].update(correct=199, accuracy=99.5)
-    tables.write_tables(forged, tmp_path, "micro")
-    lines = check.recompute(forged, stored.__getitem__, tmp_path)
+    outputs.write_tables(chosen(forged), tmp_path)
+    lines = check.recompute(chosen(forged), stored.__getitem__, tmp_path)
     assert sum("in the record" in line for line in lines) == 2
     assert any("new of ('zoo', 'zs')" in line for line in lines)
     assert any("h of ('average', 'zs')" in line for line in lines)
 
     path.write_text(original.replace("75.75", "75.76", 1))
-    (line,) = check.recompute(world, stored.__getitem__, tmp_path)
+    (line,) = check.recompute(chosen(world), stored.__getitem__, tmp_path)
     assert "base of ('zoo', 'prompt') is '75.76', recomputed '75.75'" in line
 
     path.write_text(original.replace("zoo,prompt", "zoo,other", 1))
-    assert len(check.recompute(world, stored.__getitem__, tmp_path)) == 2
+    assert len(check.recompute(chosen(world), stored.__getitem__, tmp_path)) == 2
     path.write_text("".join(original.splitlines(keepends=True)[:-1]))
-    (line,) = check.recompute(world, stored.__getitem__, tmp_path)
+    (line,) = check.recompute(chosen(world), stored.__getitem__, tmp_path)
     assert "('average', 'adapter') is missing" in line
     path.unlink()
-    assert "not there" in check.recompute(world, stored.__getitem__, tmp_path)[0]
+    assert "not there" in check.recompute(chosen(world), stored.__getitem__, tmp_path)[0]
     del stored[world[0]["key"]]
-    assert "no readable predictions" in check.recompute(world, stored.__getitem__)[0]
+    assert "no readable predictions" in check.recompute(chosen(world), stored.__getitem__)[0]
 
 
 def test_no_records_still_make_a_table(tmp_path):
-    tables.write_tables([], tmp_path, "micro")
+    outputs.write_tables(chosen([]), tmp_path)
     assert (tmp_path / "tables" / "main.csv").read_text() == HEADER + "\n"

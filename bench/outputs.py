@@ -1,0 +1,112 @@
+"""Every table and figure of a results folder by name, made from a selection of records; what is written and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from bench import figures, suites
+from bench.drift_figures import draw_figure_2b, draw_figure_2c
+from bench.drift_numbers import MEASURES
+from bench.drift_report import COLUMNS as DRIFT_COLUMNS
+from bench.drift_report import DECIMALS as DRIFT_DECIMALS
+from bench.drift_report import drift_sheet, drift_table, present
+from bench.selection import Selection
+from bench.sheets import CSV_DECIMALS, Sheet, csv_text, sheet_latex, sheet_markdown
+from bench.store import write_text
+from bench.suite_figures import draw_figure_2d, draw_figure_4, draw_lambda
+from bench.suite_tables import ablation_sheet, ablation_table, ood_sheet, ood_table
+from bench.tables import main_tables
+
+
+@dataclass(frozen=True)
+class Output:
+    """A table as numbers and as readers see it; the first ``keys`` columns of the frame name a row."""
+
+    frame: pd.DataFrame
+    sheet: Sheet
+    keys: int
+    decimals: int = CSV_DECIMALS
+
+    @property
+    def csv(self) -> str:
+        return csv_text(self.frame, self.decimals)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure; ``draw`` gives None where nothing it shows was run. It stands below the table ``beside``."""
+
+    beside: str
+    caption: str
+    draw: Callable[[Selection], Figure | None]
+
+
+FIGURES = {
+    "figure2a": Drawing(
+        "main",
+        "Base, New and H of each method, averaged over the datasets (the paper's Figure 2 a)",
+        lambda selection: figures.draw_figure_2a(selection.main),
+    ),
+    "figure4": Drawing(
+        "context_length", "ContCoOp's accuracy against the length of its context (Figure 4)", draw_figure_4
+    ),
+    "lambda": Drawing("lambda", "ContCoOp's accuracy against the weight of its distillation (Table 5)", draw_lambda),
+    "figure2b": Drawing(
+        "drift",
+        "Change of the text tower's parameters in each block (Figure 2 b)",
+        lambda selection: draw_figure_2b(selection.drift) if present(selection.drift) else None,
+    ),
+    "figure2c": Drawing(
+        "drift",
+        "Change of the text tower's output features after each block (Figure 2 c)",
+        lambda selection: draw_figure_2c(selection.drift) if present(selection.drift) else None,
+    ),
+    "figure2d": Drawing(
+        "layers", "CoOp's accuracy against the block at whose input its context stands (Figure 2 d)", draw_figure_2d
+    ),
+}
+
+
+def made_from(selection: Selection) -> dict[str, Output]:
+    """By file name: "main", "main-NAME" for further updates, then the suites that have records."""
+    made = {name: Output(*pair, 2) for name, pair in main_tables(selection.main, selection.arch.id).items()}
+    for id, suite in suites.ABLATIONS.items():
+        if id in selection.rows:
+            frame = ablation_table(suite, selection)
+            made[id] = Output(frame, ablation_sheet(suite, selection), 1 + len(suite.columns))
+    if "ood" in selection.rows:
+        made["ood"] = Output(ood_table(selection), ood_sheet(selection), 3)
+    if present(selection.drift):
+        frame = drift_table(selection.drift)
+        keys = len(DRIFT_COLUMNS) - len(MEASURES) - 1  # the last column counts what was averaged
+        made["drift"] = Output(frame, drift_sheet(selection.drift), keys, DRIFT_DECIMALS)
+    return {name: made[name] for name in sorted(made, key=place)}
+
+
+def place(name: str) -> int:
+    return suites.SUITES.index(name) if name in suites.SUITES else 0
+
+
+def write_tables(selection: Selection, folder: Path) -> list[Path]:
+    """Writes `tables/<name>.csv`, `.md` and `.tex` under folder (`results/<arch>`), each whole or not at all."""
+    written = []
+    for name, output in made_from(selection).items():
+        texts = {"csv": output.csv, "md": sheet_markdown(output.sheet), "tex": sheet_latex(output.sheet)}
+        for ending, text in texts.items():
+            written.append(Path(folder) / "tables" / f"{name}.{ending}")
+            write_text(written[-1], text)
+    return written
+
+
+def write_figures(selection: Selection, folder: Path) -> list[Path]:
+    """Writes every figure that has something to show as `figures/<name>.svg` and `.png` under folder."""
+    written = []
+    for name, drawing in FIGURES.items():
+        if (figure := drawing.draw(selection)) is not None:
+            written += figures.save(figure, Path(folder) / "figures" / name)
+    return written

@@ -1,0 +1,150 @@
+"""Which stored records each table is made from.
+
+A results folder may hold trials with other settings, runs of other weights, pictures or program versions, and runs of
+several suites. Tables are made from what fits the command line's settings and agrees with the newest on everything else
+that can change a number; the rest is counted in a note, never averaged in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from bench import stats, suites
+from bench.archs import Arch
+from bench.plan import Settings, as_stored
+from bench.stats import Record
+from bench.store import canonical
+from bench.suites import Variant
+from datasets.manifests import MARK
+from methods import ordered
+from methods.base import METHODS
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a suite's table: the records of its seeds on one dataset (for ood: one test set)."""
+
+    dataset: str
+    variant: Variant
+    records: tuple[Record, ...]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The records of each suite, in the order of its table; ``rows`` by suite id, ood included; ``drift`` holds what
+    was measured of the backbones themselves (`drift_store.load_all`)."""
+
+    arch: Arch
+    main: tuple[Record, ...] = ()
+    rows: dict[str, tuple[Row, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    drift: tuple[dict, ...] = ()
+
+    @property
+    def records(self) -> list[Record]:
+        """Each once, whatever suites it serves."""
+        every = [*self.main, *(r for rows in self.rows.values() for row in rows for r in row.records)]
+        return list({record["key"]: record for record in every}.values())
+
+    def replaced(self, records: Iterable[Record]) -> Selection:
+        """The same selection with other versions of its records, found by key (``check`` recounts them)."""
+        by_key = {record["key"]: record for record in records}
+        rows = {
+            id: tuple(Row(row.dataset, row.variant, tuple(by_key[r["key"]] for r in row.records)) for row in rows)
+            for id, rows in self.rows.items()
+        }
+        return replace(self, main=tuple(by_key[r["key"]] for r in self.main), rows=rows)
+
+
+def select(records: Iterable[Record], arch: Arch, settings: Settings, given: bool = False) -> Selection:
+    """See the module; ``records`` are all of a results folder. ``given``: the call takes few-shot images from the
+    user's manifests."""
+    fitting = [r for r in records if all(r["run"].get(k) == v for k, v in settings.of_runs.items())]
+    pool = of_one_identity(of_one_source(fitting, given))
+    main = [r for r in pool if not r["run"].get("test") and is_default(r, settings)]
+    rows = {id: tuple(ablation_rows(suite, pool, arch, settings)) for id, suite in suites.ABLATIONS.items()}
+    rows["ood"] = tuple(ood_rows(pool, arch, settings))
+    left = len(fitting) - len(pool)
+    note = f"{left} stored records of other weights, pictures, method sources or program versions are in no table"
+    found = {id: of_suite for id, of_suite in rows.items() if of_suite}
+    return Selection(arch, tuple(stats.select(main)), found, (note,) if left else ())
+
+
+def is_default(record: Record, settings: Settings) -> bool:
+    """Whether its options are the command line's, with nothing changed by a suite's row. A method that is not
+    registered in this call cannot be asked."""
+    run = record["run"]
+    return run["method"] not in METHODS or as_stored(settings.configure(run["method"], run["dataset"])) == run["config"]
+
+
+def ablation_rows(suite: suites.Suite, pool: Sequence[Record], arch: Arch, settings: Settings) -> list[Row]:
+    """Every row of the suite on each of its own datasets where any of them but the default was run, and on any other
+    dataset where all were (a single row there is another suite's)."""
+    found, own = [], suite.datasets(arch)
+    trained = [r for r in pool if not r["run"].get("test")]
+    for dataset in dict.fromkeys([*own, *(r["run"]["dataset"] for r in trained)]):
+        here = [r for r in trained if r["run"]["dataset"] == dataset]
+        rows, special = [], False
+        for variant in suite.variants(arch):
+            config = as_stored(settings.configure(variant.method, dataset, variant.options))
+            mine = [r for r in here if r["run"]["method"] == variant.method and r["run"]["config"] == config]
+            special |= any(not is_default(r, settings) for r in mine)
+            rows.append(Row(dataset, variant, tuple(stats.select(mine))))
+        if special and (dataset in own or all(row.records for row in rows)):
+            found += rows
+    return found
+
+
+def ood_rows(pool: Sequence[Record], arch: Arch, settings: Settings) -> list[Row]:
+    """A row a method and set, the generic set itself first; methods that were evaluated on no shifted set are not
+    rows."""
+    source, targets = suites.ood_source(arch), suites.ood_targets(arch)
+    tested = {r["run"]["method"] for r in pool if r["run"].get("test")}
+    rows = []
+    for variant in suites.ood_variants([m for m in ordered() if m in tested]):
+        config = as_stored(settings.configure(variant.method, source, variant.options))
+        mine = [r for r in pool if r["run"]["method"] == variant.method and r["run"]["dataset"] == source]
+        mine = [r for r in mine if r["run"]["config"] == config]
+        for target in (source, *targets):
+            test = "" if target == source else target
+            rows.append(Row(target, variant, tuple(stats.select(r for r in mine if r["run"].get("test", "") == test))))
+    return rows
+
+
+def of_one_source(records: Sequence[Record], given: bool) -> list[Record]:
+    """A dataset's table never mixes seeds whose few-shot images a user gave with drawn ones: where there are both,
+    those that the command line asks for stay."""
+    marked = {record["key"] for record in records if MARK in (record.get("marks") or ())}
+    sources: dict[str, set[bool]] = {}
+    for record in records:
+        sources.setdefault(record["run"]["dataset"], set()).add(record["key"] in marked)
+    return [r for r in records if len(sources[r["run"]["dataset"]]) == 1 or (r["key"] in marked) == given]
+
+
+def of_one_identity(records: Sequence[Record]) -> list[Record]:
+    """Those that agree with the last started one: on weights and program over the whole folder, on pictures and
+    templates for each test set, on method source for each dataset and method; and whose plug-in is one of theirs."""
+
+    def narrowed(records: Sequence[Record], group, traits) -> list[Record]:
+        newest: dict = {}
+        for record in sorted(records, key=lambda r: (r.get("started") or "", r["key"])):
+            newest[canonical(group(record))] = canonical(traits(record))
+        return [record for record in records if newest[canonical(group(record))] == canonical(traits(record))]
+
+    def identity(record: Record, *names: str) -> list:
+        return [(record.get("identity") or {}).get(name) for name in names]
+
+    def place(record: Record) -> list:
+        return [record["run"]["dataset"], record["run"].get("test", "")]
+
+    records = narrowed(records, lambda r: 0, lambda r: identity(r, "backbones", "numbers"))
+    records = narrowed(records, place, lambda r: [identity(r, "templates"), (identity(r, "pictures")[0] or [None])[-1]])
+    records = narrowed(
+        records,
+        lambda r: [r["run"]["dataset"], r["run"]["method"]],
+        # options of a method that is not registered here cannot be told from a suite's: the newest count
+        lambda r: [identity(r, "method"), None if r["run"]["method"] in METHODS else r["run"]["config"]],
+    )
+    kept = {record["key"] for record in records}
+    return [r for r in records if not r["run"].get("test") or r.get("trained") in kept]
