@@ -88,14 +88,14 @@ class Counts:
 def count(session: Session, run: Run) -> Counts:
     """Loads backbones and lists, no picture. Raises UserError where these cannot be had."""
     few = session.fewshot(run)
-    classes, support = len(few.data.classnames), len(few.support)
+    classes, support = len(session.tested(run).classnames), len(few.support)
     files = tuple(feature_files(session, run, few))
-    return Counts(run, classes, support, len(few.test), steps(run, support), files)
+    return Counts(run, classes, support, len(session.test_split(run)), steps(run, support), files)
 
 
 def steps(run: Run, support: int) -> int:
     """Training steps of a run on so many support images; 0 where the trainer has nothing to do."""
-    if not run.config.epochs:
+    if run.test or not run.config.epochs:
         return 0
     an_epoch = epoch_steps(run.config, support)
     return Schedule(run.config, an_epoch).epochs * an_epoch
@@ -105,13 +105,15 @@ def feature_files(session: Session, run: Run, few: FewShot) -> Iterator[Features
     """What ``Session.support`` and ``Session.test_features`` read."""
 
     def file(role: str, split: Split, recipe: dict, first: bool = False) -> Features:
-        store = session.features(role)
-        identity = store.identity(recipe, split, few.data.classnames)
+        store, data = session.features(role), session.tested(run) if first else few.data
+        identity = store.identity(recipe, split, data.classnames)
         size = len(split) * store.backbone.dim * FLOAT + len(canonical(identity)) * 11 // 10 + HEADER  # quotes escaped
         return Features(store.path(identity), role, len(split), first, size)
 
     for role in session.options.arch.towers:
-        yield file(role, few.test, TEST_RECIPE, True)
+        yield file(role, session.test_split(run), TEST_RECIPE, True)
+    if run.test:
+        return
     for split in (few.support, few.val):
         yield file("base", split, TEST_RECIPE)
     if tuple(run.config.crop) != (1.0, 1.0):
@@ -133,7 +135,8 @@ def out_bytes(session: Session, counted: Iterable[Counts]) -> int:
         epochs = counts.steps // max(epoch_steps(run.config, counts.support), 1)
         header = len(canonical({"config": run.canonical()["config"], "classnames": list(shape.classnames)})) * 11 // 10
         total += described + OUTCOME + epochs * CURVE_ROW
-        total += sum(value.nbytes + HEADER for value in learned.values()) + header + 2 * HEADER
+        if not run.test:
+            total += sum(value.nbytes + HEADER for value in learned.values()) + header + 2 * HEADER
         total += len(session.options.arch.towers) * (counts.tests * PREDICTION + 3 * HEADER)
         draws[run.dataset, run.shots, run.seed] = sum(
             len(split.manifest(few.data.classnames)) for split in (few.support, few.val)
@@ -180,7 +183,9 @@ def estimate(
                     continue
                 seen.add(file.path)
                 cache += file.bytes
-                seconds = file.images * calibration.image_seconds(file.role, run.dataset, file.first)
+                seconds = file.images * calibration.image_seconds(
+                    file.role, (run.test or run.dataset) if file.first else run.dataset, file.first
+                )
                 add(f"features, {file.role} backbone", seconds)
                 if file.first:
                     before += seconds

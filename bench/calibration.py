@@ -7,6 +7,7 @@ names are the plan's.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
@@ -140,10 +141,10 @@ class Calibration:
         chosen = torch.linspace(0, len(split) - 1, min(len(split), 64)).long().tolist()
         split.read(chosen[:1])
         parts = [chosen[i : i + 16] for i in range(0, len(chosen), 16)]
-        with ThreadPoolExecutor(min(MOST_THREADS, cores())) as pool:  # worker processes, if any, are as many or more
-            start = time.perf_counter()
+        threads = min(MOST_THREADS, cores())  # worker processes, if any, are as many or more
+        with ThreadPoolExecutor(threads) as pool, self._clock(threads) as spent:
             list(pool.map(lambda part: [transform(image) for image in split.read(part)], parts))
-            return (time.perf_counter() - start) / len(chosen)
+        return spent() / len(chosen)
 
     # -- methods -------------------------------------------------------------------------------------------------------
 
@@ -170,10 +171,11 @@ class Calibration:
 
     def run_seconds(self, run: Run, steps: int, tests: int) -> tuple[float, float]:
         """(fit, evaluation on one backbone). Without gradients a CPU takes names in pieces of like length."""
-        costs, classes = self.costs(run), len(self.session.data(run.dataset).classnames)
-        longest, mean = self.lengths(run.dataset)
+        costs, classes = self.costs(run), len(self.session.tested(run).classnames)
+        longest, mean = self.lengths(run.test or run.dataset)
         predicting = mean if self.session.options.device == "cpu" else longest
-        return costs.fit(classes, longest, steps), costs.evaluation(classes, predicting, tests)
+        fit = 0.0 if run.test else costs.fit(classes, longest, steps)
+        return fit, costs.evaluation(classes, predicting, tests)
 
     def how(self, stage: str) -> str:
         """How a stage's seconds were come by: "features, base backbone", "fit, coop", "evaluation, coop"."""
@@ -263,12 +265,22 @@ class Calibration:
             method.config = config
             del method.start, method.finish
 
-    def _seconds(self, work: Callable[[], object]) -> float:
+    def _seconds(self, work: Callable[[], object], threads: int = 0) -> float:
         self._wait()
-        start = time.perf_counter()
-        work()
-        self._wait()
-        return time.perf_counter() - start
+        with self._clock(threads or torch.get_num_threads()) as spent:
+            work()
+            self._wait()
+        return spent()
+
+    @contextlib.contextmanager
+    def _clock(self, threads: int):
+        """Seconds on the clock; on the CPU not more than what this process worked, by thread: a plan is not longer for
+        what else the machine did while it was measured."""
+        took: list[float] = []
+        start, worked = time.perf_counter(), time.process_time()
+        yield lambda: took[0]
+        wall, own = time.perf_counter() - start, (time.process_time() - worked) / threads
+        took.append(min(wall, own) if self.session.options.device == "cpu" else wall)
 
     def _wait(self) -> None:
         device = self.session.options.device

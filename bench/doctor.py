@@ -20,6 +20,7 @@ from bench import archs, backbones, budget, executor, plan, provenance, weights
 from bench.errors import UserError
 from bench.session import Options, Session
 from bench.settings import device_of, options_of, plan_of
+from bench.stats import counted
 from datasets.base import Dataset
 from datasets.layouts import LAYOUTS, count_notes
 from datasets.splits import NOTE as MADE
@@ -57,7 +58,7 @@ class Page:
         try:
             yield
         except UserError as error:
-            self.bad(what, error)
+            self.bad(what, str(error).removeprefix(f"{what}: "))
         except Exception as error:
             self.bad(what, f"{type(error).__name__}: {backbones.first_line(error)}")
 
@@ -89,15 +90,15 @@ def doctor(args: argparse.Namespace) -> int:
     page.section("Pair")
     show_pair(page, loaded)
     page.section("Data")
-    ids = dict.fromkeys(map(datasets.identify, args.datasets)) or datasets.default(options.arch.datasets)
+    asked = list(map(datasets.identify, args.datasets)) or datasets.default(options.arch.datasets)
+    ids = dict.fromkeys([*asked, *(run.test for run in runs if run.test)])
     readable = {id for id in ids if show_data(page, session, id, trial=bool(args.limit))}
+    possible = [run for run in runs if {run.dataset, run.test or run.dataset} <= readable]
     page.section("Plan and disk")
-    show_plan(
-        page, session, args, [run for run in runs if run.dataset in readable], len(runs), all_there(options, loaded)
-    )
+    show_plan(page, session, args, possible, len(runs), all_there(options, loaded))
 
-    notes = f", {page.notes} notes" if page.notes else ""
-    console.print(f"{page.problems} problems{notes}" if page.problems else f"no problem found{notes}")
+    notes = f", {counted(page.notes, 'note')}" if page.notes else ""
+    console.print(f"{counted(page.problems, 'problem')}{notes}" if page.problems else f"no problem found{notes}")
     return 1 if page.problems else 0
 
 
