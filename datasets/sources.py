@@ -3,8 +3,9 @@
 Addresses: KaiyangZhou/CoOp, DATASETS.md, and for links that died since, the place that the named project moved to.
 Sizes and SHA-256: TensorFlow Datasets' ``url_checksums/*.txt`` and ``datasets/*/checksums.tsv``; MD5: torchvision's
 ``datasets/eurosat.py``. They are of the very file at the address (or of what stood there before it died). For
-FGVCAircraft no checksum is used: the published SHA-256 is that of the archive without its gzip layer. Where nothing is
-published, the size that the server states is checked, and the counts of the paper's Table 1 tell the rest.
+FGVCAircraft no checksum is used: the published SHA-256 stands beside another size than the file at its address has (it
+may be of the archive without its gzip layer). Where nothing is published, the size that the server states is checked,
+and the counts of the paper's Table 1 tell the rest.
 """
 
 from __future__ import annotations

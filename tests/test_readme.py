@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import cli
+import datasets
+from bench import archs, backbones, cli
 from methods.base import METHODS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,7 +77,17 @@ def test_ci_runs_readmes_own_test_command():
     assert "README.md" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
-COMMAND_LINE = re.compile(r"(?<=run_all\.py )(?:--arch|ls|report|check|doctor)\b(?:[^\n#`|]|\\\n)*")
+def test_readmes_pair_of_backbones_is_one(tmp_path):
+    (text,) = re.findall(r"<!-- arch -->\n```toml\n(.*?)```", README, re.DOTALL)
+    (tmp_path / "my-pair.toml").write_text(text, encoding="utf-8")
+    (tmp_path / "photos").mkdir()
+    arch = backbones.resolve_arch(archs.find_arch(str(tmp_path / "my-pair.toml")))
+    assert list(arch.towers) == ["base", "new", "laion"]
+    assert {tower.width for tower in arch.towers.values()} == {512}
+    assert datasets.default(arch.datasets) == ["dtd", "folder:photos"]
+
+
+COMMAND_LINE = re.compile(r"(?<=run_all\.py )(?:--arch|ls|report|check|doctor|prepare)\b(?:[^\n#`|]|\\\n)*")
 
 
 @pytest.mark.parametrize("line", sorted(set(COMMAND_LINE.findall(README))))
