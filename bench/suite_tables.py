@@ -85,20 +85,23 @@ def ablation_sheet(suite: suites.Suite, selection: Selection) -> Sheet:
         blocks.append(Block(Cell(dataset_name(rows, dataset)), header, tuple(zip(labels, *numbers, strict=True))))
     missing = [f"{row.dataset}: {' / '.join(filter(None, row.variant.label))}" for row in rows if not done(row.records)]
     remarks = [MEASURE, *marks_of(rows), *not_run(missing), *NOTES.get(suite.id, ())]
+    remarks += PRINTED_NOTES.get(suite.id, ()) if printed else ()
     return Sheet(f"{suite.title} ({suite.source})", tuple(blocks), tuple(remarks))
 
 
 NOTES = {
     "components": ("Neither: the context of CoOp in ContCoOp's code; another draw of initial values than CoOp's row.",),
+    "layers": (
+        "start fixed: N(0, 0.02²) at every block; rows: as large as the rows that the context replaces, which grow "
+        "with depth.",
+    ),
+}
+PRINTED_NOTES = {  # what is odd in the paper's own numbers, where they stand
     "lambda": (
         "The paper prints H 72.21 for lambda 0.3, a misprint: its Base 84.80 and New 79.77 give 82.21. Its row of "
         "lambda 0.5 is ContCoOp's UCF101 row of Table 2, though its text gives 1.0 as the default.",
     ),
     "context_length": ("Of the paper's Figure 4 only length 16 can be read surely.",),
-    "layers": (
-        "start fixed: N(0, 0.02²) at every block; rows: as large as the rows that the context replaces, which grow "
-        "with depth.",
-    ),
 }
 
 
