@@ -119,14 +119,20 @@ def _remarks(measures: Sequence[dict]) -> list[str]:
             "Linear CKA is biased towards 1 where prompts are not many times the width: read it against the unrelated "
             "pair.",
         ]
-    if any(m["other"]["label"] == "micro-update" for m in shown):
-        said.append(
-            "micro-update was trained with a text learning rate decayed 0.75 a layer: that its shallower blocks change "
-            "less was built in."
-        )
+    said += built_in(measures)
     said += [f"{pair_name(m)}: {note}." for m in shown for tower in ("text", "vision") for note in m[tower]["notes"]]
     said += [f"{pair_name(m)} is left out: {m['left_out']}" for m in measures if "left_out" in m]
     return said
+
+
+def built_in(measures: Sequence[dict]) -> list[str]:
+    """What has to be told wherever drift is read as a finding."""
+    if not any(measured["other"]["label"] == "micro-update" for measured in present(measures)):
+        return []
+    return [
+        "micro-update was trained with a text learning rate decayed 0.75 a layer: that its shallower blocks change "
+        "less was built in."
+    ]
 
 
 def _block(

@@ -9,7 +9,9 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bench import figures, suites
+from bench import depth, figures, suites
+from bench.depth_figures import draw_depth
+from bench.depth_report import correlation_sheet, depth_sheet
 from bench.drift_figures import draw_figure_2b, draw_figure_2c
 from bench.drift_numbers import MEASURES
 from bench.drift_report import COLUMNS as DRIFT_COLUMNS
@@ -69,11 +71,16 @@ FIGURES = {
     "figure2d": Drawing(
         "layers", "CoOp's accuracy against the block at whose input its context stands (Figure 2 d)", draw_figure_2d
     ),
+    "depth": Drawing(
+        "depth", "What CoOp's context loses with the update, beside the drift of the same blocks", draw_depth
+    ),
 }
+ORDER = (*suites.SUITES, "depth", "depth_correlation")
 
 
 def made_from(selection: Selection) -> dict[str, Output]:
-    """By file name: "main", "main-NAME" for further updates, then the suites that have records."""
+    """By file name: "main", "main-NAME" for further updates, then the suites that have records, and what they
+    tell together."""
     made = {name: Output(*pair, 2) for name, pair in main_tables(selection.main, selection.arch.id).items()}
     for id, suite in suites.ABLATIONS.items():
         if id in selection.rows:
@@ -85,11 +92,15 @@ def made_from(selection: Selection) -> dict[str, Output]:
         frame = drift_table(selection.drift)
         keys = len(DRIFT_COLUMNS) - len(MEASURES) - 1  # the last column counts what was averaged
         made["drift"] = Output(frame, drift_sheet(selection.drift), keys, DRIFT_DECIMALS)
+    if depth.has_depth(selection):
+        made["depth"] = Output(depth.depth_table(selection), depth_sheet(selection), len(depth.KEYS))
+        frame = depth.correlation_table(selection)
+        made["depth_correlation"] = Output(frame, correlation_sheet(selection), len(depth.RHO_KEYS))
     return {name: made[name] for name in sorted(made, key=place)}
 
 
 def place(name: str) -> int:
-    return suites.SUITES.index(name) if name in suites.SUITES else 0
+    return ORDER.index(name) if name in ORDER else 0
 
 
 def write_tables(selection: Selection, folder: Path) -> list[Path]:
