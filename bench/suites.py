@@ -64,9 +64,9 @@ def same(*values: str) -> dict[str, str]:
 VARIANTS = {
     "components": lambda arch: (
         Variant(("no", "no"), "contcoop", ("contcoop.attention=False", "contcoop.lam=0.0")),
-        Variant(("yes", "no"), "contcoop", ("contcoop.lam=0.0",)),
-        Variant(("no", "yes"), "contcoop", ("contcoop.attention=False",)),
-        Variant(("yes", "yes"), "contcoop"),
+        Variant(("yes", "no"), "contcoop", ("contcoop.attention=True", "contcoop.lam=0.0")),
+        Variant(("no", "yes"), "contcoop", ("contcoop.attention=False", "contcoop.lam=1.0")),
+        Variant(("yes", "yes"), "contcoop", ("contcoop.attention=True", "contcoop.lam=1.0")),
     ),
     "lambda": of_contcoop("lam", same("0.0", "0.3", "0.5", "0.7", "1.0")),
     "heads": of_contcoop("heads", same("1", "2", "4", "8", "16")),
