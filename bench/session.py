@@ -235,6 +235,8 @@ class Session:
         if not run.test:
             self._train(run, key, record)
         plugin = self.key(run.trained) if run.test else key
+        if run.test and not self.store.path("plugins", plugin).is_file():
+            raise UserError(f"its training run ({run.trained}, {plugin}) left no plug-in: it failed or is not done yet")
 
         tested, seconds = self.tested(run), record["seconds"]["evaluate"]
         classes = Classes(tested.id, tested.classnames, tested.templates)
