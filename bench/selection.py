@@ -146,5 +146,7 @@ def of_one_identity(records: Sequence[Record]) -> list[Record]:
         # options of a method that is not registered here cannot be told from a suite's: the newest count
         lambda r: [identity(r, "method"), None if r["run"]["method"] in METHODS else r["run"]["config"]],
     )
+    last = {canonical(r["run"]): r["key"] for r in sorted(records, key=stats.age)}  # e.g. other training pictures
+    records = [record for record in records if last[canonical(record["run"])] == record["key"]]
     kept = {record["key"] for record in records}
     return [r for r in records if not r["run"].get("test") or r.get("trained") in kept]

@@ -85,7 +85,7 @@ def select(records: Iterable[Record]) -> list[Record]:
     for record in records:
         run = record["run"]
         cell = (run["dataset"], run.get("test", ""), run["method"], run["seed"])
-        if cell not in chosen or _age(record) > _age(chosen[cell]):
+        if cell not in chosen or age(record) > age(chosen[cell]):
             chosen[cell] = record
     return sorted(chosen.values(), key=lambda r: (_place(r, "dataset"), _place(r, "method"), r["run"]["seed"]))
 
@@ -186,7 +186,8 @@ def recount(records: Iterable[Record], predictions: Callable[[str], Predictions]
             remade.append(record)
             continue
         run, claims = record["run"], record.get("targets") or {}
-        where = f"{record['key']} ({run['dataset']}, {run['method']}, seed {run['seed']})"
+        test = f" → {run['test']}" if run.get("test") else ""
+        where = f"{record['key']} ({run['dataset']}{test}, {run['method']}, seed {run['seed']})"
         measured: dict[str, dict[str, float]] = {}
         try:
             stored = predictions(record["key"])
@@ -211,7 +212,8 @@ def recount(records: Iterable[Record], predictions: Callable[[str], Predictions]
     return remade, lines
 
 
-def _age(record: Record) -> tuple[bool, str, str]:
+def age(record: Record) -> tuple[bool, str, str]:
+    """By which `select` takes the last of several records of one cell: done before failed, then the last started."""
     # ISO 8601 in UTC sorts as text; the key only settles a tie, so that file order never decides.
     return is_done(record), str(record.get("started") or ""), str(record.get("key") or "")
 
