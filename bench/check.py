@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from bench import stats
 from bench.outputs import made_from
+from bench.plan import key_of
 from bench.selection import Selection
-from bench.stats import Predictions
+from bench.stats import Predictions, Record
+from bench.suites import SUITES
 
 
 def recompute(
@@ -22,10 +24,25 @@ def recompute(
     and compared cell by cell with `tables/*.csv` under out_dir (`results/<arch>`; not compared without one).
     """
     remade, lines = stats.recount(selection.records, predictions)
-    if out_dir is None or not remade:
+    if out_dir is None:
         return lines
-    for name, output in made_from(selection.replaced(remade)).items():
-        lines += _table_differences(output.csv, Path(out_dir) / "tables" / f"{name}.csv", output.keys, output.decimals)
+    folder, made = Path(out_dir) / "tables", made_from(selection.replaced(remade))
+    for name, output in made.items():
+        lines += _table_differences(output.csv, folder / f"{name}.csv", output.keys, output.decimals)
+    others = [folder / f"{name}.csv" for name in SUITES if name not in made]
+    return lines + [f"{path}: no record here is of this table" for path in others if path.is_file()]
+
+
+def renamed(records: Iterable[Record]) -> list[str]:
+    """A line for each record whose key is not that of the run and identity it holds: one of them was changed by hand,
+    and its numbers stand in another run's row."""
+    lines = []
+    for record in records:
+        run = record["run"]
+        if record.get("key") != key_of(run, record.get("identity")):
+            lines.append(
+                f"{record.get('key')} ({run['dataset']}, {run['method']}, seed {run['seed']}): not the key of its run"
+            )
     return lines
 
 

@@ -14,8 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import datasets
 from bench import archs, drift_store, executor, known, outputs, own_prompts, plan, suites, tables
 from bench import report as report_module
-from bench.check import recompute
+from bench.check import recompute, renamed
 from bench.doctor import doctor
+from bench.drift_report import present
 from bench.errors import UserError
 from bench.look import dry_run, ls
 from bench.prepare import prepare
@@ -182,7 +183,7 @@ def check(args: argparse.Namespace) -> int:
     arch = arch_of(args)
     discover(tuple(args.plugin_dir))
     selection, store = some_records(args, arch), Store(args.out, arch.id)
-    differences = recompute(selection, store.read_predictions, store.folder)
+    differences = renamed(store.records()) + recompute(selection, store.read_predictions, store.folder)
     for line in differences:
         console.print(f"[red]differs[/] {escape(line)}", highlight=False, soft_wrap=True)
     console.print(f"{len(selection.records)} records checked against their predictions, {len(differences)} differences")
@@ -192,7 +193,7 @@ def check(args: argparse.Namespace) -> int:
 def some_records(args: argparse.Namespace, arch: archs.Arch) -> Selection:
     """Raises UserError where no stored record fits the command line's settings."""
     selection = selection_of(args, arch)
-    if not selection.records:
+    if not (selection.records or present(selection.drift)):
         raise UserError(
             f"no records of these settings under '{args.out}/{arch.id}/runs'; run first: python run_all.py "
             f"--arch {args.arch}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,13 +104,15 @@ def place(name: str) -> int:
 
 
 def write_tables(selection: Selection, folder: Path) -> list[Path]:
-    """Writes `tables/<name>.csv`, `.md` and `.tex` under folder (`results/<arch>`), each whole or not at all."""
+    """Writes `tables/<name>.csv`, `.md` and `.tex` under folder (`results/<arch>`), each whole or not at all; takes
+    away those of suites without records, for all tables beside each other are of one selection."""
     written = []
     for name, output in made_from(selection).items():
         texts = {"csv": output.csv, "md": sheet_markdown(output.sheet), "tex": sheet_latex(output.sheet)}
         for ending, text in texts.items():
             written.append(Path(folder) / "tables" / f"{name}.{ending}")
             write_text(written[-1], text)
+    remove_others(written, Path(folder) / "tables", suites.SUITES)
     return written
 
 
@@ -120,4 +122,12 @@ def write_figures(selection: Selection, folder: Path) -> list[Path]:
     for name, drawing in FIGURES.items():
         if (figure := drawing.draw(selection)) is not None:
             written += figures.save(figure, Path(folder) / "figures" / name)
+    remove_others(written, Path(folder) / "figures", FIGURES)
     return written
+
+
+def remove_others(written: Iterable[Path], folder: Path, names: Iterable[str]) -> None:
+    """Files of these names that an earlier call wrote there and this one did not."""
+    for path in folder.glob("*.*"):
+        if path.stem in names and path not in written:
+            path.unlink()

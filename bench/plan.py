@@ -50,11 +50,15 @@ class Run:
 
     def key(self, identity: dict) -> str:
         """16 hex digits over the run and all else that can change its numbers (``Session.identity``)."""
-        text = canonical({"run": self.canonical(), "identity": identity})
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return key_of(self.canonical(), identity)
 
     def __str__(self) -> str:
         return f"{self.dataset} · {self.method} · seed {self.seed}" + (f" → {self.test}" if self.test else "")
+
+
+def key_of(run: dict, identity: dict | None) -> str:
+    """The key of a run as a record holds it."""
+    return hashlib.sha256(canonical({"run": run, "identity": identity}).encode()).hexdigest()[:16]
 
 
 def as_stored(config: TrainConfig) -> dict:

@@ -138,8 +138,10 @@ class Store:
         write_tensors(self.path("predictions", key), tensors, {"key": key})
 
     def read_predictions(self, key: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """target -> (predicted labels, true labels), both (N,)."""
-        tensors, _ = read_tensors(self.path("predictions", key))
+        """target -> (predicted labels, true labels), both (N,). Raises UserError where they are another run's."""
+        tensors, header = read_tensors(self.path("predictions", key))
+        if header.get("key") != key:
+            raise UserError(f"'{self.path('predictions', key)}' holds the predictions of run {header.get('key')}")
         targets = {name.split(".")[0] for name in tensors}
         return {t: (tensors[f"{t}.predicted"].numpy(), tensors[f"{t}.label"].numpy()) for t in targets}
 
