@@ -43,7 +43,7 @@ def draw_lines(selection: Selection, id: str, column: str, label: str) -> Figure
         axes.set_ylabel("Top-1 accuracy (%)")
         axes.set_title(dataset_name(rows_of(suite, selection), dataset), fontsize=9.5)
     panels[-1].set_xlabel(label)
-    legend(figure, panels[0])
+    legend(figure, panels)
     return figure
 
 
@@ -73,7 +73,7 @@ def draw_figure_2d(selection: Selection) -> Figure | None:
         axes.set_ylabel("Top-1 accuracy (%)")
         axes.set_title(dataset_name(rows_of(suite, selection), dataset), fontsize=9.5)
     panels[-1].set_xlabel("Block at whose input the context stands")
-    legend(figure, panels[0], columns=2)
+    legend(figure, panels, columns=2)
     return figure
 
 
@@ -94,7 +94,16 @@ def points(axes, x: pd.Series, y: pd.Series, spread: pd.Series, name: str, label
     axes.errorbar(x, y, yerr=spread.fillna(0), label=label, capsize=2, elinewidth=0.8, **style)
 
 
-def legend(figure: Figure, axes, columns: int = 3) -> None:
+def legend(figure: Figure, panels: list, columns: int = 3) -> None:
+    """One for all panels: a line that only a later one has is in it too."""
     with matplotlib.rc_context(STYLE):
-        handles, labels = axes.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, columnspacing=1.1)
+        shown = [axes.get_legend_handles_labels() for axes in panels]
+        handles = {label: handle for found in reversed(shown) for handle, label in zip(*found, strict=True)}
+        figure.legend(
+            handles.values(),
+            handles.keys(),
+            loc="outside lower center",
+            ncols=columns,
+            frameon=False,
+            columnspacing=1.1,
+        )

@@ -177,14 +177,15 @@ def not_run(missing: Sequence[str]) -> list[str]:
 
 def marks_of(rows: Sequence[Row]) -> list[str]:
     """What stands beside any of the rows' numbers, and rows over fewer seeds than the others."""
-    marks = dict.fromkeys(mark for row in rows for record in row.records for mark in record.get("marks") or ())
+    bears = [tuple(record.get("marks") or ()) for row in rows for record in row.records]
+    marks = dict.fromkeys(mark for of_record in bears for mark in of_record)
     counts = [sum(map(stats.is_done, row.records)) for row in rows]
     short = [
-        f"{row.dataset}, {' / '.join(row.variant.label) or row.variant.method}"
+        f"{row.dataset}, {' / '.join(filter(None, row.variant.label)) or row.variant.method}"
         for row, count in zip(rows, counts, strict=True)
         if 0 < count < max(counts)
     ]
-    return [f"Holds for some rows: {mark}." for mark in marks] + (
+    return [f"{'All' if all(mark in of_record for of_record in bears) else 'Some'} rows: {mark}." for mark in marks] + (
         [f"Over fewer seeds: {'; '.join(short)}."] if short else []
     )
 
