@@ -168,6 +168,7 @@ def cells_of(
     if suite not in suites.ABLATIONS:
         return []
     rows = [row for row in suites.ABLATIONS[suite].variants(arch) if not methods or row.method in methods]
+    rows += [suites.Variant((), m) for m in suites.BESIDE.get(suite, ()) if rows and (not methods or m in methods)]
     own = suites.ABLATIONS[suite].datasets(arch)
     return [
         (dataset, row.method, row.options, "")

@@ -78,6 +78,7 @@ VARIANTS = {
         for layer in range(arch.base.layers)
     ),
 }
+BESIDE = {"layers": ("zs-clip",)}  # methods of the main suite that a table and figure show beside the suite's rows
 TEXTURES = {"paper": ("dtd",), "micro": ("micro_textures",)}
 ACTIONS = {"paper": ("ucf101",), "micro": ("micro_actions",)}
 DEPTHS = {"paper": ("dtd",), "micro": ("micro_textures", "micro_actions", "micro_stars")}

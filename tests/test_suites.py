@@ -79,8 +79,9 @@ def test_a_shifted_set_comes_after_the_run_that_makes_its_plugin(order):
         ({"methods": ["zs-clip"]}, 11 + 5),
         ({"suites_": ["heads"], "datasets_": ["micro_stars"]}, 5),
         ({"suites_": ["heads", "main"], "datasets_": ["micro_stars"]}, 8 + 4),
-        ({"suites_": ["layers"], "datasets_": ["micro_land"]}, 12),
-        ({"suites_": ["layers"]}, 3 * 12),
+        ({"suites_": ["layers"], "datasets_": ["micro_land"]}, 12 + 1),  # and zero-shot, whose lines stand beside
+        ({"suites_": ["layers"], "methods": ["coop"]}, 3 * 12),
+        ({"suites_": ["layers"]}, 3 * (12 + 1)),
         ({"suites_": ["components", "lambda"]}, 4 + 5),
         ({"suites_": ["drift"]}, 0),
     ],
@@ -233,6 +234,13 @@ def test_depth_0_is_the_main_suites_coop_and_zero_shot_stands_beside(stored):
         for row, method in ((("0", "fixed"), "coop"), (("zero-shot", ""), "zs-clip")):
             own, main = cells(made["layers"], dataset, *row), cells(made["main"], dataset, method)
             assert {k: own[k] for k in ("base", "new", "h")} == {k: main[k] for k in ("base", "new", "h")}
+
+
+def test_the_depth_suite_alone_has_its_zero_shot_rows():
+    made = tables([record(run, 50) for run in micro(seeds=[1], suites_=["layers"])])
+    for dataset in ("micro_textures", "micro_actions", "micro_stars"):
+        assert cells(made["layers"], dataset, "zero-shot", "")["base"] == "50.0"
+    assert "Not run" not in sheet_markdown(made["layers"].sheet)
 
 
 def test_a_call_for_the_main_suite_alone_makes_no_other_table(stored):
