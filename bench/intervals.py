@@ -1,0 +1,42 @@
+"""Student's t interval of a mean, for the few degrees of freedom that a handful of seeds leaves."""
+
+from __future__ import annotations
+
+import math
+
+
+def central_probability(t: float, df: int) -> float:
+    """P(|T| <= t) of Student's t with ``df`` degrees of freedom (a whole number from 1), t >= 0.
+
+    The finite sums of Abramowitz & Stegun, Handbook of Mathematical Functions, 26.7.3 and 26.7.4, in the angle
+    atan(t / sqrt(df)): exact for whole numbers, so no table and no further package is needed.
+    """
+    return _of_angle(math.atan(t / math.sqrt(df)), df)
+
+
+def _of_angle(angle: float, df: int) -> float:
+    odd, cos = df % 2, math.cos(angle)
+    term, total = (cos, 0.0) if odd else (1.0, 0.0)
+    for n in range(odd, df - 1, 2):  # cos^n with its coefficient, 1 at the first
+        total += term
+        term *= cos * cos * (n + 1) / (n + 2)
+    total *= math.sin(angle)
+    return 2 / math.pi * (angle + total) if odd else total
+
+
+def t_quantile(df: int, level: float = 0.95) -> float:
+    """The t for which P(|T| <= t) = ``level``: 12.706 for one degree of freedom, 4.303 for two.
+
+    By bisection of the angle. Raises ValueError for less than one degree of freedom or a level outside (0, 1).
+    """
+    if df < 1 or not 0 < level < 1:
+        raise ValueError(f"no t quantile for {df} degrees of freedom at level {level}")
+    low, high = 0.0, math.pi / 2
+    while low < (middle := (low + high) / 2) < high:
+        low, high = (middle, high) if _of_angle(middle, df) < level else (low, middle)
+    return math.sqrt(df) * math.tan(low)
+
+
+def half_width(std: float, count: int, level: float = 0.95) -> float:
+    """Half of the interval of a mean over ``count`` values with sample deviation ``std``; NaN for fewer than two."""
+    return t_quantile(count - 1, level) * std / math.sqrt(count) if count > 1 else math.nan
