@@ -33,13 +33,14 @@ class Row:
 @dataclass(frozen=True)
 class Selection:
     """The records of each suite, in the order of its table; ``rows`` by suite id, ood included; ``drift`` holds what
-    was measured of the backbones themselves (`drift_store.load_all`)."""
+    was measured of the backbones themselves (`drift_store.load_all`), ``settings`` what the records were chosen by."""
 
     arch: Arch
     main: tuple[Record, ...] = ()
     rows: dict[str, tuple[Row, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     drift: tuple[dict, ...] = ()
+    settings: Settings | None = None
 
     @property
     def records(self) -> list[Record]:
@@ -68,7 +69,7 @@ def select(records: Iterable[Record], arch: Arch, settings: Settings, given: boo
     left = len(fitting) - len(pool)
     note = f"{left} stored records of other weights, pictures, method sources or program versions are in no table"
     found = {id: of_suite for id, of_suite in rows.items() if of_suite}
-    return Selection(arch, tuple(stats.select(main)), found, (note,) if left else ())
+    return Selection(arch, tuple(stats.select(main)), found, (note,) if left else (), settings=settings)
 
 
 def is_default(record: Record, settings: Settings) -> bool:
