@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import datasets
-from bench import archs, drift_store, executor, known, outputs, own_prompts, plan, suites, tables
+from bench import archs, audit_page, drift_store, executor, known, outputs, own_prompts, plan, suites, tables
 from bench import report as report_module
 from bench.check import recompute, renamed
 from bench.doctor import doctor
@@ -161,6 +161,7 @@ def write_results(args: argparse.Namespace, arch: archs.Arch) -> None:
     answers = known.compare(selection.main, folder, arch.id)
     known.write_known(answers, folder, arch.id)
     report_module.write_report(selection, folder, answers, args.arch)
+    audit_page.write_page(selection, folder)
     if warning := known.warning(answers):
         head, lines, causes = warning
         console.print(f"[bold yellow]{escape(head)}[/]", highlight=False, soft_wrap=True)

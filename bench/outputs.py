@@ -10,6 +10,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from bench import depth, figures, suites
+from bench.audit import KEYS as AUDIT_KEYS
+from bench.audit import audit_table
 from bench.depth_figures import draw_depth
 from bench.depth_report import correlation_sheet, depth_sheet
 from bench.drift_figures import draw_figure_2b, draw_figure_2c
@@ -27,10 +29,11 @@ from bench.tables import main_tables
 
 @dataclass(frozen=True)
 class Output:
-    """A table as numbers and as readers see it; the first ``keys`` columns of the frame name a row."""
+    """A table as numbers and as readers see it; the first ``keys`` columns of the frame name a row. Without a sheet it
+    is a CSV alone, shown on a page of its own."""
 
     frame: pd.DataFrame
-    sheet: Sheet
+    sheet: Sheet | None
     keys: int
     decimals: int = CSV_DECIMALS
 
@@ -79,8 +82,8 @@ ORDER = (*suites.SUITES, "depth", "depth_correlation")
 
 
 def made_from(selection: Selection) -> dict[str, Output]:
-    """By file name: "main", "main-NAME" for further updates, then the suites that have records, and what they
-    tell together."""
+    """By file name: "main", "main-NAME" for further updates, "audit" where the paper prints the arch, then the suites
+    that have records, and what they tell together."""
     made = {name: Output(*pair, 2) for name, pair in main_tables(selection.main, selection.arch.id).items()}
     for id, suite in suites.ABLATIONS.items():
         if id in selection.rows:
@@ -88,6 +91,8 @@ def made_from(selection: Selection) -> dict[str, Output]:
             made[id] = Output(frame, ablation_sheet(suite, selection), 1 + len(suite.columns))
     if "ood" in selection.rows:
         made["ood"] = Output(ood_table(selection), ood_sheet(selection), 3)
+    if (frame := audit_table(selection)) is not None:
+        made["audit"] = Output(frame, None, len(AUDIT_KEYS))
     if present(selection.drift):
         frame = drift_table(selection.drift)
         keys = len(DRIFT_COLUMNS) - len(MEASURES) - 1  # the last column counts what was averaged
@@ -104,11 +109,13 @@ def place(name: str) -> int:
 
 
 def write_tables(selection: Selection, folder: Path) -> list[Path]:
-    """Writes `tables/<name>.csv`, `.md` and `.tex` under folder (`results/<arch>`), each whole or not at all; takes
-    away those of suites without records, for all tables beside each other are of one selection."""
+    """Writes `tables/<name>.csv` and, for what has a sheet, `.md` and `.tex` under folder (`results/<arch>`), each whole
+    or not at all; takes away those of suites without records, for all tables beside each other are of one selection."""
     written = []
     for name, output in made_from(selection).items():
-        texts = {"csv": output.csv, "md": sheet_markdown(output.sheet), "tex": sheet_latex(output.sheet)}
+        texts = {"csv": output.csv}
+        if output.sheet is not None:
+            texts |= {"md": sheet_markdown(output.sheet), "tex": sheet_latex(output.sheet)}
         for ending, text in texts.items():
             written.append(Path(folder) / "tables" / f"{name}.{ending}")
             write_text(written[-1], text)

@@ -9,14 +9,19 @@ from typing import Any
 
 from bench.sheets import Block, Cell, Sheet
 
-Part = tuple[str, Any]  # (kind, content), kinds: title, heading, text, list, warning, sheet, block, figure, command
+# (kind, content), kinds: title, heading, text, link, list, warning, sheet, block, figure, command
+Part = tuple[str, Any]
 SPREAD = re.compile(r"(?<=\d) ± (\d+\.\d\d)$")  # a deviation, set smaller so that three numbers fit a phone
 
 
 def html_page(parts: Sequence[Part]) -> str:
     """The whole page; ``parts`` hold plain text, escaped here, but for a figure's SVG: (file stem, caption, SVG)."""
-    body = "\n".join(_part_html(kind, content) for kind, content in parts)
-    return PAGE.replace("{title}", html.escape(parts[0][1])).replace("{body}", body)
+    return page_of(parts[0][1], "\n".join(_part_html(kind, content) for kind, content in parts))
+
+
+def page_of(title: str, body: str, style: str = "") -> str:
+    """A page in the same dress; ``title`` is plain text, ``body`` and the further ``style`` are taken as they are."""
+    return PAGE.replace("{style}", style).replace("{title}", html.escape(title)).replace("{body}", body)
 
 
 def _part_html(kind: str, content: Any) -> str:
@@ -26,6 +31,9 @@ def _part_html(kind: str, content: Any) -> str:
             return f"<{tag}>{html.escape(content)}</{tag}>"
         case "text":
             return f"<p>{html.escape(content)}</p>"
+        case "link":
+            text, file = content
+            return f'<p>{html.escape(text)} <a href="{html.escape(file)}">{html.escape(file)}</a></p>'
         case "list":
             return "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in content) + "</ul>"
         case "warning":
@@ -93,6 +101,7 @@ h1 { font-size: 1.7rem; line-height: 1.2; }
 h2 { margin: 2.5rem 0 .6rem; padding-top: .6rem; border-top: 1px solid var(--line); font-size: 1.25rem; }
 h3 { margin: .8rem 0 .3rem; font-size: 1rem; }
 p { max-width: 46rem; }
+a { color: inherit; }
 .warning { margin: 1rem 0 1.5rem; padding: .2rem 1.1rem; border: 1px solid var(--warn); border-left-width: .5rem;
   border-radius: 6px; background: var(--warned); }
 .warning ul { padding-left: 1.2rem; }
@@ -116,7 +125,7 @@ sup { line-height: 0; font-size: .7em; }
 .notes, figcaption { color: var(--soft); font-size: .85rem; }
 figure { margin: 1rem 0; max-width: 38rem; }
 figure svg { width: 100%; height: auto; }
-</style>
+{style}</style>
 </head>
 <body>
 {body}

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench import known, stats
+from bench import audit, audit_page, known, stats
 from bench.figures import inline_svg
 from bench.outputs import FIGURES, made_from
 from bench.page import Part, html_page
@@ -101,7 +101,13 @@ def _parts(selection: Selection, answers: Sequence[known.Answer], given: str) ->
     parts += [("text", " ".join(summary(main)))]
     parts += [("text", quiet)] if quiet else []
     parts += [("text", MICRO_NOTE)] if arch.id == "micro" else []
-    for name, output in made_from(selection).items():
+    made = made_from(selection)
+    if "audit" in made:
+        said = audit.summary(made["audit"].frame, audit.not_comparable(selection))
+        parts += [("link", (f"{said} Cell by cell, with commands:", audit_page.FILE))]
+    for name, output in made.items():
+        if output.sheet is None:
+            continue
         parts += [("heading", _heading(name, output.sheet)), ("sheet", output.sheet)]
         for stem, drawing in FIGURES.items():
             if drawing.beside == name and (figure := drawing.draw(selection)) is not None:
@@ -244,6 +250,9 @@ def _part_markdown(kind: str, content: Any) -> str:
             return ("# " if kind == "title" else "## ") + escape_markdown(content)
         case "text":
             return escape_markdown(content)
+        case "link":
+            text, file = content
+            return f"{escape_markdown(text)} [{escape_markdown(file)}]({file})"
         case "list":
             return "\n".join(f"- {escape_markdown(line)}" for line in content)
         case "warning":
