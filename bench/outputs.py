@@ -109,8 +109,8 @@ def place(name: str) -> int:
 
 
 def write_tables(selection: Selection, folder: Path) -> list[Path]:
-    """Writes `tables/<name>.csv` and, for what has a sheet, `.md` and `.tex` under folder (`results/<arch>`), each whole
-    or not at all; takes away those of suites without records, for all tables beside each other are of one selection."""
+    """Writes `tables/<name>.csv` and, for what has a sheet, `.md` and `.tex` under folder (`results/<arch>`), each
+    whole or not at all; takes away those of suites without records: tables beside each other are of one selection."""
     written = []
     for name, output in made_from(selection).items():
         texts = {"csv": output.csv}
