@@ -16,7 +16,7 @@ SPREAD = re.compile(r"(?<=\d) ± (\d+\.\d\d)$")  # a deviation, set smaller so t
 
 def html_page(parts: Sequence[Part]) -> str:
     """The whole page; ``parts`` hold plain text, escaped here, but for a figure's SVG: (file stem, caption, SVG)."""
-    return page_of(parts[0][1], "\n".join(_part_html(kind, content) for kind, content in parts))
+    return page_of(parts[0][1], "\n".join(_part_html(kind, content) for kind, content in with_contents(parts)))
 
 
 def page_of(title: str, body: str, style: str = "") -> str:
@@ -24,11 +24,28 @@ def page_of(title: str, body: str, style: str = "") -> str:
     return PAGE.replace("{style}", style).replace("{title}", html.escape(title)).replace("{body}", body)
 
 
+def with_contents(parts: Sequence[Part]) -> list[Part]:
+    """Headings numbered, and links to them in front of the first."""
+    made, headings = [], []
+    for kind, content in parts:
+        if kind == "heading":
+            headings.append((f"part-{len(headings) + 1}", content))
+            content = headings[-1]
+        made.append((kind, content))
+    first = next((i for i, (kind, _) in enumerate(made) if kind == "heading"), len(made))
+    return [*made[:first], ("contents", headings), *made[first:]] if len(headings) > 1 else made
+
+
 def _part_html(kind: str, content: Any) -> str:
     match kind:
-        case "title" | "heading":
-            tag = "h1" if kind == "title" else "h2"
-            return f"<{tag}>{html.escape(content)}</{tag}>"
+        case "title":
+            return f"<h1>{html.escape(content)}</h1>"
+        case "heading":
+            anchor, text = content
+            return f'<h2 id="{anchor}">{html.escape(text)}</h2>'
+        case "contents":
+            links = "".join(f'<li><a href="#{anchor}">{html.escape(text)}</a></li>' for anchor, text in content)
+            return f'<nav aria-label="Contents"><ul>{links}</ul></nav>'
         case "text":
             return f"<p>{html.escape(content)}</p>"
         case "link":
@@ -122,6 +139,8 @@ small { color: var(--soft); font-size: .78em; font-weight: 400; }
 .numeric :is(td, th:not(:first-child)) { text-align: right; }
 .textual td { min-width: 9rem; overflow-wrap: anywhere; }
 sup { line-height: 0; font-size: .7em; }
+nav ul { display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; padding: 0; list-style: none; font-size: .9rem; }
+a { color: inherit; }
 .notes, figcaption { color: var(--soft); font-size: .85rem; }
 figure { margin: 1rem 0; max-width: 38rem; }
 figure svg { width: 100%; height: auto; }

@@ -37,14 +37,16 @@ SPLITS = ("train", "val", "test")
 HASH_SHOWN = 12  # hex digits of a sha256 that a table shows; the record has all of them
 
 
-def summary(records: Sequence[Record]) -> list[str]:
-    """Three sentences from the numbers, as found: the best H, both kinds of method at the zero-shot line, the runs."""
+def summary(records: Sequence[Record], others: Sequence[Record] = ()) -> list[str]:
+    """Three sentences from the numbers, as found: the best H, both kinds of method at the zero-shot line, the runs
+    (with those of the ``others`` suites)."""
     main = stats.select(records)
     names, depth, averages = stats.names(main, "method"), stats.depths(main), stats.average_rows(main)
     whole = averages[averages["h"].notna()].sort_values("h", ascending=False, kind="stable")
-    done = sum(record.get("status") == "done" for record in records)
-    runs = f"{done} of {counted(len(records), 'recorded run')} {'is' if done == 1 else 'are'} done"
-    ending = f"{runs} and {len(records) - done} failed."
+    every = list({record["key"]: record for record in (*records, *others)}.values())
+    done = sum(record.get("status") == "done" for record in every)
+    runs = f"{done} of {counted(len(every), 'recorded run')} {'is' if done == 1 else 'are'} done"
+    ending = f"{runs} and {len(every) - done} failed."
     if whole.empty:
         return ["No method is done on every dataset, so no averages can be compared.", ending]
 
@@ -98,7 +100,7 @@ def _parts(selection: Selection, answers: Sequence[known.Answer], given: str) ->
     parts: list[Part] = [("title", f"Carryover report: {arch.id}")]
     warning, quiet = known.warning(answers), known.remark(answers, main, arch.id)
     parts += [("warning", warning)] if warning else []  # before any method's number, which rests on the same pictures
-    parts += [("text", " ".join(summary(main)))]
+    parts += [("text", " ".join(summary(main, records)))]
     parts += [("text", quiet)] if quiet else []
     parts += [("text", MICRO_NOTE)] if arch.id == "micro" else []
     made = made_from(selection)

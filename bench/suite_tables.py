@@ -86,6 +86,9 @@ def ablation_sheet(suite: suites.Suite, selection: Selection) -> Sheet:
     missing = [f"{row.dataset}: {' / '.join(filter(None, row.variant.label))}" for row in rows if not done(row.records)]
     remarks = [MEASURE, *marks_of(rows), *not_run(missing), *NOTES.get(suite.id, ())]
     remarks += PRINTED_NOTES.get(suite.id, ()) if printed else ()
+    for name, part in table.groupby("dataset", sort=False):
+        if indifferent(part):
+            remarks.append(f"On {name} every row has the same accuracies: the option decides nothing there.")
     return Sheet(f"{suite.title} ({suite.source})", tuple(blocks), tuple(remarks))
 
 
@@ -162,6 +165,12 @@ def ood_sheet(selection: Selection) -> Sheet:
         *not_run(missing),
     ]
     return Sheet("Shifted test sets (Table 3)", tuple(blocks), tuple(remarks))
+
+
+def indifferent(part: pd.DataFrame) -> bool:
+    """Whether rows that were run are all alike, to the last digit of every mean and deviation."""
+    run = part[part["seeds"] > 0]
+    return len(run) > 1 and len(run[list(stats.SCORES)].drop_duplicates()) == 1
 
 
 # ---- shared ----------------------------------------------------------------------------------------------------------
