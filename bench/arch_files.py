@@ -4,7 +4,7 @@ datasets = ["dtd", "folder:photos"]     # optional; default: the paper's eleven
 
 [base]
 model = "ViT-B-16-quickgelu"            # open_clip name, "hf-hub:ORG/NAME" or "local-dir:PATH"
-pretrained = "openai"                   # open_clip tag; or weights = "FILE", a local checkpoint
+pretrained = "openai"                   # open_clip tag; or weights = "FILE"; with both, the tag's picture transform
 
 [new]
 model = "ViT-B-16-quickgelu"
@@ -109,7 +109,6 @@ def read_tower(where: str, folder: Path, role: str, table: dict) -> Tower:
         raise UserError(
             f"{where}: [{role}] has no model; expected an open_clip name, hf-hub:ORG/NAME or local-dir:PATH"
         )
-    hosted = model.startswith(("hf-hub:", "local-dir:"))
     if model.startswith("local-dir:"):
         place = folder / model.removeprefix("local-dir:")
         if not (place / "open_clip_config.json").is_file():
@@ -117,6 +116,7 @@ def read_tower(where: str, folder: Path, role: str, table: dict) -> Tower:
                 f"{where}: [{role}] '{place}' holds no open_clip_config.json; expected a saved open_clip model"
             )
         model = f"local-dir:{place}"
+    hosted = Tower(model).hosted
     if hosted and (weights or table.get("pretrained")):
         raise UserError(f"{where}: [{role}] {model} brings its own weights; leave out pretrained and weights")
     if weights and not (folder / weights).is_file():

@@ -41,6 +41,11 @@ class Tower:
         return f"{self.model}/{source}" if source else self.model
 
     @property
+    def hosted(self) -> bool:
+        """Whether the model's name itself says where config and weights are."""
+        return self.model.startswith(("hf-hub:", "local-dir:"))
+
+    @property
     def is_micro(self) -> bool:
         return self.model.startswith("micro-")
 
@@ -119,6 +124,12 @@ def find_arch(name: str, base_weights: str = "", new_weights: str = "") -> Arch:
             raise UserError(
                 f"{option}: no file at '{path}'; give a .safetensors or .pt checkpoint, or leave the option "
                 "out to download the published weights"
+            )
+        tower = arch.base if option == "--base-weights" else arch.new
+        if path and tower.hosted:
+            raise UserError(
+                f"{option}: {tower.model} brings its own weights, so '{path}' would not be read; name the model by its "
+                "open_clip name in the arch file to give it a checkpoint"
             )
     base = replace(arch.base, weights=base_weights or arch.base.weights)
     return replace(arch, base=base, new=replace(arch.new, weights=new_weights or arch.new.weights))

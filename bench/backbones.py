@@ -196,7 +196,10 @@ def read_published(tower: Tower, cache_dir: str | None) -> nn.Module:
 
 
 def hub_files(tower: Tower) -> tuple[str, tuple[str, ...]]:
-    """The hub repository of a tag's weights and the files that open_clip looks for there, first choice first."""
+    """The hub repository of a tag's weights and the files that open_clip looks for there, first choice first; no
+    repository where the tag's weights lie at an address of their own."""
+    if tower.model.startswith("hf-hub:"):
+        return tower.model.removeprefix("hf-hub:"), ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
     repository, _, name = open_clip.get_pretrained_cfg(tower.model, tower.pretrained).get("hf_hub", "").rpartition("/")
     return repository, (name,) if name else ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
@@ -226,6 +229,11 @@ def check_checkpoint(tower: Tower) -> None:
             state = state.get("state_dict", state)
             shapes = {name: tuple(value.shape) for name, value in state.items() if isinstance(value, Tensor)}
     except Exception as error:
+        if "TorchScript" in str(error):
+            raise UserError(
+                f"'{path}' is a TorchScript archive, which is a program and is not run; expected weights alone: the "
+                "tag 'openai' downloads the same ones, or save its state_dict() by torch.save and give that file"
+            ) from error
         raise UserError(
             f"'{path}' cannot be read as weights ({first_line(error)}); expected safetensors, or a .pt file "
             "that torch.load(weights_only=True) takes"
@@ -248,6 +256,16 @@ def check_checkpoint(tower: Tower) -> None:
             f"'{path}' says its activation is {declared}, {tower.model} was declared with "
             f"{tower.activation}: accuracy would drop without an error; use the matching model"
         )
+
+
+def declared_activation(tower: Tower) -> str:
+    """What a local checkpoint's header says of its activation; empty where it says nothing, as most do."""
+    from safetensors import safe_open
+
+    if not tower.weights.endswith(".safetensors"):
+        return ""
+    with safe_open(tower.weights, "pt") as file:
+        return (file.metadata() or {}).get("activation", "")
 
 
 def check_tag(tower: Tower, activation: str) -> None:

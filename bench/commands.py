@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import datasets
-from bench import archs, audit_page, drift_store, executor, known, outputs, own_prompts, plan, suites, tables
+from bench import archs, audit_page, drift_store, executor, known, outputs, own_prompts, plan, tables
 from bench import report as report_module
 from bench.check import recompute, renamed
 from bench.doctor import doctor
@@ -22,7 +22,7 @@ from bench.look import dry_run, ls
 from bench.prepare import prepare
 from bench.selection import Selection, select
 from bench.session import Session
-from bench.settings import arch_of, options_of, plan_of, settings_of
+from bench.settings import arch_of, options_of, plan_of, settings_of, wants_drift
 from bench.store import Store
 from methods import discover
 
@@ -102,11 +102,6 @@ def measure_known(session: Session, ids: list[str]) -> None:
         own_prompts.measure(session, ids)
     except UserError as error:
         console.print(f"[yellow]left out[/] known answers: {escape(str(error))}", highlight=False, soft_wrap=True)
-
-
-def wants_drift(args: argparse.Namespace, arch: archs.Arch) -> bool:
-    """Layer drift is no run; a call for a few methods or a trial does not ask for it unless it says so."""
-    return "drift" in args.suite or ("drift" in suites.chosen(arch, args.suite) and not (args.methods or args.limit))
 
 
 def measure_drift(session: Session, args: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import huggingface_hub
 import torch
 import torch.nn.functional as F
 from rich.console import Console
@@ -19,8 +20,9 @@ import datasets
 from bench import archs, backbones, budget, executor, plan, provenance, weights
 from bench.errors import UserError
 from bench.session import Options, Session
-from bench.settings import device_of, options_of, plan_of
+from bench.settings import device_of, options_of, plan_of, wants_drift
 from bench.stats import counted
+from bench.tables import PAPER_TABLES
 from datasets.base import Dataset
 from datasets.layouts import LAYOUTS, count_notes
 from datasets.splits import NOTE as MADE
@@ -87,8 +89,13 @@ def doctor(args: argparse.Namespace) -> int:
         for role in options.arch.towers
         if role not in broken
     }
+    if wants_drift(args, options.arch):
+        for name, tower in options.arch.controls.items():
+            show_control(page, options, name, tower)
     page.section("Pair")
-    show_pair(page, loaded)
+    for role in options.arch.towers:
+        if role != "base":
+            show_pair(page, loaded.get("base"), loaded.get(role), "" if role == "new" else f"{role} ")
     page.section("Data")
     asked = list(map(datasets.identify, args.datasets)) or datasets.default(options.arch.datasets)
     ids = dict.fromkeys([*asked, *(run.test for run in runs if run.test)])
@@ -180,6 +187,9 @@ def show_backbone(page: Page, session: Session, role: str, tower: archs.Tower) -
         source = weights.find(tower, session.options.hub_cache)
         if source.problem:
             raise UserError(f"{tower.label}: {source.problem}")
+        if source.text == weights.DOWNLOAD and source.size:
+            folder = session.options.hub_cache or huggingface_hub.constants.HF_HUB_CACHE
+            check_space(page, f"disk for the {role} weights", source.size, folder)
         found = session.backbone(role)
         page.ok(
             what,
@@ -187,33 +197,55 @@ def show_backbone(page: Page, session: Session, role: str, tower: archs.Tower) -
             f"D {found.dim}, logit scale {found.scale.item():.2f}, "
             f"fast text path {'yes' if found.text.fast else 'no'}, fingerprint {found.fingerprint[:12]}",
         )
-        page.ok(f"{role} transform", ", ".join(f"{name} {value}" for name, value in transform_of(found).items()))
+        transform = ", ".join(f"{name} {value}" for name, value in transform_of(found).items())
+        page.ok(f"{role} transform", transform)
+        if tower.weights and not tower.is_micro:
+            if not backbones.declared_activation(tower):
+                page.note(
+                    f"{role} activation",
+                    f"the file does not say which it was trained with; {tower.activation} is assumed from the model's "
+                    "name; the other would cost accuracy without an error: compare zero-shot with published numbers",
+                )
+            if not tower.pretrained:
+                page.note(
+                    f"{role} transform",
+                    "open_clip's default, for the file does not say its own; name the tag too, to take the tag's",
+                )
         return found
 
 
-def show_pair(page: Page, loaded: dict[str, backbones.Backbone | None]) -> None:
-    base, new = loaded.get("base"), loaded.get("new")
+def show_control(page: Page, options: Options, name: str, tower: archs.Tower) -> None:
+    """A backbone that the drift suite alone compares with; the run goes on without it."""
+    source = weights.find(tower, options.hub_cache)
+    if source.problem:
+        page.note(f"control '{name}'", f"{tower.label}: {source.problem}; the drift suite would leave it out")
+    else:
+        page.ok(f"control '{name}'", f"{tower.label}, {source.text} ({amount(source.size)}), for the drift suite alone")
+
+
+def show_pair(page: Page, base: backbones.Backbone | None, new: backbones.Backbone | None, prefix: str) -> None:
+    """The base beside one update; ``prefix`` names a further one."""
     if not base or not new:
-        page.note("pair", "not compared, for a backbone could not be loaded")
+        page.note(f"{prefix}pair", "not compared, for a backbone could not be loaded")
         return
-    with page.guard("widths"):
+    with page.guard(f"{prefix}widths"):
         backbones.check_widths(base, new)
-        page.ok("widths", f"W {base.width} and D {base.dim} in both")
+        page.ok(f"{prefix}widths", f"W {base.width} and D {base.dim} in both")
         whole, rows = projection_cosines(backbones.projection(base), backbones.projection(new))
         text = f"cosine of the two matrices {whole:.3f}, mean over rows {rows:.3f}"
         if abs(whole) < NEAR_ZERO:
             page.note(
-                "text_projection",
+                f"{prefix}text_projection",
                 f"{text}: the joint space was re-initialised; deep-layer plug-ins are expected not to carry over",
             )
         else:
-            page.ok("text_projection", f"{text}: the joint space was kept, in part or whole")
+            page.ok(f"{prefix}text_projection", f"{text}: the joint space was kept, in part or whole")
     a, b = transform_of(base), transform_of(new)
     if a == b:
-        page.ok("transforms", "alike")
+        page.ok(f"{prefix}transforms", "alike")
     else:
         differing = ", ".join(f"{name} {a[name]} and {b[name]}" for name in a if a[name] != b[name])
-        page.note("transforms", f"differ: {differing}; each backbone gets its own")
+        page.note(f"{prefix}transforms", f"differ: {differing}; each backbone gets its own")
 
 
 def transform_of(backbone: backbones.Backbone) -> dict:
@@ -239,7 +271,7 @@ def show_data(page: Page, session: Session, id: str, trial: bool) -> bool:
         text = f"{len(data.classnames)} classes, {counts} images (train / val / test), a sample decoded"
         splits = {"train": data.train, "val": data.val, "test": data.test}
         wrong = count_notes(LAYOUTS[id], len(data.classnames), splits) if id in LAYOUTS else []
-        compared = session.options.arch.datasets == "paper" and MADE not in data.notes and not trial
+        compared = session.options.arch.id in PAPER_TABLES and MADE not in data.notes and not trial
         if wrong and compared:
             page.bad(id, f"{text}; {'; '.join(data.notes)}: {NOT_COMPARABLE}")
         elif data.notes:

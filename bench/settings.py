@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 import datasets
-from bench import archs, backbones, plan
+from bench import archs, backbones, plan, suites
 from bench.cli import MICRO_VIEWS, PUBLISHED_VIEWS
 from bench.errors import UserError
 from bench.session import Options
@@ -69,3 +69,8 @@ def plan_of(args: argparse.Namespace, arch: archs.Arch) -> list[plan.Run]:
         datasets_=args.datasets,
         seeds=args.seeds,
     )
+
+
+def wants_drift(args: argparse.Namespace, arch: archs.Arch) -> bool:
+    """Layer drift is no run; a call for a few methods or a trial does not ask for it unless it says so."""
+    return "drift" in args.suite or ("drift" in suites.chosen(arch, args.suite) and not (args.methods or args.limit))

@@ -158,3 +158,16 @@ def test_check_recomputes_the_tables_of_every_update(several, tmp_path, capsys):
     capsys.readouterr()
     assert main(["check", *flags]) == 1
     assert "main-same.csv" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_model_that_brings_its_weights_takes_no_others(tmp_path):
+    saved_locally(tmp_path / "model", 3, False)
+    path = write(tmp_path, '[base]\nmodel = "local-dir:model"\n[new]\nmodel = "local-dir:model"\n')
+    with pytest.raises(UserError, match="brings its own weights"):
+        find_arch(str(path), str(tmp_path / "model" / "open_clip_model.safetensors"))
+
+
+def test_a_torchscript_archive_is_named_as_what_it_is(tmp_path):
+    torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / "clip.pt"))
+    with pytest.raises(UserError, match="TorchScript.*state_dict"):
+        backbones.check_checkpoint(archs.Tower("ViT-B-16-quickgelu", width=512, weights=str(tmp_path / "clip.pt")))

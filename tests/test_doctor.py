@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import FOLDER, IMAGES, SPLIT, write_split
+from open_clip import OPENAI_DATASET_MEAN
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
+from test_arch_files import saved_locally
 
 from bench import backbones, cli, doctor, weights
 from bench.archs import ARCHS, Tower
@@ -43,7 +45,7 @@ def only(lines, *words):
     (line,) = bad(lines)
     for word in words:
         assert word in line, line
-    assert lines[-1].startswith("1 problems")
+    assert lines[-1].startswith("1 problem")
 
 
 def test_a_healthy_set_up_passes_and_leaves_nothing_behind(page):
@@ -204,3 +206,33 @@ def test_weights_that_the_hub_has_are_announced_with_their_size(tmp_path, monkey
     monkeypatch.setattr(weights.huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(weights.huggingface_hub, "get_hf_file_metadata", lambda url, **more: answer)
     assert weights.find(PUBLISHED, str(tmp_path)) == weights.Source("to be downloaded", 600 * 10**6)
+
+
+def arch_file(folder, text):
+    (folder / "pair.toml").write_text(text)
+    return folder / "pair.toml"
+
+
+def test_a_model_directory_is_healthy_and_what_its_file_does_not_say_is_noted(page, tmp_path, capsys):
+    for name, seed in (("a", 3), ("b", 4)):
+        saved_locally(tmp_path / name, seed, False, mean=OPENAI_DATASET_MEAN)
+    path = arch_file(tmp_path, '[base]\nmodel = "local-dir:a"\n[new]\nmodel = "local-dir:b"\n')
+    status, lines = page("--arch", path)
+    assert status == 0 and not bad(lines), "counts that differ from Table 1 are notes where nothing is compared with it"
+    assert sum("local folder" in line for line in lines) == 2
+
+
+def test_a_checkpoint_that_does_not_say_its_activation_is_noted(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_file({"x": torch.zeros(1)}, path)
+    assert backbones.declared_activation(Tower("ViT-B-16", weights=str(path))) == ""
+    save_file({"x": torch.zeros(1)}, path, metadata={"activation": "gelu"})
+    assert backbones.declared_activation(Tower("ViT-B-16", weights=str(path))) == "gelu"
+
+
+def test_a_control_that_cannot_be_had_is_noted_and_no_problem(page, tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "ask_hub", lambda *_: weights.Source("hub", None, "the hub does not answer"))
+    text = 'datasets = "micro"\nprotocol = "micro"\n[base]\nmodel = "micro-base"\n[new]\nmodel = "micro-update"\n'
+    text += '[controls.z]\nmodel = "ViT-B-16"\npretrained = "laion2b_s34b_b88k"\n'
+    status, lines = page("--arch", arch_file(tmp_path, text), "--suite", "main", "drift")
+    assert status == 0 and any(line.startswith("note control 'z'") and "leave it out" in line for line in lines)
