@@ -13,7 +13,8 @@ from safetensors.numpy import load_file
 from safetensors.torch import save_file
 from test_arch_files import saved_locally
 
-from bench import backbones, cli, doctor, weights
+import datasets
+from bench import backbones, cli, doctor_backbones, doctor_data, weights
 from bench.archs import ARCHS, Tower
 
 QUICK = ("--methods", "zs-clip", "--seeds", 1, "--device", "cpu")
@@ -77,7 +78,7 @@ def test_cosine_of_the_projections_is_numpys_own_from_the_two_weight_files(page)
     line = next(line for line in page()[1] if "text_projection" in line)
     assert f"matrices {whole:.3f}, mean over rows {rows:.3f}" in line
     assert line.startswith("note") and "re-initialised" in line and abs(whole) < 0.1
-    kept = doctor.projection_cosines(torch.from_numpy(base), torch.from_numpy(2 * base))
+    kept = doctor_backbones.projection_cosines(torch.from_numpy(base), torch.from_numpy(2 * base))
     assert kept == pytest.approx((1, 1)), "the same joint space, whatever its length"
 
 
@@ -133,7 +134,7 @@ def test_wrong_counts_are_noted_and_bad_where_the_papers_numbers_stand_beside_ou
     status, lines = page()
     (noted,) = [line for line in lines if "caltech101: 4 classes" in line]
     assert status == 0 and noted.startswith("note") and "100 in the paper's Table 1" in noted
-    monkeypatch.setitem(ARCHS, "micro", replace(ARCHS["micro"], datasets="paper"))
+    monkeypatch.setitem(doctor_data.PAPER_TABLES, "micro", "table2_vit_b16.csv")
     status, lines = page()
     assert status == 1
     only(lines, "4 classes, 100 in", "24 training images, 4128 in", "16 test images, 2465 in")
@@ -169,7 +170,7 @@ def test_everything_wrong_is_on_the_page_at_once(page, tmp_path, monkeypatch):
 
 
 def test_a_test_only_set_has_its_data_looked_at_and_no_runs(page):
-    id = next(iter(doctor.datasets.ood("micro")))
+    id = next(iter(datasets.ood("micro")))
     status, lines = page("--datasets", id)
     assert status == 0 and any(line.startswith("ok") and id in line for line in lines)
     assert any("0 runs" in line for line in lines)
