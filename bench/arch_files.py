@@ -55,7 +55,8 @@ def read_arch(path: Path) -> Arch:
         if key not in KEYS:
             raise unknown(f"key in {path}", key, KEYS)
     id = values.get("id", path.stem)
-    if not isinstance(id, str) or not SAFE_NAME.fullmatch(id) or id in (*ARCHS, *TAKEN):
+    # Some file systems take "Micro" for "micro".
+    if not isinstance(id, str) or not SAFE_NAME.fullmatch(id) or id.casefold() in (*ARCHS, *TAKEN):
         raise UserError(
             f"{where}: id {quoted(str(id))} names its results folder; expected letters, digits, '.', '_' or '-', and "
             f'none of {", ".join((*ARCHS, *TAKEN))}: add id = "my-pair"'

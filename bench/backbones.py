@@ -350,4 +350,6 @@ def save(model: nn.Module, path: Path, activation: str) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    """At most 200 characters of it, cut between words."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line if len(line) <= 200 else f"{line[:200].rpartition(' ')[0] or line[:199]}…"

@@ -58,6 +58,8 @@ def test_three_lines_a_backbone_make_an_arch(tmp_path):
         ('datasets = ["nowhere"]\n' + MICRO, "unknown dataset 'nowhere'"),
         ('id = "../out"\n' + MICRO, "names its results folder"),
         ('id = "vit-b16"\n' + MICRO, "names its results folder"),
+        ('id = "Micro"\n' + MICRO, "names its results folder"),
+        ('id = "CACHE"\n' + MICRO, "names its results folder"),
         ('protocol = "mine"\n' + MICRO, "unknown protocol"),
         (CLIP, "no [new] table"),
         (CLIP + '[new]\npretrained = "openai"\n', "[new] has no model"),
@@ -79,6 +81,14 @@ def test_what_does_not_fit_is_one_line(tmp_path, capsys, text, expected):
     assert main(["--arch", str(write(tmp_path, text)), "--dry-run", "--methods", "coop"]) == 2
     line = capsys.readouterr().err.strip()
     assert "\n" not in line and expected in line
+
+
+def test_a_long_reason_is_cut_between_words():
+    words = "abcdefg " * 40
+    line = backbones.first_line(ValueError(words + "\nmore"))
+    assert line.endswith("abcdefg…") and 190 < len(line) <= 200
+    assert backbones.first_line(ValueError("x" * 200)) == "x" * 200
+    assert backbones.first_line(ValueError("x" * 300)) == "x" * 199 + "…"
 
 
 def test_a_file_that_is_not_there_is_one_line(tmp_path, capsys):
