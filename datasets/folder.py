@@ -32,6 +32,11 @@ Members = dict[str, dict[str, list[str]]]  # part -> class folder -> paths relat
 def identify(given: str) -> str:
     """``folder:NAME`` of ``folder:PATH``. Raises UserError for a path that is no folder or has no printable name."""
     path = path_of(given)
+    if not given.removeprefix(PREFIX).strip():
+        raise UserError(
+            f"--datasets {PREFIX}PATH: no path after '{PREFIX}'; expected a folder of class folders ('{PREFIX}.' for "
+            "the one you are in)"
+        )
     if not path.is_dir():
         raise UserError(
             f"--datasets {PREFIX}PATH: no folder {quoted(str(path), 200)}; expected a folder of class folders"

@@ -112,6 +112,15 @@ def test_folders_that_are_no_dataset_are_refused(tmp_path):
     assert "'b' has no training images" in folder_refusal(tmp_path / "new")
 
 
+@pytest.mark.parametrize("given", ["folder:", "folder: "])
+def test_a_folder_without_a_path_is_not_the_current_one(tmp_path, monkeypatch, given):
+    standins.write_folder(tmp_path / "mine", ["a", "b"], 5)
+    monkeypatch.chdir(tmp_path / "mine")
+    with pytest.raises(UserError, match="no path"):
+        datasets.identify(given)
+    assert datasets.identify("folder:.") == "folder:mine"
+
+
 def test_a_file_name_that_is_not_utf8_is_refused(tmp_path):
     standins.write_folder(tmp_path / "mine", ["a"], 5)
     try:
