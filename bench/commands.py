@@ -145,7 +145,7 @@ def open_datasets(session: Session, ids: list[str]) -> None:
 def selection_of(args: argparse.Namespace, arch: archs.Arch) -> Selection:
     """The stored records that this command line's settings could have made, whatever their dataset, method and seed."""
     store = Store(args.out, arch.id)
-    selection = select(store.records(), arch, settings_of(args, arch), bool(args.manifests))
+    selection = select(store.records(), arch, settings_of(args, arch), args.manifests)
     return replace(selection, drift=tuple(drift_store.load_all(store.folder)))
 
 

@@ -7,7 +7,7 @@ that can change a number; the rest is counted in a note, never averaged in.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from bench import stats, suites
@@ -16,7 +16,7 @@ from bench.plan import Settings, as_stored
 from bench.stats import Record
 from bench.store import canonical
 from bench.suites import Variant
-from datasets.manifests import MARK
+from datasets.manifests import MARK, agree, digests
 from methods import ordered
 from methods.base import METHODS
 
@@ -58,18 +58,22 @@ class Selection:
         return replace(self, main=tuple(by_key[r["key"]] for r in self.main), rows=rows)
 
 
-def select(records: Iterable[Record], arch: Arch, settings: Settings, given: bool = False) -> Selection:
-    """See the module; ``records`` are all of a results folder. ``given``: the call takes few-shot images from the
-    user's manifests."""
+def select(records: Iterable[Record], arch: Arch, settings: Settings, manifests: str = "") -> Selection:
+    """See the module; ``records`` are all of a results folder. ``manifests``: the user's folder that the call takes
+    few-shot images from."""
     fitting = [r for r in records if all(r["run"].get(k) == v for k, v in settings.of_runs.items())]
-    pool = of_one_identity(of_one_source(fitting, given))
+    sourced = of_one_folder(of_one_source(fitting, bool(manifests)), manifests)
+    pool = of_one_identity(sourced)
     main = [r for r in pool if not r["run"].get("test") and is_default(r, settings)]
     rows = {id: tuple(ablation_rows(suite, pool, arch, settings)) for id, suite in suites.ABLATIONS.items()}
     rows["ood"] = tuple(ood_rows(pool, arch, settings))
-    left = len(fitting) - len(pool)
-    note = f"{left} stored records of other weights, pictures, method sources or program versions are in no table"
+    left = {
+        "weights, pictures, method sources or program versions": len(sourced) - len(pool),
+        "few-shot images (drawn ones, or another --manifests folder)": len(fitting) - len(sourced),
+    }
+    notes = tuple(f"{count} stored records of other {what} are in no table" for what, count in left.items() if count)
     found = {id: of_suite for id, of_suite in rows.items() if of_suite}
-    return Selection(arch, tuple(stats.select(main)), found, (note,) if left else (), settings=settings)
+    return Selection(arch, tuple(stats.select(main)), found, notes, settings=settings)
 
 
 def is_default(record: Record, settings: Settings) -> bool:
@@ -121,6 +125,25 @@ def of_one_source(records: Sequence[Record], given: bool) -> list[Record]:
     for record in records:
         sources.setdefault(record["run"]["dataset"], set()).add(record["key"] in marked)
     return [r for r in records if len(sources[r["run"]["dataset"]]) == 1 or (r["key"] in marked) == given]
+
+
+def of_one_folder(records: Sequence[Record], manifests: str = "") -> list[Record]:
+    """Of a dataset's records with given images, those of the folder ``manifests``; where it has none of them, or no
+    folder is named, those of the newest one's. Others stay as they are."""
+    marked: dict[str, list[Record]] = {}
+    for record in sorted(records, key=lambda r: (r.get("started") or "", r["key"])):
+        if MARK in (record.get("marks") or ()):
+            marked.setdefault(record["run"]["dataset"], []).append(record)
+    dropped = set()
+    for dataset, here in marked.items():
+        newest = here[-1]
+        named = digests(manifests, dataset, newest["run"]["shots"]) if manifests else {}
+
+        def those_of(files: Mapping[str, str], here: list[Record] = here) -> set[str]:
+            return {r["key"] for r in here if agree(r["run"], r.get("manifests") or {}, files)}
+
+        dropped |= {r["key"] for r in here} - ((named and those_of(named)) or those_of(newest.get("manifests") or {}))
+    return [record for record in records if record["key"] not in dropped]
 
 
 def of_one_identity(records: Sequence[Record]) -> list[Record]:

@@ -6,7 +6,7 @@ import datetime
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 
 import torch
@@ -60,6 +60,7 @@ class FewShot:
     support: Split
     val: Split
     test: Split
+    given: dict[str, str] = field(default_factory=dict)  # `manifests.digests` of the user's folder
 
     @cached_property
     def contents(self) -> list[str]:
@@ -133,12 +134,13 @@ class Session:
         axes = (run.dataset, run.shots, run.seed, run.limit)
         if axes not in self._fewshot:
             data = self.data(run.dataset)
-            given, given_val = None, None
+            given, given_val, files = None, None, {}
             if self.options.manifests:
                 given, given_val = manifests.read(self.options.manifests, data, run.shots, run.seed)
+                files = manifests.digests(self.options.manifests, run.dataset, run.shots)
             support, val = draw(data.train, data.val, run.shots, run.seed, given)
             val = val if given_val is None else given_val
-            self._fewshot[axes] = FewShot(data, support, val, at_most(data.test, run.limit))
+            self._fewshot[axes] = FewShot(data, support, val, at_most(data.test, run.limit), files)
         return self._fewshot[axes]
 
     def identity(self, run: Run) -> dict:
@@ -315,6 +317,7 @@ class Session:
             "identity": self.identity(run),
             "about": tested.about,
             "marks": marks,
+            "manifests": few.given,
             "split": {
                 **few.hashes,
                 "classes": len(tested.classnames),

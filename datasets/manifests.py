@@ -10,9 +10,11 @@ that somebody elsewhere can tell whether their images are the same.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench.errors import UserError, quoted
@@ -35,6 +37,25 @@ def text_of(split: Split, classnames: Sequence[str]) -> str:
         row = row if digest is None else {**row, "sha256": digest}
         lines.append(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n")
     return "".join(lines)
+
+
+def digests(folder: str | Path, dataset: str, shots: int) -> dict[str, str]:
+    """{file name: sha256} of all manifests of the dataset in the folder, whatever their seeds: what tells later whether
+    two runs took their images from one folder. Files that cannot be read are passed over."""
+    found = {}
+    start = name_of(dataset, shots, 0, "").removesuffix("0-")
+    for path in sorted(Path(folder).glob("*.jsonl")):
+        if path.name.startswith(start):
+            with contextlib.suppress(OSError):
+                found[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def agree(run: Mapping, own: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    """Whether two folders' ``digests`` name the same images for that run's seed (a folder may grow by other seeds)."""
+    start = name_of(run["dataset"], run["shots"], run["seed"], "")
+    mine, theirs = ({n: d for n, d in files.items() if n.startswith(start)} for files in (own, other))
+    return mine == theirs and bool(own) == bool(other)
 
 
 def read(folder: str | Path, data: Dataset, shots: int, seed: int) -> tuple[list[int], Split | None]:

@@ -1,5 +1,6 @@
 """Few-shot subsets written by a run and read back: the same run; another's images; what does not fit is refused."""
 
+import csv
 import hashlib
 import json
 import shutil
@@ -11,7 +12,7 @@ from test_cli import LOCAL, call, mistake, records
 
 import datasets
 from bench.errors import UserError
-from bench.selection import of_one_source
+from bench.selection import of_one_folder, of_one_source
 from datasets import manifests
 from datasets.fewshot import draw
 from datasets.manifests import MARK, read, text_of
@@ -101,6 +102,54 @@ def test_records_of_given_and_drawn_images_are_told_apart_dataset_by_dataset():
     alone = [record("c", "y", MARK), record("d", "z")]
     assert of_one_source(both + alone, True) == both[1:] + alone
     assert of_one_source(both + alone, False) == both[:1] + alone
+
+
+def test_seeds_of_two_folders_are_never_averaged(finished, given, tmp_path, capsys):
+    """Each call's table is of its own folder; a report that names none is of the newest; the rest is counted."""
+    root, out = finished[0], tmp_path / "two"
+    first = given / f"{NAME}-train.jsonl"
+    second = shutil.copytree(given, tmp_path / "second")
+    for part in ("train", "val"):
+        shutil.move(second / f"{NAME}-{part}.jsonl", second / f"caltech101-2shot-seed2-{part}.jsonl")
+    argv = (*LOCAL, "--data-root", root, "--out", out)
+    assert call(capsys, *RUN, *argv, "--manifests", given)[0] == 0
+    run = [2 if part == 1 and RUN[i - 1] == "--seeds" else part for i, part in enumerate(RUN)]
+    status, said, _ = call(capsys, *run, *argv, "--manifests", second)
+    assert status == 0 and "2 stored records of other few-shot images" in " ".join(said.split())
+
+    def seeds():
+        with (out / "micro" / "tables" / "main.csv").open(newline="") as file:
+            return {row["seeds"] for row in csv.DictReader(file) if row["dataset"] == "caltech101"}
+
+    assert seeds() == {"1"}
+    settings = ("--shots", 2, "--limit", 1)
+    status, said, _ = call(capsys, "report", *settings, "--out", out)
+    assert status == 0 and "2 stored records of other few-shot images" in " ".join(said.split()) and seeds() == {"1"}
+    status, said, _ = call(capsys, "report", *settings, "--out", out, "--manifests", tmp_path)  # it has no manifests
+    assert "2 stored records of other few-shot images" in " ".join(said.split()) and seeds() == {"1"}
+
+    for part in ("train", "val"):  # the first folder grows by the second's seed: one folder, two seeds
+        name = f"caltech101-2shot-seed2-{part}.jsonl"
+        shutil.copy(second / name, given / name)
+    status, said, _ = call(capsys, "report", *settings, "--out", out, "--manifests", given)
+    assert status == 0 and "other few-shot images" not in said and seeds() == {"2"}
+    write(first, lines(first)[::-1])  # no longer what the first run used
+    call(capsys, "report", *settings, "--out", out, "--manifests", given)
+    assert seeds() == {"1"}
+
+
+def test_of_records_with_given_images_those_of_one_folder_stay_dataset_by_dataset():
+    def record(key, dataset, seed, started, **files):
+        files = {f"{dataset}-2shot-{name}-train.jsonl": digest for name, digest in files.items()}
+        run = {"dataset": dataset, "seed": seed, "shots": 2}
+        return {"key": key, "run": run, "marks": [MARK] * bool(files), "started": started, "manifests": files}
+
+    old, new = record("a", "x", 1, "1", seed1="p"), record("b", "x", 2, "2", seed2="q")
+    both = [record("c", "y", 1, "1", seed1="p"), record("d", "y", 2, "2", seed1="p", seed2="q")]
+    drawn = record("e", "z", 1, "0")
+    unknown = {**record("f", "y", 3, "0", seed3="r"), "manifests": {}}  # of a version that kept no digests
+    assert of_one_folder([old, new, *both, unknown, drawn]) == [new, *both, drawn]
+    assert of_one_folder([unknown]) == [unknown]
 
 
 def test_without_a_val_file_validation_is_the_drawn_one(data, given):
