@@ -16,9 +16,10 @@ import socket
 import time
 import urllib.request
 from collections.abc import Callable
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException, HTTPResponse, InvalidURL
 from pathlib import Path
 from urllib.error import HTTPError, URLError
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from bench.errors import UserError, quoted
 
@@ -28,6 +29,7 @@ TRIES = 5  # in a row without CHUNK bytes of progress
 LASTING_TRIES = 2  # where no server of that name is found or it takes no connection
 PAUSE = 1.0  # seconds before the second try, doubled for each further one
 CHUNK = 1 << 20
+KEPT = "%/:@!$&'()*+,;=?~"  # what an address may hold as it is
 HEAD = 512  # enough for every signature, tar's at byte 257 too
 Progress = Callable[[str, int, "int | None"], None]  # name, bytes that are there, bytes in all where known
 
@@ -114,7 +116,7 @@ def download(
         if not (resumed and again):
             raise UserError(
                 f"{path.name}: {url} gives {wrong}; it is removed: run again, and if it stays so, the file there is "
-                f"another one now: fetch the right one to '{path}'"
+                f"another one now: fetch the right one by hand ({page}) to '{path}'"
             )
         again = False  # pieces that do not fit together: once more from the start
     try:
@@ -131,7 +133,12 @@ def receive(part: Part, path: Path, size: int | None, digest: str, page: str, pr
     have = part.size
     if have and have == part.total:
         return True
-    request = urllib.request.Request(part.url, headers={"User-Agent": AGENT, "Accept-Encoding": "identity"})
+    try:
+        request = urllib.request.Request(
+            sendable(part.url), headers={"User-Agent": AGENT, "Accept-Encoding": "identity"}
+        )
+    except ValueError as error:
+        raise no_address(path, part.url, error) from error
     if have:
         request.add_header("Range", f"bytes={have}-")
         if part.validator:
@@ -148,7 +155,7 @@ def receive(part: Part, path: Path, size: int | None, digest: str, page: str, pr
                 if None not in (size, total) and size != total:
                     raise UserError(
                         f"{path.name}: {part.url} offers {total} bytes, expected {size}: it is another file; fetch the "
-                        f"right one to '{path}'"
+                        f"right one by hand ({page}) to '{path}'"
                     )
                 start(part, answer, total)
             need_room(path, 0 if total is None else total - part.size, total or size or 0)
@@ -161,6 +168,8 @@ def receive(part: Part, path: Path, size: int | None, digest: str, page: str, pr
         raise UserError(
             f"{path.name}: {part.url} answers {error.code} {error.reason}; fetch {page} by hand to '{path}'"
         ) from error
+    except (InvalidURL, UnicodeError) as error:
+        raise no_address(path, part.url, error) from error
     except (URLError, HTTPException, OSError) as error:
         reason = getattr(error, "reason", None) or str(error) or type(error).__name__
         lasting = isinstance(reason, (socket.gaierror, ConnectionRefusedError))
@@ -168,6 +177,20 @@ def receive(part: Part, path: Path, size: int | None, digest: str, page: str, pr
     if total is not None and part.size != total:
         raise Broken(f"broke off at {part.size} of {total} bytes")
     return begun
+
+
+def sendable(url: str) -> str:
+    """The address with what a request cannot hold, spaces and letters outside ASCII, as %XX; given %XX stay."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(path=quote(parts.path, KEPT), query=quote(parts.query, KEPT)))
+
+
+def no_address(path: Path, url: str, error: Exception) -> UserError:
+    """For what no further try would mend."""
+    return UserError(
+        f"{path.name}: {quoted(url, 200)} is no address that can be asked ({quoted(str(error))}); expected "
+        "http://HOST/PATH or https://HOST/PATH: mend the address"
+    )
 
 
 def start(part: Part, answer: HTTPResponse, total: int | None) -> None:

@@ -53,6 +53,13 @@ def leave_a_piece(site, path, body=BODY, size=1000000, **more):
 # ---- downloads -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1:port", "a b", "x" * 64 + "ü", "[::1"])
+def test_what_is_no_address_is_refused_at_once(site, tmp_path, monkeypatch, host):
+    monkeypatch.setattr(fetch.time, "sleep", lambda seconds: pytest.fail("tried again"))
+    line = refusal(fetch.download, f"http://{host}/a.zip", tmp_path / "a.zip")
+    assert "no address" in line and "http://HOST/PATH" in line
+
+
 def test_an_interrupted_download_is_resumed_and_byte_identical(site, tmp_path):
     path = tmp_path / "a.zip"
     url = leave_a_piece(site, path)
