@@ -41,14 +41,25 @@ def load(id: str, data_root: str, make_split: bool = False) -> Dataset:
     return Dataset(id, layout.name, classnames, TEMPLATES[id], notes=tuple(notes), **splits)
 
 
+def is_split(id: str, path: Path) -> bool:
+    """Whether the file's content is a split; True for one that cannot be opened, which loading says better."""
+    try:
+        read_classnames(id, path, read_lists(id, path))
+    except UserError as error:
+        return isinstance(error.__cause__, OSError)
+    return True
+
+
 def read_lists(id: str, path: Path) -> dict:
     """Raises UserError for a file that is no JSON (a download page, say)."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
-        raise UserError(
-            f"{id}: split file '{path}' cannot be read as JSON ({error}); get it again from {LAYOUTS[id].source}"
-        ) from error
+        raise UserError(f"{id}: split file '{path}' cannot be read as JSON ({error}){again(id)}") from error
+
+
+def again(id: str) -> str:
+    return f"; delete that file and get it again by prepare or from {LAYOUTS[id].source}"
 
 
 def read_classnames(id: str, path: Path, lists) -> tuple[str, ...]:
@@ -56,7 +67,9 @@ def read_classnames(id: str, path: Path, lists) -> tuple[str, ...]:
     names: dict[int, str] = {}
     for part in ("train", "val", "test"):
         if not isinstance(lists, dict) or not isinstance(lists.get(part), list) or not lists[part]:
-            raise UserError(f"{id}: split file '{path}' has no list '{part}'; expected train, val and test lists")
+            raise UserError(
+                f"{id}: split file '{path}' has no list '{part}'; expected train, val and test lists{again(id)}"
+            )
         for row in lists[part]:
             if not (
                 isinstance(row, list)
@@ -67,16 +80,17 @@ def read_classnames(id: str, path: Path, lists) -> tuple[str, ...]:
             ):
                 raise UserError(
                     f"{id}: split file '{path}', list '{part}': {quoted(str(row))} is not [path, label, class name]"
+                    f"{again(id)}"
                 )
             if names.setdefault(row[1], row[2]) != row[2]:
                 raise UserError(
                     f"{id}: split file '{path}' gives label {row[1]} two names: "
-                    f"{quoted(names[row[1]])} and {quoted(row[2])}"
+                    f"{quoted(names[row[1]])} and {quoted(row[2])}{again(id)}"
                 )
     if sorted(names) != list(range(len(names))):
         raise UserError(
             f"{id}: split file '{path}' has labels {min(names)} to {max(names)} for {len(names)} classes; "
-            "expected 0 to C-1 without a gap"
+            f"expected 0 to C-1 without a gap{again(id)}"
         )
     return tuple(names[label].replace("_", " ") for label in range(len(names)))
 

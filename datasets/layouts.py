@@ -197,8 +197,9 @@ def find_folder(id: str, data_root: str) -> Path:
         raise UserError(f"--data-root: no folder '{data_root}'")
     folder = root / layout.folder
     if not folder.is_dir():
-        what = f"the images and {layout.split} (from {layout.source})" if layout.split else f"it (from {layout.source})"
-        raise UserError(f"{id}: no folder '{folder}'; put {what} there, or leave {id} out of --datasets")
+        from datasets.sources import needed  # it knows the addresses, and is written in terms of the layouts
+
+        raise UserError(f"{id}: no folder '{folder}'; put there {needed(id)}, or leave {id} out of --datasets")
     return folder
 
 

@@ -1,8 +1,9 @@
 """Fetch, unpack and arrange the paper's datasets under a data root, in CoOp's layout, and say what is left to do.
 
-What is there is never fetched again, overwritten or removed. Archives lie in ``<data root>/downloads`` and stay there;
-one that was put there by hand is checked and used like one that was fetched. A file or folder of the layout appears
-whole or not at all, so a run that was stopped leaves nothing half-arranged.
+What is there is never fetched again, overwritten or removed, but for a split file whose content is none (a server's
+error message, say), which goes as soon as a right one is there. Archives lie in ``<data root>/downloads`` and stay
+there; one that was put there by hand is checked and used like one that was fetched. A file or folder of the layout
+appears whole or not at all, so a run that was stopped leaves nothing half-arranged.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
-from bench.errors import UserError
-from datasets import fetch
+from bench.errors import UserError, quoted
+from datasets import coop_format, fetch
 from datasets.layouts import LAYOUTS
 from datasets.sources import SOURCES, Source
 from datasets.unpack import unpack
@@ -63,7 +64,7 @@ def prepare(
                 if make_split or not source.extra:
                     by_hand.append(by_hand_line(id, data_root, source))
                 continue
-            obtain(source, archive, mirror, progress)
+            obtain(id, source, archive, mirror, progress)
             arrange(id, data_root, source, archive, progress)
         except UserError as error:
             failed.append(f"{id}: {error}")
@@ -80,9 +81,18 @@ def prepare(
 
 
 def missing_of(id: str, data_root: str, source: Source) -> list[tuple[str, str]]:
-    """The pairs of ``source.gives`` whose place is not filled."""
+    """The pairs of ``source.gives`` whose place is not filled, or by a split file that is none."""
     folder = Path(data_root) / LAYOUTS[id].folder
-    return [(inside, place) for inside, place in source.gives if not filled(folder / place)]
+    return [
+        (inside, place)
+        for inside, place in source.gives
+        if not filled(folder / place) or is_spoilt(id, source, folder / place)
+    ]
+
+
+def is_spoilt(id: str, source: Source, path: Path) -> bool:
+    """Whether ``source`` is the split file of the dataset and what lies at ``path`` is no split."""
+    return bool(source.name) and source.name == LAYOUTS[id].split and not coop_format.is_split(id, path)
 
 
 def filled(place: Path) -> bool:
@@ -104,12 +114,18 @@ def by_hand_line(id: str, data_root: str, source: Source) -> str:
     return f"{id}: {source.name} ({source.url}): {source.by_hand}; place: '{place}'{unpacked}, then run again"
 
 
-def obtain(source: Source, archive: Path, mirror: str, progress: fetch.Progress | None) -> None:
+def obtain(id: str, source: Source, archive: Path, mirror: str, progress: fetch.Progress | None) -> None:
     """The file in the download folder, fetched unless it is there, and right. Raises UserError."""
-    if not archive.is_file():
+    if not archive.is_file() or is_spoilt(id, source, archive):
         url = f"{mirror.rstrip('/')}/{source.name}" if mirror else source.address
-        page = url if mirror else source.url
-        fetch.download(url, archive, size=source.size, digest=source.digest, page=page, progress=progress)
+        fetch.download(url, archive, size=source.size, digest=source.digest, page=source.url, progress=progress)
+        if is_spoilt(id, source, archive):
+            found = quoted(archive.read_bytes()[: fetch.HEAD].decode(errors="replace"))
+            archive.unlink()
+            raise UserError(
+                f"{source.name}: {url} gives {found}; expected lists train, val and test of [path, label, class name]; "
+                f"it is removed: run again, or fetch {source.url} by hand to '{archive}'"
+            )
         return
     wrong = fetch.check_file(archive, source.size, source.digest)
     if not wrong:

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from datasets.sources import SOURCES, Source
 from datasets.verify import check_dataset
 
 ROOT = Path(__file__).resolve().parent.parent
+LAYOUT = layouts.LAYOUTS["dtd"]
 
 
 @pytest.fixture
@@ -308,6 +310,95 @@ def test_a_made_split_stands_in_for_one_that_cannot_be_had(publish, site, small,
     outcome = prepare.prepare("eurosat", root, make_split=True)
     assert outcome.state == "ready" and any("not the published split" in note for note in outcome.finding.notes)
     assert check_dataset("eurosat", root, make_split=True).ready and not check_dataset("eurosat", root).ready
+
+
+ANSWER = b'{"error": "quota exceeded"}'
+NO_SPLITS = {
+    "no lists": ANSWER,
+    "a list only": b"[]",
+    "an empty list": b'{"train": [], "val": [], "test": []}',
+    "other rows": b'{"train": [["a.jpg", 0]], "val": [["b.jpg", 0]], "test": [["c.jpg", 0]]}',
+    "cut": b'{"train": [["a.jpg"',
+}
+
+
+@pytest.fixture
+def unchecked(publish, monkeypatch):
+    """The sources of DTD as they are for a split file whose checksum nobody states."""
+    sources = tuple(dataclasses.replace(s, size=None, digest="") for s in publish("dtd"))
+    monkeypatch.setitem(SOURCES, "dtd", sources)
+    return sources
+
+
+@pytest.mark.parametrize("kind", NO_SPLITS)
+def test_what_is_no_split_is_neither_arranged_nor_kept_and_the_next_call_asks_again(
+    unchecked, site, small, tmp_path, kind
+):
+    split = LAYOUT.split
+    good, site.files[split] = site.files[split], NO_SPLITS[kind]
+    root = tmp_path / "data"
+    outcome = prepare.prepare("dtd", str(root))
+    (line,) = outcome.failed
+    assert outcome.state == "partial" and "expected lists train, val and test" in line and site.address in line
+    assert str(root / "downloads" / split) in line and "\n" not in line
+    assert not (root / "downloads" / split).exists() and not (root / "dtd" / split).exists()
+    site.files[split] = good
+    assert prepare.prepare("dtd", str(root)).state == "ready"
+
+
+def test_a_split_that_is_none_is_replaced_once_a_right_one_can_be_had(unchecked, site, small, tmp_path):
+    """As a version without this check left it: in the layout and among the downloads."""
+    root, split = tmp_path / "data", LAYOUT.split
+    prepare.prepare("dtd", str(root))
+    for folder in ("dtd", "downloads"):
+        (root / folder / split).write_bytes(ANSWER)
+    good = site.files.pop(split)
+    outcome = prepare.prepare("dtd", str(root))
+    (problem,) = outcome.finding.problems
+    assert outcome.state == "partial" and (root / "dtd" / split).read_bytes() == ANSWER
+    assert f"'{root / 'dtd' / split}'" in problem and "delete" in problem and layouts.LAYOUTS["dtd"].source in problem
+    site.files[split] = good
+    assert prepare.prepare("dtd", str(root)).state == "ready"
+    assert (root / "dtd" / split).read_bytes() == (root / "downloads" / split).read_bytes() == good
+
+
+def test_published_split_files_have_checksums():
+    """Counted by hand: Caltech101, OxfordPets, DTD and EuroSAT."""
+    found = {id for id, sources in SOURCES.items() for s in sources if s.name == layouts.LAYOUTS[id].split and s.digest}
+    assert found == {"caltech101", "oxford_pets", "dtd", "eurosat"}
+
+
+def test_a_mirror_that_lacks_a_file_names_the_published_address(publish, site, small, tmp_path):
+    sources = publish("dtd")
+    published = tuple(dataclasses.replace(s, url=f"https://example.org/{s.name}") for s in sources)
+    outcome = prepare.prepare("dtd", str(tmp_path / "data"), mirror=f"{site.address}/no", sources={"dtd": published})
+    assert len(outcome.failed) == 2
+    for source, line in zip(published, outcome.failed, strict=True):
+        assert f"fetch {source.url} by hand" in line
+    site.files[LAYOUT.split] = ANSWER
+    for size, what in ((published[0].size, "bytes"), (None, "sha256")):
+        sources = {"dtd": (dataclasses.replace(published[0], size=size),)}
+        (line,) = prepare.prepare("dtd", str(tmp_path / "data"), mirror=site.address, sources=sources).failed
+        assert what in line and published[0].url in line
+
+
+def test_a_mirror_with_a_space_and_letters_outside_ascii_is_asked(publish, site, small, tmp_path, capsys):
+    for source in publish("dtd"):
+        site.put(f"meine%20B%C3%BCcher/a%2Bb/{source.name}", site.files.pop(source.name))
+    mirror = f"{site.address}/meine Bücher/a%2Bb"
+    assert call(capsys, "prepare", "dtd", "--data-root", tmp_path / "data", "--mirror", mirror)[0] == 0
+
+
+@pytest.mark.parametrize("id", ["sun397", "dtd", "stanford_cars", "imagenet"])
+def test_a_dataset_that_is_not_there_is_named_with_the_address_of_each_of_its_files(tmp_path, id):
+    (problem,) = check_dataset(id, str(tmp_path)).problems
+    assert "no folder" in problem and "\n" not in problem
+    for source in SOURCES[id]:
+        assert (source.url in problem) != source.extra and (source.by_hand in problem or source.extra)
+    for place, url in {
+        "sun397": {"split_zhou_SUN397.json": "drive.google.com", "SUN397": "vision.princeton.edu"},
+    }.get(id, {}).items():
+        assert re.search(rf"{place} \(from https://{url}", problem)
 
 
 def test_an_archive_that_holds_something_else_is_refused(site, small, tmp_path, monkeypatch):
