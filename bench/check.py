@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 from bench import stats
+from bench.known import Answer
 from bench.outputs import made_from
 from bench.plan import key_of
+from bench.report import texts
 from bench.selection import Selection
 from bench.stats import Predictions, Record
 from bench.suites import SUITES
+
+DRAWN = re.compile(r"<svg.*?</svg>", re.DOTALL)
 
 
 def recompute(
@@ -21,7 +27,8 @@ def recompute(
     """Every difference between stored predictions, the records and the tables on disk, one line each; [] is agreement.
 
     predictions: see `stats.recount`. The tables are made anew from the predictions, not from the records' accuracies,
-    and compared cell by cell with `tables/*.csv` under out_dir (`results/<arch>`; not compared without one).
+    and compared cell by cell with `tables/*.csv`, line by line with their `.md` and `.tex`, under out_dir
+    (`results/<arch>`; not compared without one).
     """
     remade, lines = stats.recount(selection.records, predictions)
     if out_dir is None:
@@ -29,8 +36,39 @@ def recompute(
     folder, made = Path(out_dir) / "tables", made_from(selection.replaced(remade))
     for name, output in made.items():
         lines += _table_differences(output.csv, folder / f"{name}.csv", output.keys, output.decimals)
+        for ending, text in output.texts.items():
+            lines += text_differences(text, folder / f"{name}.{ending}")
     others = [folder / f"{name}.csv" for name in SUITES if name not in made]
     return lines + [f"{path}: no record here is of this table" for path in others if path.is_file()]
+
+
+def recompute_report(
+    selection: Selection,
+    predictions: Callable[[str], Predictions],
+    out_dir: Path,
+    answers: Sequence[Answer],
+    given: str,
+) -> list[str]:
+    """The first line of `report.md` and of `report.html` (its figures apart, whose bytes depend on matplotlib) that is
+    not what the stored predictions give."""
+    remade = selection.replaced(stats.recount(selection.records, predictions)[0])
+    markdown, page = texts(remade, answers, given)
+    lines = text_differences(markdown, Path(out_dir) / "report.md")
+    return lines + text_differences(page, Path(out_dir) / "report.html", DRAWN)
+
+
+def text_differences(fresh: str, path: Path, apart: re.Pattern | None = None) -> list[str]:
+    """A line for a file that is not there, or for its first line that is another."""
+    if not path.is_file():
+        return [f"{path}: not there; `run_all.py report` writes it"]
+    want, have = (apart.sub("", text) if apart else text for text in (fresh, path.read_text(encoding="utf-8")))
+    pairs = zip_longest(want.splitlines(), have.splitlines(), fillvalue="")
+    for number, (expected, found) in enumerate(pairs, 1):
+        if expected != found:
+            start = max(0, next(i for i in range(len(expected) + 1) if expected[: i + 1] != found[: i + 1]) - 30)
+            shown = [repr(text[start : start + 60]) for text in (found, expected)]
+            return [f"{path}: line {number} has {shown[0]}, recomputed {shown[1]}"]
+    return []
 
 
 def renamed(records: Iterable[Record]) -> list[str]:

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import datasets
 from bench import archs, audit_page, drift_store, executor, known, outputs, own_prompts, plan, tables
 from bench import report as report_module
-from bench.check import recompute, renamed
+from bench.check import recompute, recompute_report, renamed
 from bench.doctor import doctor
 from bench.drift_report import present
 from bench.errors import UserError
@@ -180,6 +180,8 @@ def check(args: argparse.Namespace) -> int:
     discover(tuple(args.plugin_dir))
     selection, store = some_records(args, arch), Store(args.out, arch.id)
     differences = renamed(store.records()) + recompute(selection, store.read_predictions, store.folder)
+    answers = known.compare(selection.main, store.folder, arch.id)
+    differences += recompute_report(selection, store.read_predictions, store.folder, answers, args.arch)
     for line in differences:
         console.print(f"[red]differs[/] {escape(line)}", highlight=False, soft_wrap=True)
     console.print(f"{len(selection.records)} records checked against their predictions, {len(differences)} differences")

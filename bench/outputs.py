@@ -41,6 +41,11 @@ class Output:
     def csv(self) -> str:
         return csv_text(self.frame, self.decimals)
 
+    @property
+    def texts(self) -> dict[str, str]:
+        """By ending, for readers; nothing for a table without a sheet."""
+        return {"md": sheet_markdown(self.sheet), "tex": sheet_latex(self.sheet)} if self.sheet is not None else {}
+
 
 @dataclass(frozen=True)
 class Drawing:
@@ -113,10 +118,7 @@ def write_tables(selection: Selection, folder: Path) -> list[Path]:
     whole or not at all; takes away those of suites without records: tables beside each other are of one selection."""
     written = []
     for name, output in made_from(selection).items():
-        texts = {"csv": output.csv}
-        if output.sheet is not None:
-            texts |= {"md": sheet_markdown(output.sheet), "tex": sheet_latex(output.sheet)}
-        for ending, text in texts.items():
+        for ending, text in {"csv": output.csv, **output.texts}.items():
             written.append(Path(folder) / "tables" / f"{name}.{ending}")
             write_text(written[-1], text)
     remove_others(written, Path(folder) / "tables", suites.SUITES)

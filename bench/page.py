@@ -94,7 +94,8 @@ def _sheet_html(sheet: Sheet) -> str:
     notes = "".join(f"<li>{html.escape(text)}</li>" for text in sheet.remarks)
     notes += "".join(f"<li><sup>{n}</sup> {html.escape(text)}</li>" for n, text in enumerate(sheet.footnotes, 1))
     blocks = "\n".join(map(_block_html, sheet.blocks))
-    wide = " wide" if any(len(block.header) > 4 for block in sheet.blocks) else ""
+    columns = max((len(block.header) for block in sheet.blocks), default=0)
+    wide = " whole" if columns > 6 else " wide" if columns > 4 else ""
     return f'<div class="blocks{wide}">{blocks}</div>\n<ul class="notes">{notes}</ul>'
 
 
@@ -124,7 +125,9 @@ a { color: inherit; }
 .warning ul { padding-left: 1.2rem; }
 .blocks { display: grid; gap: .4rem 1.6rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 23rem), 1fr)); }
 .blocks.wide { grid-template-columns: repeat(auto-fit, minmax(min(100%, 34rem), 1fr)); }
+.blocks.whole { grid-template-columns: 1fr; }
 section { min-width: 0; }
+.numeric th:first-child { position: sticky; left: 0; background: var(--box); }
 .scroll, pre { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; background: var(--box); }
 pre { padding: .7rem .9rem; font-size: .85rem; overflow-wrap: normal; }
 table { width: 100%; border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }

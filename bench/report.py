@@ -13,6 +13,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import pandas as pd
+
 from bench import audit, audit_page, known, stats
 from bench.figures import inline_svg
 from bench.outputs import FIGURES, made_from
@@ -32,7 +34,7 @@ KNOWN_NOTE = (
     "Top-1 accuracy in percent, rounded to two decimals before the difference is taken."
 )
 PAPER_BEST = "ContCoOp"  # highest average H in Tables 2 and 8
-PAPER_FINDING = "every shallow-layer method above, every deep-layer method below"  # section 3.2, Tables 2 and 8
+PAPER_FINDING = "every shallow-layer method is above and every deep-layer method below"  # section 3.2, Tables 2 and 8
 SPLITS = ("train", "val", "test")
 HASH_SHOWN = 12  # hex digits of a sha256 that a table shows; the record has all of them
 
@@ -55,23 +57,34 @@ def summary(records: Sequence[Record], others: Sequence[Record] = ()) -> list[st
     first += f", on average over {count}"
     if len(whole) > 1:
         first += f", before {names[whole.index[1]]} with {whole.iloc[1]['h']:.2f} %"
-        likeness = "as in the paper, where" if names[best.name] == PAPER_BEST else "unlike in the paper, where"
-        first += f", {likeness} {PAPER_BEST} has it"
+        if PAPER_BEST in [names[method] for method in whole.index]:
+            likeness = "as in the paper, where" if names[best.name] == PAPER_BEST else "unlike in the paper, where"
+            first += f", {likeness} {PAPER_BEST} has it"
 
     if "zs-clip" not in whole.index:
         return [first + ".", "There is no complete zero-shot run to measure the methods against.", ending]
     level = whole.loc["zs-clip", "new"]
-    new = {kind: [whole.loc[m, "new"] for m in whole.index if depth[m] == kind] for kind in ("shallow", "deep")}
-    above, below = sum(value > level for value in new["shallow"]), sum(value < level for value in new["deep"])
-    second = f"On the upgraded model, where zero-shot reaches {level:.2f} %, {above} of "
-    second += f"{counted(len(new['shallow']), 'shallow-layer method')} end above that line and {below} of "
-    second += f"{counted(len(new['deep']), 'deep-layer method')} below it"
-    if new["shallow"] and new["deep"]:
-        agrees = above == len(new["shallow"]) and below == len(new["deep"])
-        second += f", which {'agrees with' if agrees else 'differs from'} the paper ({PAPER_FINDING})"
+    kinds = {kind: whole[[depth[m] == kind for m in whole.index]] for kind in ("shallow", "deep")}
+    counts = {kind: beside_line(of_kind, level) for kind, of_kind in kinds.items()}
+    places = ("above that line", "within one deviation over seeds of it", "below it")
+    told = [
+        f"of {counted(sum(found), f'{kind}-layer method')} "
+        + ", ".join(f"{n} end{'s' * (n == 1)} {place}" for n, place in zip(found, places, strict=True) if n)
+        for kind, found in counts.items()
+        if sum(found)
+    ]
+    second = f"On the upgraded model, where zero-shot reaches {level:.2f} %, {' and '.join(told) or 'nothing else ran'}"
+    if len(told) == 2:
+        second += f"; in the paper {PAPER_FINDING}"
     left_out = len(averages) - len(whole)
     second += f"; {counted(left_out, 'method')} without an average left out" if left_out else ""
     return [first + ".", second + ".", ending]
+
+
+def beside_line(methods: pd.DataFrame, level: float) -> tuple[int, int, int]:
+    """How many methods' New is above the line, within one deviation over seeds of it, and below."""
+    distance, spread = methods["new"] - level, methods["new_std"].fillna(0)
+    return int((distance > spread).sum()), int((distance.abs() <= spread).sum()), int((distance < -spread).sum())
 
 
 def write_report(
@@ -81,11 +94,16 @@ def write_report(
 
     answers: the known ones (`known.compare`); given: the arch as the command line names it, where not by its id.
     """
+    paths = Path(out_dir) / "report.md", Path(out_dir) / "report.html"
+    for path, text in zip(paths, texts(selection, answers, given), strict=True):
+        write_text(path, text)
+    return paths
+
+
+def texts(selection: Selection, answers: Sequence[known.Answer] = (), given: str = "") -> tuple[str, str]:
+    """The report as Markdown and as HTML."""
     parts = _parts(selection, answers, given or selection.arch.id)
-    markdown, page = Path(out_dir) / "report.md", Path(out_dir) / "report.html"
-    write_text(markdown, "\n\n".join(_part_markdown(*part) for part in parts) + "\n")
-    write_text(page, html_page(parts))
-    return markdown, page
+    return "\n\n".join(_part_markdown(*part) for part in parts) + "\n", html_page(parts)
 
 
 # ---- content ---------------------------------------------------------------------------------------------------------

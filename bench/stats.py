@@ -203,8 +203,9 @@ def recount(records: Iterable[Record], predictions: Callable[[str], Predictions]
                 lines.append(f"{where} {target}: predictions {found.shape} do not fit labels {truth.shape}")
                 continue
             right, count = int((found == truth).sum()), int(found.size)
-            measured[target] = {"correct": right, "count": count, "accuracy": 100 * right / count}
-            for name, value in measured[target].items():
+            counts = {"correct": right, "count": count, "accuracy": 100 * right / count}
+            measured[target] = {**claims[target], **counts}
+            for name, value in counts.items():
                 claim = claims[target].get(name)
                 if claim is None or not abs(claim - value) <= 1e-6:  # a NaN claim differs too
                     lines.append(f"{where} {target}: {name} is {claim} in the record, {value:g} from the predictions")

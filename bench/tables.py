@@ -71,10 +71,27 @@ def main_sheet(records: Iterable[Record], paper: pd.DataFrame | None = None) -> 
         remarks.append(f"{DAGGER} marks a deep-layer method.")
     if (table.loc[table["dataset"] == AVERAGE, "seeds"] == 0).any():
         remarks.append(f"{MISSING} in the average: no seed of the method is done on every dataset.")
+    if missing := holes(records):
+        remarks.append(f"Not run or failed: {'; '.join(missing)}.")
     remarks += [f"All rows: {mark}." for mark in shared]
     for setting, values in stats.mixed_settings(records).items():
         remarks.append(f"Runs here differ in {setting} ({', '.join(map(str, values))}), so rows may not be comparable.")
     return Sheet("Base, New and their harmonic mean H", tuple(blocks), tuple(remarks), footnotes)
+
+
+def holes(records: Sequence[Record]) -> list[str]:
+    """What is missing where other datasets, methods or seeds of the table have it: "dataset: method (seeds)"."""
+    done = {(r["run"]["dataset"], r["run"]["method"], r["run"]["seed"]) for r in records if stats.is_done(r)}
+    sets, methods = stats.names(records, "dataset"), stats.names(records, "method")
+    seeds = sorted({seed for _, _, seed in done})
+    found = []
+    for dataset in stats.ids(records, "dataset"):
+        for method in stats.ids(records, "method"):
+            lacking = [str(seed) for seed in seeds if (dataset, method, seed) not in done]
+            if lacking:
+                named = "" if len(lacking) == len(seeds) else f" (seed {', '.join(lacking)})"
+                found.append(f"{sets[dataset]}: {methods[method]}{named}")
+    return found
 
 
 def _marks(records: Sequence[Record], table: pd.DataFrame) -> tuple[list[str], dict, dict]:

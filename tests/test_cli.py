@@ -355,6 +355,19 @@ def test_check_finds_a_changed_table_cell(experiment, column):
     assert experiment("check")[0] == 1
 
 
+@pytest.mark.parametrize("name", ["report.md", "report.html", "tables/main.md", "tables/main.tex"])
+def test_check_names_a_number_changed_in_what_readers_see(experiment, name):
+    assert experiment("report")[0] == 0 and experiment("check")[0] == 0
+    path = experiment.out / "micro" / name
+    text = path.read_text()
+    path.write_text(
+        text.replace("58.33", "58.34", 1) if "58.33" in text else re.sub(r"(\d)\.(\d\d)", r"\1.99", text, count=1)
+    )
+    assert path.read_text() != text
+    status, out, _ = experiment("check")
+    assert status == 1 and path.name in " ".join(out.split())
+
+
 def test_check_finds_lost_and_damaged_predictions(experiment):
     first, second = sorted((experiment.out / "micro" / "predictions").iterdir())
     first.unlink()

@@ -153,23 +153,47 @@ def test_the_summary_is_three_sentences_from_the_numbers():
         "ContCoOp has the highest H, 68.99 % (Base 70.00, New 68.00), on average over 2 datasets, "
         "before CoOp with 67.41 %, as in the paper, where ContCoOp has it."
     )
-    assert "60.00 %, 2 of 2 shallow-layer methods end above that line and 1 of 1 deep-layer method below it" in line
-    assert "which agrees with the paper" in line
+    assert (
+        "60.00 %, of 2 shallow-layer methods 2 end above that line and of 1 deep-layer method 1 ends below it" in line
+    )
+    assert line.endswith("in the paper every shallow-layer method is above and every deep-layer method below.")
     assert runs == "24 of 24 recorded runs are done and 0 failed."
 
 
 def test_the_summary_says_so_where_the_numbers_contradict_the_paper():
     best, line, _ = report.summary(world({"zs-clip": 60.0, "coop": 50.0, "contcoop": 61.0, "clip-adapter": 90.0}))
     assert best.startswith("CLIP-Adapter has the highest H") and "unlike in the paper, where ContCoOp has it" in best
-    assert "1 of 2 shallow-layer methods end above" in line and "0 of 1 deep-layer method below it" in line
-    assert "which differs from the paper" in line
+    assert "of 2 shallow-layer methods 1 ends above that line, 1 ends below it" in line
+    assert "of 1 deep-layer method 1 ends above that line" in line
+
+
+def test_a_method_at_the_line_within_its_seeds_is_neither_above_nor_below():
+    records = world({"zs-clip": 60.0, "coop": 65.0, "contcoop": 68.0, "clip-adapter": 60.1})
+    for r in records:
+        if r["run"]["method"] == "clip-adapter":
+            r["targets"]["new"]["accuracy"] += r["run"]["seed"] - 2
+    line = report.summary(records)[1]
+    assert "of 1 deep-layer method 1 ends within one deviation over seeds of it" in line
+
+
+def test_the_papers_best_is_named_only_where_it_was_run():
+    records = [r for r in world(AS_PAPER) if (r["run"]["dataset"], r["run"]["method"]) != ("b", "contcoop")]
+    assert "in the paper" not in report.summary(records)[0]
+
+
+def test_what_was_not_run_is_listed_by_dataset_method_and_seed(tmp_path):
+    records = [
+        r for r in world(AS_PAPER) if r["key"] not in ("bcoop1", "bcoop2", "acontcoop1", "acontcoop2", "acontcoop3")
+    ]
+    for text in write(records, tmp_path):
+        assert "Not run or failed: a: ContCoOp; b: CoOp (seed 1, 2)." in text
 
 
 def test_the_summary_leaves_out_what_has_no_average_and_says_so():
     records = world(AS_PAPER)
     records[-3:] = [{**r, "status": "failed", "targets": {}} for r in records[-3:]]
     _, line, runs = report.summary(records)
-    assert "0 of 0 deep-layer methods" in line and "1 method without an average left out" in line
+    assert "deep-layer" not in line and "1 method without an average left out" in line
     assert "the paper" not in line and runs == "21 of 24 recorded runs are done and 3 failed."
     assert report.summary([r for r in records if r["run"]["method"] != "zs-clip"])[1].startswith("There is no complete")
     assert report.summary([])[0].startswith("No method is done on every dataset")

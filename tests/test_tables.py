@@ -213,6 +213,8 @@ def test_check_names_a_forged_record_a_forged_cell_and_missing_files(world, tmp_
     assert any("new of ('zoo', 'zs')" in line for line in lines)
     assert any("h of ('average', 'zs')" in line for line in lines)
 
+    assert any("main.md: line" in line for line in lines)
+    outputs.write_tables(chosen(world), tmp_path)
     path.write_text(original.replace("75.75", "75.76", 1))
     (line,) = check.recompute(chosen(world), stored.__getitem__, tmp_path)
     assert "base of ('zoo', 'prompt') is '75.76', recomputed '75.75'" in line
