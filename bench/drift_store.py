@@ -1,7 +1,8 @@
 """Layer drift of an arch: which pairs are compared, over which prompts, and where what was measured is kept.
 
 `drift/<key>.json` holds one pair; `drift/current.json` says which files the last `measure_all` used, so that a table
-made again from the store never mixes in those of other weights or prompts.
+made again from the store never mixes in those of other weights or prompts. Each file holds the sha256 of its own
+content: numbers changed by hand are refused. It is no signature; whoever changes a number can hash it anew.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def drift_of(session: Session, name: str, dataset_ids: Sequence[str]) -> dict:
     key = _sha256(identity)[:16]
     kind = "update" if name in arch.towers else "control"
     path = session.store.path("drift", key)
-    measured = _read(path)
+    measured = _whole(_read(path))
     if measured is None or measured.get("identity") != identity:
         pixels = _pixels(pictures, base), _pixels(pictures, other)
         measured = {
@@ -70,7 +71,8 @@ def drift_of(session: Session, name: str, dataset_ids: Sequence[str]) -> dict:
             "versions": provenance.versions(),
             "device": provenance.device_name(torch.device(session.options.device)),
         }
-        write_text(path, json.dumps(measured, indent=1, sort_keys=True, allow_nan=False) + "\n")
+        sealed = {**measured, "sha256": _sha256(measured)}
+        write_text(path, json.dumps(sealed, indent=1, sort_keys=True, allow_nan=False) + "\n")
     return {**measured, "pair": name, "kind": kind}
 
 
@@ -90,12 +92,21 @@ def measure_all(session: Session, dataset_ids: Sequence[str]) -> list[dict]:
 
 
 def load_all(folder: Path) -> list[dict]:
-    """What the last ``measure_all`` returned, from ``folder`` (``results/<arch>``) alone; empty before the first."""
+    """What the last ``measure_all`` returned, from ``folder`` (``results/<arch>``) alone; empty before the first.
+    Raises UserError for a file whose content is not what was written, or that does not say."""
     drift = Path(folder) / "drift"
     entries = _read(drift / "current.json") or []
     found = []
     for entry in entries:
-        measured = None if "left_out" in entry else _read(drift / f"{entry['key']}.json")
+        measured = None
+        if "left_out" not in entry:
+            path = drift / f"{entry['key']}.json"
+            measured = _whole(stored := _read(path))
+            if stored is not None and (measured is None or measured.get("key") != entry["key"]):
+                raise UserError(
+                    f"'{path}' does not match the sha256 of its content, or holds none: changed since it was measured, "
+                    "or written by an older version; delete it and measure again: run_all.py --suite drift"
+                )
         if measured is None and "left_out" not in entry:
             entry = {**entry, "left_out": f"drift/{entry['key']}.json is missing or damaged; measure again"}
         found.append({**(measured or {}), **entry})
@@ -129,6 +140,14 @@ def _read(path: Path):
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+
+
+def _whole(stored) -> dict | None:
+    """What was measured, without its digest; None where the digest is missing or another content's."""
+    if not isinstance(stored, dict):
+        return None
+    measured = {name: value for name, value in stored.items() if name != "sha256"}
+    return measured if stored.get("sha256") == _sha256(measured) else None
 
 
 def _sha256(value) -> str:

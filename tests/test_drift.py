@@ -329,6 +329,30 @@ def test_a_pair_is_measured_once_and_again_for_other_prompts(micro, monkeypatch)
     assert len(done) == 2
 
 
+@pytest.mark.parametrize("forge", ["a number", "no digest", "another pair's file"])
+def test_a_stored_pair_that_was_changed_is_refused_by_name_and_measured_again(tmp_path, forge):
+    working, sets = session(tmp_path, controls={}), MICRO_SETS[:1]
+    new, other = drift_store.measure_all(working, sets)
+    folder = tmp_path / "micro"
+    path = folder / "drift" / f"{new['key']}.json"
+    honest = path.read_text()
+    stored = json.loads(honest)
+    if forge == "a number":
+        stored["text"]["features"][3]["relative"] *= 2
+    elif forge == "no digest":
+        del stored["sha256"]
+    else:
+        stored = json.loads((folder / "drift" / f"{other['key']}.json").read_text())
+    path.write_text(json.dumps(stored))
+    with pytest.raises(UserError) as caught:
+        drift_store.load_all(folder)
+    assert str(path) in str(caught.value) and "--suite drift" in str(caught.value) and "\n" not in str(caught.value)
+    assert drift_store.measure_all(working, sets)[0]["text"] == new["text"]
+    again = json.loads(path.read_text())
+    assert (again["text"], again["sha256"]) == (json.loads(honest)["text"], json.loads(honest)["sha256"])
+    assert len(drift_store.load_all(folder)) == 2
+
+
 def test_a_control_that_cannot_be_had_is_left_out_and_named(tmp_path):
     gone = replace(ARCHS["micro"].controls["unrelated"], weights=str(tmp_path / "gone.safetensors"))
     measured = drift_store.measure_all(session(tmp_path, controls={"unrelated": gone}), MICRO_SETS[:1])
