@@ -80,7 +80,7 @@ FIGURES = {
         "layers", "CoOp's accuracy against the block at whose input its context stands (Figure 2 d)", draw_figure_2d
     ),
     "depth": Drawing(
-        "depth", "What CoOp's context loses with the update, beside the drift of the same blocks", draw_depth
+        "depth", "What CoOp's context keeps and loses with the update, beside the drift of the same blocks", draw_depth
     ),
 }
 ORDER = (*suites.SUITES, "depth", "depth_correlation")
