@@ -52,7 +52,7 @@ def pair_name(measured: dict) -> str:
 
 
 def drift_sheet(measures: Sequence[dict]) -> Sheet:
-    """A layer a row and a pair a column, controls last: relative change of parameters, then features four ways."""
+    """A layer a row and a pair a column, controls last: change of parameters, then features four ways."""
     table, shown = drift_table(measures), present(measures)
     blocks = []
     for tower, of in (("text", "Text"), ("vision", "Vision")):
@@ -61,6 +61,8 @@ def drift_sheet(measures: Sequence[dict]) -> Sheet:
         blocks.append(
             _block(f"{of} parameters, relative change of each block (%)", shown, whole_blocks(weights), "relative")
         )
+        title = f"{of} parameters, absolute change of each block (mean |d|)"
+        blocks.append(_block(title, shown, whole_blocks(weights), "absolute", _scientific))
         if tower == "text":
             blocks.append(_outside_block(shown, weights))
             for measured in shown:
@@ -120,8 +122,23 @@ def _remarks(measures: Sequence[dict]) -> list[str]:
             "pair.",
         ]
     said += built_in(measures)
+    said += without_table(measures)
     said += [f"{pair_name(m)}: {note}." for m in shown for tower in ("text", "vision") for note in m[tower]["notes"]]
     said += [f"{pair_name(m)} is left out: {m['left_out']}" for m in measures if "left_out" in m]
+    return said
+
+
+def without_table(measures: Sequence[dict]) -> list[str]:
+    """Vision parts that are no numbered blocks, as a ResNet's stages: `drift.csv` has them, no table here does."""
+    said = []
+    for measured in present(measures):
+        rows = measured["vision"]["parameters"]
+        layers = list(dict.fromkeys(row["layer"] for row in rows))
+        if layers and not any(layer.isdigit() and layer != "0" for layer in layers):
+            said.append(
+                f"{pair_name(measured)}: the vision tower's parameters are compared by part ({', '.join(layers)}), for "
+                "it has no numbered blocks; these rows stand in drift.csv alone."
+            )
     return said
 
 
@@ -183,3 +200,7 @@ def _plain(value: float) -> str:
     if math.isnan(value):
         return MISSING
     return f"{value:.1e}" if 0 < value < 0.0005 else f"{value:.4f}"
+
+
+def _scientific(value: float) -> str:
+    return MISSING if math.isnan(value) else "0" if value == 0 else f"{value:.2e}"

@@ -413,6 +413,21 @@ def test_the_sheet_shows_the_tables_numbers_and_what_was_found(micro):
     assert "in 0 of 5 blocks" in drift_report.findings(wobbly)[1]
 
 
+def test_every_number_of_figure_2b_is_in_the_sheet_and_parts_without_a_table_are_named(micro):
+    sheet = drift_report.drift_sheet(micro[1])
+    axes = drift_figures.draw_figure_2b(micro[1]).axes
+    for drawn, how, scale in ((axes[0], "relative", 100), (axes[1], "absolute", 1)):
+        (block,) = (b for b in sheet.blocks if b.title.text.startswith(f"Text parameters, {how} change of each block"))
+        for label in ("Update", "Unrelated"):
+            line = next(line for line in drawn.lines if line.get_label() == label)
+            column = [float(row[block.header.index(label)].text) for row in block.rows]
+            assert np.allclose(column, scale * line.get_ydata(), rtol=6e-3)
+    (said,) = (line for line in sheet.remarks if "drift.csv alone" in line)
+    table = drift_report.drift_table(micro[1])
+    assert said.startswith("Unrelated: the vision") and set(table[table["tower"] == "vision"]["pair"]) == {"unrelated"}
+    assert all(part in said for part in table[table["tower"] == "vision"]["layer"])
+
+
 def test_the_figures_draw_the_tables_numbers(micro):
     table = drift_report.drift_table(micro[1])
     text = table[(table["tower"] == "text") & (table["pair"] == "new")]
