@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from bench import stats, suites
+from bench.drift_numbers import AVERAGE
 from bench.drift_report import drift_table, whole_blocks
 from bench.selection import Selection
 from bench.suite_tables import ZERO_SHOT, rows_of
@@ -31,11 +32,13 @@ PREDICTORS = {"feature_drift": "feature drift", "parameter_drift": "parameter dr
 KEYS = ("update", "dataset", "start", "layer")
 COLUMNS = (*KEYS, "seeds", "gain_base", "gain_base_std", "gain_new", "gain_new_std", "lost", "lost_std",
            "feature_drift", "parameter_drift")  # fmt: skip
-RHO_KEYS = ("update", "start", "outcome", "predictor")
+RHO_KEYS = ("update", "dataset", "start", "outcome", "predictor")
 RHO_COLUMNS = (*RHO_KEYS, "datasets", "pairs", "undefined", "rho", "low", "high")
 DRAWS, DRAW_SEED, COVERAGE = 10_000, 0, 0.95
-# All n pairs lie on one side of the true median with probability 2^(1 - n): under 6, not even their range covers 95 %.
-FEWEST_PAIRS = 6
+FEWEST_PAIRS = 6  # fewer give too few different redraws for percentiles of them
+# Seeds of one dataset share its pictures, so datasets are what is independent. All n of them lie on one side of the
+# true median with probability 2^(1 - n): under 6, not even their range covers 95 %.
+FEWEST_DATASETS = 6
 
 
 def has_depth(selection: Selection) -> bool:
@@ -92,7 +95,7 @@ def depths(selection: Selection) -> list[int]:
 
 def depth_table(selection: Selection) -> pd.DataFrame:
     """`COLUMNS`, a row for each update, dataset, start and block; points and percent, mean and sample deviation over
-    the seeds that have both the run and its zero-shot."""
+    the seeds that have both the run and its zero-shot; then the rows of `averages`, which the figure plots."""
     made = []
     for update in updates(selection):
         found = losses(selection, update)
@@ -104,7 +107,26 @@ def depth_table(selection: Selection) -> pd.DataFrame:
                     part = found[here]
                     spread = [x for name in ("gain_base", "gain_new", "lost") for x in stats.mean_std(part[name])]
                     made.append([update, dataset, start, layer, len(part), *spread, *moved.loc[layer]])
+        made += averages(selection, update, found)
     return pd.DataFrame(made, columns=list(COLUMNS))
+
+
+def averages(selection: Selection, update: str, found: pd.DataFrame) -> list[list]:
+    """The rows of the dataset `AVERAGE`: mean and sample deviation over the pairs (dataset, seed) that have every
+    block, counted under ``seeds``; drift over their datasets. None without such a pair. ``found``: as `losses` gives it."""
+    layers = depths(selection)
+    whole = {start: whole_pairs(found, start, layers).index for start in suites.STARTS}
+    sets = list(dict.fromkeys(dataset for pairs in whole.values() for dataset, _ in pairs))
+    if not sets:
+        return []
+    moved = sum(drifts(selection, update, dataset) for dataset in sets) / len(sets)
+    made = []
+    for start, pairs in whole.items():
+        points = [whole_pairs(found, start, layers, outcome) for outcome in ("gain_base", "gain_new", "lost")]
+        for layer in layers:
+            spread = [x for part in points for x in stats.mean_std(part[layer])]
+            made.append([update, AVERAGE, start, layer, len(pairs), *spread, *moved.loc[layer]])
+    return made
 
 
 def datasets_of(selection: Selection) -> list[str]:
@@ -124,25 +146,38 @@ def whole_pairs(found: pd.DataFrame, start: str, layers: Sequence[int], outcome:
 def correlation_table(selection: Selection) -> pd.DataFrame:
     """`RHO_COLUMNS`: Spearman's rho over blocks, of what is left or lost and drift or depth.
 
-    One rho a pair (dataset, seed); averaged over a dataset's seeds, then over datasets. ``undefined`` counts pairs left
-    out because a side is the same at every block, or the drift is not defined.
+    One rho a pair (dataset, seed); averaged over a dataset's seeds, which is the dataset's row, then over datasets, the
+    row of `AVERAGE`. ``undefined`` counts pairs left out because a side is the same at every block, or the drift is not
+    defined.
     """
     made, layers = [], depths(selection)
     for update in updates(selection):
-        found = losses(selection, update)
-        moved = {dataset: drifts(selection, update, dataset) for dataset in set(found["dataset"])}
+        found, each, mean = losses(selection, update), [], []
+        sets = datasets_of(selection)
+        moved = {dataset: drifts(selection, update, dataset) for dataset in sets}
         for start, outcome, predictor in product(suites.STARTS, OUTCOMES, PREDICTORS):
-            points = whole_pairs(found, start, layers, outcome)
+            points, what = whole_pairs(found, start, layers, outcome), (start, outcome, predictor)
             groups: dict[str, list[float]] = {}
-            for (dataset, _), row in zip(points.index, points.to_numpy(), strict=True):
+            for dataset in sets:
+                rows = points[points.index.get_level_values("dataset") == dataset].to_numpy()
                 of = layers if predictor == "layer" else moved[dataset][predictor].tolist()
-                if not math.isnan(rho := spearman(of, row)):
-                    groups.setdefault(dataset, []).append(rho)
+                group = [rho for row in rows if not math.isnan(rho := spearman(of, row))]
+                if group:
+                    groups[dataset] = group
+                counts = (int(bool(group)), len(group), len(rows) - len(group))
+                rho = float(np.mean(group)) if group else math.nan
+                each.append([update, dataset, *what, *counts, rho, math.nan, math.nan])
             used = sum(map(len, groups.values()))
             rho = float(np.mean([np.mean(group) for group in groups.values()])) if groups else math.nan
-            counts = (len(groups), used, len(points) - used)
-            made.append([update, start, outcome, predictor, *counts, rho, *interval(groups)])
+            mean.append([update, AVERAGE, *what, len(groups), used, len(points) - used, rho, *interval(groups)])
+        made += [*sorted(each, key=lambda row: sets.index(row[1])), *mean]
     return pd.DataFrame(made, columns=list(RHO_COLUMNS))
+
+
+def mean_correlations(selection: Selection) -> pd.DataFrame:
+    """The rows of `correlation_table` that are over all datasets."""
+    table = correlation_table(selection)
+    return table[table["dataset"] == AVERAGE]
 
 
 def spearman(x: Sequence[float], y: Sequence[float]) -> float:
@@ -155,10 +190,10 @@ def spearman(x: Sequence[float], y: Sequence[float]) -> float:
 
 
 def interval(groups: Mapping[str, Sequence[float]]) -> tuple[float, float]:
-    """95 % percentile bootstrap of the mean over groups of their means: groups drawn with replacement, then values
-    within each, since the seeds of a dataset share its pictures. With one group, over its values alone. (NaN, NaN)
-    under `FEWEST_PAIRS`. The draws depend on the sizes of the groups alone: both starts and all
-    predictors share them."""
+    """2.5th and 97.5th percentile of the mean over groups of their means, over redraws (bootstrap): groups drawn with
+    replacement, then values within each, since the seeds of a dataset share its pictures. With one group, over its
+    values alone. Under `FEWEST_DATASETS` groups it is no 95 % interval. (NaN, NaN) under `FEWEST_PAIRS`. The draws
+    depend on the sizes of the groups alone: both starts and all predictors share them."""
     values = [np.asarray(group, dtype=float) for group in groups.values()]
     if sum(map(len, values)) < FEWEST_PAIRS:
         return math.nan, math.nan

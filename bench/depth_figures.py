@@ -8,11 +8,12 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from bench import depth
-from bench.depth_report import number
+from bench.depth_report import number, spread_name
+from bench.drift_numbers import AVERAGE
 from bench.figures import INK, STYLE, WIDTH_INCHES
 from bench.selection import Selection
 from bench.sheets import MISSING
-from bench.stats import counted, mean_std
+from bench.stats import counted
 
 PANELS = {"gain_new": "Kept: gain over zero-shot on New", "lost": "Lost: gain on Base less gain on New"}
 # Okabe and Ito's palette, with a mark and a stroke of its own for each line: colour is never the only difference.
@@ -28,27 +29,24 @@ WIDE = 30  # largest over smallest drift from which only a log axis shows both l
 def draw_depth(selection: Selection) -> Figure | None:
     """What is kept on New, what is lost, and the drift of the same blocks; means over the pairs of dataset and seed
     that have every block, with their sample deviation. For ``new``, as all figures; None without such a pair."""
-    found = depth.losses(selection, "new") if "new" in depth.updates(selection) else None
-    layers = depth.depths(selection)
-    starts = [] if found is None else [s for s in START_LINES if len(depth.whole_pairs(found, s, layers))]
+    table = depth.depth_table(selection)
+    table = table[(table["update"] == "new") & (table["dataset"] == AVERAGE) & (table["seeds"] > 0)]
+    parts = {start: part.set_index("layer") for start, part in table.groupby("start")}
+    starts, layers = [start for start in START_LINES if start in parts], depth.depths(selection)
     if not starts:
         return None
-    used = dict.fromkeys(pair for start in starts for pair in depth.whole_pairs(found, start, layers).index)
-    sets = list(dict.fromkeys(dataset for dataset, _ in used))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH_INCHES, 7.4), layout="constrained")
         *above, below = figure.subplots(3, 1, sharex=True)
         for axes, (outcome, title) in zip(above, PANELS.items(), strict=True):
             for start, side in zip(starts, (-APART, APART), strict=False):
-                points = depth.whole_pairs(found, start, layers, outcome)
-                means, stds = zip(*(mean_std(points[layer]) for layer in layers), strict=True)
-                bars = [0 if math.isnan(std) else std for std in stds]
+                means, bars = parts[start][outcome], parts[start][outcome + "_std"].fillna(0)
                 style = {**look(*START_LINES[start]), "capsize": 2, "elinewidth": 0.8}
                 axes.errorbar([x + side for x in layers], means, bars, label=f"context, start {start}", **style)
             axes.axhline(0, color=INK, linewidth=0.8)
             axes.set_ylabel("Points")
             axes.set_title(f"{title}\n{rho_line(selection, outcome)}", fontsize=9)
-        draw_drift(below, sum(depth.drifts(selection, "new", dataset) for dataset in sets) / len(sets))
+        draw_drift(below, parts[starts[0]][list(DRIFT_LINES)])
         below.set_xlabel("Block at whose input the context stands")
         below.set_xticks(layers)
         for axes in (*above, below):
@@ -56,15 +54,22 @@ def draw_depth(selection: Selection) -> Figure | None:
             axes.grid(axis="y", color=INK, alpha=0.15, linewidth=0.6)
             axes.set_axisbelow(True)
         figure.align_ylabels()
-        over = f"Mean ± deviation over {counted(len(used), 'pair')} of dataset and seed"
-        figure.suptitle(f"{over}\nρ: Spearman's, with feature drift [95 % interval]", fontsize=9)
+        counts = {start: counted(int(part["seeds"].iloc[0]), "pair") for start, part in parts.items()}
+        each = [f"{counts[start]} (start {start})" for start in starts]
+        over = counts[starts[0]] if len(set(counts.values())) == 1 else " and ".join(each)
+        means = depth.mean_correlations(selection)
+        spread = spread_name(means[means["update"] == "new"])
+        figure.suptitle(
+            f"Mean ± deviation over {over} of dataset and seed\nρ: Spearman's, with feature drift [{spread}]",
+            fontsize=9,
+        )
         keys = [pair for axes in (above[0], below) for pair in zip(*axes.get_legend_handles_labels(), strict=True)]
         figure.legend(*zip(*keys, strict=True), loc="outside lower center", ncols=2, frameon=False, columnspacing=1.1)
     return figure
 
 
 def draw_drift(axes, moved) -> None:
-    """``moved``: as `depth.drifts` gives it, percent."""
+    """``moved``: a row a block, the columns of `DRIFT_LINES`, percent."""
     for name, (label, *line) in DRIFT_LINES.items():
         if moved[name].notna().any():
             axes.plot(moved.index, moved[name], label=f"drift, {label}", **look(*line))
@@ -80,8 +85,8 @@ def draw_drift(axes, moved) -> None:
 
 
 def rho_line(selection: Selection, outcome: str) -> str:
-    """Rho with feature drift and its interval, for each start that was run."""
-    table = depth.correlation_table(selection)
+    """Rho with feature drift and its spread over redraws, for each start that was run."""
+    table = depth.mean_correlations(selection)
     table = table[(table["update"] == "new") & (table["predictor"] == "feature_drift") & (table["outcome"] == outcome)]
     each = []
     for row in table[table["pairs"] > 0].itertuples():

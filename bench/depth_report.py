@@ -7,6 +7,7 @@ import math
 import pandas as pd
 
 from bench import depth, suites
+from bench.drift_numbers import AVERAGE
 from bench.drift_report import built_in, pair_name
 from bench.selection import Selection
 from bench.sheets import MISSING, Block, Cell, Sheet, percent
@@ -30,13 +31,15 @@ def depth_sheet(selection: Selection) -> Sheet:
             )
             for row in part.itertuples()
         ]
-        title = dataset_name(rows, dataset) + (f", {update}" if update != "new" else "")
+        title = "Average over pairs of dataset and seed" if dataset == AVERAGE else dataset_name(rows, dataset)
+        title += f", {update}" if update != "new" else ""
         blocks.append(Block(Cell(title), header, tuple(lines)))
     remarks = [
         *findings(selection),
         *nothing_to_lose(table),
         "Gain: accuracy with CoOp's context at the input of the block less zero-shot of the same seed, in points; "
-        "lost: gain on Base less gain on New. Mean ± sample standard deviation over seeds.",
+        "lost: gain on Base less gain on New. Mean ± sample standard deviation over seeds; in the average, "
+        "which the figure shows, over the pairs of dataset and seed that have every block.",
         "Features: relative change at the input of the block (0: embeddings and positions), at EOT of the dataset's "
         "class prompts; the context's own rows are not among them, for their values are learned. Parameters: relative "
         "change of the block, the first that reads the context.",
@@ -47,87 +50,135 @@ def depth_sheet(selection: Selection) -> Sheet:
 
 
 def correlation_sheet(selection: Selection) -> Sheet:
-    """A block an update, a row a start, outcome and predictor: rho with its interval, and what it is over."""
-    table = depth.correlation_table(selection)
-    header = ("Start / outcome / against", "Spearman's rho", "95 % interval", "Datasets", "Pairs")
+    """Two blocks an update: rho and its spread, a row a start, outcome and predictor; rho of each dataset. Predictors
+    that rank the blocks alike share a row."""
+    table, rows = depth.correlation_table(selection), rows_of(depth.LAYERS, selection)
     blocks = []
     for update, part in table.groupby("update", sort=False):
+        measured = next(one for one in selection.drift if one["pair"] == update)
+        labels = predictor_rows(selection, update)
+        part = part[part["predictor"].isin(list(labels))]
+        mean, each = part[part["dataset"] == AVERAGE], part[part["dataset"] != AVERAGE]
+        header = ("Start / outcome / against", "Spearman's rho", spread_name(mean).capitalize(), "Datasets", "Pairs")
         lines = [
             [
-                f"{row.start} / {depth.OUTCOMES[row.outcome]} / {depth.PREDICTORS[row.predictor]}",
+                f"{row.start} / {depth.OUTCOMES[row.outcome]} / {labels[row.predictor]}",
                 number(row.rho),
                 MISSING if math.isnan(row.low) else f"{number(row.low)} to {number(row.high)}",
                 str(row.datasets),
                 str(row.pairs),
             ]
-            for row in part.itertuples()
+            for row in mean.itertuples()
         ]
-        measured = next(one for one in selection.drift if one["pair"] == update)
         blocks.append(Block(Cell(pair_name(measured)), header, tuple(tuple(map(Cell, line)) for line in lines)))
+        columns = {
+            (row.start, row.outcome): f"{row.start} / {depth.OUTCOMES[row.outcome]}" for row in each.itertuples()
+        }
+        rho = each.set_index(["dataset", "predictor", "start", "outcome"])["rho"]
+        lines = [
+            [f"{dataset_name(rows, dataset)} / {label}", *(number(rho[(dataset, of, *column)]) for column in columns)]
+            for of, label in labels.items()
+            for dataset in dict.fromkeys(each["dataset"])
+        ]
+        title = f"{pair_name(measured)}: rho of each dataset, mean over seeds"
+        header = ("Dataset / against", *columns.values())
+        blocks.append(Block(Cell(title), header, tuple(tuple(map(Cell, line)) for line in lines)))
     remarks = [
         "Over blocks, for each pair of dataset and seed whose blocks are all done, averaged over seeds, then over "
         "datasets. Loss: gain on Base less gain on New, both over zero-shot. That less is kept where the backbone "
         "moved more, the paper's reading, is a positive rho with the loss and a negative one with the gain on New "
         "(Figure 2 d). The two need not agree: a context that gained little on Base has little to lose.",
-        f"Interval: percentiles of {depth.DRAWS:,} bootstrap draws of datasets, then of seeds within each, for seeds "
-        f"of one dataset share its pictures; none under {depth.FEWEST_PAIRS} pairs. Of few datasets it is too narrow, "
-        "and of one it tells nothing of others.",
+        f"Spread: 2.5th to 97.5th percentile of {depth.DRAWS:,} redraws (bootstrap) of datasets, then of seeds within "
+        f"each; none under {depth.FEWEST_PAIRS} pairs. Seeds of one dataset share its pictures, so only datasets are "
+        f"independent: under {depth.FEWEST_DATASETS} of them the spread is no 95 % interval and shows no direction.",
         *shared_ranks(selection),
         *left_out(selection),
     ]
     return Sheet(RHO_TITLE, tuple(blocks), tuple(remarks))
 
 
+def predictor_rows(selection: Selection, update: str) -> dict[str, str]:
+    """The predictors that get a row, with what the row is called: one for all that rank the blocks as depth does."""
+    alike = [p for p in depth.PREDICTORS if p == "layer" or depth.not_monotone(selection, update, p) == []]
+    others = {p: depth.PREDICTORS[p] for p in depth.PREDICTORS if p not in alike}
+    together = ", ".join(depth.PREDICTORS[p] for p in alike) + (" (alike)" if len(alike) > 1 else "")
+    return {**others, alike[0]: together}
+
+
+def spread_name(means: pd.DataFrame) -> str:
+    """What the percentiles may be called, given the rows they stand in."""
+    return "95 % interval" if (means["datasets"] >= depth.FEWEST_DATASETS).all() else "spread over redraws"
+
+
 def findings(selection: Selection) -> list[str]:
-    """A sentence for each update, start and outcome: rho with feature drift, and whether it is as the paper reads."""
-    table, said = depth.correlation_table(selection), []
-    for row in table[table["predictor"] == "feature_drift"].itertuples():
+    """A sentence for each update, start and outcome: rho with feature drift, and what may be said of the paper's
+    reading."""
+    table, points, said = depth.correlation_table(selection), depth.depth_table(selection), []
+    table = table[table["predictor"] == "feature_drift"]
+    each = table[table["dataset"] != AVERAGE].groupby(["update", "start", "outcome"])["rho"]
+    lowest, highest = each.min(), each.max()
+    for row in table[table["dataset"] == AVERAGE].itertuples():
         measured = next(one for one in selection.drift if one["pair"] == row.update)
         of = f"{pair_name(measured)}, start {row.start}: Spearman's rho of feature drift and "
         of += depth.OUTCOMES[row.outcome]
         if math.isnan(row.rho):
             said.append(f"{of} is not defined.")
             continue
-        over = f"over {counted(row.pairs, 'pair')} of dataset and seed ({counted(row.datasets, 'dataset')})"
-        if math.isnan(row.low):
-            span, verdict = "no interval", ""
-        else:
-            span, verdict = f"95 % interval {number(row.low)} to {number(row.high)}", f": {compared(row)}"
-        said.append(f"{of} is {number(row.rho)}, {span}, {over}{verdict}.")
+        where = row.update, row.start, row.outcome
+        over = f"over {counted(row.pairs, 'pair')} of dataset and seed; "
+        over += f"of single datasets {number(lowest[where])} to {number(highest[where])}"
+        if not math.isnan(row.low):
+            name = "95 % interval"
+            if row.datasets < depth.FEWEST_DATASETS:
+                name = "spread over redraws of seeds and datasets"
+            over += f"; {name} {number(row.low)} to {number(row.high)}"
+        count, total = idle(points, row.update, row.start)
+        said.append(f"{of} is {number(row.rho)}, {over}: {compared(row, mostly_idle=2 * count > total)}.")
     return said
 
 
-def compared(row) -> str:
-    """Where the interval lies beside the paper's reading, that less is kept where the backbone moved more."""
+def compared(row, mostly_idle: bool) -> str:
+    """Where the interval lies beside the paper's reading, that less is kept where the backbone moved more; no verdict
+    under `depth.FEWEST_DATASETS`, or where most rows had nothing to lose."""
+    if row.datasets < depth.FEWEST_DATASETS:
+        return f"over {counted(row.datasets, 'dataset')} no direction can be claimed"
+    if mostly_idle:
+        return "most rows had nothing to lose, so no direction can be claimed"
     if row.low <= 0 <= row.high:
         return "the interval holds 0, so no direction is shown"
     return f"{'as' if (row.low > 0) == (row.outcome == 'lost') else 'against'} the paper's reading"
 
 
+def idle(table: pd.DataFrame, update: str, start: str) -> tuple[int, int]:
+    """How many rows of single datasets gain nothing on Base, of how many that were run. ``table``: `depth_table`."""
+    part = table[(table["update"] == update) & (table["start"] == start) & (table["dataset"] != AVERAGE)]
+    part = part[part["seeds"] > 0]
+    return int((part["gain_base"] <= 0).sum()), len(part)
+
+
 def nothing_to_lose(table: pd.DataFrame) -> list[str]:
     """Rows whose context is no better than zero-shot before the update: what they lose is no loss of anything won."""
-    table, said = table[table["seeds"] > 0], []
-    for (update, start), part in table.groupby(["update", "start"], sort=False):
-        count = int((part["gain_base"] <= 0).sum())
+    said = []
+    for update, start in table[["update", "start"]].drop_duplicates().itertuples(index=False):
+        count, total = idle(table, update, start)
         if count:
             where = f"Start {start}" + (f", {update}" if update != "new" else "")
-            said.append(
-                f"{where}: {count} of {counted(len(part), 'row')} gain nothing on Base, so had nothing to lose."
-            )
+            said.append(f"{where}: {count} of {counted(total, 'row')} gain nothing on Base, so had nothing to lose.")
     return said
 
 
 def shared_ranks(selection: Selection) -> list[str]:
     """Whether drift ranks the blocks as depth does, so that the two cannot be told apart."""
-    said = []
+    said, rows = [], rows_of(depth.LAYERS, selection)
     for measured in (one for one in selection.drift if one["pair"] in depth.updates(selection)):
         for predictor in ("feature_drift", "parameter_drift"):
             of = f"{pair_name(measured)}: {depth.PREDICTORS[predictor]}"
             falls = depth.not_monotone(selection, measured["pair"], predictor)
+            names = [dataset_name(rows, dataset) for dataset in falls or ()]
             if falls is None:
                 said.append(f"{of} is not defined at every block of every dataset.")
             elif falls:
-                said.append(f"{of} does not rise from each block to the next on {', '.join(falls)}.")
+                said.append(f"{of} does not rise from each block to the next on {', '.join(names)}.")
             else:
                 said.append(
                     f"{of} rises from each block to the next on every dataset, so its correlations are those of depth: "
@@ -148,7 +199,7 @@ def left_out(selection: Selection) -> list[str]:
                 said.append(
                     f"Start {start}, {update}: {counted(short, 'pair')} with blocks not run or failed left out."
                 )
-    table = depth.correlation_table(selection)
+    table = depth.mean_correlations(selection)
     for row in table[(table["predictor"] == "layer") & (table["undefined"] > 0)].itertuples():
         what = f"{depth.OUTCOMES[row.outcome]} of {counted(row.undefined, 'pair')}"
         said.append(f"Start {row.start}, {row.update}: {what} is the same at every block and has no rank; left out.")

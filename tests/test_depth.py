@@ -164,14 +164,14 @@ def test_losses_that_differ_by_rounding_alone_are_tied(monkeypatch):
     accuracies = {(r["targets"]["base"]["accuracy"], r["targets"]["new"]["accuracy"]) for r in found.records}
     assert len({base - new for base, new in accuracies}) > 2, "the example has to differ by rounding"
     assert depth.losses(found, "new")["lost"].nunique() == 1
-    row = row_of(depth.correlation_table(found), start="rows", outcome="lost", predictor="layer")
+    row = row_of(depth.mean_correlations(found), start="rows", outcome="lost", predictor="layer")
     assert math.isnan(row["rho"]) and (row["pairs"], row["undefined"]) == (0, 6)
     assert any("6 pairs is the same at every block" in line for line in depth_report.correlation_sheet(found).remarks)
 
 
 def test_a_strong_relation_has_its_sign_and_an_interval_that_holds_it():
     found = world(deeper_loses_more)
-    table = depth.correlation_table(found)
+    table = depth.mean_correlations(found)
     assert row_of(table, start="fixed", outcome="lost", predictor="feature_drift")["rho"] == pytest.approx(1)
     assert row_of(table, start="fixed", outcome="gain_new", predictor="feature_drift")["rho"] == pytest.approx(-1)
     rng = np.random.default_rng(0)
@@ -179,7 +179,7 @@ def test_a_strong_relation_has_its_sign_and_an_interval_that_holds_it():
     def noisy(dataset, start, layer, seed):
         return {"base": 150, "new": 130 - 8 * layer + int(rng.integers(-9, 10))}
 
-    row = row_of(depth.correlation_table(world(noisy)), start="rows", outcome="lost", predictor="layer")
+    row = row_of(depth.mean_correlations(world(noisy)), start="rows", outcome="lost", predictor="layer")
     assert 0 < row["low"] <= row["rho"] <= row["high"] <= 1 and row["low"] < row["high"]
     assert (row["datasets"], row["pairs"]) == (2, 6)
 
@@ -191,7 +191,7 @@ def test_rho_is_averaged_over_seeds_then_over_datasets():
         return {"base": 150, "new": 120 + (6 if dataset == "zoo" else -6) * layer}
 
     found = world(right)
-    row = row_of(depth.correlation_table(found), start="rows", outcome="lost", predictor="feature_drift")
+    row = row_of(depth.mean_correlations(found), start="rows", outcome="lost", predictor="feature_drift")
     assert row["pairs"] == 5 and row["rho"] == pytest.approx(0)  # by pairs it would be 0.2
     assert math.isnan(row["low"])  # five pairs
     remarks = depth_report.correlation_sheet(found).remarks
@@ -214,7 +214,7 @@ def test_the_interval_is_the_same_each_time_and_resamples_datasets_before_seeds(
 
 def test_few_pairs_have_no_interval_and_show_a_dash():
     found = world(deeper_loses_more, sets=("zoo",))
-    table = depth.correlation_table(found)
+    table = depth.mean_correlations(found)
     assert table["rho"].notna().all() and table["low"].isna().all() and table["high"].isna().all()
     block = depth_report.correlation_sheet(found).blocks[0]
     assert {row[2].text for row in block.rows} == {sheets.MISSING}
@@ -226,8 +226,8 @@ def test_what_drift_cannot_tell_from_depth_is_said():
     assert len(same) == 2 and all("cannot be told apart" in line for line in same)
     bent = moved({"zoo": [0.3, 0.1, 0.2, 0.4, 0.5], "art": [0.1, 0.2, 0.3, 0.4, 0.5]}, [0.1, 0.2, 0.3, 0.4])
     found = world(deeper_loses_more, (bent,))
-    assert "does not rise from each block to the next on zoo." in depth_report.shared_ranks(found)[0]
-    table = depth.correlation_table(found)
+    assert "does not rise from each block to the next on ZOO." in depth_report.shared_ranks(found)[0]
+    table = depth.mean_correlations(found)
     rho = {p: row_of(table, start="rows", outcome="lost", predictor=p)["rho"] for p in depth.PREDICTORS}
     assert rho["layer"] == rho["parameter_drift"] == pytest.approx(1)
     hand = scipy.stats.spearmanr([3, 1, 2, 4], [1, 2, 3, 4]).statistic
@@ -236,9 +236,46 @@ def test_what_drift_cannot_tell_from_depth_is_said():
 
 @pytest.mark.parametrize("slope, said", [(-6, "as the paper's reading"), (6, "against the paper's reading")])
 def test_the_finding_says_which_way_it_is(slope, said):
-    found = world(lambda d, start, layer, seed: {"base": 150, "new": 120 + slope * layer})
-    lines = depth_report.findings(found)
-    assert len(lines) == 4 and all(line.endswith(said + ".") for line in lines)
+    six = ("zoo", "art", "sea", "sky", "mud", "ice")
+    measured = (moved([0.01, 0.02, 0.04, 0.08, 0.16], [0.1, 0.2, 0.3, 0.4], six),)
+
+    def right(dataset, start, layer, seed):
+        return {"base": 150, "new": 120 + slope * layer}
+
+    lines = depth_report.findings(world(right, measured, six, seeds=(1,)))
+    assert len(lines) == 4 and all(line.endswith(said + ".") and "95 % interval" in line for line in lines)
+    few = depth_report.findings(world(right, measured, six[:5]))  # 15 pairs, and yet five units
+    assert all(line.endswith("over 5 datasets no direction can be claimed.") for line in few)
+    assert not any("interval" in line or "reading" in line for line in few)
+    idle = world(lambda *where: {**right(*where), "base": 90 if where[2] else 150}, measured, six)
+    assert all("had nothing to lose, so no direction can be claimed" in line for line in depth_report.findings(idle))
+
+
+def test_rho_of_each_dataset_stands_in_the_csv_and_the_sheet():
+    def right(dataset, start, layer, seed):
+        slope = (-6 if dataset == "zoo" else 6) * (1 if start == "fixed" else -1)
+        return {"base": 150, "new": 120 + slope * layer}
+
+    found = world(right)
+    table = depth.correlation_table(found)
+    where = dict(start="fixed", outcome="lost", predictor="layer")
+    rho = [row_of(table, dataset=name, **where)["rho"] for name in ("zoo", "art", "average")]
+    assert rho == pytest.approx([1, -1, 0])
+    sheet = depth_report.correlation_sheet(found)
+    mean, each = sheet.blocks
+    assert [row[0].text for row in mean.rows][0] == "fixed / loss / feature drift, parameter drift, depth (alike)"
+    assert len(mean.rows) == 4 and mean.header[2] == "Spread over redraws"
+    assert [row[0].text.split(" /")[0] for row in each.rows] == ["ZOO", "ART"]
+    columns = ("fixed / loss", "fixed / gain on New", "rows / loss", "rows / gain on New")
+    assert each.header[1:] == columns
+    assert [cell.text for cell in each.rows[0][1:]] == ["1.00", "-1.00", "-1.00", "1.00"]
+    assert "of single datasets -1.00 to 1.00" in depth_report.findings(found)[0]
+
+
+def test_predictors_that_rank_otherwise_keep_rows_of_their_own():
+    bent = moved({"zoo": [0.3, 0.1, 0.2, 0.4, 0.5], "art": [0.1, 0.2, 0.3, 0.4, 0.5]}, [0.1, 0.2, 0.3, 0.4])
+    names = depth_report.predictor_rows(world(deeper_loses_more, (bent,)), "new")
+    assert names == {"feature_drift": "feature drift", "parameter_drift": "parameter drift, depth (alike)"}
 
 
 def test_rows_that_gain_nothing_on_base_are_counted():
@@ -263,12 +300,12 @@ def test_a_block_that_was_not_run_is_a_dash_and_in_no_rank():
     assert row["seeds"] == 0 and math.isnan(row["lost"])
     texts = [[cell.text for cell in row] for row in depth_report.depth_sheet(found).blocks[0].rows]
     assert [sheets.MISSING] * 3 == next(text for text in texts if text[0] == "2 / rows")[1:4]
-    assert depth.correlation_table(found)["rho"].isna().all() and depth_figures.draw_depth(found) is None
+    assert depth.mean_correlations(found)["rho"].isna().all() and depth_figures.draw_depth(found) is None
 
 
 def test_towers_that_cannot_be_compared_leave_depth_alone_as_predictor():
     found = world(deeper_loses_more, (moved({}, []),))
-    table = depth.correlation_table(found)
+    table = depth.mean_correlations(found)
     assert table[table["predictor"] == "layer"]["rho"].notna().all()
     assert table[table["predictor"] != "layer"]["rho"].isna().all()
     assert "is not defined" in depth_report.findings(found)[0] and "not defined" in depth_report.shared_ranks(found)[0]
@@ -311,7 +348,7 @@ def test_the_report_shows_both_sheets_and_the_figure_last(tmp_path):
     places = [text.index(f"## {name}") for name in ("Layer drift", depth_report.TITLE, depth_report.RHO_TITLE)]
     assert places == sorted(places) and text.index("Figure 2 (d)") < places[0] < text.index("(figures/depth.svg)")
     assert depth_report.TITLE in html and "beside the drift of the same blocks" in html
-    assert "as the paper's reading" in html.replace("&#x27;", "'")
+    assert "over 2 datasets no direction can be claimed" in html and "the paper's reading." not in text
 
 
 def test_the_figure_draws_the_tables_means_and_nothing_is_cut_off():
@@ -320,9 +357,16 @@ def test_the_figure_draws_the_tables_means_and_nothing_is_cut_off():
     figure.draw_without_rendering()
     kept, lost, below = figure.axes
     table = depth.depth_table(found)
+    average = table[table["dataset"] == "average"]
     for axes, name in ((kept, "gain_new"), (lost, "lost")):
         for start, bars in zip(("fixed", "rows"), axes.containers, strict=True):
-            means = table[table["start"] == start].groupby("layer")[name].mean()
+            pairs = depth.losses(found, "new")
+            pairs = pairs[pairs["start"] == start].groupby("layer")[name]
+            means, shown = pairs.mean(), average[average["start"] == start]
+            assert np.allclose(shown[name], means) and np.allclose(shown[name + "_std"], pairs.std())
+            assert set(shown["seeds"]) == {len(SETS) * len(SEEDS)}
+            low, high = (np.array([line[end][1] for line in bars.lines[2][0].get_segments()]) for end in (0, 1))
+            assert np.allclose((high - low) / 2, shown[name + "_std"])
             assert np.allclose(bars.lines[0].get_ydata(), means) and start in bars.get_label()
     assert np.allclose(below.lines[0].get_ydata(), [1, 2, 4, 8]) and np.allclose(
         below.lines[1].get_ydata(), [10, 20, 30, 40]
