@@ -113,7 +113,7 @@ def depth_table(selection: Selection) -> pd.DataFrame:
 
 def averages(selection: Selection, update: str, found: pd.DataFrame) -> list[list]:
     """The rows of the dataset `AVERAGE`: mean and sample deviation over the pairs (dataset, seed) that have every
-    block, counted under ``seeds``; drift over their datasets. None without such a pair. ``found``: as `losses` gives it."""
+    block, counted under ``seeds``; drift over their datasets. None without such a pair. ``found``: `losses`."""
     layers = depths(selection)
     whole = {start: whole_pairs(found, start, layers).index for start in suites.STARTS}
     sets = list(dict.fromkeys(dataset for pairs in whole.values() for dataset, _ in pairs))
