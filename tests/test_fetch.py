@@ -364,20 +364,20 @@ def test_a_safe_name_stays_in_the_folder(name):
     """Against the path arithmetic of the operating system."""
     parts = unpack.safe_path(name)
     if parts is not None:
-        found = os.path.normpath(os.path.join("/root/folder", *parts))
-        assert found == "/root/folder" or found.startswith("/root/folder/")
+        found = os.path.normpath(os.path.join("/base/folder", *parts))
+        assert found == "/base/folder" or found.startswith("/base/folder/")
         assert ".." not in parts and not any("\\" in part or "\0" in part for part in parts)
-        assert found == os.path.normpath("/root/folder/" + name)
+        assert found == os.path.normpath("/base/folder/" + name)
 
 
 @settings(deadline=None)
 @given(st.lists(st.sampled_from("abc"), max_size=3), names)
 def test_a_safe_link_stays_in_the_folder_and_an_unsafe_one_is_refused(start, target):
     parts = unpack.safe_path(target, tuple(start))
-    exact = os.path.normpath("/".join(["/root/folder", *start, target]))
-    inside = exact == "/root/folder" or exact.startswith("/root/folder/")
+    exact = os.path.normpath("/".join(["/base/folder", *start, target]))
+    inside = exact == "/base/folder" or exact.startswith("/base/folder/")
     if parts is not None:
-        assert os.path.normpath("/".join(["/root/folder", *parts])) == exact and inside
+        assert os.path.normpath("/".join(["/base/folder", *parts])) == exact and inside
     elif not inside:
         assert parts is None
 
