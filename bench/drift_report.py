@@ -9,7 +9,7 @@ import pandas as pd
 
 from bench.archs import OTHER_ACTIVATION
 from bench.drift_numbers import AVERAGE, MEASURES, POOLED
-from bench.sheets import MISSING, Block, Cell, Sheet, csv_text
+from bench.sheets import MISSING, Block, Cell, Sheet
 
 COLUMNS = ("pair", "tower", "what", "layer", "kind", "dataset", *MEASURES, "count")
 DECIMALS = 8  # parameters change in the fourth decimal
@@ -36,11 +36,6 @@ def drift_table(measures: Sequence[dict]) -> pd.DataFrame:
                 rows += [{**head, **row} for row in measured[tower][what]]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     return table.astype(dict.fromkeys(MEASURES, float))
-
-
-def drift_csv(measures: Sequence[dict]) -> str:
-    """The text of `tables/drift.csv`."""
-    return csv_text(drift_table(measures), DECIMALS)
 
 
 def present(measures: Sequence[dict]) -> list[dict]:

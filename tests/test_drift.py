@@ -299,10 +299,9 @@ def test_micro_compares_its_update_and_two_controls(micro):
 def test_the_table_is_made_again_from_the_store_alone(micro):
     folder, measured = micro
     again = drift_store.load_all(folder)
-    assert again == json.loads(json.dumps(measured)) and drift_report.drift_csv(again) == drift_report.drift_csv(
-        measured
-    )
+    assert again == json.loads(json.dumps(measured))
     table = drift_report.drift_table(again)
+    assert table.equals(drift_report.drift_table(measured))
     assert tuple(table.columns) == drift_report.COLUMNS
     assert not table.duplicated(["pair", "tower", "what", "layer", "kind", "dataset"]).any()
     line = table[(table["pair"] == "new") & (table["layer"] == "6") & (table["dataset"] == AVERAGE)].iloc[0]
