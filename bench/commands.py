@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     )
     with bar:
         total = bar.add_task("loading backbones and data", total=len(runs))
-        spoken = [time.monotonic()]
+        spoken, begun = [time.monotonic()], [time.monotonic()]
 
         def on_images(what: str, done: int, count: int) -> None:
             bar.update(total, description=f"{escape(what)} {done}/{count}")
@@ -65,14 +65,17 @@ def run(args: argparse.Namespace) -> int:
         said: set[str] = set()
 
         def on_start(todo: int, already: int) -> None:
+            begun[0] = time.monotonic()
             bar.reset(total, total=todo)
 
         def on_done(run: plan.Run, record: dict) -> None:
             bar.update(total, advance=1, description=escape(str(run)))
             if not console.is_terminal and time.monotonic() - spoken[0] > LOG_EVERY:
                 spoken[0], task = time.monotonic(), bar.tasks[0]
-                left = "?" if task.time_remaining is None else f"{task.time_remaining / 60:.0f}"
-                console.print(f"{task.completed:.0f}/{task.total:.0f} runs, about {left} minutes left", highlight=False)
+                left = (spoken[0] - begun[0]) / task.completed * (task.total - task.completed) / 60
+                console.print(
+                    f"{task.completed:.0f}/{task.total:.0f} runs, about {left:.0f} minutes left", highlight=False
+                )
             if record["status"] != "done" and record["error"] not in said:  # one broken image fails many runs
                 said.add(record["error"])
                 console.print(
