@@ -4,7 +4,7 @@ import open_clip
 import pytest
 import torch
 from conftest import tiny_model, tiny_pair
-from references import encode_prompts, hooked, relative
+from references import encode_prompts, relative
 
 from bench import backbones
 from bench.errors import UserError
@@ -119,12 +119,14 @@ def test_a_prompt_that_fills_all_77_positions_agrees(small):
     compare(small, "shared", names=["cat", " ".join(["cat"] * 70)])
 
 
-def blocks_run(text, run):
-    """How often the first block is entered (with its layer norm) while ``run`` goes."""
-    seen = []
-    with hooked(text.blocks[0].ln_1.register_forward_hook(lambda *_: seen.append(1))):
-        result = run()
-    return result, len(seen)
+def passes(text, run):
+    """What ``run`` gives, and in how many pieces the tower was gone through for it."""
+    seen, before = [], text.quick._run
+    text.quick._run = lambda *a: (seen.append(1), before(*a))[1]
+    try:
+        return run(), len(seen)
+    finally:
+        del text.quick._run
 
 
 @pytest.mark.parametrize("per", ["shared", "class", "image"])
@@ -134,10 +136,10 @@ def test_chunks_of_a_tiny_budget_change_neither_values_nor_gradients(small, per,
     tight = TextTower(model.text, tokenizer, budget=200_000)
     names = [f"kind {'of thing ' * (i % 4)}{i}" for i in range(13)]
     tokens, context = text.class_tokens(names), draw(text, per, images=5, count=len(names))
-    whole, once = blocks_run(
+    whole, once = passes(
         text, lambda: value_and_gradient(lambda c: text.encode(c, tokens, per=per, layer=layer), context)
     )
-    parts, often = blocks_run(
+    parts, often = passes(
         tight, lambda: value_and_gradient(lambda c: tight.encode(c, tokens, per=per, layer=layer), context)
     )
     assert often > 2 * once
