@@ -212,12 +212,12 @@ def estimate(
 
 
 def on_the_clock(session: Session, own: dict[Run, float], jobs: int) -> float:
-    """Seconds until the last worker is done: groups of runs go one by one to the worker that is free first."""
-    groups = executor.groups([(run, "") for run in own])
-    groups.sort(key=lambda group: -len(session.data(group[0][0].dataset).classnames))  # the executor's order
-    workers = [0.0] * max(1, min(jobs, len(groups)))
-    for group in groups:
-        heapq.heappush(workers, heapq.heappop(workers) + sum(own[run] for run, _ in group))
+    """Seconds until the last worker is done: units of runs go one by one to the worker that is free first."""
+    units = executor.units(session, [(run, "") for run in own])
+    units.sort(key=lambda unit: -executor.size(session, unit))  # the executor's order
+    workers = [0.0] * max(1, min(jobs, len(units)))
+    for unit in units:
+        heapq.heappush(workers, heapq.heappop(workers) + sum(own[run] for run, _ in unit.runs))
     return max(workers)
 
 

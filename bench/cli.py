@@ -125,6 +125,14 @@ def parser() -> Parser:
         "--jobs", type=int, default=0, help="worker processes on the CPU (default: one a core for micro, else 1)"
     )
     how.add_argument(
+        "--together",
+        type=int,
+        default=0,
+        metavar="N",
+        help="runs of one method and dataset (seeds, rows of an ablation) trained side by side as one computation "
+        "(default: 12 for micro, 3 on a GPU, else 1); on a CPU the numbers are the same bits",
+    )
+    how.add_argument(
         "--workers",
         type=int,
         metavar="N",
@@ -173,7 +181,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
             raise UserError("--mirror goes with prepare: run_all.py prepare DATASET … --mirror URL")
     if args.mirror and not args.mirror.startswith(("http://", "https://")):
         raise UserError(f"--mirror {args.mirror}: expected an address that starts with http:// or https://")
-    for name, least in (("shots", 1), ("limit", 1), ("views", 1), ("jobs", 0), ("workers", 0)):
+    for name, least in (("shots", 1), ("limit", 1), ("views", 1), ("jobs", 0), ("together", 0), ("workers", 0)):
         if getattr(args, name) is not None and getattr(args, name) < least:
             raise UserError(f"--{name} {getattr(args, name)}: expected {least} or more")
     if min(args.seeds) < 0:

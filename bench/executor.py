@@ -5,6 +5,7 @@ Whatever the number of workers, only this process writes records, and a run's nu
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from bench.errors import UserError
+from bench.execution import alike, execute_together
 from bench.plan import Run
 from bench.processes import cores, follow_parent
 from bench.session import Options, Session
@@ -83,21 +85,48 @@ def encode_tests(session: Session, todo: list[tuple[Run, str]]) -> None:
                 continue
 
 
-def groups(todo: list[tuple[Run, str]]) -> list[list[tuple[Run, str]]]:
-    """Runs that share features stay together: one group a (dataset, seed)."""
-    found: dict[tuple, list] = {}
+@dataclass
+class Unit:
+    """Runs of one dataset that are done in one go, side by side where they can be (``bench.execution``).
+
+    after  keys of runs that must be done before, because this unit evaluates their plug-ins
+    """
+
+    runs: list[tuple[Run, str]]
+    after: frozenset[str] = frozenset()
+
+    @property
+    def dataset(self) -> str:
+        return self.runs[0][0].dataset
+
+
+def units(session: Session, todo: list[tuple[Run, str]]) -> list[Unit]:
+    """In the plan's order; runs that are alike join the first of them, as many as ``Options.together`` says."""
+    keys = {key for _, key in todo}
+    found: list[Unit] = []
+    open_units: dict[tuple, Unit] = {}
     for run, key in todo:
-        found.setdefault((run.dataset, run.seed, run.shots), []).append((run, key))
-    return list(found.values())
+        kind = alike(run) if session.options.together > 1 else None
+        unit = open_units.get(kind) if kind is not None else None
+        if unit is not None and len(unit.runs) < session.options.together:
+            unit.runs.append((run, key))
+            continue
+        after = {session.key(run.trained)} & keys if run.test else set()
+        found.append(Unit([(run, key)], frozenset(after)))
+        if kind is not None:
+            open_units[kind] = found[-1]
+    return found
 
 
 def in_process(session: Session, todo: list[tuple[Run, str]], jobs: int) -> Iterator[tuple[Run, dict]]:
-    threads = torch.get_num_threads()
-    for group in groups(todo):
-        for run, key in group:
-            torch.set_num_threads(run_threads(session.options, threads))
-            yield run, session.execute(run, key)
-        session.forget()
+    threads, dataset = torch.get_num_threads(), ""
+    for unit in sorted(units(session, todo), key=lambda unit: bool(unit.after)):
+        if unit.dataset != dataset:
+            session.forget()
+            dataset = unit.dataset
+        torch.set_num_threads(run_threads(session.options, threads))
+        for (run, _), record in zip(unit.runs, execute_together(session, unit.runs), strict=True):
+            yield run, record
     torch.set_num_threads(threads)
 
 
@@ -107,27 +136,37 @@ def run_threads(options: Options, available: int) -> int:
 
 
 def in_workers(session: Session, todo: list[tuple[Run, str]], jobs: int) -> Iterator[tuple[Run, dict]]:
-    """Each worker takes a group at a time and sends its records back run by run."""
+    """A dataset's views are made by one worker; then its units go to whichever worker is free, the largest first."""
     context = multiprocessing.get_context("spawn")
     session.forget()
     options = replace(session.options, workers=session.loader.workers // jobs)
     session.loader.close()
-    # The largest first, so that no worker is left alone with a long group at the end.
-    queue = sorted(groups(todo), key=lambda group: -len(session.data(group[0][0].dataset).classnames))
-    with ProcessPoolExecutor(min(jobs, len(queue)), context, initializer=start_worker, initargs=(options,)) as pool:
-        waiting = {}
+    pending = sorted(units(session, todo), key=lambda unit: -size(session, unit))
+    unprepared = list(dict.fromkeys(unit.dataset for unit in pending))
+    left = {key for _, key in todo}
+    with ProcessPoolExecutor(min(jobs, len(pending)), context, initializer=start_worker, initargs=(options,)) as pool:
+        waiting: dict[Future, Unit | str] = {}
         try:
-            pending = [list(group) for group in queue]
             while pending or waiting:
-                while pending and len(waiting) < jobs:
-                    group = pending.pop(0)
-                    waiting[pool.submit(work, *group[0])] = group
+                while len(waiting) < jobs:
+                    busy = {dataset for dataset in waiting.values() if isinstance(dataset, str)}
+                    closed = busy | set(unprepared)
+                    ready = next((u for u in pending if u.dataset not in closed and not u.after & left), None)
+                    if ready is not None:
+                        pending.remove(ready)
+                        waiting[pool.submit(work, ready.runs)] = ready
+                    elif unprepared:
+                        dataset = unprepared.pop(0)
+                        waiting[pool.submit(read_support, [run for run, _ in todo if run.dataset == dataset])] = dataset
+                    else:
+                        break
                 for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                    group = waiting.pop(future)
-                    run, key = group.pop(0)
-                    if group:  # the group goes on; whichever worker is free finds its features on disk
-                        waiting[pool.submit(work, *group[0])] = group
-                    yield run, result_of(future, session, run, key)
+                    unit = waiting.pop(future)
+                    if isinstance(unit, str):
+                        continue
+                    for (run, key), record in zip(unit.runs, results_of(future, session, unit), strict=True):
+                        left.discard(key)
+                        yield run, record
         except BrokenProcessPool as error:
             raise UserError(
                 "a worker process died (out of memory?); what is done is kept: the same command goes on from "
@@ -140,12 +179,17 @@ def in_workers(session: Session, todo: list[tuple[Run, str]], jobs: int) -> Iter
             raise
 
 
-def result_of(future: Future, session: Session, run: Run, key: str) -> dict:
-    """The worker's record; a failed one where it could not even read the dataset, which may have gone meanwhile."""
+def size(session: Session, unit: Unit) -> int:
+    """Classes of all its runs: what its time goes by, roughly."""
+    return sum(len(session.tested(run).classnames) for run, _ in unit.runs)
+
+
+def results_of(future: Future, session: Session, unit: Unit) -> list[dict]:
+    """The worker's records; failed ones where it could not even read the dataset, which may have gone meanwhile."""
     try:
         return future.result()
     except UserError as error:
-        return {**session.describe(run, key), "status": "failed", "error": str(error)}
+        return [{**session.describe(run, key), "status": "failed", "error": str(error)} for run, key in unit.runs]
 
 
 def start_worker(options: Options) -> None:
@@ -155,9 +199,22 @@ def start_worker(options: Options) -> None:
     _session = Session(options)
 
 
-def work(run: Run, key: str) -> dict:
+def work(runs: list[tuple[Run, str]]) -> list[dict]:
+    hold(runs[0][0].dataset)
+    return list(execute_together(_session, runs))
+
+
+def read_support(runs: list[Run]) -> None:
+    """Makes the feature files that a dataset's runs read; what is wrong with them, each run says itself."""
+    hold(runs[0].dataset)
+    for run in runs:
+        if not run.test:
+            with contextlib.suppress(Exception):
+                _session.support(run)
+
+
+def hold(dataset: str) -> None:
     global _dataset
-    if _dataset != run.dataset:
+    if _dataset != dataset:
         _session.forget()
-        _dataset = run.dataset
-    return _session.execute(run, key)
+        _dataset = dataset

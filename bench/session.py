@@ -1,12 +1,11 @@
-"""One process's working state: loaded backbones, opened datasets, feature stores; and how a single run is done."""
+"""One process's working state: loaded backbones, opened datasets, feature stores, and what is known of a run before it
+is done (``bench.execution`` does it)."""
 
 from __future__ import annotations
 
 import datetime
-import time
-import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -15,18 +14,16 @@ import datasets
 from bench import backbones, provenance
 from bench.archs import Arch
 from bench.errors import UserError
-from bench.evaluate import evaluate, score
 from bench.features import FeatureStore
 from bench.loading import Loader, default_workers
 from bench.plan import NUMBERS_VERSION, Run
-from bench.seeds import derive, generator
+from bench.seeds import derive
 from bench.store import Store
-from bench.trainer import FitError, fit
 from datasets import manifests
 from datasets.base import Dataset, Split
 from datasets.fewshot import draw
 from methods import discover, ordered, source_hash
-from methods.base import METHODS, Classes, Method, Shape, Support
+from methods.base import METHODS, Method, Shape, Support
 
 SELECTED_ON_TEST = "epoch or hyper-parameters chosen on test images (its published protocol)"
 
@@ -46,6 +43,7 @@ class Options:
     image_batch: int = 128
     plugin_dirs: tuple[str, ...] = ()
     debug: bool = False
+    together: int = 1  # runs trained side by side at most (``bench.execution``)
     make_split: bool = False
     folders: tuple[tuple[str, str], ...] = ()  # (id, path) of each folder:PATH
     manifests: str = ""  # folder of few-shot subsets that are used in place of the draw
@@ -211,79 +209,6 @@ class Session:
             raise
 
     # -- one run -------------------------------------------------------------------------------------------------------
-
-    def execute(self, run: Run, key: str) -> dict:
-        """Train, carry over, evaluate; writes plug-in and predictions, returns the record (failed ones too)."""
-        record = self.describe(run, key)
-        try:
-            self._execute(run, key, record)
-            record["status"] = "done"
-        except FitError as error:
-            record.update(status="failed", error=str(error), curve=error.curve)
-        except Exception as error:
-            if self.options.debug:
-                traceback.print_exc()
-            message = (
-                str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {backbones.first_line(error)}"
-            )
-            record.update(status="failed", error=message)
-        return record
-
-    def _execute(self, run: Run, key: str, record: dict) -> None:
-        provenance.reset_peak(self.backbone("base").device)
-        start = time.perf_counter()
-        tests = {role: self.test_features(run, role) for role in self.options.arch.towers}
-        record["seconds"]["features"] = time.perf_counter() - start
-        if not run.test:
-            self._train(run, key, record)
-        plugin = self.key(run.trained) if run.test else key
-        if run.test and not self.store.path("plugins", plugin).is_file():
-            raise UserError(f"its training run ({run.trained}, {plugin}) left no plug-in: it failed or is not done yet")
-
-        tested, seconds = self.tested(run), record["seconds"]["evaluate"]
-        classes = Classes(tested.id, tested.classnames, tested.templates)
-        labels = as_labels(self.test_split(run), self.backbone("base").device)
-        carried = self.make(run, self.shape_of(run))  # a fresh one: only what was saved may travel
-        carried.load_learned(self.store.read_plugin(plugin)[0])
-        outcomes = {}
-        for role in self.options.arch.towers:
-            start = time.perf_counter()
-            outcome = evaluate(carried, self.backbone(role), classes, tests[role], labels)
-            seconds[role] = time.perf_counter() - start
-            record["targets"][role] = {
-                "backbone": self.backbone(role).label,
-                "fingerprint": self.backbone(role).fingerprint,
-                **score(outcome),
-            }
-            outcomes.update({f"{role}.{name}": value.contiguous() for name, value in outcome.items()})
-        self.store.write_predictions(key, outcomes)
-        record["peak_memory_bytes"] = provenance.peak_memory(self.backbone("base").device)
-
-    def _train(self, run: Run, key: str, record: dict) -> None:
-        """Fit on the base backbone and write the plug-in."""
-        few, base, seconds = self.fewshot(run), self.backbone("base"), record["seconds"]
-        classes = Classes(run.dataset, few.data.classnames, few.data.templates)
-        for part, text in few.manifests.items():
-            self.store.write_manifest(manifests.name_of(run.dataset, run.shots, run.seed, part), text)
-
-        start = time.perf_counter()
-        support = self.support(run)
-        seconds["features"] += time.perf_counter() - start
-
-        start = time.perf_counter()
-        method = self.make(run, self.shape_of(run))
-        method.bind(base, classes)
-        with method.attach(base):
-            record["curve"] = fit(method, support, generator("fit", run.dataset, run.method, run.seed))
-        seconds["fit"] = time.perf_counter() - start
-        record["trainable_parameters"] = sum(p.numel() for p in method.parameters() if p.requires_grad)
-        metadata = {
-            "method": run.method,
-            "config": asdict(run.config),
-            "shape": asdict(method.shape),
-            "base": base.fingerprint,
-        }
-        record["plugin_bytes"] = self.store.write_plugin(key, method.learned(), metadata)
 
     def shape_of(self, run: Run) -> Shape:
         few, base = self.fewshot(run), self.backbone("base")

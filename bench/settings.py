@@ -36,9 +36,10 @@ def options_of(args: argparse.Namespace) -> Options:
         raise UserError(
             f"--manifests: no folder '{args.manifests}'; expected one like OUT/ARCH/splits, which runs write"
         )
+    device = device_of(args.device)
     return Options(
         arch,
-        device_of(args.device),
+        device,
         args.out,
         args.cache or f"{args.out}/cache",
         args.hub_cache,
@@ -47,11 +48,18 @@ def options_of(args: argparse.Namespace) -> Options:
         int(args.text_memory * 2**30),
         plugin_dirs=tuple(args.plugin_dir),
         debug=args.debug,
+        together=args.together or default_together(arch, device),
         make_split=args.make_split,
         folders=tuple(datasets.folder.paths_of(named).items()),
         manifests=args.manifests,
         workers=args.workers,
     )
+
+
+def default_together(arch: archs.Arch, device: str) -> int:
+    """How many runs go side by side: many of micro's small steps, a few where launching kernels is what takes the time,
+    one where a CPU multiplies large matrices."""
+    return 12 if arch.id == "micro" else 3 if device == "cuda" else 1
 
 
 def settings_of(args: argparse.Namespace, arch: archs.Arch) -> plan.Settings:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from methods.base import Method, Support, TrainConfig
 
@@ -63,36 +65,65 @@ def fit(method: Method, support: Support, generator: torch.Generator) -> list[di
     Each epoch shuffles the N images and gives each one of its V views at random. Raises FitError when the loss is not
     finite.
     """
-    config: TrainConfig = method.config
-    method.train()
-    method.start(support)
-    curve: list[dict] = []
-    parameters = [p for p in method.parameters() if p.requires_grad]
+    (outcome,) = fit_together([method], [support], [generator])
+    if isinstance(outcome, FitError):
+        raise outcome
+    return outcome
+
+
+def fit_together(
+    methods: Sequence[Method], supports: Sequence[Support], generators: Sequence[torch.Generator]
+) -> list[list[dict] | FitError]:
+    """``fit`` of several runs side by side: the step of all is one computation (``Method.losses``), while batches,
+    gradients and updates stay each run's own. All have the same schedule, batch size and number of support images, and
+    one ``Method.alike``. A run whose loss is not finite gives its FitError and does not touch the others."""
+    config: TrainConfig = methods[0].config
+    for method, support in zip(methods, supports, strict=True):
+        method.train()
+        method.start(support)
+    curves: list[list[dict]] = [[] for _ in methods]
+    failed: dict[int, FitError] = {}
+    parameters = [p for method in methods for p in method.parameters() if p.requires_grad]
     if config.epochs and parameters:
-        count, views = len(support.labels), len(support.views)
+        count = len(supports[0].labels)
         batch = min(config.batch, count)
         steps = epoch_steps(config, count)
         schedule, solver = Schedule(config, steps), optimizer(config, parameters)
-        device = support.labels.device
+        device = supports[0].labels.device
         for epoch in range(1, schedule.epochs + 1):
-            order = torch.randperm(count, generator=generator).to(device)
-            view = torch.randint(views, (count,), generator=generator).to(device)
+            drawn = [draw(support, generator, device) for support, generator in zip(supports, generators, strict=True)]
             losses = []
             for step in range(steps):
-                chosen = order[step * batch : (step + 1) * batch]
+                part = slice(step * batch, (step + 1) * batch)
                 rate = schedule.rate(epoch, step)
                 for group in solver.param_groups:
                     group["lr"] = rate
-                loss = method.loss(support.views[view[chosen], chosen], support.labels[chosen])
+                xs = [s.views[view[order[part]], order[part]] for s, (order, view) in zip(supports, drawn, strict=True)]
+                ys = [s.labels[order[part]] for s, (order, _) in zip(supports, drawn, strict=True)]
+                each = type(methods[0]).losses(methods, xs, ys)
                 solver.zero_grad()
-                loss.backward()
+                (each[0] if len(each) == 1 else torch.stack(each).sum()).backward()
                 solver.step()
-                losses.append(loss.detach())
-            mean = torch.stack(losses).mean().item()
-            if not math.isfinite(mean):
-                raise FitError(f"loss is {mean} in epoch {epoch} (learning rate {rate:.3g})", curve)
-            curve.append({"epoch": epoch, "loss": mean, "lr": rate})
-            method.end_epoch(support)
-    method.finish(support)
-    method.eval()
-    return curve
+                losses.append(torch.stack([loss.detach() for loss in each]))
+            for i, mean in enumerate(torch.stack(losses, dim=1).mean(1).tolist()):
+                if i in failed:
+                    continue
+                if not math.isfinite(mean):
+                    failed[i] = FitError(f"loss is {mean} in epoch {epoch} (learning rate {rate:.3g})", curves[i])
+                    continue
+                curves[i].append({"epoch": epoch, "loss": mean, "lr": rate})
+                methods[i].end_epoch(supports[i])
+            if len(failed) == len(methods):
+                break
+    for i, (method, support) in enumerate(zip(methods, supports, strict=True)):
+        if i not in failed:
+            method.finish(support)
+        method.eval()
+    return [failed.get(i, curve) for i, curve in enumerate(curves)]
+
+
+def draw(support: Support, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
+    """An epoch's order of the N images, and the view of each."""
+    count, views = len(support.labels), len(support.views)
+    order = torch.randperm(count, generator=generator).to(device)
+    return order, torch.randint(views, (count,), generator=generator).to(device)

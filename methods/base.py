@@ -8,6 +8,7 @@ V augmented views.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -164,6 +165,23 @@ class Method(nn.Module):
         """Whether this config asks for a published protocol that chooses on test images. Only then does the support
         set hold them (``leak``), and every table says so beside the method's numbers."""
         return False
+
+    # -- runs side by side ---------------------------------------------------------------------------------------------
+
+    @classmethod
+    def alike(cls, config) -> Hashable | None:
+        """Runs on one dataset whose values here agree can be trained as one batched computation, with the same result
+        (``losses``); None: each by itself."""
+        return None
+
+    def tokens_a_step(self, batch: int) -> int:
+        """Size of one run's training step, in tokens of the text tower; bounds how many runs go side by side."""
+        return 1
+
+    @classmethod
+    def losses(cls, methods: Sequence[Method], xs: Sequence[Tensor], ys: Sequence[Tensor]) -> list[Tensor]:
+        """Each method's loss on its own batch."""
+        return [method.loss(x, y) for method, x, y in zip(methods, xs, ys, strict=True)]
 
     # -- what travels --------------------------------------------------------------------------------------------------
 

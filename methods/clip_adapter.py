@@ -12,7 +12,7 @@ from torch import nn
 
 from bench.errors import UserError
 from methods.base import Method, TrainConfig, cosine_logits, register
-from methods.coop import coop_epochs
+from methods.prompts import coop_epochs
 
 
 @dataclass(frozen=True)

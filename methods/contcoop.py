@@ -14,14 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.errors import UserError
-from methods.base import Method, TrainConfig, cosine_logits, register
-from methods.coop import CONTEXT_STD, coop_epochs
+from methods.base import Method, cosine_logits, register
+from methods.prompts import PromptConfig, PromptMethod, coop_epochs
 
 NEAR_ZERO = 1e-12  # under the root of the distance, whose gradient is undefined at 0
 
 
 @dataclass(frozen=True)
-class Config(TrainConfig):
+class Config(PromptConfig):
     """Options where the paper is silent or was ablated.
 
     lam          weight of the distillation term, 0 = none (Table 5)
@@ -33,7 +33,6 @@ class Config(TrainConfig):
     squared      squared distance in the distillation term, as KgCoOp's paper writes it
     """
 
-    context_length: int = 16
     lam: float = 1.0
     attention: bool = True
     heads: int = 1
@@ -49,18 +48,18 @@ class Config(TrainConfig):
                 "contcoop: tokens is 'all' or 'mean', init is 'uniform' or 'normal'; "
                 f"found '{self.tokens}' and '{self.init}'"
             )
-        if self.heads < 1 or self.context_length < 1 or self.lam < 0 or "{}" not in self.condition:
+        if self.heads < 1 or self.lam < 0 or "{}" not in self.condition:
             raise UserError(
-                "contcoop: heads and context_length are 1 or more, lam is not negative, condition holds {}; found "
-                f"{self.heads}, {self.context_length}, {self.lam}, '{self.condition}'"
+                "contcoop: heads is 1 or more, lam is not negative, condition holds {}; found "
+                f"{self.heads}, {self.lam}, '{self.condition}'"
             )
 
 
 @register("contcoop")
-class ContCoOp(Method):
+class ContCoOp(PromptMethod):
     name = "ContCoOp"
     paper = "Wang et al. 2024, arXiv 2412.20895"
-    depth = "shallow"
+    per = "class"
     Config = Config
     micro = {**Method.micro, "lr": 0.01}
 
@@ -68,7 +67,6 @@ class ContCoOp(Method):
         super().__init__(config, shape)
         if shape.width % config.heads:
             raise UserError(f"contcoop.heads={config.heads} does not divide the text width {shape.width}")
-        self.context = nn.Parameter(torch.randn(config.context_length, shape.width) * CONTEXT_STD)
         if config.attention:
             self.query, self.key, self.value, self.out = (
                 nn.Linear(shape.width, shape.width, bias=False) for _ in range(4)
@@ -82,7 +80,7 @@ class ContCoOp(Method):
         return {"epochs": coop_epochs(dataset, shots)}
 
     def bind(self, backbone, classes):
-        self.backbone, self.tokens = backbone, backbone.text.class_tokens(classes.names)
+        super().bind(backbone, classes)
         self.teacher = backbone.zero_shot(classes)
         names, real = backbone.text.name_embeddings([self.config.condition.format(name) for name in classes.names])
         if self.config.tokens == "mean":
@@ -90,7 +88,7 @@ class ContCoOp(Method):
             real = real[:, :1]
         self.names, self.real = names, real
 
-    def class_context(self) -> Tensor:
+    def contexts(self, x) -> Tensor:
         """(C, n, W): the context of each class."""
         p, count = self.context, len(self.names)
         if not self.config.attention:
@@ -109,15 +107,8 @@ class ContCoOp(Method):
         )
         return p + self.out(mixed.transpose(-3, -2).flatten(-2))
 
-    def class_features(self) -> Tensor:
-        """(C, D), rows of length 1."""
-        return F.normalize(self.backbone.text.encode(self.class_context(), self.tokens, per="class"), dim=-1)
-
-    def logits(self, x):
-        return cosine_logits(self.backbone.scale, x, self.class_features())
-
-    def loss(self, x, y):
-        features = self.class_features()
+    def objective(self, features, x, y):
+        features = F.normalize(features, dim=-1)
         loss = F.cross_entropy(cosine_logits(self.backbone.scale, x, features), y)
         if self.config.lam:
             squares = (features - self.teacher).square().sum(-1)

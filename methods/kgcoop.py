@@ -12,7 +12,8 @@ import torch.nn.functional as F
 
 from methods.base import cosine_logits, register
 from methods.coop import Config as CoOpConfig
-from methods.coop import CoOp, start_from_words
+from methods.coop import CoOp
+from methods.prompts import start_from_words
 
 # The teacher's template where it is not the dataset's own: KgCoOp writes DTD as a sentence and uses one on ImageNet.
 TEACHER_TEMPLATES = {"dtd": ("a photo of a {}, a type of texture.",), "imagenet": ("a photo of a {}.",)}
@@ -52,7 +53,7 @@ class KgCoOp(CoOp):
         templates = TEACHER_TEMPLATES.get(classes.dataset, classes.templates)
         self.teacher = backbone.zero_shot(replace(classes, templates=templates))
 
-    def loss(self, x, y):
-        features = F.normalize(self.class_features(), dim=-1)
+    def objective(self, features, x, y):
+        features = F.normalize(features, dim=-1)
         distance = 1 - (features * self.teacher).sum(-1).mean()
         return F.cross_entropy(cosine_logits(self.backbone.scale, x, features), y) + self.config.weight * distance

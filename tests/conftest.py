@@ -13,8 +13,12 @@ import torch
 from open_clip.transform import PreprocessCfg
 from PIL import Image
 
+import datasets
 from bench import archs, backbones
+from bench.archs import Arch
+from bench.session import Options, Session
 from datasets import coop_format
+from datasets.base import Dataset, Split
 from methods import discover, ordered
 from methods.base import METHODS, Classes, Shape, Support
 
@@ -142,6 +146,39 @@ def make(name, classnames=NAMES, support=24, seed=0, width=WIDTH, dim=DIM, confi
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return METHODS[name](config or short(name, **changes), Shape(width, dim, tuple(classnames), support))
+
+
+# ---- a session on the tiny pair --------------------------------------------------------------------------------------
+
+
+def pictures(part, per_class, poisoned=False):
+    labels = np.arange(len(NAMES) * per_class) % len(NAMES)
+
+    def read(indices):
+        found = [
+            picture(np.random.default_rng([ord(part[0]), i]), int(labels[i]), (IMAGE_SIZE, IMAGE_SIZE)) for i in indices
+        ]
+        return [image.point(lambda value: 255 - value) for image in found] if poisoned else found
+
+    shown = (labels + 1) % len(NAMES) if poisoned else labels
+    return Split(tuple(f"{part}/{i}" for i in range(len(labels))), shown.astype(np.int64), read)
+
+
+@pytest.fixture
+def session_on(monkeypatch, tiny, tmp_path):
+    """``session_on(name, poisoned, **options)``: a Session of the tiny pair on a toy dataset, with its own folders."""
+
+    def open_session(name, poisoned=False, **options):
+        data = Dataset(
+            "toy", "Toy", NAMES, TEMPLATES, pictures("train", 6), pictures("val", 5), pictures("test", 4, poisoned)
+        )
+        monkeypatch.setattr(datasets, "load", lambda id, root="", **_: data)
+        towers = SimpleNamespace(base=tiny.base, new=tiny.new)
+        monkeypatch.setattr(backbones, "load", lambda tower, *rest: getattr(towers, tower.model.split("-")[1]))
+        arch = Arch("tiny", tiny.base.tower, tiny.new.tower)
+        return Session(Options(arch, "cpu", str(tmp_path / name), str(tmp_path / name / "cache"), **options))
+
+    return open_session
 
 
 # ---- a dataset on disk -----------------------------------------------------------------------------------------------

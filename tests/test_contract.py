@@ -1,23 +1,19 @@
 """What every registered method must do, the user's own (``--plugin-dir``) included; tiny towers, clustered features."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import IMAGE_SIZE, NAMES, TEMPLATES, make, make_support, picture, short
+from conftest import NAMES, TEMPLATES, make, make_support, short
 
 import datasets
 from bench import backbones
-from bench.archs import Arch
 from bench.errors import UserError
+from bench.execution import execute
 from bench.plan import Run
-from bench.session import Options, Session
 from bench.store import Store
 from bench.trainer import fit
-from datasets.base import Dataset, Split
 from methods.base import METHODS, Classes, TrainConfig
 
 ORDER = [2, 0, 3, 1]
@@ -187,36 +183,6 @@ def test_support_set_is_not_changed_by_training(method_name, tiny, classes):
 # ---- a method never sees the test set --------------------------------------------------------------------------------
 
 
-def pictures(part, per_class, poisoned=False):
-    labels = np.arange(len(NAMES) * per_class) % len(NAMES)
-
-    def read(indices):
-        found = [
-            picture(np.random.default_rng([ord(part[0]), i]), int(labels[i]), (IMAGE_SIZE, IMAGE_SIZE)) for i in indices
-        ]
-        return [image.point(lambda value: 255 - value) for image in found] if poisoned else found
-
-    shown = (labels + 1) % len(NAMES) if poisoned else labels
-    return Split(tuple(f"{part}/{i}" for i in range(len(labels))), shown.astype(np.int64), read)
-
-
-@pytest.fixture
-def session_on(monkeypatch, tiny, tmp_path):
-    """``session_on(name, poisoned)``: a Session of the tiny pair on a toy dataset, with its own folders."""
-
-    def open_session(name, poisoned=False):
-        data = Dataset(
-            "toy", "Toy", NAMES, TEMPLATES, pictures("train", 6), pictures("val", 5), pictures("test", 4, poisoned)
-        )
-        monkeypatch.setattr(datasets, "load", lambda id, root="", **_: data)
-        towers = SimpleNamespace(base=tiny.base, new=tiny.new)
-        monkeypatch.setattr(backbones, "load", lambda tower, *rest: getattr(towers, tower.model.split("-")[1]))
-        arch = Arch("tiny", tiny.base.tower, tiny.new.tower)
-        return Session(Options(arch, "cpu", str(tmp_path / name), str(tmp_path / name / "cache")))
-
-    return open_session
-
-
 def toy_run(name, seed=1):
     config = short(name, epochs=min(2, short(name).epochs))
     return Run("tiny", "toy", name, seed, 4, "published", "fp32", 2, None, config)
@@ -226,7 +192,7 @@ def test_poisoned_test_labels_and_pixels_leave_the_plugin_bit_identical(method_n
     found = []
     for name, poisoned in (("honest", False), ("poisoned", True)):
         session, run = session_on(name, poisoned), toy_run(method_name)
-        record = session.execute(run, "ab" * 8)
+        record = execute(session, run, "ab" * 8)
         assert record["status"] == "done", record["error"]
         tensors, metadata = session.store.read_plugin("ab" * 8)
         assert metadata["base"] == session.backbone("base").fingerprint
@@ -241,7 +207,7 @@ def test_poisoned_test_labels_and_pixels_leave_the_plugin_bit_identical(method_n
 
 def test_record_of_a_run_says_what_was_done(method_name, session_on):
     session, run = session_on("one"), toy_run(method_name)
-    record = session.execute(run, session.key(run))
+    record = execute(session, run, session.key(run))
     learned, _ = session.store.read_plugin(record["key"])
     assert record["status"] == "done" and record["error"] is None
     assert record["trainable_parameters"] == sum(
@@ -275,9 +241,9 @@ def test_record_of_a_run_says_what_was_done(method_name, session_on):
 def test_a_run_does_not_depend_on_the_runs_before_it(method_name, session_on):
     run = toy_run(method_name)
     alone, after = session_on("alone"), session_on("after")
-    alone.execute(run, "aa" * 8)
-    after.execute(toy_run("coop", seed=2), "bb" * 8)
-    after.execute(run, "aa" * 8)
+    execute(alone, run, "aa" * 8)
+    execute(after, toy_run("coop", seed=2), "bb" * 8)
+    execute(after, run, "aa" * 8)
     assert bits(alone.store.read_plugin("aa" * 8)[0]) == bits(after.store.read_plugin("aa" * 8)[0])
 
 

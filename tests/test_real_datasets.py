@@ -16,6 +16,7 @@ import datasets
 from bench import cli, plan
 from bench.archs import Arch
 from bench.errors import UserError
+from bench.execution import execute
 from bench.session import Options, Session
 from datasets.images import read_image
 from datasets.listing import Listing
@@ -213,7 +214,7 @@ def test_datasets_of_every_kind_go_the_whole_way_to_a_record(kind, tiny, tmp_pat
     session = Session(options)
     session._backbones = {"base": tiny.base, "new": tiny.new}
     run = plan.grid(arch, datasets_=given, **SETTINGS)[0]
-    record = session.execute(run, session.key(run))
+    record = execute(session, run, session.key(run))
     assert record["status"] == "done", record["error"]
     assert record["marks"] == list(session.data(run.dataset).notes)
     assert record["targets"]["new"]

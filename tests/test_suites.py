@@ -11,7 +11,7 @@ import torch
 from conftest import make
 from references import hooked
 
-from bench import executor, outputs, plan, suites
+from bench import outputs, plan, suites
 from bench.archs import ARCHS
 from bench.errors import UserError
 from bench.selection import select
@@ -61,11 +61,10 @@ def test_a_row_of_two_suites_is_one_run():
 @pytest.mark.parametrize("order", [["main", "ood"], ["ood", "main"], ["ood"], []])
 def test_a_shifted_set_comes_after_the_run_that_makes_its_plugin(order):
     runs = micro(suites_=order, seeds=[2, 1])
-    for group in executor.groups([(run, "") for run in runs]):
-        done = set()
-        for run, _ in group:
-            assert run.trained in done or not run.test
-            done.add(run)
+    done = set()
+    for run in runs:
+        assert run.trained in done or not run.test
+        done.add(run)
     assert all(run.trained in runs and run.dataset == "micro_generic" for run in runs if run.test)
 
 

@@ -1,0 +1,196 @@
+"""How runs are done: fit on the base backbone, write the plug-in, evaluate it on every backbone; a record each.
+
+A unit is one run, or several runs on one dataset that can be trained side by side (``Method.alike``): seeds, and the
+rows of an ablation. On the CPU each gets the bits that it gets alone, so it does not matter which are done together.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+
+from bench import provenance
+from bench.backbones import first_line
+from bench.errors import UserError
+from bench.evaluate import evaluate, score
+from bench.plan import Run
+from bench.seeds import generator
+from bench.session import Session, as_labels
+from bench.trainer import FitError, fit_together
+from datasets import manifests
+from methods.base import METHODS, Classes, Method, Support, TrainConfig
+
+# Tokens of the text tower that one step of runs side by side may have: more no longer gains (measured on the CPU; on a
+# GPU not measured, several thousand tokens fill one).
+STEP_TOKENS = {"cpu": 2048, "cuda": 65536, "mps": 8192}
+
+
+@dataclass
+class Work:
+    """A run on its way: ``method`` and ``support`` while it is to be trained."""
+
+    run: Run
+    key: str
+    record: dict
+    tests: dict[str, torch.Tensor]
+    method: Method | None = None
+    support: Support | None = None
+
+    @property
+    def failed(self) -> bool:
+        return self.record["status"] == "failed"
+
+
+def execute(session: Session, run: Run, key: str) -> dict:
+    """One run; returns its record, a failed one too."""
+    return next(execute_together(session, [(run, key)]))
+
+
+def execute_together(session: Session, unit: Sequence[tuple[Run, str]]) -> Iterator[dict]:
+    """Train, carry over, evaluate; writes plug-ins and predictions, gives the records one by one (failed ones too)."""
+    works = [Work(run, key, session.describe(run, key), {}) for run, key in unit]
+    provenance.reset_peak(session.backbone("base").device)
+    for work in works:
+        attempt(session, work, read_tests)
+        if not work.failed and not work.run.test:
+            attempt(session, work, prepare)
+    for part in side_by_side(session, [work for work in works if work.method is not None and not work.failed]):
+        train(session, part)
+    for work in works:
+        work.method = work.support = None
+        if not work.failed:
+            attempt(session, work, carry_over)
+        if not work.failed:
+            work.record["status"] = "done"
+        yield work.record
+
+
+def attempt(session: Session, work: Work, step: Callable[[Session, Work], None]) -> None:
+    """A step whose failure is this run's alone."""
+    try:
+        step(session, work)
+    except Exception as error:
+        fail(session, work, error)
+
+
+def fail(session: Session, work: Work, error: Exception) -> None:
+    if isinstance(error, FitError):
+        work.record["curve"] = error.curve
+    elif session.options.debug:
+        traceback.print_exception(error)
+    plain = isinstance(error, (UserError, FitError))
+    message = str(error) if plain else f"{type(error).__name__}: {first_line(error)}"
+    work.record.update(status="failed", error=message)
+
+
+def read_tests(session: Session, work: Work) -> None:
+    start = time.perf_counter()
+    work.tests = {role: session.test_features(work.run, role) for role in session.options.arch.towers}
+    work.record["seconds"]["features"] = time.perf_counter() - start
+
+
+def prepare(session: Session, work: Work) -> None:
+    """Support features, and the method bound to the base."""
+    run, base = work.run, session.backbone("base")
+    few, start = session.fewshot(run), time.perf_counter()
+    for part, text in few.manifests.items():
+        session.store.write_manifest(manifests.name_of(run.dataset, run.shots, run.seed, part), text)
+    work.support = session.support(run)
+    work.record["seconds"]["features"] += time.perf_counter() - start
+    start = time.perf_counter()
+    work.method = session.make(run, session.shape_of(run))
+    work.method.bind(base, Classes(run.dataset, few.data.classnames, few.data.templates))
+    work.record["seconds"]["fit"] = time.perf_counter() - start
+
+
+def side_by_side(session: Session, works: list[Work]) -> list[list[Work]]:
+    """Parts of a unit that fit one step."""
+    parts: list[list[Work]] = []
+    most = STEP_TOKENS[session.backbone("base").device.type]
+    for work in works:
+        size = work.method.tokens_a_step(min(work.run.config.batch, len(work.support.labels)))
+        last = parts[-1] if parts else []
+        same = bool(last) and alike(last[0].run) == alike(work.run) and alike(work.run) is not None
+        same = same and len(last[0].support.labels) == len(work.support.labels)
+        if same and len(last) < session.options.together and (len(last) + 1) * size <= most:
+            last.append(work)
+        else:
+            parts.append([work])
+    return parts
+
+
+def alike(run: Run) -> tuple | None:
+    """What runs that go side by side have in common; None where the method goes alone."""
+    own = METHODS[run.method].alike(run.config)
+    if own is None or run.test:
+        return None
+    schedule = tuple(getattr(run.config, name) for name in TrainConfig.__dataclass_fields__)
+    return run.dataset, run.shots, run.views, run.limit, own, schedule
+
+
+def train(session: Session, works: list[Work]) -> None:
+    """Fit and write the plug-ins. Where runs fail together in any other way than by their loss, each is tried alone."""
+    base, start = session.backbone("base"), time.perf_counter()
+    methods = [work.method for work in works]
+    try:
+        with methods[0].attach(base):
+            outcomes = fit_together(
+                methods,
+                [work.support for work in works],
+                [generator("fit", work.run.dataset, work.run.method, work.run.seed) for work in works],
+            )
+    except Exception as error:
+        if len(works) == 1:
+            return fail(session, works[0], error)
+        for work in works:
+            attempt(session, work, prepare)
+            if not work.failed:
+                train(session, [work])
+        return
+    seconds = (time.perf_counter() - start) / len(works)
+    for work, outcome in zip(works, outcomes, strict=True):
+        work.record["seconds"]["fit"] += seconds
+        work.record["together"] = len(works)
+        if isinstance(outcome, FitError):
+            fail(session, work, outcome)
+            continue
+        work.record["curve"] = outcome
+        attempt(session, work, write_plugin)
+
+
+def write_plugin(session: Session, work: Work) -> None:
+    method = work.method
+    work.record["trainable_parameters"] = sum(p.numel() for p in method.parameters() if p.requires_grad)
+    metadata = {
+        "method": work.run.method,
+        "config": asdict(work.run.config),
+        "shape": asdict(method.shape),
+        "base": session.backbone("base").fingerprint,
+    }
+    work.record["plugin_bytes"] = session.store.write_plugin(work.key, method.learned(), metadata)
+
+
+def carry_over(session: Session, work: Work) -> None:
+    """A fresh method, the saved tensors put into it, evaluated on each backbone."""
+    run, record = work.run, work.record
+    plugin = session.key(run.trained) if run.test else work.key
+    if run.test and not session.store.path("plugins", plugin).is_file():
+        raise UserError(f"its training run ({run.trained}, {plugin}) left no plug-in: it failed or is not done yet")
+    tested = session.tested(run)
+    classes = Classes(tested.id, tested.classnames, tested.templates)
+    labels = as_labels(session.test_split(run), session.backbone("base").device)
+    carried = session.make(run, session.shape_of(run))  # only what was saved may travel
+    carried.load_learned(session.store.read_plugin(plugin)[0])
+    outcomes = {}
+    for role in session.options.arch.towers:
+        start, backbone = time.perf_counter(), session.backbone(role)
+        outcome = evaluate(carried, backbone, classes, work.tests[role], labels)
+        record["seconds"]["evaluate"][role] = time.perf_counter() - start
+        record["targets"][role] = {"backbone": backbone.label, "fingerprint": backbone.fingerprint, **score(outcome)}
+        outcomes.update({f"{role}.{name}": value.contiguous() for name, value in outcome.items()})
+    session.store.write_predictions(work.key, outcomes)
+    record["peak_memory_bytes"] = provenance.peak_memory(session.backbone("base").device)
