@@ -1,9 +1,9 @@
 """A training step (forward and backward) beside the published one: ViT-B/16, 100 classes, 16 context tokens.
 
-Skipped by default; run ``pytest tests/benchmarks/test_training_step_speed.py --benchmark-only -s`` (about ten minutes on
-two cores), or ``python -m tests.benchmarks.ratios`` for the table alone. pytest-benchmark times our way; before each of
-its rounds the published way is timed on the same tensors, and their ratio is printed and kept in ``extra_info``. Both
-give the same loss and gradients, or the test fails.
+Skipped by default; run ``pytest tests/benchmarks/test_training_step_speed.py --benchmark-only -s`` (ten minutes or so
+on two cores), or ``python -m tests.benchmarks.ratios`` for the table alone. pytest-benchmark times our way; before each
+of its rounds the published way is timed on the same tensors, and their ratio is printed and kept in ``extra_info``.
+Both give the same loss and gradients, or the test fails.
 """
 
 from functools import cache
