@@ -10,7 +10,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from bench import stats
-from bench.known import Answer
+from bench.known import Answer, compare, known_path, known_text
 from bench.outputs import made_from
 from bench.plan import key_of
 from bench.report import texts
@@ -55,6 +55,16 @@ def recompute_report(
     markdown, page = texts(remade, answers, given)
     lines = text_differences(markdown, Path(out_dir) / "report.md")
     return lines + text_differences(page, Path(out_dir) / "report.html", DRAWN)
+
+
+def recompute_known(
+    selection: Selection, predictions: Callable[[str], Predictions], out_dir: Path
+) -> list[str]:
+    """The first line of `tables/known.csv` that is not what stored predictions and stored answers give."""
+    arch = selection.arch.id
+    remade = selection.replaced(stats.recount(selection.records, predictions)[0])
+    fresh = known_text(compare(remade.main, out_dir, arch), arch)
+    return [] if fresh is None else text_differences(fresh, known_path(out_dir))
 
 
 def text_differences(fresh: str, path: Path, apart: re.Pattern | None = None) -> list[str]:

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import datasets
 from bench import archs, audit_page, drift_store, executor, known, outputs, own_prompts, plan, tables
 from bench import report as report_module
-from bench.check import recompute, recompute_report, renamed
+from bench.check import recompute, recompute_known, recompute_report, renamed
 from bench.doctor import doctor
 from bench.drift_report import present
 from bench.errors import UserError
@@ -149,7 +149,8 @@ def selection_of(args: argparse.Namespace, arch: archs.Arch) -> Selection:
     """The stored records that this command line's settings could have made, whatever their dataset, method and seed."""
     store = Store(args.out, arch.id)
     selection = select(store.records(), arch, settings_of(args, arch), args.manifests)
-    return replace(selection, drift=tuple(drift_store.load_all(store.folder)))
+    notes = (*selection.notes, *store.refused())
+    return replace(selection, notes=notes, drift=tuple(drift_store.load_all(store.folder)))
 
 
 def write_results(args: argparse.Namespace, arch: archs.Arch) -> None:
@@ -174,6 +175,9 @@ def report(args: argparse.Namespace) -> int:
     discover(tuple(args.plugin_dir))
     some_records(args, arch)
     write_results(args, arch)
+    store = Store(args.out, arch.id)
+    for line in (line for record in store.records() for line in store.changed_files(record)):
+        console.print(f"[yellow]changed[/] {escape(line)}", highlight=False, soft_wrap=True)
     return 0
 
 
@@ -182,8 +186,12 @@ def check(args: argparse.Namespace) -> int:
     arch = arch_of(args)
     discover(tuple(args.plugin_dir))
     selection, store = some_records(args, arch), Store(args.out, arch.id)
-    differences = renamed(store.records()) + recompute(selection, store.read_predictions, store.folder)
+    records = store.records()
+    differences = store.refused() + renamed(records)
+    differences += [line for record in records for line in store.changed_files(record)]
+    differences += recompute(selection, store.read_predictions, store.folder)
     answers = known.compare(selection.main, store.folder, arch.id)
+    differences += recompute_known(selection, store.read_predictions, store.folder)
     differences += recompute_report(selection, store.read_predictions, store.folder, answers, args.arch)
     for line in differences:
         console.print(f"[red]differs[/] {escape(line)}", highlight=False, soft_wrap=True)

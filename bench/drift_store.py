@@ -7,7 +7,6 @@ content: numbers changed by hand are refused. It is no signature; whoever change
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from bench.backbones import Backbone
 from bench.drift import DRIFT_VERSION, measure, other_activation, vision_blocks
 from bench.errors import UserError
 from bench.session import Session
-from bench.store import canonical, write_text
+from bench.store import digest, sealed, unsealed, write_text
 from datasets.base import Dataset, Split
 
 PICTURES = 64  # over all datasets together; only for two vision transformers of one shape
@@ -55,13 +54,13 @@ def drift_of(session: Session, name: str, dataset_ids: Sequence[str]) -> dict:
         "version": DRIFT_VERSION,
         "base": base.fingerprint,
         "other": other.fingerprint,
-        "prompts": _sha256(prompts),
+        "prompts": digest(prompts),
         "pictures": {id: split.content_sha256(session.data(id).classnames) for id, split in pictures.items()},
     }
-    key = _sha256(identity)[:16]
+    key = digest(identity)[:16]
     kind = "update" if name in arch.towers else "control"
     path = session.store.path("drift", key)
-    measured = _whole(_read(path))
+    measured = unsealed(_read(path))
     if measured is None or measured.get("identity") != identity:
         pixels = _pixels(pictures, base), _pixels(pictures, other)
         measured = {
@@ -71,8 +70,7 @@ def drift_of(session: Session, name: str, dataset_ids: Sequence[str]) -> dict:
             "versions": provenance.versions(),
             "device": provenance.device_name(torch.device(session.options.device)),
         }
-        sealed = {**measured, "sha256": _sha256(measured)}
-        write_text(path, json.dumps(sealed, indent=1, sort_keys=True, allow_nan=False) + "\n")
+        write_text(path, json.dumps(sealed(measured), indent=1, sort_keys=True, allow_nan=False) + "\n")
     return {**measured, "pair": name, "kind": kind}
 
 
@@ -101,7 +99,7 @@ def load_all(folder: Path) -> list[dict]:
         measured = None
         if "left_out" not in entry:
             path = drift / f"{entry['key']}.json"
-            measured = _whole(stored := _read(path))
+            measured = unsealed(stored := _read(path))
             if stored is not None and (measured is None or measured.get("key") != entry["key"]):
                 raise UserError(
                     f"'{path}' does not match the sha256 of its content, or holds none: changed since it was measured, "
@@ -140,15 +138,3 @@ def _read(path: Path):
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-
-
-def _whole(stored) -> dict | None:
-    """What was measured, without its digest; None where the digest is missing or another content's."""
-    if not isinstance(stored, dict):
-        return None
-    measured = {name: value for name, value in stored.items() if name != "sha256"}
-    return measured if stored.get("sha256") == _sha256(measured) else None
-
-
-def _sha256(value) -> str:
-    return hashlib.sha256(canonical(value).encode()).hexdigest()

@@ -20,6 +20,7 @@ from bench.evaluate import evaluate, score
 from bench.plan import Run
 from bench.seeds import generator
 from bench.session import Session, as_labels
+from bench.store import sha256_of
 from bench.trainer import FitError, fit_together
 from datasets import manifests
 from methods.base import METHODS, Classes, Method, Support, TrainConfig
@@ -66,6 +67,8 @@ def execute_together(session: Session, unit: Sequence[tuple[Run, str]]) -> Itera
             attempt(session, work, carry_over)
         if not work.failed:
             work.record["status"] = "done"
+        elif not work.run.test and not work.record["files"]:  # an earlier call's: nothing may be evaluated on it
+            session.store.path("plugins", work.key).unlink(missing_ok=True)
         yield work.record
 
 
@@ -185,6 +188,7 @@ def carry_over(session: Session, work: Work) -> None:
     labels = as_labels(session.test_split(run), session.backbone("base").device)
     carried = session.make(run, session.shape_of(run))  # only what was saved may travel
     carried.load_learned(session.store.read_plugin(plugin)[0])
+    record["files"]["plugin"] = sha256_of(session.store.path("plugins", plugin))
     outcomes = {}
     for role in session.options.arch.towers:
         start, backbone = time.perf_counter(), session.backbone(role)
@@ -193,4 +197,5 @@ def carry_over(session: Session, work: Work) -> None:
         record["targets"][role] = {"backbone": backbone.label, "fingerprint": backbone.fingerprint, **score(outcome)}
         outcomes.update({f"{role}.{name}": value.contiguous() for name, value in outcome.items()})
     session.store.write_predictions(work.key, outcomes)
+    record["files"]["predictions"] = sha256_of(session.store.path("predictions", work.key))
     record["peak_memory_bytes"] = provenance.peak_memory(session.backbone("base").device)

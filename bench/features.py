@@ -8,6 +8,7 @@ into the file's name and repeated in its header.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from bench.store import canonical, read_tensors, write_tensors
 from bench.transforms import FLIP, RATIO, Plain, Recipe, View, halves, look_up, value_table
 from datasets.base import Split
 
-FEATURES_VERSION = 1  # raised whenever a change of the code changes features, so that older files are not read
+FEATURES_VERSION = 2  # raised whenever a change of the code changes features, so that older files are not read
 TEST_RECIPE = {"recipe": "test"}
 
 
@@ -124,22 +125,26 @@ class FeatureStore:
         if missing:
             made = self._encode(split, [recipe for _, recipe in missing.values()], what)
             for (path, (identity, _)), features in zip(missing.items(), made, strict=True):
-                write_tensors(path, {"features": features}, {"identity": identity})
+                write_tensors(path, {"features": features}, {"identity": stamped(identity, features)})
                 self.memory[path.stem] = features.to(self.backbone.device)
         return [self.memory[name] for name in names]
 
     def _read(self, path: Path, identity: str) -> Tensor | None:
-        """The stored features; None, with a warning, where the file is damaged, for it can be made again."""
+        """The stored features; None, with a warning, where the file is damaged or its numbers were changed, for it can
+        be made again."""
         try:
             tensors, header = read_tensors(path)
         except UserError as error:
             logging.warning("%s: made again", error)
             return None
-        if header.get("identity") != identity:
+        found, noted = unstamped(header.get("identity", ""))
+        if found != identity:
             raise UserError(
-                f"feature file '{path}' is of another identity; delete it. Found {header.get('identity')}, "
-                f"expected {identity}"
+                f"feature file '{path}' is of another identity; delete it. Found {found}, expected {identity}"
             )
+        if (content := content_of(tensors["features"])) != noted:
+            logging.warning("'%s' holds features of sha256 %s, written as %s: made again", path, content, noted)
+            return None
         return tensors["features"]
 
     def _encode(self, split: Split, recipes: list[Recipe], what: str) -> list[Tensor]:
@@ -165,3 +170,25 @@ class FeatureStore:
         """Preprocessed pixels (B, 3, H, H) -> features (B, D), fp32, on the device."""
         with torch.autocast(self.backbone.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             return self.backbone.encode_images(pixels).float()
+
+
+def content_of(features: Tensor) -> str:
+    """sha256 of a tensor's type, shape and bytes."""
+    found = hashlib.sha256(f"{features.dtype} {tuple(features.shape)}".encode())
+    found.update(features.contiguous().view(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
+def stamped(identity: str, features: Tensor) -> str:
+    """The identity with the features' sha256, as one header entry: safetensors writes several in no fixed order."""
+    return canonical({**json.loads(identity), "sha256": content_of(features)})
+
+
+def unstamped(text: str) -> tuple[str, str | None]:
+    """(identity, sha256) of a header entry; (the text, None) where it is none."""
+    try:
+        found = dict(json.loads(text))
+    except (ValueError, TypeError):
+        return text, None
+    noted = found.pop("sha256", None)
+    return canonical(found), noted

@@ -220,18 +220,28 @@ def known_block(answers: Sequence[Answer]) -> Block:
     return Block(Cell(""), header, tuple(tuple(map(Cell, row)) for row in rows))
 
 
+def known_path(folder: Path) -> Path:
+    return Path(folder) / "tables" / "known.csv"
+
+
 def write_known(answers: Sequence[Answer], folder: Path, arch: str) -> Path | None:
-    """Writes `tables/known.csv` under folder (`results/<arch>`), without rows where nothing could be compared; nothing
-    for an arch that has no known answer."""
+    """Writes `tables/known.csv` under folder (`results/<arch>`); nothing for an arch that has no known answer."""
+    text = known_text(answers, arch)
+    if text is None:
+        return None
+    write_text(known_path(folder), text)
+    return known_path(folder)
+
+
+def known_text(answers: Sequence[Answer], arch: str) -> str | None:
+    """`tables/known.csv`, without rows where nothing could be compared; None for an arch without known answer."""
     if arch not in PAPER_TABLES:
         return None
     rows = [(a.dataset, a.role, a.label, a.source, a.ours, a.published, a.difference, _yes(a.within)) for a in answers]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     for name in ("ours", "published", "difference"):
         frame[name] = frame[name].astype(np.float64)
-    path = Path(folder) / "tables" / "known.csv"
-    write_text(path, csv_text(frame))
-    return path
+    return csv_text(frame)
 
 
 def _yes(value: bool) -> str:

@@ -68,12 +68,25 @@ def select(records: Iterable[Record], arch: Arch, settings: Settings, manifests:
     rows = {id: tuple(ablation_rows(suite, pool, arch, settings)) for id, suite in suites.ABLATIONS.items()}
     rows["ood"] = tuple(ood_rows(pool, arch, settings))
     left = {
-        "weights, pictures, method sources or program versions": len(sourced) - len(pool),
+        "weights, pictures, method sources, program versions or plug-ins": len(sourced) - len(pool),
         "few-shot images (drawn ones, or another --manifests folder)": len(fitting) - len(sourced),
     }
     notes = tuple(f"{count} stored records of other {what} are in no table" for what, count in left.items() if count)
+    notes += unregistered(pool)
     found = {id: of_suite for id, of_suite in rows.items() if of_suite}
     return Selection(arch, tuple(stats.select(main)), found, notes, settings=settings)
+
+
+def unregistered(records: Iterable[Record]) -> tuple[str, ...]:
+    """A line where a suite's rows are lost, for only a method's own file tells its options."""
+    names = sorted({r["run"]["method"] for r in records} - {*METHODS})
+    if not names:
+        return ()
+    which = ", ".join(f"'{name}'" for name in names)
+    return (
+        f"not registered in this call: {which}; shown in the main table with the options last run, and in no other: "
+        "name the folder of its file by --plugin-dir",
+    )
 
 
 def is_default(record: Record, settings: Settings) -> bool:
@@ -148,7 +161,8 @@ def of_one_folder(records: Sequence[Record], manifests: str = "") -> list[Record
 
 def of_one_identity(records: Sequence[Record]) -> list[Record]:
     """Those that agree with the last started one: on weights and program over the whole folder, on pictures and
-    templates for each test set, on method source for each dataset and method; and whose plug-in is one of theirs."""
+    templates for each test set, on method source for each dataset and method; and whose plug-in is one of theirs, byte
+    for byte. The last started one decides also where it failed: a dash with its reason, never an older number."""
 
     def narrowed(records: Sequence[Record], group, traits) -> list[Record]:
         newest: dict = {}
@@ -162,15 +176,21 @@ def of_one_identity(records: Sequence[Record]) -> list[Record]:
     def place(record: Record) -> list:
         return [record["run"]["dataset"], record["run"].get("test", "")]
 
-    records = narrowed(records, lambda r: 0, lambda r: identity(r, "backbones", "numbers"))
-    records = narrowed(records, place, lambda r: [identity(r, "templates"), (identity(r, "pictures")[0] or [None])[-1]])
+    records = narrowed(records, lambda r: 0, lambda r: identity(r, "backbones", "transforms", "numbers", "features"))
+    tested = ("templates", "classes")
+    records = narrowed(records, place, lambda r: [identity(r, *tested), (identity(r, "pictures")[0] or [None])[-1]])
     records = narrowed(
         records,
         lambda r: [r["run"]["dataset"], r["run"]["method"]],
         # options of a method that is not registered here cannot be told from a suite's: the newest count
         lambda r: [identity(r, "method"), None if r["run"]["method"] in METHODS else r["run"]["config"]],
     )
-    last = {canonical(r["run"]): r["key"] for r in sorted(records, key=stats.age)}  # e.g. other training pictures
-    records = [record for record in records if last[canonical(record["run"])] == record["key"]]
-    kept = {record["key"] for record in records}
-    return [r for r in records if not r["run"].get("test") or r.get("trained") in kept]
+    records = narrowed(records, lambda r: r["run"], lambda r: r["key"])  # e.g. other training pictures
+    plugins = {record["key"]: (record.get("files") or {}).get("plugin") for record in records}
+
+    def carried(record: Record) -> bool:
+        own = (record.get("files") or {}).get("plugin")
+        trained = record.get("trained")
+        return trained in plugins and (not stats.is_done(record) or own == plugins[trained])
+
+    return [r for r in records if not r["run"].get("test") or carried(r)]

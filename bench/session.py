@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 
 import torch
@@ -14,11 +14,11 @@ import datasets
 from bench import backbones, provenance
 from bench.archs import Arch
 from bench.errors import UserError
-from bench.features import FeatureStore
+from bench.features import FEATURES_VERSION, FeatureStore
 from bench.loading import Loader, default_workers
 from bench.plan import NUMBERS_VERSION, Run
 from bench.seeds import derive
-from bench.store import Store
+from bench.store import Store, digest
 from datasets import manifests
 from datasets.base import Dataset, Split
 from datasets.fewshot import draw
@@ -143,12 +143,22 @@ class Session:
 
     def identity(self, run: Run) -> dict:
         """What can change a run's numbers beside its settings; hashed into its key and kept in its record."""
+        if run.precision != self.options.precision:
+            raise UserError(f"{run} is planned in {run.precision}, this process works in {self.options.precision}")
+        loaded = {role: self.backbone(role) for role in self.options.arch.towers}
         shared = {
-            "backbones": {role: self.backbone(role).fingerprint for role in self.options.arch.towers},
+            "backbones": {role: backbone.fingerprint for role, backbone in loaded.items()},
+            "transforms": {role: asdict(backbone.preprocess_config) for role, backbone in loaded.items()},
             "method": source_hash(METHODS[run.method]),
             "templates": list(self.tested(run).templates),
+            # class names without a picture are in no list, and can be predicted all the same
+            "classes": digest([self.data(run.dataset).classnames, self.tested(run).classnames]),
             "numbers": NUMBERS_VERSION,
+            "features": FEATURES_VERSION,
         }
+        if METHODS[run.method].selects_on_test(run.config):  # it searches on the whole validation list
+            data = self.data(run.dataset)
+            shared["selection"] = data.val.content_sha256(data.classnames)
         if run.test:
             names = self.tested(run).classnames
             pictures = [*self.fewshot(run).contents[:2], self.test_split(run).content_sha256(names)]
@@ -250,6 +260,7 @@ class Session:
                 **self._test_hash(run),
             },
             "trained": self.key(run.trained),
+            "files": {},
             "targets": {},
             "curve": [],
             "seconds": {"evaluate": {}},

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -22,6 +24,37 @@ PLUGIN_FORMAT = "1"
 def canonical(value) -> str:
     """Canonical JSON: sorted keys, no spaces; what every identity is hashed over."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def digest(value) -> str:
+    """sha256 of a JSON value."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def sealed(content: dict) -> dict:
+    """The content with its own sha256: changed by hand, it is refused. No signature: whoever changes it can seal it
+    anew."""
+    return {**content, "sha256": digest(content)}
+
+
+def unsealed(stored) -> dict | None:
+    """What was sealed; None where the seal is missing or another content's."""
+    if not isinstance(stored, dict):
+        return None
+    content = {name: value for name, value in stored.items() if name != "sha256"}
+    return content if stored.get("sha256") == digest(content) else None
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file's bytes; empty where there is no such file."""
+    found = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while part := file.read(1 << 20):
+                found.update(part)
+    except FileNotFoundError:
+        return ""
+    return found.hexdigest()
 
 
 @contextlib.contextmanager
@@ -87,30 +120,63 @@ class Store:
         return self.folder / kind / f"{key}.{'json' if kind in ('runs', 'drift') else 'safetensors'}"
 
     def read_record(self, key: str) -> dict | None:
-        """The finished record of that key, its plug-in and predictions there; else None: the run is done again."""
+        """The finished record of that key, its plug-in and predictions as it left them; else None: the run is done
+        again, and a warning says why where a file was changed."""
         try:
-            record = json.loads(self.path("runs", key).read_text(encoding="utf-8"))
+            stored = json.loads(self.path("runs", key).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        finished = isinstance(record, dict) and record.get("key") == key and record.get("status") == "done"
-        if not finished or not self.path("predictions", key).is_file():
+        finished = isinstance(stored, dict) and stored.get("key") == key and stored.get("status") == "done"
+        files = self.files_of(stored).values() if finished else ()
+        if not finished or not all(path.is_file() for path in files):
             return None
-        return record if self.path("plugins", record.get("trained") or key).is_file() else None
+        record = unsealed(stored)
+        changed = [broken_seal(stored)] if record is None else self.changed_files(record)
+        if changed:
+            logging.warning("%s; the run is done again", changed[0])
+            return None
+        return record
+
+    def files_of(self, record: dict) -> dict[str, Path]:
+        """The files whose sha256 a done record holds; a shifted set's plug-in is that of the run that trained it."""
+        plugin = self.path("plugins", record.get("trained") or record["key"])
+        return {"plugin": plugin, "predictions": self.path("predictions", record["key"])}
+
+    def changed_files(self, record: dict) -> list[str]:
+        """A line for each of a done record's files that is there with other bytes than the run left or evaluated."""
+        if record.get("status") != "done":
+            return []
+        noted, lines = record.get("files") or {}, []
+        for name, path in self.files_of(record).items():
+            found = sha256_of(path)
+            if found and found != noted.get(name):
+                what = "evaluated" if name == "plugin" and record.get("trained") != record["key"] else "left"
+                lines.append(f"{about(record)}: '{path}' has sha256 {found}, the run {what} {noted.get(name)}")
+        return lines
 
     def write_record(self, record: dict) -> None:
-        write_text(
-            self.path("runs", record["key"]), json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n"
-        )
+        text = json.dumps(sealed(record), indent=1, sort_keys=True, allow_nan=False) + "\n"
+        write_text(self.path("runs", record["key"]), text)
 
     def records(self) -> list[dict]:
-        """All records that can be read, in the order of their keys."""
-        found = []
+        """All records that are as they were written, in the order of their keys."""
+        return [record for stored in self._stored_records() if (record := unsealed(stored)) is not None]
+
+    def refused(self) -> list[str]:
+        """A line for each record that was changed since it was written, which ``records`` leaves out; one for all that
+        hold no sha256."""
+        stored = [record for record in self._stored_records() if unsealed(record) is None]
+        lines = [broken_seal(record) for record in stored if "sha256" in record]
+        if count := len(stored) - len(lines):
+            lines.append(f"{count} stored records without a sha256 of their content are left out; run them again")
+        return lines
+
+    def _stored_records(self) -> Iterator[dict]:
         for path in sorted((self.folder / "runs").glob("*.json")):
             with contextlib.suppress(OSError, ValueError):
                 record = json.loads(path.read_text(encoding="utf-8"))
                 if isinstance(record, dict) and isinstance(record.get("run"), dict):
-                    found.append(record)
-        return found
+                    yield record
 
     def write_plugin(self, key: str, tensors: dict[str, Tensor], metadata: dict) -> int:
         """Learned tensors only; returns the file's size in bytes."""
@@ -141,7 +207,9 @@ class Store:
         """target -> (predicted labels, true labels), both (N,). Raises UserError where they are another run's."""
         tensors, header = read_tensors(self.path("predictions", key))
         if header.get("key") != key:
-            raise UserError(f"'{self.path('predictions', key)}' holds the predictions of run {header.get('key')}")
+            raise UserError(
+                f"'{self.path('predictions', key)}' holds the predictions of run {header.get('key')}, expected {key}"
+            )
         targets = {name.split(".")[0] for name in tensors}
         return {t: (tensors[f"{t}.predicted"].numpy(), tensors[f"{t}.label"].numpy()) for t in targets}
 
@@ -149,3 +217,15 @@ class Store:
         path = self.folder / "splits" / f"{name}.jsonl"
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             write_text(path, text)
+
+
+def about(record: dict) -> str:
+    """How lines name a record."""
+    run = record.get("run") or {}
+    test = f" → {run['test']}" if run.get("test") else ""
+    return f"{record.get('key')} ({run.get('dataset')}{test}, {run.get('method')}, seed {run.get('seed')})"
+
+
+def broken_seal(stored: dict) -> str:
+    content = digest({name: value for name, value in stored.items() if name != "sha256"})
+    return f"{about(stored)}: the record was changed: its content has sha256 {content}, it says {stored.get('sha256')}"

@@ -57,5 +57,6 @@ def source_hash(method: type[Method]) -> str:
     modules = {sys.modules[base.__module__] for base in method.__mro__ if issubclass(base, Method)}
     homes = {getattr(value, "__module__", None) for module in modules for value in vars(module).values()}
     modules |= {sys.modules[h] for h in homes if isinstance(h, str) and h.startswith(("methods.", "carryover_plugin_"))}
-    files = sorted(inspect.getfile(module) for module in modules)
-    return hashlib.sha256(b"\0".join(Path(file).read_bytes() for file in files)).hexdigest()
+    files = {inspect.getfile(module) for module in modules}
+    # Sorted by content, so that the hash does not change with the folder that a user's file lies in.
+    return hashlib.sha256(b"\0".join(sorted(Path(file).read_bytes() for file in files))).hexdigest()

@@ -1,5 +1,6 @@
 """Image features against open_clip's own transform and encoder; identities; crops against torchvision."""
 
+import json
 import math
 import random
 
@@ -164,7 +165,25 @@ def test_a_file_of_another_identity_is_refused_and_both_are_printed(tiny, store)
     write_tensors(path, tensors, {"identity": header["identity"].replace("fp32", "fp64")})
     with pytest.raises(UserError) as caught:
         FeatureStore(store.cache, tiny.base).features(split(), NAMES)
-    assert "fp64" in str(caught.value) and header["identity"] in str(caught.value) and str(path) in str(caught.value)
+    expected = canonical({k: v for k, v in json.loads(header["identity"]).items() if k != "sha256"})
+    assert expected in str(caught.value) and expected.replace("fp32", "fp64") in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda f: f + 1e-3 * (torch.arange(f.numel()) == 5).view_as(f), lambda f: f.half(), lambda f: f[:, ::2]]
+)
+def test_features_changed_under_an_honest_header_are_named_and_made_again(tiny, store, caplog, change):
+    features = store.features(split(), NAMES)
+    (path,) = files(store)
+    honest = path.read_bytes()
+    tensors, header = read_tensors(path)
+    write_tensors(path, {"features": change(tensors["features"]).contiguous()}, header)
+    assert path.read_bytes() != honest
+    assert torch.equal(FeatureStore(store.cache, tiny.base, batch=3).features(split(), NAMES), features)
+    written = json.loads(header["identity"])["sha256"]
+    assert path.name in caplog.text and written in caplog.text and caplog.text.count("sha256") == 1
+    assert path.read_bytes() == honest
 
 
 def test_a_damaged_file_is_named_and_made_again(tiny, store, caplog):

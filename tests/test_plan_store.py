@@ -1,5 +1,6 @@
 """The plan (grid, configs, keys) and the store (whole files, records that fit their key)."""
 
+import hashlib
 import json
 import math
 from dataclasses import fields, replace
@@ -266,6 +267,13 @@ def test_a_folder_that_cannot_be_made_is_one_line_naming_it(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+FILES = {"plugin": "plugins", "predictions": "predictions"}
+
+
+def sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def record(key="k" * 16, **changes):
     return {"key": key, "status": "done", "run": {"dataset": "dtd"}, **changes}
 
@@ -277,7 +285,10 @@ def test_a_record_is_read_only_when_whole_done_and_under_its_own_key(tmp_path):
     assert store.read_record("k" * 16) is None, "its plug-in and predictions are not there"
     store.write_plugin("k" * 16, {"a": torch.zeros(1)}, {})
     store.write_predictions("k" * 16, {"base.predicted": torch.zeros(1)})
-    assert store.read_record("k" * 16) == record()
+    assert store.read_record("k" * 16) is None, "it does not say which plug-in and predictions are its own"
+    kept = record(files={kind: sha256(store.path(folder, "k" * 16)) for kind, folder in FILES.items()})
+    store.write_record(kept)
+    assert store.read_record("k" * 16) == kept
     path = store.path("runs", "k" * 16)
     for text in (
         "",
