@@ -107,7 +107,9 @@ def feature_files(session: Session, run: Run, few: FewShot) -> Iterator[Features
     def file(role: str, split: Split, recipe: dict, first: bool = False) -> Features:
         store, data = session.features(role), session.tested(run) if first else few.data
         identity = store.identity(recipe, split, data.classnames)
-        size = len(split) * store.backbone.dim * FLOAT + len(canonical(identity)) * 11 // 10 + 2 * HEADER  # quotes escaped, a sha256
+        size = (
+            len(split) * store.backbone.dim * FLOAT + len(canonical(identity)) * 11 // 10 + 2 * HEADER
+        )  # quotes escaped, a sha256
         return Features(store.path(identity), role, len(split), first, size)
 
     for role in session.options.arch.towers:

@@ -57,9 +57,7 @@ def recompute_report(
     return lines + text_differences(page, Path(out_dir) / "report.html", DRAWN)
 
 
-def recompute_known(
-    selection: Selection, predictions: Callable[[str], Predictions], out_dir: Path
-) -> list[str]:
+def recompute_known(selection: Selection, predictions: Callable[[str], Predictions], out_dir: Path) -> list[str]:
     """The first line of `tables/known.csv` that is not what stored predictions and stored answers give."""
     arch = selection.arch.id
     remade = selection.replaced(stats.recount(selection.records, predictions)[0])
