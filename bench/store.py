@@ -159,24 +159,30 @@ class Store:
         write_text(self.path("runs", record["key"]), text)
 
     def records(self) -> list[dict]:
-        """All records that are as they were written, in the order of their keys."""
-        return [record for stored in self._stored_records() if (record := unsealed(stored)) is not None]
+        """All records that are as they were written and under their own names, in the order of their keys."""
+        found = [(path, unsealed(stored)) for path, stored in self._stored_records()]
+        return [record for path, record in found if record is not None and record.get("key") == path.stem]
 
     def refused(self) -> list[str]:
-        """A line for each record that was changed since it was written, which ``records`` leaves out; one for all that
-        hold no sha256."""
-        stored = [record for record in self._stored_records() if unsealed(record) is None]
-        lines = [broken_seal(record) for record in stored if "sha256" in record]
-        if count := len(stored) - len(lines):
-            lines.append(f"{count} stored records without a sha256 of their content are left out; run them again")
+        """A line for each record that ``records`` leaves out because it was changed or moved since it was written; one
+        for all that hold no sha256."""
+        lines, bare = [], 0
+        for path, stored in self._stored_records():
+            bare += "sha256" not in stored
+            if "sha256" in stored and unsealed(stored) is None:
+                lines.append(broken_seal(stored))
+            elif "sha256" in stored and stored.get("key") != path.stem:
+                lines.append(f"'{path}' holds the record of run {about(stored)}, expected {path.stem}")
+        if bare:
+            lines.append(f"{bare} stored records without a sha256 of their content are left out; run them again")
         return lines
 
-    def _stored_records(self) -> Iterator[dict]:
+    def _stored_records(self) -> Iterator[tuple[Path, dict]]:
         for path in sorted((self.folder / "runs").glob("*.json")):
             with contextlib.suppress(OSError, ValueError):
                 record = json.loads(path.read_text(encoding="utf-8"))
                 if isinstance(record, dict) and isinstance(record.get("run"), dict):
-                    yield record
+                    yield path, record
 
     def write_plugin(self, key: str, tensors: dict[str, Tensor], metadata: dict) -> int:
         """Learned tensors only; returns the file's size in bytes."""
