@@ -194,9 +194,17 @@ def marks_of(rows: Sequence[Row]) -> list[str]:
         for row, count in zip(rows, counts, strict=True)
         if 0 < count < max(counts)
     ]
-    return [f"{'All' if all(mark in of_record for of_record in bears) else 'Some'} rows: {mark}." for mark in marks] + (
-        [f"Over fewer seeds: {'; '.join(short)}."] if short else []
-    )
+    told = []
+    for mark in marks:
+        bearing = [row for row in rows if any(mark in (record.get("marks") or ()) for record in row.records)]
+        names = "; ".join(dict.fromkeys(" / ".join(filter(None, row.variant.label)) or name_of(row) for row in bearing))
+        every = all(mark in of_record for of_record in bears)
+        told.append(f"All rows: {mark}." if every else f"Some rows ({names}): {mark}.")
+    return told + ([f"Over fewer seeds: {'; '.join(short)}."] if short else [])
+
+
+def name_of(row: Row) -> str:
+    return stats.names(row.records, "method")[row.variant.method]
 
 
 def dataset_name(rows: Sequence[Row], id: str) -> str:

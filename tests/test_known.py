@@ -322,6 +322,24 @@ def test_a_run_says_it_on_the_console_and_report_makes_it_again_from_stored_file
     assert "Warning: zero-shot differs" in capsys.readouterr().out
 
 
+def test_check_finds_a_number_changed_in_the_known_answers_table(towers, tmp_path, capsys):
+    root, out = tmp_path / "data", tmp_path / "out"
+    write_caltech(root)
+    run(capsys, root, out, "--datasets", "caltech101")
+    again = ["check", "--arch", "vit-b16", "--shots", "1", "--views", "1", "--out", str(out)]
+    assert cli.main(again) == 0
+    path = out / "vit-b16" / "tables" / "known.csv"
+    header, first, *rest = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([header, first.replace(",93.31,", ",50.0,"), *rest]))
+    assert ",50.0," in path.read_text()
+    capsys.readouterr()
+    assert cli.main(again) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "known.csv: line 2" in said and "1 differences" in said
+    path.unlink()
+    assert cli.main(again) == 1 and "known.csv: not there" in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_trial_measures_nothing_and_warns_of_nothing(towers, tmp_path, capsys):
     root, out = tmp_path / "data", tmp_path / "out"
     write_imagenet(root, all_wnids()[:4], train=3, val=2)
