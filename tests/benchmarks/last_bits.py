@@ -68,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="micro_stars")
     parser.add_argument("--methods", nargs="+", default=["coop", "contcoop"])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1])
     args = parser.parse_args()
     discover()
     print(f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}")
