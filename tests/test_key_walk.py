@@ -19,6 +19,7 @@ import datasets
 from bench import backbones, cli, features, plan, session, settings
 from bench.archs import ARCHS, Arch, Tower
 from bench.errors import UserError
+from bench.execution import execute
 from bench.features import TEST_RECIPE, FeatureStore, view_recipe
 from bench.plan import Run, Settings
 from bench.session import Options
@@ -133,6 +134,7 @@ NOT_IN_KEYS = {
     "debug": (True, "what is printed"),
     "make_split": (True, "known by the pictures of the split that it makes"),
     "folders": ((("folder:mine", "elsewhere"),), "known by the pictures in them"),
+    "together": (3, "how many are trained side by side; test_same_in_same_out.py holds that the bits are the same"),
     "workers": (3, "who decodes; test_loading.py holds that the bits are the same"),
 }
 
@@ -155,7 +157,7 @@ def test_a_process_of_another_precision_than_the_runs_is_refused_naming_both(ope
 
 def test_given_few_shot_images_change_the_key_unless_they_are_the_drawn_ones(opened, tmp_path):
     run, here = toy_run("coop"), opened()
-    here.execute(run, here.key(run))
+    assert execute(here, run, here.key(run))["status"] == "done"
     splits = here.store.folder / "splits"
     assert opened(manifests=str(splits)).key(run) == here.key(run), "the very images that are drawn"
     (file,) = splits.glob("*-train.jsonl")
@@ -167,7 +169,7 @@ def test_flags_that_say_how_or_where_leave_the_plan_and_its_keys_as_they_are(ope
     argv = ["--datasets", "micro_stars", "--seeds", "1"]
     how = {"jobs": "2", "workers": "1", "out": "x", "cache": "x", "data_root": "x", "hub_cache": "x", "device": "cpu"}
     how |= {"mirror": "", "debug": None, "fresh": None, "fail_fast": None, "dry_run": None, "text_memory": "1"}
-    how |= {"engine": "local", "make_split": None}
+    how |= {"engine": "local", "make_split": None, "together": "2"}
     what = {"arch", "suite", "methods", "datasets", "seeds", "shots", "protocol", "views", "overrides", "limit"}
     what |= {"precision", "base_weights", "new_weights", "plugin_dir", "manifests"}
     about = {"command", "what", "help", "check", "config"}  # the command itself, and where its flags are read from

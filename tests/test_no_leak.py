@@ -12,7 +12,7 @@ from conftest import IMAGE_SIZE, short
 from PIL import Image
 from toys import open_toy, pictures, toy, toy_run
 
-from bench import executor, outputs, report, selection, suites
+from bench import execution, executor, outputs, report, selection, suites
 from bench.plan import Settings
 from bench.session import SELECTED_ON_TEST
 from methods import discover, ordered
@@ -196,15 +196,14 @@ def test_from_what_a_method_and_the_trainer_are_handed_no_test_picture_label_or_
     monkeypatch, tiny, tmp_path, mine
 ):
     session = open_toy(monkeypatch, tiny, tmp_path)
-    found, home = {}, executor.Session.execute.__globals__
-    fit = home["fit"]
+    found, fit = {}, execution.fit_together
 
-    def watched(method, support, generator):
-        curve = fit(method, support, generator)
-        found[run] = leaks(session, run, (method, support, generator))
-        return curve
+    def watched(methods, supports, generators):
+        outcomes = fit(methods, supports, generators)
+        found[run] = leaks(session, run, (methods, supports, generators))
+        return outcomes
 
-    monkeypatch.setitem(home, "fit", watched)
+    monkeypatch.setattr(execution, "fit_together", watched)
     clean = [toy_run(name) for name in ordered()]
     published = toy_run("tip-adapter-f", config=replace(short("tip-adapter-f"), selection="published", epochs=2))
     for run in (*clean, published):

@@ -24,14 +24,17 @@ RECORDED = Path(__file__).with_name("number_sources.json")
 
 DECIDE: dict[str, tuple[str, ...]] = {  # whole files, or what of them is named
     "bench/backbones.py": (),
+    "bench/class_tokens.py": (),
     "bench/evaluate.py": (),
+    "bench/execution.py": (),
     "bench/features.py": (),
     "bench/loading.py": (),
     "bench/prompts.py": (),
     "bench/seeds.py": (),
+    "bench/text_pass.py": (),
     "bench/trainer.py": (),
     "bench/transforms.py": (),
-    "bench/session.py": ("fewshot", "test_split", "support", "_train", "_execute", "shape_of", "make", "at_most"),
+    "bench/session.py": ("fewshot", "test_split", "support", "shape_of", "make", "at_most"),
     "datasets/fewshot.py": (),
     "datasets/images.py": (),
     "datasets/templates.py": (),

@@ -14,15 +14,17 @@ from methods import discover, ordered
 from methods.base import METHODS
 
 SHORT = ("--datasets", "micro_stars", "--suite", "main", "--limit", "1", "--shots", "2", "--views", "2")
+USUAL = ("--jobs", "1", "--together", "1")
 SHORT += ("--set", "*.steps=3", "linear-probe.max_iter=10", "linear-probe.search_steps=1", "--device", "cpu")
 SEEDS = ("1", "2")
 ALONE = ("coop", "cocoop", "tip-adapter-f")  # CoCoOp reads images, Tip-Adapter-F the views
 
 WAYS = {  # flags of each call; "{mine}" is the folder of a method that the usual call does not know
-    "backwards": [("--jobs", "1", "--seeds", *reversed(SEEDS), "--methods", "{backwards}")],
-    "one by one": [("--jobs", "1", "--seeds", seed, "--methods", name) for name in ALONE for seed in SEEDS],
+    "backwards": [(*USUAL, "--seeds", *reversed(SEEDS), "--methods", "{backwards}")],
+    "one by one": [(*USUAL, "--seeds", seed, "--methods", name) for name in ALONE for seed in SEEDS],
+    "side by side": [("--jobs", "1", "--together", "3", "--seeds", *SEEDS)],
     "in two processes": [("--jobs", "2", "--seeds", *SEEDS)],
-    "beside a method of the user's": [("--jobs", "1", "--seeds", *SEEDS, "--plugin-dir", "{mine}")],
+    "beside a method of the user's": [(*USUAL, "--seeds", *SEEDS, "--plugin-dir", "{mine}")],
 }
 
 
@@ -55,7 +57,7 @@ def quiet():
 def usual(tmp_path_factory, quiet):
     folder = tmp_path_factory.mktemp("usual")
     discover()
-    return results(folder / "out", folder / "cache", [("--jobs", "1", "--seeds", *SEEDS)]), folder / "cache"
+    return results(folder / "out", folder / "cache", [(*USUAL, "--seeds", *SEEDS)]), folder / "cache"
 
 
 @pytest.mark.parametrize("way", WAYS)

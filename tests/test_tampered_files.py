@@ -26,11 +26,11 @@ def done(monkeypatch, tiny, tmp_path):
 
 
 def again(session, *runs):
-    """The runs that a further call does, of all three where none is named."""
-    found = []
-    tally = run_all(session, list(runs or (TRAINED, SHIFTED, OTHER)), 1, on_done=lambda run, record: found.append(run))
+    """The runs that a further call does, of all three where none is named, in the order of the plan."""
+    found, asked = [], list(runs or (TRAINED, SHIFTED, OTHER))
+    tally = run_all(session, asked, 1, on_done=lambda run, record: found.append(run))
     assert not tally.failures and tally.done == len(found) and tally.already == tally.planned - len(found)
-    return found
+    return sorted(found, key=asked.index)
 
 
 def sha256(path):

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bench import plan
 from bench.archs import ARCHS
+from bench.execution import execute
 from bench.session import Options, Session
 from methods import discover
 from methods.base import Classes
@@ -40,7 +41,7 @@ def results(methods: list[str], dataset: str, seeds: list[int], condition: dict)
         session = Session(Options(arch, "cpu", folder, f"{folder}/cache", **given))
         for run in runs:
             key = session.key(run)
-            record = session.execute(run, key)
+            record = execute(session, run, key)
             assert record["status"] == "done", record["error"]
             learned, _ = session.store.read_plugin(key)
             found["plug-in"].update({f"{run} {name}": value for name, value in learned.items()})
