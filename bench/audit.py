@@ -17,7 +17,7 @@ from bench import misprints, stats, suites
 from bench.archs import Arch
 from bench.cli import parse
 from bench.intervals import half_width
-from bench.plan import Settings, as_stored, parse_overrides
+from bench.plan import Settings, as_stored, parse_overrides, shown_setting
 from bench.selection import Selection
 from bench.settings import settings_of
 from bench.stats import AVERAGE, Record
@@ -242,7 +242,7 @@ def command_of(line: Line, records: Sequence[Record], arch: Arch, settings: Sett
 def others(settings: Settings, default: Settings) -> list[str]:
     """The flags that ask for other settings than the default ones, of those with which cells are still compared."""
     names = [name for name in ("precision", "views") if getattr(settings, name) != getattr(default, name)]
-    return [word for name in names for word in (f"--{name}", str(getattr(settings, name)))]
+    return [word for name in names for word in (f"--{name}", str(shown_setting(name, getattr(settings, name))))]
 
 
 def of_method(overrides: Sequence[str], method: str) -> list[str]:

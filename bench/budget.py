@@ -18,7 +18,7 @@ from bench.calibration import Calibration
 from bench.errors import UserError
 from bench.features import TEST_RECIPE, view_recipe
 from bench.plan import Run
-from bench.session import FewShot, Session
+from bench.session import FewShot, Session, augments, view_count
 from bench.store import canonical
 from bench.trainer import Schedule, epoch_steps
 from datasets.base import Split
@@ -118,8 +118,8 @@ def feature_files(session: Session, run: Run, few: FewShot) -> Iterator[Features
         return
     for split in (few.support, few.val):
         yield file("base", split, TEST_RECIPE)
-    if tuple(run.config.crop) != (1.0, 1.0):
-        for view in range(run.views):
+    if augments(run):
+        for view in range(view_count(run, len(few.support))):
             yield file("base", few.support, view_recipe(run.config.crop, run.seed, view))
     if METHODS[run.method].selects_on_test(run.config) and run.dataset != "imagenet":
         yield file("base", few.data.val, TEST_RECIPE)

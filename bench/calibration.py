@@ -23,7 +23,7 @@ from bench.loading import MOST_THREADS
 from bench.plan import Run
 from bench.processes import cores
 from bench.seeds import generator
-from bench.session import Session
+from bench.session import Session, view_count
 from bench.trainer import epoch_steps, fit
 from datasets.fewshot import VAL_SHOTS
 from methods.base import Classes, Shape, Support
@@ -32,6 +32,7 @@ COUNTS = (4, 16, 64, 256, 1000)  # classes measured, as far as PATIENCE and the 
 PATIENCE = 4.0  # seconds for one method; two class counts are always measured
 ENOUGH = 0.1  # seconds that a repeated measurement should take
 CHEAP = 0.5  # seconds up to which a measurement is made three times, of which the quickest counts
+MOST_VIEWS = 16  # of made-up features; a step reads one of them, whatever their number
 NOISE = 1.4  # of made-up features around their class's centre, as share of the classes' spread (micro's real ones)
 SPECTRUM = 100.0  # between the widest and narrowest direction of made-up features: solvers are slow on real ones
 
@@ -219,7 +220,8 @@ class Calibration:
         session, base = self.session, self.session.backbone("base")
         names = tuple(islice(cycle(pool), count))
         classes = Classes(run.dataset, names, ("a photo of a {}.",))
-        support = made_up(base.dim, count, run.shots, run.views, base.device)
+        views = min(view_count(run, count * run.shots), MOST_VIEWS)
+        support = made_up(base.dim, count, run.shots, views, base.device)
         method = session.make(run, Shape(base.width, base.dim, names, len(support.labels)))
         method.bind(base, classes)  # derives what the backbone then keeps for all
         with method.attach(base):

@@ -32,6 +32,15 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (see --help)")
 
 
+def views(text: str) -> int:
+    """--views; 0 stands for a fresh one every epoch (``plan.FRESH_VIEWS``)."""
+    if text == "epoch":
+        return 0
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected 1 or more, or 'epoch'")
+    return int(text)
+
+
 def parser() -> Parser:
     p = Parser(
         prog="run_all.py",
@@ -80,8 +89,10 @@ def parser() -> Parser:
     )
     what.add_argument(
         "--views",
-        type=int,
-        help=f"augmented views kept of each training image (default: {PUBLISHED_VIEWS}, micro {MICRO_VIEWS})",
+        type=views,
+        metavar="N|epoch",
+        help="augmented views kept of each training image, of which an epoch draws one; or 'epoch': a fresh one every "
+        f"epoch, as published (default: {PUBLISHED_VIEWS}, micro {MICRO_VIEWS})",
     )
     what.add_argument(
         "--set",
@@ -181,7 +192,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
             raise UserError("--mirror goes with prepare: run_all.py prepare DATASET … --mirror URL")
     if args.mirror and not args.mirror.startswith(("http://", "https://")):
         raise UserError(f"--mirror {args.mirror}: expected an address that starts with http:// or https://")
-    for name, least in (("shots", 1), ("limit", 1), ("views", 1), ("jobs", 0), ("together", 0), ("workers", 0)):
+    for name, least in (("shots", 1), ("limit", 1), ("jobs", 0), ("together", 0), ("workers", 0)):
         if getattr(args, name) is not None and getattr(args, name) < least:
             raise UserError(f"--{name} {getattr(args, name)}: expected {least} or more")
     if min(args.seeds) < 0:

@@ -17,6 +17,7 @@ from bench.store import canonical
 from methods import ordered
 from methods.base import METHODS, TrainConfig
 
+FRESH_VIEWS = 0  # `Run.views` where every epoch has a view of its own
 NUMBERS_VERSION = 2  # raised whenever a change of the code changes numbers, so that older records are done again
 
 
@@ -24,6 +25,7 @@ NUMBERS_VERSION = 2  # raised whenever a change of the code changes numbers, so 
 class Run:
     """One method trained on one few-shot subset of one dataset, evaluated on every backbone of the arch.
 
+    views   augmented views kept of each training image, of which an epoch draws one; 0: a fresh one every epoch
     test    the set whose test images it is evaluated on: empty for the dataset's own; else an out-of-distribution set,
             and nothing is trained: the plug-in is that of the same run with its own test images
     """
@@ -54,6 +56,11 @@ class Run:
 
     def __str__(self) -> str:
         return f"{self.dataset} · {self.method} · seed {self.seed}" + (f" → {self.test}" if self.test else "")
+
+
+def shown_setting(name: str, value) -> object:
+    """A setting as the command line has it."""
+    return "epoch" if name == "views" and value == FRESH_VIEWS else value
 
 
 def key_of(run: dict, identity: dict | None) -> str:

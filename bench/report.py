@@ -19,6 +19,7 @@ from bench import audit, audit_page, known, stats
 from bench.figures import inline_svg
 from bench.outputs import FIGURES, made_from
 from bench.page import Part, html_page
+from bench.plan import shown_setting
 from bench.selection import Selection
 from bench.sheets import MISSING, Block, Cell, Sheet, block_markdown, cell_markdown, escape_markdown, sheet_markdown
 from bench.stats import Record, counted
@@ -193,7 +194,8 @@ def _cost(records: Sequence[Record]) -> Block:
 
 def _settings(records: Sequence[Record]) -> Block:
     limit = "images a class in the test set"
-    rows = [(name, _distinct(r["run"].get(name) for r in records)) for name in stats.SETTINGS if name != "limit"]
+    names = [name for name in stats.SETTINGS if name != "limit"]
+    rows = [(name, _distinct(shown_setting(name, r["run"].get(name)) for r in records)) for name in names]
     rows += [(f"limit ({limit})", _distinct("all" if (n := r["run"].get("limit")) is None else n for r in records))]
     rows += [("seeds", ", ".join(map(str, sorted({r["run"]["seed"] for r in records}))) or MISSING)]
     return _block("Settings", ("Setting", "Value"), rows, textual=True)

@@ -16,9 +16,10 @@ from bench.archs import Arch
 from bench.errors import UserError
 from bench.features import FEATURES_VERSION, FeatureStore
 from bench.loading import Loader, default_workers
-from bench.plan import NUMBERS_VERSION, Run
+from bench.plan import FRESH_VIEWS, NUMBERS_VERSION, Run
 from bench.seeds import derive
 from bench.store import Store, digest
+from bench.trainer import Schedule, epoch_steps
 from datasets import manifests
 from datasets.base import Dataset, Split
 from datasets.fewshot import draw
@@ -195,10 +196,11 @@ class Session:
             return Support(
                 store.features(few.support, names, what),
                 as_labels(few.support, device),
-                store.views(few.support, names, run.views, run.config.crop, run.seed, what),
+                store.views(few.support, names, view_count(run, len(few.support)), run.config.crop, run.seed, what),
                 store.features(few.val, names, what),
                 as_labels(few.val, device),
                 leak,
+                fresh=run.views == FRESH_VIEWS and augments(run),
             )
 
         return self._guarded(("support", run.dataset, run.shots, run.seed, run.views, str(run.config)), make)
@@ -272,6 +274,19 @@ class Session:
 
     def _test_hash(self, run: Run) -> dict[str, str]:
         return {"test_sha256": self.test_split(run).sha256(self.tested(run).classnames)} if run.test else {}
+
+
+def augments(run: Run) -> bool:
+    """Whether the run trains on views; a crop of (1, 1) leaves the test transform alone."""
+    return tuple(run.config.crop) != (1.0, 1.0)
+
+
+def view_count(run: Run, support: int) -> int:
+    """V of a run on so many support images; with fresh views as many as its method has epochs."""
+    if run.views != FRESH_VIEWS:
+        return run.views
+    epochs = Schedule(run.config, epoch_steps(run.config, support)).epochs if run.config.epochs else 0
+    return max(epochs, METHODS[run.method].least_views)
 
 
 def at_most(split: Split, limit: int | None) -> Split:

@@ -64,7 +64,7 @@ def default_together(arch: archs.Arch, device: str) -> int:
 
 def settings_of(args: argparse.Namespace, arch: archs.Arch) -> plan.Settings:
     protocol = args.protocol or arch.protocol
-    views = args.views or (MICRO_VIEWS if protocol == "micro" else PUBLISHED_VIEWS)
+    views = args.views if args.views is not None else (MICRO_VIEWS if protocol == "micro" else PUBLISHED_VIEWS)
     return plan.Settings(args.shots, protocol, args.precision, views, args.limit, tuple(args.overrides))
 
 

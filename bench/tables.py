@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench import stats
+from bench.plan import shown_setting
 from bench.sheets import DAGGER, MISSING, Block, Cell, Sheet, percent, ranked
 from bench.stats import AVERAGE, Record
 
@@ -75,7 +76,8 @@ def main_sheet(records: Iterable[Record], paper: pd.DataFrame | None = None) -> 
         remarks.append(f"Not run or failed: {'; '.join(missing)}.")
     remarks += [f"All rows: {mark}." for mark in shared]
     for setting, values in stats.mixed_settings(records).items():
-        remarks.append(f"Runs here differ in {setting} ({', '.join(map(str, values))}), so rows may not be comparable.")
+        shown = ", ".join(str(shown_setting(setting, value)) for value in values)
+        remarks.append(f"Runs here differ in {setting} ({shown}), so rows may not be comparable.")
     return Sheet("Base, New and their harmonic mean H", tuple(blocks), tuple(remarks), footnotes)
 
 

@@ -62,8 +62,8 @@ def optimizer(config: TrainConfig, parameters: list[torch.nn.Parameter]) -> torc
 def fit(method: Method, support: Support, generator: torch.Generator) -> list[dict]:
     """Start, train and finish a bound method on its support set; returns the learning curve, a row an epoch.
 
-    Each epoch shuffles the N images and gives each one of its V views at random. Raises FitError when the loss is not
-    finite.
+    Each epoch shuffles the N images and gives each one of its V views at random, or the epoch's own (``fresh``). Raises
+    FitError when the loss is not finite.
     """
     (outcome,) = fit_together([method], [support], [generator])
     if isinstance(outcome, FitError):
@@ -91,7 +91,7 @@ def fit_together(
         schedule, solver = Schedule(config, steps), optimizer(config, parameters)
         device = supports[0].labels.device
         for epoch in range(1, schedule.epochs + 1):
-            drawn = [draw(support, generator, device) for support, generator in zip(supports, generators, strict=True)]
+            drawn = [draw(epoch, *given, device) for given in zip(supports, generators, strict=True)]
             losses = []
             for step in range(steps):
                 part = slice(step * batch, (step + 1) * batch)
@@ -122,8 +122,9 @@ def fit_together(
     return [failed.get(i, curve) for i, curve in enumerate(curves)]
 
 
-def draw(support: Support, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
-    """An epoch's order of the N images, and the view of each."""
+def draw(epoch: int, support: Support, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The order of the N images in an epoch, from 1, and the view of each."""
     count, views = len(support.labels), len(support.views)
     order = torch.randperm(count, generator=generator).to(device)
-    return order, torch.randint(views, (count,), generator=generator).to(device)
+    view = torch.randint(views, (count,), generator=generator).to(device)
+    return order, torch.full_like(view, epoch - 1) if support.fresh else view

@@ -92,6 +92,7 @@ class Support:
 
     features (N, D), labels (N,)   test-transform features of the support images, not normalised
     views (V, N, D)                features of augmented views of the same images
+    fresh                          whether epoch e takes view e - 1 of every image, instead of one of V at random
     val_features, val_labels       the few-shot validation set (4 a class)
     leak                           None, unless the method's config asks for a published protocol that selects on more
                                    than that (Tip-Adapter): then the features and labels it selects on
@@ -103,6 +104,7 @@ class Support:
     val_features: Tensor
     val_labels: Tensor
     leak: dict[str, tuple[Tensor, Tensor]] | None = None
+    fresh: bool = False
 
 
 class Method(nn.Module):
@@ -111,12 +113,14 @@ class Method(nn.Module):
     name, paper   as tables show it; authors, year and arXiv number
     depth         "shallow" (input of the text tower), "deep" (output space), or "none" (nothing learned)
     needs         "features" (frozen image features); "pixels" is reserved
+    least_views   augmented views that ``start`` wants where a fresh one is made for every epoch
     """
 
     name = ""
     paper = ""
     depth = "none"
     needs = "features"
+    least_views = 1
     learned_buffers: tuple[str, ...] = ()
     Config = TrainConfig
     # What protocol "micro", a short schedule, changes in Config.

@@ -68,6 +68,7 @@ class TipAdapterF(Method):
     name = "Tip-Adapter-F"
     paper = "Zhang et al. 2022, arXiv 2207.09519"
     depth = "deep"
+    least_views = KEY_VIEWS
     learned_buffers = ("labels", "alpha", "beta")
     Config = Config
     micro = {"batch": 32, "crop": (0.7, 1.0)}

@@ -292,6 +292,8 @@ def test_records_of_other_settings_keep_them_in_the_command():
     found = audited([], *flags)
     words = shlex.split(cell(found, "Table 2", "dtd", "coop", "h")["command"])
     assert words[words.index("--set") + 1 :] == ["coop.epochs=60", "*.lr=0.001", "--precision", "bf16"]
+    words = shlex.split(cell(audited([], "--views", "epoch"), "Table 2", "dtd", "coop", "h")["command"])
+    assert words[words.index("--views") + 1] == "epoch"
 
 
 # ---- notes -----------------------------------------------------------------------------------------------------------

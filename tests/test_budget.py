@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -56,6 +57,27 @@ def test_another_crop_needs_views_of_its_own_and_other_seeds_share_test_features
     counted = [budget.count(session, run) for run in runs]
     files = {f.path for counts in counted for f in counts.files}
     assert len(files) == 2 + 2 * 2 + 2 * 2 * 4  # tests of both towers; support and validation; views by seed and crop
+
+
+def test_fresh_views_are_as_many_as_epochs_and_methods_share_them(tiny_plan):
+    changes = ("coop.batch=3", "*.steps=7", "kgcoop.steps=12")
+    session, runs = tiny_plan(
+        "--methods", "coop", "kgcoop", "tip-adapter-f", "zs-clip", "--views", "epoch", "--set", *changes
+    )
+    counted = {run.method: budget.count(session, run) for run in runs}
+    tests, lists = 2, 2  # of both towers; support and validation
+    # 4 epochs of 2 steps; 12 of one batch; Tip-Adapter's 7 are fewer than the 10 views that its keys average.
+    views = {"coop": 4, "kgcoop": 12, "tip-adapter-f": 10, "zs-clip": 0}
+    assert {name: len(found.files) - tests - lists for name, found in counted.items()} == views
+    assert len({f.path for found in counted.values() for f in found.files}) == tests + lists + 12
+    supports = {run.method: session.support(run) for run in runs}
+    assert {name: len(given.views) for name, given in supports.items()} == {**views, "zs-clip": 1}
+    assert {name: given.fresh for name, given in supports.items()} == {**dict.fromkeys(views, True), "zs-clip": False}
+    assert torch.equal(supports["coop"].views, supports["kgcoop"].views[:4])
+    written = {path.name for path in Path(session.options.cache).glob("*.safetensors")}
+    planned_files = {f.path.name for found in counted.values() for f in found.files if not f.first}
+    assert written == planned_files
+    assert all(session.describe(run, session.key(run))["run"]["views"] == 0 for run in runs)
 
 
 def test_published_selection_on_test_reads_the_whole_validation_split_too(tiny_plan):

@@ -57,6 +57,8 @@ def mistake(capsys, *argv):
         (["--seeds", "one"], "one"),
         (["--shots", "0"], "--shots"),
         (["--limit", "-1"], "--limit"),
+        (["--views", "0"], "--views"),
+        (["--views", "epochs"], "'epoch'"),
         (["--precision", "fp16"], "fp16"),
         (["--config", "nowhere.toml"], "nowhere.toml"),
         (["--plugin-dir", "nowhere"], "nowhere"),

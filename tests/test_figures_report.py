@@ -107,6 +107,14 @@ def test_the_figure_shows_the_averages_the_dagger_and_the_zero_shot_line():
     assert set(line.get_xdata()) == {60.0} and "(%)" in axes.get_xlabel()
 
 
+def test_fresh_views_are_shown_as_the_command_line_has_them(tmp_path):
+    records = world(AS_PAPER)
+    assert "epoch" not in re.search(r"\| views .*", write(records, tmp_path / "kept")[0])[0]
+    for one in records:
+        one["run"]["views"] = 0
+    assert "epoch" in re.search(r"\| views .*", write(records, tmp_path / "fresh")[0])[0]
+
+
 def test_a_method_without_an_average_has_dashes_and_no_bar(tmp_path):
     records = world(AS_PAPER)[:-3]  # CLIP-Adapter lacks dataset b
     axes = figures.draw_figure_2a(records).axes[0]

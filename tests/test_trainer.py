@@ -1,6 +1,7 @@
 """The training loop against closed forms, torch's own schedulers and hand-written steps."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -116,6 +117,15 @@ def test_each_epoch_takes_each_picture_once_in_a_random_view_with_its_own_label(
         drawn = rows[..., 0][rows[..., 1] == picture]
         share = torch.bincount(drawn.long(), minlength=3) / 40
         assert (share > 0.05).all(), "each view of each picture is used"
+
+
+def test_with_fresh_views_epoch_e_takes_view_e_less_1_of_every_picture_in_the_same_batches():
+    config = TrainConfig(epochs=5, batch=4, drop_last=False)
+    fresh, _ = run(config, replace(coded(views=5), fresh=True), dim=3)
+    drawn, _ = run(config, coded(views=5), dim=3)
+    rows, kept = (torch.cat([x for x, _ in toy.seen]).reshape(5, 10, 3) for toy in (fresh, drawn))
+    assert torch.equal(rows[..., 0], torch.arange(5.0)[:, None].expand(5, 10))
+    assert torch.equal(rows[..., 1:], kept[..., 1:]), "only the views differ"
 
 
 def test_start_epochs_and_finish_are_called_in_order_and_the_method_ends_in_eval_mode():
