@@ -19,6 +19,7 @@ from methods.base import Method, TrainConfig, register
 
 LOGIT_SCALE = 100.0  # the published code writes it out instead of reading the backbone's
 ROWS = 4096
+CELLS = {"cpu": 2**20, "cuda": 2**26, "mps": 2**26}  # values of the search held at a time; a CPU's cache is small
 BETA_STEPS, ALPHA_STEPS = 200, 20
 KEY_VIEWS = 10  # passes over the augmented support set that the keys average
 
@@ -109,6 +110,7 @@ class TipAdapterF(Method):
         return LOGIT_SCALE * x @ self.classifier.T, x @ self.keys.T
 
     def cache_logits(self, affinity: Tensor, beta: Tensor | float) -> Tensor:
+        """(B, N) affinities -> (B, C); (b, B, C) for betas (b, 1, 1)."""
         values = F.one_hot(self.labels, len(self.shape.classnames)).to(affinity.dtype)[:, self.rows]
         return torch.exp(-beta * (1 - affinity)) @ values
 
@@ -154,18 +156,32 @@ class TipAdapterF(Method):
 
     def search(self, x: Tensor, y: Tensor) -> tuple[float, float, float]:
         """(accuracy, beta, alpha) of the first best point of the published grid: beta outer, alpha inner."""
-        text, affinity = self.text_and_affinity(x)
-        best = (0.0, self.beta.item(), self.alpha.item())
-        for i in range(BETA_STEPS):
-            beta = 0.1 + i * (self.config.max_beta - 0.1) / BETA_STEPS
-            cache = self.cache_logits(affinity, beta)
-            for j in range(ALPHA_STEPS):
-                alpha = 0.1 + j * (self.config.max_alpha - 0.1) / ALPHA_STEPS
-                right = accuracy(text + alpha * cache, y)
-                if right > best[0]:
-                    best = (right, beta, alpha)
-        return best
+        betas, alphas = grid(self.config.max_beta, BETA_STEPS), grid(self.config.max_alpha, ALPHA_STEPS)
+        right = self.count_right(x, y, betas, alphas).flatten()
+        most = int(right.max())
+        if not most:
+            return 0.0, self.beta.item(), self.alpha.item()
+        first = int((right == most).nonzero()[0])
+        return most / len(y), betas[first // ALPHA_STEPS], alphas[first % ALPHA_STEPS]
+
+    def count_right(self, x: Tensor, y: Tensor, betas: list[float], alphas: list[float]) -> Tensor:
+        """Images (B, D) that each point of the grid gets right, (betas, alphas); the numbers of ``logits`` at each
+        point, many points at a time: pieces hold at most ``CELLS`` values, one point's where that is more."""
+        cells = CELLS.get(x.device.type, CELLS["cpu"])
+        counts = torch.zeros(len(betas), len(alphas), dtype=torch.long, device=x.device)
+        beta, alpha = x.new_tensor(betas)[:, None, None], x.new_tensor(alphas)[:, None, None, None]
+        for part, true in zip(x.split(ROWS), y.split(ROWS), strict=True):
+            text, affinity = self.text_and_affinity(part)
+            rows = max(1, cells // max(affinity.numel(), text.numel()))
+            for i in range(0, len(betas), rows):
+                cache = self.cache_logits(affinity, beta[i : i + rows])  # (b, B, C)
+                columns = max(1, cells // cache.numel())
+                for j in range(0, len(alphas), columns):
+                    logits = text + alpha[j : j + columns] * cache  # (a, b, B, C)
+                    counts[i : i + rows, j : j + columns] += (logits.argmax(-1) == true).sum(-1).T
+        return counts
 
 
-def accuracy(logits: Tensor, labels: Tensor) -> float:
-    return (logits.argmax(-1) == labels).double().mean().item()
+def grid(largest: float, steps: int) -> list[float]:
+    """From 0.1 up; the end itself is left out, as published."""
+    return [0.1 + i * (largest - 0.1) / steps for i in range(steps)]

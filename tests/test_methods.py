@@ -14,6 +14,7 @@ from sklearn.linear_model import LogisticRegression
 
 from bench.errors import UserError
 from bench.trainer import fit
+from methods import tip_adapter_f
 from methods.base import METHODS, Classes, Shape
 from methods.linear_probe import logistic_regression
 
@@ -212,6 +213,43 @@ def test_clean_tip_adapter_searches_the_published_grid_on_few_shot_validation_an
     found = (method.predict(support.val_features).argmax(1) == support.val_labels).double().mean()
     assert float(found) == pytest.approx(score)
     assert not method.selects_on_test(method.config)
+
+
+@pytest.mark.parametrize("cells, rows", [(1, 7), (5000, 4096), (2**22, 4096)])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_tip_adapters_batched_search_is_the_plain_double_loop_however_it_is_cut(
+    tiny, classes, monkeypatch, cells, rows, seed
+):
+    monkeypatch.setattr(tip_adapter_f, "CELLS", {"cpu": cells})
+    monkeypatch.setattr(tip_adapter_f, "ROWS", rows)
+    support = make_support(noise=1.5 + seed, seed=seed)
+    method = started_tip(tiny, classes, support, max_beta=9.0, max_alpha=25.0)
+    method.start(support)
+    x, y = support.val_features, support.val_labels  # 16 images: most points of the grid tie
+    image, onehot = F.normalize(x, dim=-1), torch.eye(len(NAMES))[support.labels]
+    plain, affinity = 100.0 * image @ method.classifier.T, image @ method.keys.detach().T
+    counts = torch.zeros(200, 20, dtype=torch.long)
+    best = (0.0, 1.0, 1.17)
+    for i in range(200):
+        for j in range(20):
+            beta, alpha = 0.1 + i * (9.0 - 0.1) / 200, 0.1 + j * (25.0 - 0.1) / 20
+            logits = plain + alpha * (torch.exp(-beta * (1 - affinity)) @ onehot)
+            counts[i, j] = sum(int(row.argmax()) == label for row, label in zip(logits, y.tolist(), strict=True))
+            if counts[i, j] / len(y) > best[0]:
+                best = (float(counts[i, j]) / len(y), beta, alpha)
+    assert (counts == counts.max()).sum() > 1, "ties must be among what is tried"
+    with torch.no_grad():
+        assert method.search(x, y) == best
+        betas, alphas = (tip_adapter_f.grid(end, steps) for end, steps in ((9.0, 200), (25.0, 20)))
+        assert torch.equal(method.count_right(x, y, betas, alphas), counts)
+
+
+def test_a_search_that_gets_nothing_right_keeps_alpha_and_beta(tiny, classes, support):
+    method = started_tip(tiny, classes, support)
+    method.start(support)
+    with torch.no_grad():
+        found = method.search(support.val_features, torch.full_like(support.val_labels, -1))
+    assert found == pytest.approx((0.0, 1.0, 1.17))
 
 
 def test_published_tip_adapter_keeps_the_best_epoch_on_test_and_says_so(tiny, classes):
