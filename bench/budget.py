@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import executor
+from bench import executor, timing
 from bench.backbones import first_line
 from bench.calibration import Calibration
 from bench.errors import UserError
@@ -61,6 +61,7 @@ class Estimate:
     seconds        of the whole on the clock, with ``jobs`` workers
     cache, out     bytes written to the cache, and to the results folder (without tables, figures and report)
     missing        what could not be estimated: a method or dataset, and why
+    keys           of the runs that the estimate is of
     """
 
     runs: int
@@ -71,6 +72,13 @@ class Estimate:
     cache: int
     out: int
     missing: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+
+    def stored(self) -> dict:
+        """As ``estimate.json`` holds it (`results/README.md`)."""
+        same = {name: getattr(self, name) for name in ("done", "jobs", "seconds", "cache", "out")}
+        stages = {stage.name: stage.seconds for stage in self.stages}
+        return {**same, "stages": stages, "missing": list(self.missing), "keys": sorted(self.keys)}
 
 
 @dataclass(frozen=True)
@@ -157,13 +165,16 @@ def estimate(
     for role in towers:
         session.backbone(role)
     counted: list[Counts] = []
+    keys: list[str] = []
     done, missing = 0, {}
     for run in runs:
         try:
-            if not fresh and session.store.read_record(session.key(run)):
+            key = session.key(run)
+            if not fresh and session.store.read_record(key):
                 done += 1
             else:
                 counted.append(count(session, run))
+                keys.append(key)
         except UserError as error:
             missing[f"{run.dataset}: {error}"] = None
     if not counted:
@@ -181,14 +192,14 @@ def estimate(
         run, own[counts.run] = counts.run, 0.0
         try:
             for file in counts.files:
-                if file.path in seen or file.path.exists() and not fresh:
+                if file.path in seen or file.path.exists():  # kept with --fresh too
                     continue
                 seen.add(file.path)
                 cache += file.bytes
                 seconds = file.images * calibration.image_seconds(
                     file.role, (run.test or run.dataset) if file.first else run.dataset, file.first
                 )
-                add(f"features, {file.role} backbone", seconds)
+                add(timing.features_stage(file.role), seconds)
                 if file.first:
                     before += seconds
                 else:
@@ -200,8 +211,8 @@ def estimate(
         except Exception as error:
             missing[f"{run.method}: {first_line(error)}"] = None
             continue
-        own[run] += add(f"fit, {run.method}", fit)
-        own[run] += add(f"evaluation, {run.method}", evaluation * len(towers))
+        own[run] += add(timing.fit_stage(run.method), fit)
+        own[run] += add(timing.evaluation_stage(run.method), evaluation * len(towers))
     try:
         out = out_bytes(session, counted)
     except Exception as error:
@@ -210,7 +221,7 @@ def estimate(
     ordered = sorted(stages.items(), key=lambda item: item[0].split(",")[0] != "features")
     seconds = before + on_the_clock(session, own, jobs)
     parts = tuple(Stage(name, part, calibration.how(name)) for name, part in ordered)
-    return Estimate(len(counted), done, jobs, parts, seconds, cache, out, tuple(missing))
+    return Estimate(len(counted), done, jobs, parts, seconds, cache, out, tuple(missing), tuple(keys))
 
 
 def on_the_clock(session: Session, own: dict[Run, float], jobs: int) -> float:

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import datasets
-from bench import archs, audit_page, drift_store, executor, known, outputs, own_prompts, plan, tables
+from bench import archs, audit_page, drift_store, executor, known, outputs, own_prompts, plan, tables, timing
 from bench import report as report_module
 from bench.check import recompute, recompute_known, recompute_report, renamed
 from bench.doctor import doctor
@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
     with bar:
         total = bar.add_task("loading backbones and data", total=len(runs))
         spoken, begun = [time.monotonic()], [time.monotonic()]
+        started, keys = time.monotonic(), []
 
         def on_images(what: str, done: int, count: int) -> None:
             bar.update(total, description=f"{escape(what)} {done}/{count}")
@@ -69,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
             bar.reset(total, total=todo)
 
         def on_done(run: plan.Run, record: dict) -> None:
+            keys.extend([record["key"]] if record["status"] == "done" else [])
             bar.update(total, advance=1, description=escape(str(run)))
             if not console.is_terminal and time.monotonic() - spoken[0] > LOG_EVERY:
                 spoken[0], task = time.monotonic(), bar.tasks[0]
@@ -84,11 +86,18 @@ def run(args: argparse.Namespace) -> int:
 
         jobs = args.jobs or executor.default_jobs(options)
         tally = executor.run_all(session, runs, jobs, args.fresh, args.fail_fast, on_start, on_done)
+        laps = {"loading": begun[0] - started, "runs": time.monotonic() - begun[0]}
         if args.limit is None:
             measure_known(session, tested)
         if wants_drift(args, options.arch):
             bar.update(total, description="layer drift")
             measure_drift(session, args)
+        whole = time.monotonic() - started
+        laps["known answers and drift"] = whole - sum(laps.values())
+        if keys:
+            session.store.write_note(
+                timing.CALL, {"keys": timing.digest(keys), "stages": laps, "seconds": whole, "jobs": jobs}
+            )
     write_results(args, options.arch)
     console.print(
         f"{tally.done} runs done, {tally.already} were done before, {len(tally.failures)} failed; "
@@ -149,12 +158,21 @@ def selection_of(args: argparse.Namespace, arch: archs.Arch) -> Selection:
     """The stored records that this command line's settings could have made, whatever their dataset, method and seed."""
     store = Store(args.out, arch.id)
     selection = select(store.records(), arch, settings_of(args, arch), args.manifests)
-    notes = (*selection.notes, *store.refused())
-    return replace(selection, notes=notes, drift=tuple(drift_store.load_all(store.folder)))
+    return replace(
+        selection,
+        notes=(*selection.notes, *store.refused()),
+        drift=tuple(drift_store.load_all(store.folder)),
+        estimate=store.read_note(timing.PREDICTED, timing.sound_estimate),
+        call=store.read_note(timing.CALL, timing.sound_call),
+    )
 
 
 def write_results(args: argparse.Namespace, arch: archs.Arch) -> None:
-    selection, folder = selection_of(args, arch), Store(args.out, arch.id).folder
+    selection, store = selection_of(args, arch), Store(args.out, arch.id)
+    folder, estimate = store.folder, store.read_note(timing.ESTIMATE, timing.sound_estimate)
+    if estimate and timing.covers(selection.records, estimate):  # a copy, so that a later --dry-run changes no report
+        store.write_note(timing.PREDICTED, estimate)
+        selection = replace(selection, estimate=estimate)
     outputs.write_tables(selection, folder)
     outputs.write_figures(selection, folder)
     answers = known.compare(selection.main, folder, arch.id)

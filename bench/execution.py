@@ -19,7 +19,7 @@ from bench.errors import UserError
 from bench.evaluate import evaluate, score
 from bench.plan import Run
 from bench.seeds import generator
-from bench.session import Session, as_labels
+from bench.session import Session, as_labels, encoded_since
 from bench.store import sha256_of
 from bench.trainer import FitError, fit_together
 from datasets import manifests
@@ -56,9 +56,11 @@ def execute_together(session: Session, unit: Sequence[tuple[Run, str]]) -> Itera
     works = [Work(run, key, session.describe(run, key), {}) for run, key in unit]
     provenance.reset_peak(session.backbone("base").device)
     for work in works:
+        before = session.encoded()
         attempt(session, work, read_tests)
         if not work.failed and not work.run.test:
             attempt(session, work, prepare)
+        work.record["encoded"] = encoded_since(before, session.encoded())
     for part in side_by_side(session, [work for work in works if work.method is not None and not work.failed]):
         train(session, part)
     for work in works:

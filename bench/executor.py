@@ -18,7 +18,7 @@ from bench.errors import UserError
 from bench.execution import alike, execute_together
 from bench.plan import Run
 from bench.processes import cores, follow_parent
-from bench.session import Options, Session
+from bench.session import Options, Session, add_encoded, encoded_since
 
 _session: Session | None = None  # a worker's own
 _dataset = ""  # the one whose features the worker holds
@@ -64,9 +64,11 @@ def run_all(
     on_start(len(todo), tally.already)
     if not todo:
         return tally
-    encode_tests(session, todo)
+    encoded = encode_tests(session, todo)
     engine = in_process if jobs <= 1 else in_workers
     for run, record in engine(session, todo, jobs):
+        if record["status"] == "done":  # the first that needed them tells what its test features took
+            add_encoded(record, encoded.pop((run.dataset, run.test, run.limit), {}))
         session.store.write_record(record)
         if record["status"] == "done":
             tally.done += 1
@@ -78,14 +80,19 @@ def run_all(
     return tally
 
 
-def encode_tests(session: Session, todo: list[tuple[Run, str]]) -> None:
-    """Test features first, with all threads; a picture that cannot be read fails the runs that need it, later."""
-    for run, _ in {(run.dataset, run.test, run.limit): (run, key) for run, key in todo}.values():
+def encode_tests(session: Session, todo: list[tuple[Run, str]]) -> dict[tuple, dict[str, dict]]:
+    """Test features first, with all threads; a picture that cannot be read fails the runs that need it, later. Returns
+    what was encoded (``encoded_since``) by dataset, shifted set and limit."""
+    made = {}
+    for axes, run in {(run.dataset, run.test, run.limit): run for run, _ in todo}.items():
+        before = session.encoded()
         for role in session.options.arch.towers:
             try:
                 session.test_features(run, role)
             except UserError:
                 continue
+        made[axes] = encoded_since(before, session.encoded())
+    return made
 
 
 @dataclass

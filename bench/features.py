@@ -57,6 +57,7 @@ class FeatureStore:
         steps, to_tensor = halves(backbone.preprocess)
         self.plain, self.values = Plain(steps), value_table(to_tensor).to(backbone.device)
         self.memory: dict[str, Tensor] = {}
+        self.encoded = (0, 0.0)  # pictures (each view is one) and seconds, from file to file
 
     def features(self, split: Split, classnames: tuple[str, ...], what: str = "encoding") -> Tensor:
         """Test-transform features (N, D), fp32, not normalised. ``what`` is said in the progress."""
@@ -125,11 +126,14 @@ class FeatureStore:
                     self.memory[path.stem] = features.to(self.backbone.device)
         paths = list(missing)
         for group in (paths[i : i + TOGETHER] for i in range(0, len(paths), TOGETHER)):
+            start = time.perf_counter()
             made = self._encode(split, [missing[path][1] for path in group], what)
             for path, features in zip(group, made, strict=True):
                 identity = stamped(missing[path][0], features)
                 write_tensors(path, {"features": features}, {"identity": identity})
                 self.memory[path.stem] = features.to(self.backbone.device)
+            images, seconds = self.encoded
+            self.encoded = images + len(split) * len(group), seconds + time.perf_counter() - start
         return [self.memory[name] for name in names]
 
     def _read(self, path: Path, identity: str) -> Tensor | None:

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 import datasets
-from bench import archs, budget, plan
+from bench import archs, budget, plan, timing
 from bench.errors import UserError, unknown
 from bench.session import Options, Session
 from methods import discover, ordered
@@ -37,8 +37,12 @@ def dry_run(options: Options, runs: list[plan.Run], jobs: int, fresh: bool = Fal
         )
     console.print(shown)
     try:
-        found = budget.estimate(Session(options), runs, jobs, fresh)
+        session = Session(options)
+        found = budget.estimate(session, runs, jobs, fresh)
         report = [*budget.lines(found), *(f"not estimated: {line}" for line in found.missing)]
+        if found.runs:
+            session.store.write_note(timing.ESTIMATE, found.stored())
+            report.append("kept beside the records; the report will show it with the actual time")
     except UserError as error:
         report = [f"no estimate: {error}"]
     for line in report:

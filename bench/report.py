@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench import audit, audit_page, known, stats
+from bench import audit, audit_page, known, stats, timing
 from bench.figures import inline_svg
 from bench.outputs import FIGURES, made_from
 from bench.page import Part, html_page
@@ -33,6 +33,10 @@ MICRO_NOTE = (
 KNOWN_NOTE = (
     "Nothing is trained for these, so they tell whether weights, pictures, names and prompts are those of the authors. "
     "Top-1 accuracy in percent, rounded to two decimals before the difference is taken."
+)
+TIME_NOTE = (
+    "Seconds of work of all finished runs above, each suite's, by stage. Pictures are encoded once; what the cache "
+    "held before is in no run's time."
 )
 PAPER_BEST = "ContCoOp"  # highest average H in Tables 2 and 8
 PAPER_FINDING = "every shallow-layer method is above and every deep-layer method below"  # section 3.2, Tables 2 and 8
@@ -138,6 +142,14 @@ def _parts(selection: Selection, answers: Sequence[known.Answer], given: str) ->
         ("text", "Medians over the main suite's runs that are done; parameters are the trainable ones."),
         ("block", _cost(main)),
     ]
+    parts += [
+        ("heading", "Time"),
+        ("text", TIME_NOTE),
+        ("block", timing.stage_block(records, selection.call)),
+        ("text", timing.prediction_note(records, selection.estimate)),
+    ]
+    if selection.estimate and timing.covers(records, selection.estimate):
+        parts += [("block", timing.prediction_block(records, selection.estimate, selection.call))]
     if answers:
         parts += [("heading", "Zero-shot as known answer"), ("text", KNOWN_NOTE), ("block", known.known_block(answers))]
     parts += [("heading", "Protocol"), ("block", _settings(main)), ("block", _configs(main)), ("block", _data(main))]

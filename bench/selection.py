@@ -33,7 +33,8 @@ class Row:
 @dataclass(frozen=True)
 class Selection:
     """The records of each suite, in the order of its table; ``rows`` by suite id, ood included; ``drift`` holds what
-    was measured of the backbones themselves (`drift_store.load_all`), ``settings`` what the records were chosen by."""
+    was measured of the backbones themselves (`drift_store.load_all`), ``settings`` what the records were chosen by;
+    ``estimate`` and ``call`` are what `bench.timing` reads."""
 
     arch: Arch
     main: tuple[Record, ...] = ()
@@ -41,6 +42,8 @@ class Selection:
     notes: tuple[str, ...] = ()
     drift: tuple[dict, ...] = ()
     settings: Settings | None = None
+    estimate: dict | None = None
+    call: dict | None = None
 
     @property
     def records(self) -> list[Record]:

@@ -205,6 +205,10 @@ class Session:
 
         return self._guarded(("support", run.dataset, run.shots, run.seed, run.views, str(run.config)), make)
 
+    def encoded(self) -> dict[str, tuple[int, float]]:
+        """Pictures encoded by this process so far and the seconds it took, by backbone."""
+        return {role: store.encoded for role, store in self._features.items()}
+
     def forget(self) -> None:
         """Drop features held in memory; the files stay."""
         for store in self._features.values():
@@ -265,6 +269,7 @@ class Session:
             "files": {},
             "targets": {},
             "curve": [],
+            "encoded": {},
             "seconds": {"evaluate": {}},
             "versions": provenance.versions(),
             "device": provenance.device_name(torch.device(self.options.device)),
@@ -274,6 +279,25 @@ class Session:
 
     def _test_hash(self, run: Run) -> dict[str, str]:
         return {"test_sha256": self.test_split(run).sha256(self.tested(run).classnames)} if run.test else {}
+
+
+def encoded_since(before: dict[str, tuple[int, float]], now: dict[str, tuple[int, float]]) -> dict[str, dict]:
+    """As a record holds it: backbone -> images and seconds, of those that encoded anything."""
+    found = {}
+    for role, (images, seconds) in now.items():
+        start = before.get(role, (0, 0.0))
+        if images > start[0]:
+            found[role] = {"images": images - start[0], "seconds": seconds - start[1]}
+    return found
+
+
+def add_encoded(record: dict, more: dict[str, dict]) -> None:
+    """What was encoded for the run before it began: part of what its features took."""
+    for role, made in more.items():
+        own = record["encoded"].setdefault(role, {"images": 0, "seconds": 0.0})
+        own["images"] += made["images"]
+        own["seconds"] += made["seconds"]
+        record["seconds"]["features"] = record["seconds"].get("features", 0.0) + made["seconds"]
 
 
 def augments(run: Run) -> bool:

@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -183,6 +183,18 @@ class Store:
                 record = json.loads(path.read_text(encoding="utf-8"))
                 if isinstance(record, dict) and isinstance(record.get("run"), dict):
                     yield path, record
+
+    def write_note(self, name: str, content: dict) -> None:
+        """A file of its own beside the records: what a call predicted or took."""
+        write_text(self.folder / name, json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+    def read_note(self, name: str, sound: Callable[[object], bool]) -> dict | None:
+        """None where it is not there or not sound."""
+        try:
+            content = json.loads((self.folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return content if sound(content) else None
 
     def write_plugin(self, key: str, tensors: dict[str, Tensor], metadata: dict) -> int:
         """Learned tensors only; returns the file's size in bytes."""

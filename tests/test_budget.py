@@ -102,6 +102,12 @@ def test_predicted_bytes_are_those_that_a_run_writes_and_what_is_done_is_not_cou
     assert before.cache == pytest.approx(written(out, "cache"), rel=0.1)
     kinds = ("runs", "plugins", "predictions", "splits")
     assert before.out == pytest.approx(written(out / "micro", *kinds), rel=0.1)
+    records = session.store.records()
+    planned_files = {f.path: f for run in runs for f in budget.count(session, run).files}.values()
+    for role in ("base", "new"):  # test pictures are encoded before the runs, and yet are in the records
+        images = sum(f.images for f in planned_files if f.role == role)
+        assert sum(record["encoded"].get(role, {"images": 0})["images"] for record in records) == images
+    assert all(r["seconds"]["features"] >= sum(m["seconds"] for m in r["encoded"].values()) for r in records)
     after = budget.estimate(Session(session.options), runs, 1)
     assert (after.runs, after.done, after.cache, after.seconds) == (0, 6, 0, 0)
     assert "nothing left" in " ".join(budget.lines(after))

@@ -196,7 +196,7 @@ def test_report_and_check_without_records_say_what_to_do(capsys, tmp_path, comma
 # ---- listing, from anywhere ------------------------------------------------------------------------------------------
 
 
-def test_dry_run_counts_and_writes_nothing(capsys, tmp_path):
+def test_dry_run_counts_and_writes_its_estimate_alone(capsys, tmp_path):
     status, out, _ = call(
         capsys,
         "--dry-run",
@@ -211,7 +211,10 @@ def test_dry_run_counts_and_writes_nothing(capsys, tmp_path):
         tmp_path / "c",
     )
     assert status == 0 and "66 runs" in out  # 11 datasets, 3 seeds, 2 methods
-    assert not list(tmp_path.iterdir())
+    (written,) = [path for path in tmp_path.rglob("*") if path.is_file()]
+    found = json.loads(written.read_text())
+    assert written == tmp_path / "out" / "micro" / "estimate.json" and len(set(found["keys"])) == 66
+    assert f"{sum(found['stages'].values()):.3f}" == f"{found['seconds']:.3f}" or found["jobs"] > 1
 
 
 def test_ls_from_another_folder_is_not_fooled_by_another_datasets_package(tmp_path):
