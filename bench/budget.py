@@ -93,12 +93,16 @@ class Counts:
     files: tuple[Features, ...]
 
 
-def count(session: Session, run: Run) -> Counts:
-    """Loads backbones and lists, no picture. Raises UserError where these cannot be had."""
-    few = session.fewshot(run)
+def count(session: Session, run: Run, known: dict[tuple, tuple[Features, ...]] | None = None) -> Counts:
+    """Loads backbones and lists, no picture. Raises UserError where these cannot be had. ``known`` keeps the files of
+    runs that read the same, for naming them takes a hash of every list."""
+    few, known = session.fewshot(run), {} if known is None else known
     classes, support = len(session.tested(run).classnames), len(few.support)
-    files = tuple(feature_files(session, run, few))
-    return Counts(run, classes, support, len(session.test_split(run)), steps(run, support), files)
+    drawn = run.dataset, run.test, run.shots, run.seed, run.limit
+    read = *drawn, run.config.crop, view_count(run, support), METHODS[run.method].selects_on_test(run.config)
+    if read not in known:
+        known[read] = tuple(feature_files(session, run, few))
+    return Counts(run, classes, support, len(session.test_split(run)), steps(run, support), known[read])
 
 
 def steps(run: Run, support: int) -> int:
@@ -148,9 +152,9 @@ def out_bytes(session: Session, counted: Iterable[Counts]) -> int:
         if not run.test:
             total += sum(value.nbytes + HEADER for value in learned.values()) + header + 2 * HEADER
         total += len(session.options.arch.towers) * (counts.tests * PREDICTION + 3 * HEADER)
-        draws[run.dataset, run.shots, run.seed] = sum(
-            len(split.manifest(few.data.classnames)) for split in (few.support, few.val)
-        )
+        draw = run.dataset, run.shots, run.seed
+        if draw not in draws:
+            draws[draw] = sum(len(split.manifest(few.data.classnames)) for split in (few.support, few.val))
     return total + sum(draws.values())
 
 
@@ -166,14 +170,14 @@ def estimate(
         session.backbone(role)
     counted: list[Counts] = []
     keys: list[str] = []
-    done, missing = 0, {}
+    done, missing, known = 0, {}, {}
     for run in runs:
         try:
             key = session.key(run)
             if not fresh and session.store.read_record(key):
                 done += 1
             else:
-                counted.append(count(session, run))
+                counted.append(count(session, run, known))
                 keys.append(key)
         except UserError as error:
             missing[f"{run.dataset}: {error}"] = None

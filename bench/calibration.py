@@ -26,7 +26,7 @@ from bench.seeds import generator
 from bench.session import Session, view_count
 from bench.trainer import epoch_steps, fit
 from datasets.fewshot import VAL_SHOTS
-from methods.base import Classes, Shape, Support
+from methods.base import METHODS, Classes, Shape, Support
 
 COUNTS = (4, 16, 64, 256, 1000)  # classes measured, as far as PATIENCE and the plan go
 PATIENCE = 4.0  # seconds for one method; two class counts are always measured
@@ -63,7 +63,8 @@ class Growth:
 @dataclass(frozen=True)
 class Costs:
     """Seconds of one method: ``start`` and ``finish`` of a fit, a training ``step``, a ``call`` of predict with its
-    bind, and an ``image`` predicted; ``largest`` is the largest class count measured."""
+    bind, and an ``image`` predicted; ``largest`` is the largest class count measured, ``tokens`` the method's
+    ``own_tokens`` there."""
 
     start: Growth
     step: Growth
@@ -71,6 +72,7 @@ class Costs:
     call: Growth
     image: Growth
     largest: int
+    tokens: int = 0
 
     def fit(self, classes: int, length: float, steps: int) -> float:
         ends = self.start.at(classes, length) + self.finish.at(classes, length)
@@ -82,10 +84,10 @@ class Costs:
 
 
 def cost_key(run: Run) -> tuple:
-    """Runs of one key cost the same for the same classes: numbers such as a learning rate do not change what is
-    computed, nor does the number of epochs change a step."""
-    config = dataclasses.asdict(run.config)
-    for name in ("epochs", "steps", "warmup_epochs"):
+    """Runs of one key cost the same for the same classes and tokens: numbers such as a learning rate do not change what
+    is computed, nor does the number of epochs change a step, nor what the method itself names (``cost_free``)."""
+    config, kind = dataclasses.asdict(run.config), METHODS[run.method]
+    for name in ("epochs", "steps", "warmup_epochs", *kind.cost_free):
         config.pop(name)
     kept = {name: len(v) if isinstance(v, tuple) else v for name, v in config.items() if not isinstance(v, float)}
     return run.method, run.shots, bool(run.config.epochs), tuple(sorted(kept.items()))
@@ -132,9 +134,10 @@ class Calibration:
         store.forward(pixels[:4])
         batch = min(4, store.batch)  # a lone picture says little: threads wait for one another longer than they work
         while True:  # up to the real batch, as far as it is quick
-            seconds = repeated(lambda batch=batch: self._seconds(lambda: store.forward(pixels[:batch])))
+            seconds = self._seconds(lambda batch=batch: store.forward(pixels[:batch]))
             if batch == store.batch or seconds > (1.0 if batch >= 16 else 4.0):
-                return seconds / batch
+                again = (self._seconds(lambda batch=batch: store.forward(pixels[:batch])) for _ in range(2))
+                return min(seconds, *again) / batch if seconds < CHEAP else seconds / batch
             batch = min(store.batch, batch * 4)
 
     def _measure_decoding(self, role: str, dataset: str) -> float:
@@ -174,8 +177,9 @@ class Calibration:
         """(fit, evaluation on one backbone). Without gradients a CPU takes names in pieces of like length."""
         costs, classes = self.costs(run), len(self.session.tested(run).classnames)
         longest, mean = self.lengths(run.test or run.dataset)
-        predicting = mean if self.session.options.device == "cpu" else longest
-        fit = 0.0 if run.test else costs.fit(classes, longest, steps)
+        more = METHODS[run.method].own_tokens(run.config) - costs.tokens
+        predicting = (mean if self.session.options.device == "cpu" else longest) + more
+        fit = 0.0 if run.test else costs.fit(classes, longest + more, steps)
         return fit, costs.evaluation(classes, predicting, tests)
 
     def how(self, stage: str) -> str:
@@ -213,7 +217,7 @@ class Calibration:
             Growth(tuple((count, part[i]) for count, part in points.items()), powers[i], usual, by_token[i])
             for i in range(5)
         ]
-        return Costs(*growths, max(points))
+        return Costs(*growths, max(points), METHODS[run.method].own_tokens(run.config))
 
     def _measure_at(self, run: Run, count: int, pool: list[str]) -> tuple[float, float, float, float, float]:
         """Seconds of start, step, finish, call and image with ``count`` classes."""

@@ -96,6 +96,7 @@ class Session:
         self._data: dict[str, Dataset] = {}
         self._fewshot: dict[tuple, FewShot] = {}
         self._broken: dict[tuple, UserError] = {}
+        self._shifted: dict[tuple, tuple[str, str]] = {}
 
     # -- what runs share -----------------------------------------------------------------------------------------------
 
@@ -161,8 +162,7 @@ class Session:
             data = self.data(run.dataset)
             shared["selection"] = data.val.content_sha256(data.classnames)
         if run.test:
-            names = self.tested(run).classnames
-            pictures = [*self.fewshot(run).contents[:2], self.test_split(run).content_sha256(names)]
+            pictures = [*self.fewshot(run).contents[:2], self.shifted(run)[0]]
             return {**shared, "pictures": pictures, "trained": self.key(run.trained)}
         return {**shared, "pictures": self.fewshot(run).contents}
 
@@ -278,7 +278,15 @@ class Session:
         }
 
     def _test_hash(self, run: Run) -> dict[str, str]:
-        return {"test_sha256": self.test_split(run).sha256(self.tested(run).classnames)} if run.test else {}
+        return {"test_sha256": self.shifted(run)[1]} if run.test else {}
+
+    def shifted(self, run: Run) -> tuple[str, str]:
+        """sha256 of a shifted set's content and of its list; as for a few-shot draw, taken once."""
+        axes = run.test, run.limit
+        if axes not in self._shifted:
+            split, names = self.test_split(run), self.tested(run).classnames
+            self._shifted[axes] = split.content_sha256(names), split.sha256(names)
+        return self._shifted[axes]
 
 
 def encoded_since(before: dict[str, tuple[int, float]], now: dict[str, tuple[int, float]]) -> dict[str, dict]:

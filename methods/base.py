@@ -113,6 +113,8 @@ class Method(nn.Module):
     name, paper   as tables show it; authors, year and arXiv number
     depth         "shallow" (input of the text tower), "deep" (output space), or "none" (nothing learned)
     needs         "features" (frozen image features); "pixels" is reserved
+    cost_free     options that do not change how long a step or a prediction takes, beside learning rates and epochs:
+                  ``--dry-run`` measures rows of an ablation that differ in them alone only once
     least_views   augmented views that ``start`` wants where a fresh one is made for every epoch
     """
 
@@ -121,6 +123,7 @@ class Method(nn.Module):
     depth = "none"
     needs = "features"
     least_views = 1
+    cost_free: tuple[str, ...] = ()
     learned_buffers: tuple[str, ...] = ()
     Config = TrainConfig
     # What protocol "micro", a short schedule, changes in Config.
@@ -163,6 +166,12 @@ class Method(nn.Module):
     def attach(self, backbone) -> contextlib.AbstractContextManager:
         """For methods that change the backbone itself: a context manager that undoes the change on exit."""
         return contextlib.nullcontext()
+
+    @classmethod
+    def own_tokens(cls, config) -> int:
+        """Learned tokens in the prompt of each class that no other class shares: with them the cost of a class grows as
+        with the tokens of its name."""
+        return 0
 
     @classmethod
     def selects_on_test(cls, config) -> bool:

@@ -62,6 +62,7 @@ class ContCoOp(PromptMethod):
     per = "class"
     Config = Config
     micro = {**Method.micro, "lr": 0.01}
+    cost_free = ("context_length", "heads", "condition", "tokens", "init", "squared")  # the length by ``own_tokens``
 
     def __init__(self, config, shape):
         super().__init__(config, shape)
@@ -78,6 +79,10 @@ class ContCoOp(PromptMethod):
     @classmethod
     def published(cls, dataset, shots):
         return {"epochs": coop_epochs(dataset, shots)}
+
+    @classmethod
+    def own_tokens(cls, config):
+        return config.context_length if config.attention else 0
 
     def bind(self, backbone, classes):
         super().bind(backbone, classes)

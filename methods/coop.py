@@ -39,6 +39,7 @@ class CoOp(PromptMethod):
     paper = "Zhou et al. 2022, arXiv 2109.01134"
     Config = Config
     micro = {**Method.micro, "lr": 0.01}
+    cost_free = ("layer", "start")
 
     @property
     def layer(self) -> int:

@@ -10,9 +10,10 @@ from conftest import write_caltech
 
 from bench import budget, cli
 from bench.backbones import fingerprint
-from bench.calibration import Costs, Growth, cost_key
+from bench.calibration import Calibration, Costs, Growth, cost_key
 from bench.session import Session
 from bench.settings import options_of, plan_of
+from methods import PAPER_ORDER as METHODS_OF_PAPER
 from methods import discover
 from methods.base import METHODS, Method
 
@@ -152,8 +153,31 @@ def test_measuring_leaves_random_state_threads_and_backbones_as_they_were(tiny_p
 def test_runs_that_differ_in_numbers_that_cost_nothing_are_measured_once(tiny_plan):
     _, (run,) = tiny_plan("--methods", "contcoop")
     cheap = replace(run, config=replace(run.config, lr=0.5, lam=3.0, epochs=7, steps=9))
-    dear = replace(run, config=replace(run.config, heads=4))
-    assert cost_key(run) == cost_key(cheap) != cost_key(dear)
+    declared = replace(run, config=replace(run.config, heads=4, condition="a photo of a {}", context_length=4))
+    assert cost_key(run) == cost_key(cheap) == cost_key(declared)
+    for dear in ({"attention": False}, {"batch": 8}):
+        assert cost_key(replace(run, config=replace(run.config, **dear))) != cost_key(run)
+
+
+def test_a_longer_context_of_each_class_costs_its_tokens_though_it_is_not_measured(tiny_plan):
+    session, (run,) = tiny_plan("--methods", "contcoop")
+    calibration = Calibration(session, [run])
+    none, step = Growth(((1, 0.0), (2, 0.0))), Growth(((2, 1.0), (4, 1.0)), 1, 0.0, 0.25)
+    calibration._costs[cost_key(run)] = Costs(none, step, none, none, none, 4, 16)
+    longer = replace(run, config=replace(run.config, context_length=20))
+    (usual, _), (fit, _) = (calibration.run_seconds(one, 100, 12) for one in (run, longer))
+    assert fit - usual == pytest.approx(100 * 0.25 * 4 * 4), "steps, seconds a token, classes, tokens more"
+
+
+def test_the_ablations_of_micro_are_measured_together():
+    _, runs = planned("--seeds", 1, "--methods", *METHODS_OF_PAPER)
+    measured = {}
+    for run in runs:
+        measured.setdefault(run.method, set()).add(cost_key(run))
+    # ZS-CLIP with one and several templates; ContCoOp with and without attention; the rest once.
+    assert {name: len(keys) for name, keys in measured.items()} == {
+        **dict.fromkeys(METHODS_OF_PAPER, 1), "zs-clip": 2, "contcoop": 2,
+    }  # fmt: skip
 
 
 def test_costs_follow_straight_lines_through_what_was_measured():

@@ -1,6 +1,6 @@
 """What every registered method must do, the user's own (``--plugin-dir``) included; tiny towers, clustered features."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -257,3 +257,9 @@ def test_unseen_classes_are_scored_or_refused_by_name(method_name, trained, tiny
         assert "submarine" in str(error)
     else:
         assert found.shape == (24, 2) and torch.isfinite(found).all()
+
+
+def test_options_said_to_cost_nothing_are_the_methods_own(method_name):
+    kind = METHODS[method_name]
+    assert set(kind.cost_free) <= {field.name for field in fields(kind.Config)}
+    assert kind.own_tokens(kind.Config()) >= 0 and kind.least_views >= 1
