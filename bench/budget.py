@@ -115,13 +115,15 @@ def steps(run: Run, support: int) -> int:
 
 def feature_files(session: Session, run: Run, few: FewShot) -> Iterator[Features]:
     """What ``Session.support`` and ``Session.test_features`` read."""
+    shared: dict[tuple[str, int], dict] = {}
 
     def file(role: str, split: Split, recipe: dict, first: bool = False) -> Features:
         store, data = session.features(role), session.tested(run) if first else few.data
-        identity = store.identity(recipe, split, data.classnames)
-        size = (
-            len(split) * store.backbone.dim * FLOAT + len(canonical(identity)) * 11 // 10 + 2 * HEADER
-        )  # quotes escaped, a sha256
+        if (role, id(split)) not in shared:  # one hash of the list for all its views
+            shared[role, id(split)] = store.identity({}, split, data.classnames)
+        identity = {**shared[role, id(split)], **recipe}
+        named = len(canonical(identity)) * 11 // 10 + 2 * HEADER  # quotes escaped, a sha256
+        size = len(split) * store.backbone.dim * FLOAT + named
         return Features(store.path(identity), role, len(split), first, size)
 
     for role in session.options.arch.towers:
