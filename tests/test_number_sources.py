@@ -34,7 +34,7 @@ DECIDE: dict[str, tuple[str, ...]] = {  # whole files, or what of them is named
     "bench/text_pass.py": (),
     "bench/trainer.py": (),
     "bench/transforms.py": (),
-    "bench/session.py": ("fewshot", "test_split", "support", "shape_of", "make", "at_most"),
+    "bench/session.py": ("fewshot", "test_split", "support", "shape_of", "make", "at_most", "augments", "view_count"),
     "datasets/fewshot.py": (),
     "datasets/images.py": (),
     "datasets/templates.py": (),
