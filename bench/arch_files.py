@@ -22,6 +22,7 @@ pretrained = "datacomp_xl_s13b_b90k"
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 from bench.archs import ARCHS, OTHER_ACTIVATION, Arch, Tower
@@ -36,9 +37,9 @@ TAKEN = ("base", "new", "paper", "reference", "published", "cache", OTHER_ACTIVA
 
 def read_toml(path: Path, what: str) -> dict:
     """Raises UserError for a file that is not there or not TOML; ``what`` says which option named it."""
-    try:
+    if sys.version_info >= (3, 11):
         import tomllib
-    except ModuleNotFoundError:  # Python 3.10
+    else:
         import tomli as tomllib
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))

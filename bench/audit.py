@@ -121,8 +121,8 @@ def not_comparable(selection: Selection) -> str:
 
 def printed_lines(arch: Arch) -> list[Line]:
     """In the order of the paper: the main table, then for the arch that has them Tables 3 to 7 and Figure 4."""
-    lines = []
-    for row in read_paper(arch.id).itertuples():
+    lines, main = [], read_paper(arch.id)
+    for row in [] if main is None else main.itertuples():
         printed = {"base": row.base, "new": row.new, "h": row.h}
         lines.append(Line(MAIN_TABLES[arch.id], row.dataset, row.method, row.method, (), printed))
     shifted = printed_ood(arch)
@@ -160,7 +160,8 @@ def find(line: Line, selection: Selection, settings: Settings, averages: pd.Data
 
 def of_average(line: Line, records: list[Record], selection: Selection, averages: pd.DataFrame) -> Found:
     """An average over other datasets than the paper's is another number."""
-    own = set(read_paper(selection.arch.id)["dataset"]) - {AVERAGE}
+    paper = read_paper(selection.arch.id)
+    own = set() if paper is None else set(paper["dataset"]) - {AVERAGE}
     mine = [r for r in records if r["run"]["dataset"] in own]
     if set(stats.averaged(selection.main)) != own or line.method not in averages.index:
         return Found({}, 0, mine)

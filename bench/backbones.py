@@ -9,6 +9,7 @@ import warnings
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
@@ -36,7 +37,7 @@ class Backbone:
     fingerprint  sha256 over architecture and every weight; part of every key of a file made with this backbone
     """
 
-    def __init__(self, model: nn.Module, tower: Tower, tokenizer, budget: int = 4 << 30, precision: str = "fp32"):
+    def __init__(self, model: Any, tower: Tower, tokenizer, budget: int = 4 << 30, precision: str = "fp32"):
         self.model = model.eval().requires_grad_(False)
         self.tower, self.label = tower, tower.label
         self.text = TextTower(model.text, tokenizer, budget, precision=precision)
@@ -283,7 +284,7 @@ def check_tag(tower: Tower, activation: str) -> None:
         )
 
 
-def check(model: nn.Module, tower: Tower) -> None:
+def check(model: Any, tower: Tower) -> None:
     """What must hold after loading: activation, width, joint width, transform, tokens. Raises UserError naming both
     sides."""
     blocks = model.text.transformer.resblocks
@@ -303,9 +304,9 @@ def check(model: nn.Module, tower: Tower) -> None:
     if dim != tower.dim:
         raise UserError(f"{tower.model}: joint width {dim}, expected {tower.dim}")
     own = PreprocessCfg(**model.visual.preprocess_cfg)
-    found = (own.resize_mode, own.interpolation, tuple(own.mean), tuple(own.std))
-    if tower.clip_transform and found != CLIP_TRANSFORM:
-        raise UserError(f"{tower.model}: the transform is {found}, expected CLIP's {CLIP_TRANSFORM}")
+    transform = (own.resize_mode, own.interpolation, tuple(own.mean), tuple(own.std))
+    if tower.clip_transform and transform != CLIP_TRANSFORM:
+        raise UserError(f"{tower.model}: the transform is {transform}, expected CLIP's {CLIP_TRANSFORM}")
     tokens = tokenizer(tower.model)(["a"])[0].tolist()
     if tokens[0] != SOS or EOT not in tokens:
         raise UserError(

@@ -172,7 +172,8 @@ def estimate(
         session.backbone(role)
     counted: list[Counts] = []
     keys: list[str] = []
-    done, missing, known = 0, {}, {}
+    done, known = 0, {}
+    missing: dict[str, None] = {}  # a set in order
     for run in runs:
         try:
             key = session.key(run)
@@ -262,7 +263,7 @@ def duration(seconds: float) -> str:
 
 
 def size(count: float) -> str:
-    for unit in ("bytes", "KB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.3g} {unit}"
-        count /= 1000
+    if count < 1000:
+        return f"{count:.0f} bytes"
+    unit = "KB" if count < 1e6 else "MB" if count < 1e9 else "GB"
+    return f"{count / {'KB': 1e3, 'MB': 1e6, 'GB': 1e9}[unit]:.3g} {unit}"

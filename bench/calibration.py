@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle, islice
 
 import torch
@@ -134,10 +135,10 @@ class Calibration:
         store.forward(pixels[:4])
         batch = min(4, store.batch)  # a lone picture says little: threads wait for one another longer than they work
         while True:  # up to the real batch, as far as it is quick
-            seconds = self._seconds(lambda batch=batch: store.forward(pixels[:batch]))
+            forward = partial(self._seconds, partial(store.forward, pixels[:batch]))
+            seconds = forward()
             if batch == store.batch or seconds > (1.0 if batch >= 16 else 4.0):
-                again = (self._seconds(lambda batch=batch: store.forward(pixels[:batch])) for _ in range(2))
-                return min(seconds, *again) / batch if seconds < CHEAP else seconds / batch
+                return min(seconds, forward(), forward()) / batch if seconds < CHEAP else seconds / batch
             batch = min(store.batch, batch * 4)
 
     def _measure_decoding(self, role: str, dataset: str) -> float:
@@ -217,7 +218,8 @@ class Calibration:
             Growth(tuple((count, part[i]) for count, part in points.items()), powers[i], usual, by_token[i])
             for i in range(5)
         ]
-        return Costs(*growths, max(points), METHODS[run.method].own_tokens(run.config))
+        own = METHODS[run.method].own_tokens(run.config)
+        return Costs(growths[0], growths[1], growths[2], growths[3], growths[4], max(points), own)
 
     def _measure_at(self, run: Run, count: int, pool: list[str]) -> tuple[float, float, float, float, float]:
         """Seconds of start, step, finish, call and image with ``count`` classes."""
@@ -237,11 +239,16 @@ class Calibration:
         x = support.features[torch.arange(ROWS, device=base.device) % len(support.labels)]
         with method.attach(base), torch.no_grad():
             method.predict(x[:1])
-            call = repeated(lambda: self._seconds(lambda: (method.bind(base, classes), method.predict(x[:1]))))
+
+            def predict(images: int) -> None:
+                method.bind(base, classes)
+                method.predict(x[:images])
+
+            call = repeated(lambda: self._seconds(lambda: predict(1)))
             images, seconds = 1, call
             while images < ROWS and seconds < 2 * call + ENOUGH:  # until the images, not the call, take the time
                 images *= 4
-                seconds = self._seconds(lambda images=images: (method.bind(base, classes), method.predict(x[:images])))
+                seconds = self._seconds(partial(predict, images))
         image = max(0.0, (seconds - call) / (images - 1))
         return begin, step, finish, max(0.0, call - image), image
 

@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
             bar.update(total, advance=1, description=escape(str(run)))
             if not console.is_terminal and time.monotonic() - spoken[0] > LOG_EVERY:
                 spoken[0], task = time.monotonic(), bar.tasks[0]
-                left = (spoken[0] - begun[0]) / task.completed * (task.total - task.completed) / 60
+                left = (spoken[0] - begun[0]) / task.completed * ((task.total or 0) - task.completed) / 60
                 console.print(
                     f"{task.completed:.0f}/{task.total:.0f} runs, about {left:.0f} minutes left", highlight=False
                 )

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -152,7 +153,9 @@ def correlation_table(selection: Selection) -> pd.DataFrame:
     """
     made, layers = [], depths(selection)
     for update in updates(selection):
-        found, each, mean = losses(selection, update), [], []
+        found = losses(selection, update)
+        each: list[list[Any]] = []
+        mean: list[list[Any]] = []
         sets = datasets_of(selection)
         moved = {dataset: drifts(selection, update, dataset) for dataset in sets}
         for start, outcome, predictor in product(suites.STARTS, OUTCOMES, PREDICTORS):

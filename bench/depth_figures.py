@@ -18,7 +18,7 @@ from bench.stats import counted
 PANELS = {"gain_new": "Kept: gain over zero-shot on New", "lost": "Lost: gain on Base less gain on New"}
 # Okabe and Ito's palette, with a mark and a stroke of its own for each line: colour is never the only difference.
 START_LINES = {"fixed": ("#D55E00", "o", "-"), "rows": ("#0072B2", "s", (0, (4, 2)))}
-DRIFT_LINES = {
+DRIFT_LINES: dict[str, tuple] = {
     "feature_drift": ("features at its input", "#009E73", "^", "-"),
     "parameter_drift": ("parameters of the block", "#CC79A7", "D", (0, (1, 1.5))),
 }

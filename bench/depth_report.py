@@ -59,7 +59,13 @@ def correlation_sheet(selection: Selection) -> Sheet:
         labels = predictor_rows(selection, update)
         part = part[part["predictor"].isin(list(labels))]
         mean, each = part[part["dataset"] == AVERAGE], part[part["dataset"] != AVERAGE]
-        header = ("Start / outcome / against", "Spearman's rho", spread_name(mean).capitalize(), "Datasets", "Pairs")
+        header: tuple[str, ...] = (
+            "Start / outcome / against",
+            "Spearman's rho",
+            spread_name(mean).capitalize(),
+            "Datasets",
+            "Pairs",
+        )
         lines = [
             [
                 f"{row.start} / {depth.OUTCOMES[row.outcome]} / {labels[row.predictor]}",
@@ -76,7 +82,7 @@ def correlation_sheet(selection: Selection) -> Sheet:
         }
         rho = each.set_index(["dataset", "predictor", "start", "outcome"])["rho"]
         lines = [
-            [f"{dataset_name(rows, dataset)} / {label}", *(number(rho[(dataset, of, *column)]) for column in columns)]
+            [f"{dataset_name(rows, dataset)} / {label}", *(number(rho.loc[dataset, of, a, b]) for a, b in columns)]
             for of, label in labels.items()
             for dataset in dict.fromkeys(each["dataset"])
         ]

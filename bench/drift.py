@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -151,7 +152,7 @@ def _vision(base: Backbone, other: Backbone, pixels: tuple[Tensor, Tensor] | Non
         return _part([], [], ["vision: the tower is the same"])
     parameters, notes = parameter_rows(_tensors(visuals[0]), _tensors(visuals[1]), _place, "vision")
     blocks = [vision_blocks(visual) for visual in visuals]
-    if None in blocks or len(blocks[0]) != len(blocks[1]):
+    if blocks[0] is None or blocks[1] is None or len(blocks[0]) != len(blocks[1]):
         kinds = " and ".join(
             f"{type(visual).__name__} with {'no' if found is None else len(found)} blocks that read a class token"
             for visual, found in zip(visuals, blocks, strict=True)
@@ -169,11 +170,11 @@ def _vision(base: Backbone, other: Backbone, pixels: tuple[Tensor, Tensor] | Non
     return _part(parameters, features, notes)
 
 
-def vision_blocks(visual: nn.Module) -> Sequence[nn.Module] | None:
+def vision_blocks(visual: Any) -> Sequence[nn.Module] | None:
     """The residual blocks of a vision transformer whose first token is its class token; None for any other tower."""
     if getattr(visual, "class_embedding", None) is not None:
         return visual.transformer.resblocks
-    trunk = getattr(visual, "trunk", None)
+    trunk: Any = getattr(visual, "trunk", None)
     return trunk.blocks if getattr(trunk, "cls_token", None) is not None and hasattr(trunk, "blocks") else None
 
 
@@ -181,7 +182,7 @@ def vision_blocks(visual: nn.Module) -> Sequence[nn.Module] | None:
 def vision_residuals(backbone: Backbone, pixels: Tensor) -> dict[str, Tensor]:
     """The class token before the first block ("0") and after each, (B, W), and "projected" (B, D)."""
     kept: dict[str, Tensor] = {}
-    blocks = vision_blocks(backbone.model.visual)
+    blocks = vision_blocks(backbone.model.visual) or ()
     with ExitStack() as hooks:
 
         def keep(layer: str, x: Tensor) -> None:

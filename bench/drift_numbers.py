@@ -16,6 +16,7 @@ Features (N, W), a row for each prompt:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -25,7 +26,7 @@ KINDS = ("all", "layernorm", "attention", "mlp", "other")  # of a block
 MEASURES = ("absolute", "relative", "norm_ratio", "one_minus_cosine", "cka")
 LAST = ("ln_final", "projected", "proj")  # registered before the blocks, computed after them
 
-Row = dict[str, object]
+Row = dict[str, Any]
 
 
 def parameter_rows(
@@ -54,7 +55,8 @@ def parameter_rows(
 
 def parameter_change(pairs: Iterable[tuple[Tensor, Tensor]]) -> Row:
     """Pooled over all entries of (old, new) pairs of tensors; ``count`` is the number of entries."""
-    moved = size = moved_square = size_square = count = 0
+    moved = size = moved_square = size_square = 0.0
+    count = 0
     for old, new in pairs:
         old, new = old.detach().cpu().double(), new.detach().cpu().double()
         change = new - old

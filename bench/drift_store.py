@@ -62,9 +62,9 @@ def drift_of(session: Session, name: str, dataset_ids: Sequence[str]) -> dict:
     path = session.store.path("drift", key)
     measured = unsealed(_read(path))
     if measured is None or measured.get("identity") != identity:
-        pixels = _pixels(pictures, base), _pixels(pictures, other)
+        was, now = _pixels(pictures, base), _pixels(pictures, other)
         measured = {
-            **measure(base, other, prompts, pixels if pictures else None),
+            **measure(base, other, prompts, None if was is None or now is None else (was, now)),
             "key": key,
             "identity": identity,
             "versions": provenance.versions(),
@@ -130,7 +130,7 @@ def _blocks_match(base: Backbone, other: Backbone) -> bool:
     if base.model.visual is other.model.visual:
         return False
     blocks = [vision_blocks(backbone.model.visual) for backbone in (base, other)]
-    return None not in blocks and len(blocks[0]) == len(blocks[1])
+    return blocks[0] is not None and blocks[1] is not None and len(blocks[0]) == len(blocks[1])
 
 
 def _read(path: Path):

@@ -88,7 +88,9 @@ class FeatureStore:
             return self.features(split, classnames, what)[None]
         config = self.backbone.preprocess_config
         size = tuple(config.size) if isinstance(config.size, (tuple, list)) else (config.size, config.size)
-        wanted = [(view_recipe(crop, seed, v), View(size, tuple(crop), seed, v)) for v in range(count)]
+        wanted: list[tuple[dict, Recipe]] = [
+            (view_recipe(crop, seed, v), View(size, (crop[0], crop[1]), seed, v)) for v in range(count)
+        ]
         return torch.stack(self._get(wanted, split, classnames, what))
 
     def identity(self, recipe: dict, split: Split, classnames: tuple[str, ...]) -> dict:
@@ -129,8 +131,7 @@ class FeatureStore:
             start = time.perf_counter()
             made = self._encode(split, [missing[path][1] for path in group], what)
             for path, features in zip(group, made, strict=True):
-                identity = stamped(missing[path][0], features)
-                write_tensors(path, {"features": features}, {"identity": identity})
+                write_tensors(path, {"features": features}, {"identity": stamped(missing[path][0], features)})
                 self.memory[path.stem] = features.to(self.backbone.device)
             images, seconds = self.encoded
             self.encoded = images + len(split) * len(group), seconds + time.perf_counter() - start

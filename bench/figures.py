@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure  # no pyplot: it would keep every figure alive and choose a screen backend
@@ -59,7 +60,7 @@ def draw_figure_2a(records: Iterable[Record]) -> Figure:
         axes.set_axisbelow(True)
         for step, (name, colour) in zip((-BAR, 0, BAR), COLOURS.items(), strict=True):
             means, rows = averages[name], [row + step for row in range(len(averages))]
-            style = {"color": colour, "label": LABELS[name], "edgecolor": PAPER, "linewidth": 0.5}
+            style: dict[str, Any] = {"color": colour, "label": LABELS[name], "edgecolor": PAPER, "linewidth": 0.5}
             axes.barh(rows, means.fillna(0), height=BAR, **style)
             for row, mean, std in zip(rows, means, averages[name + "_std"], strict=True):
                 _write_value(axes, row, mean, std, colour)

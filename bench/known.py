@@ -88,7 +88,7 @@ def read_stored(path: Path) -> dict | None:
         stored = json.loads(path.read_text(encoding="utf-8"))
         whole = isinstance(stored["identity"], dict) and all(
             isinstance(stored[key], kind)
-            for key, kind in {"name": str, "backbone": str, "accuracy": (int, float)}.items()
+            for key, kind in {"name": (str,), "backbone": (str,), "accuracy": (int, float)}.items()
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -114,7 +114,7 @@ def _with_paper(records: Sequence[Record], arch: str) -> list[Answer]:
     printed = paper[paper["method"] == "zs-clip"].set_index("dataset")
     mine = [r for r in main if r["run"]["method"] == "zs-clip" and stats.is_done(r)]
     scores, names = stats.seed_scores(mine), stats.names(mine, "dataset")
-    source = f"the paper's Table {re.match(r'table([0-9]+)_', PAPER_TABLES[arch])[1]}"
+    source = f"the paper's Table {re.findall(r'^table([0-9]+)_', PAPER_TABLES[arch])[0]}"
     found = []
     for dataset in stats.ids(mine, "dataset"):
         if dataset not in printed.index:

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,13 +43,14 @@ class Job:
     def __call__(self) -> np.ndarray:
         many = range(len(self.keys))
         images = (self.reader([i])[0] for i in many) if self.singly else self.reader(many)
-        made = None
+        made: np.ndarray | None = None
         for column, (key, image) in enumerate(zip(self.keys, images, strict=True)):
             for row, recipe in enumerate(self.recipes):
                 pixels = np.asarray(recipe(image, key))
                 if made is None:
                     made = np.empty((len(self.recipes), len(self.keys), *pixels.shape), np.uint8)
                 made[row, column] = pixels
+        assert made is not None  # no job is empty
         return made
 
 
@@ -84,10 +86,11 @@ class Loader:
 
     def _in_processes(self, jobs: list[Job]) -> Iterator[Tensor]:
         self._jobs = jobs
-        starts = self._processes is None
-        if starts:
-            self._processes = DataLoader(
-                Workshop(roomy(self.workers)),
+        processes, starts = self._processes, self._processes is None
+        if processes is None:
+            workshop: Any = Workshop(roomy(self.workers))  # a Dataset by what it does
+            processes = self._processes = DataLoader(
+                workshop,
                 batch_size=None,
                 sampler=self,
                 num_workers=self.workers,
@@ -102,7 +105,7 @@ class Loader:
         try:
             # Later this waits for jobs of a split that was given up, and Ctrl-C must be heard.
             with deaf_to_interrupts() if starts else contextlib.nullcontext():
-                made = iter(self._processes)
+                made = iter(processes)
             for result in made:
                 if isinstance(result, str):
                     raise UserError(result)

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -63,7 +64,7 @@ def measure(session: Session, datasets: Iterable[str]) -> list[Path]:
             session.progress(f"open_clip's prompts, {dataset} {role}", 0, 1)
         found = classify(backbone, features, data.classnames)
         labels = as_labels(data.test, found.device)
-        stored = {"dataset": dataset, "name": data.name, "role": role, "backbone": backbone.label}
+        stored: dict[str, Any] = {"dataset": dataset, "name": data.name, "role": role, "backbone": backbone.label}
         stored |= {"identity": identity, "prompts": len(templates()), **score({"predicted": found, "label": labels})}
         write_text(path, json.dumps(stored, indent=1, sort_keys=True) + "\n")
         written.append(path)

@@ -26,7 +26,8 @@ def page_of(title: str, body: str, style: str = "") -> str:
 
 def with_contents(parts: Sequence[Part]) -> list[Part]:
     """Headings numbered, and links to them in front of the first."""
-    made, headings = [], []
+    made: list[Part] = []
+    headings: list[tuple[str, str]] = []
     for kind, content in parts:
         if kind == "heading":
             headings.append((f"part-{len(headings) + 1}", content))

@@ -236,8 +236,8 @@ def parse_value(method: str, name: str, text: str, default):
     if isinstance(value, float) and not math.isfinite(value):
         value = None
     if isinstance(default, tuple):
-        numbers = isinstance(value, (tuple, list)) and value and all(type(item) in (int, float) for item in value)
-        value = tuple(map(float, value)) if numbers else None
+        given = value if isinstance(value, (tuple, list)) else ()
+        value = tuple(map(float, given)) if given and all(type(item) in (int, float) for item in given) else None
     if type(value) is not type(default):
         raise UserError(f"--set {method}.{name}={text}: expected a value like {default!r} ({type(default).__name__})")
     return value

@@ -17,7 +17,8 @@ def cores() -> int:
 
 def end_with_parent() -> None:
     """A worker whose parent was killed must not stay behind, waiting for work."""
-    connection.wait([multiprocessing.parent_process().sentinel])
+    if parent := multiprocessing.parent_process():
+        connection.wait([parent.sentinel])
     os._exit(1)
 
 

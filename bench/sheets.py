@@ -16,13 +16,15 @@ MISSING = "–"  # a number that was not measured
 DAGGER = "†"  # the paper's sign for a deep-layer method
 CSV_DECIMALS = 4
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-LATEX = {
+LATEX: dict[str, str | int | None] = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
     ">": r"\textgreater{}", "|": r"\textbar{}", "–": "--", "±": r"$\pm$", DAGGER: r"\textdagger{}",
     "[": "{[}", "*": "{*}",  # bare, at the start of a row, they are arguments of the \\ before it
     **{character: "\\" + character for character in "&%$#_{}"},
 }  # fmt: skip
-MARKDOWN = {"&": "&amp;", "<": "&lt;", ">": "&gt;", **{character: "\\" + character for character in r"\`*_{}[]|~$#!"}}
+MARKDOWN: dict[str, str | int | None] = {
+    "&": "&amp;", "<": "&lt;", ">": "&gt;", **{character: "\\" + character for character in r"\`*_{}[]|~$#!"},
+}  # fmt: skip
 
 
 # ---- what a table shows ----------------------------------------------------------------------------------------------

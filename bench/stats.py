@@ -66,7 +66,7 @@ def seen_from(records: Iterable[Record], role: str) -> list[Record]:
     """The records with that update in the place of "new", so that every table and figure can be made for it."""
     if role == "new":
         return list(records)
-    remade = []
+    remade: list[Record] = []
     for record in records:
         targets = record.get("targets") or {}
         kept = {"base": targets.get("base"), "new": targets.get(role)}

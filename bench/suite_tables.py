@@ -48,7 +48,7 @@ def rows_of(suite: suites.Suite, selection: Selection) -> list[Row]:
     rows = list(selection.rows.get(suite.id, ()))
     if suite.id != "layers":
         return rows
-    shot = {r["run"]["dataset"]: [] for r in selection.main}
+    shot: dict[str, list[Record]] = {r["run"]["dataset"]: [] for r in selection.main}
     for record in selection.main:
         if record["run"]["method"] == "zs-clip":
             shot[record["run"]["dataset"]].append(record)
@@ -74,7 +74,7 @@ def ablation_sheet(suite: suites.Suite, selection: Selection) -> Sheet:
     """A block a dataset, a row a variant; best and second of each column marked."""
     table, rows = ablation_table(suite, selection), rows_of(suite, selection)
     printed = table[list(PAPER_COLUMNS)].notna().any(axis=None)
-    header = (" / ".join(name.replace("_", " ") for name in suite.columns), "Base", "New", "H")
+    header: tuple[str, ...] = (" / ".join(name.replace("_", " ") for name in suite.columns), "Base", "New", "H")
     header += ("Paper Base", "Paper New", "Paper H") if printed else ()
     blocks = []
     for dataset in dict.fromkeys(table["dataset"]):

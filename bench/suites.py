@@ -6,6 +6,7 @@ find the records of a row by its settings, so a suite's table can be made from a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import datasets
@@ -43,7 +44,7 @@ class Suite:
     source: str
     columns: tuple[str, ...]
     printed: str
-    on: dict[str, tuple[str, ...]]
+    on: Mapping[str, tuple[str, ...]]
 
     def variants(self, arch: Arch) -> tuple[Variant, ...]:
         return VARIANTS[self.id](arch)

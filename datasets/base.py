@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -65,16 +66,16 @@ class Split:
         """The same pictures, only these, in this order."""
         indices = list(indices)
         keys = tuple(self.keys[i] for i in indices)
-        reader = self.reader.take(indices) if self.portable else Chosen(self.reader, tuple(indices))
+        own: Any = self.reader
+        reader = own.take(indices) if self.portable else Chosen(self.reader, tuple(indices))
         stamper = self.stamper and Chosen(self.stamper, tuple(indices))
         return Split(keys, self.labels[indices], reader, stamper)
 
     def join(self, other: Split) -> Split:
         """These pictures, then the other split's."""
-        if self.portable and other.portable:
-            reader = self.reader.join(other.reader)
-        else:
-            reader = Joined(self.reader, other.reader, len(self))
+        own: Any = self.reader
+        both = self.portable and other.portable
+        reader = own.join(other.reader) if both else Joined(own, other.reader, len(self))
         stamper = self.stamper and other.stamper and Joined(self.stamper, other.stamper, len(self))
         return Split(self.keys + other.keys, np.concatenate([self.labels, other.labels]), reader, stamper)
 
@@ -85,7 +86,8 @@ class Split:
 
     def file_sha256(self, index: int) -> str | None:
         """Of a picture's file; None for one that is rendered. Raises UserError where the file cannot be read."""
-        return self.reader.sha256(index) if self.portable else None
+        own: Any = self.reader
+        return own.sha256(index) if self.portable else None
 
     def manifest(self, classnames: Sequence[str]) -> str:
         """JSON lines, one picture each: what a feature file or a few-shot subset is made of."""

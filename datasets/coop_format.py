@@ -38,7 +38,9 @@ def load(id: str, data_root: str, make_split: bool = False) -> Dataset:
     listing = Listing(folder / layout.images)
     splits = {part: read_split(id, path, lists[part], listing) for part in ("train", "val", "test")}
     notes += layouts.count_notes(layout, len(classnames), splits)
-    return Dataset(id, layout.name, classnames, TEMPLATES[id], notes=tuple(notes), **splits)
+    return Dataset(
+        id, layout.name, classnames, TEMPLATES[id], splits["train"], splits["val"], splits["test"], tuple(notes)
+    )
 
 
 def is_split(id: str, path: Path) -> bool:

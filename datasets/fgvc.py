@@ -48,7 +48,7 @@ def load(id: str, data_root: str) -> Dataset:
     # CoOp turns underscores in names into spaces, for this dataset too.
     names = tuple(name.replace("_", " ") for name in classnames)
     notes = tuple(count_notes(layout, len(names), splits))
-    return Dataset(id, layout.name, names, TEMPLATES[id], notes=notes, **splits)
+    return Dataset(id, layout.name, names, TEMPLATES[id], splits["train"], splits["val"], splits["test"], notes)
 
 
 def read_lines(path: Path) -> list[str]:

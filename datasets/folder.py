@@ -95,8 +95,8 @@ def load(id: str, path: str) -> Dataset:
         notes.append(
             f"{len(names) - len(set(names))} class names stand for several classes, which no prompt can tell apart"
         )
-    splits = {part: split_of(id, root, order, members[part]) for part in PARTS}
-    return Dataset(id, id, names, read_templates(id, root), notes=tuple(notes), **splits)
+    train, val, test = (split_of(id, root, order, members[part]) for part in PARTS)
+    return Dataset(id, id, names, read_templates(id, root), train, val, test, tuple(notes))
 
 
 def parts_in(id: str, listing: Listing) -> tuple[str, ...]:

@@ -61,9 +61,11 @@ def load(id: str, data_root: str) -> Dataset:
         layout.name,
         tuple(names[wnid] for wnid in present),
         TEMPLATES[id],
+        splits["train"],
+        splits["val"],
+        splits["test"],
         notes=(*notes, *count_notes(layout, len(present), splits)),
         class_ids=tuple(present),
-        **splits,
     )
 
 

@@ -102,7 +102,7 @@ def find(path: Path, data: Dataset, pools: Sequence[Split], taken: dict[str, Pat
                 raise UserError(f"{place}: {quoted(key, 200)} stands there a second time; name each image once")
             why = "is a test image" if key in tests else f"is not in the {lists}"
             raise UserError(f"{place}: {quoted(key, 200)} {why} of {data.id}; name images of the {lists}")
-        if key in (taken or {}):
+        if taken and key in taken:
             raise UserError(f"{place}: {quoted(key, 200)} is also in '{taken[key]}'; validate on other images")
         position, pool, index = places[key].pop(0)  # a list that names an image twice lends it twice
         seen.add(key)

@@ -79,7 +79,8 @@ def ensure_made(id: str, folder: Path) -> Path:
 
 def shares(id: str, classes: list[tuple[int, str, list[str]]]) -> dict[str, list[Row]]:
     """Half, a fifth and the rest of each (label, name, files), in the order given."""
-    generator, lists = random.Random(SEED), {"train": [], "val": [], "test": []}
+    generator = random.Random(SEED)
+    lists: dict[str, list[Row]] = {"train": [], "val": [], "test": []}
     for label, name, files in classes:
         files = list(files)
         generator.shuffle(files)
@@ -97,10 +98,11 @@ def shares(id: str, classes: list[tuple[int, str, list[str]]]) -> dict[str, list
 
 def holdout(rows: list[Row], test: list[Row]) -> dict[str, list[Row]]:
     """A fifth of each class of ``rows`` becomes the validation split; classes in the order of their first image."""
-    generator, members = random.Random(SEED), {}
+    generator = random.Random(SEED)
+    members: dict[int, list[Row]] = {}
     for row in rows:
         members.setdefault(row[1], []).append(row)
-    lists = {"train": [], "val": [], "test": test}
+    lists: dict[str, list[Row]] = {"train": [], "val": [], "test": test}
     for group in members.values():
         generator.shuffle(group)
         count = round(len(group) * HOLDOUT)

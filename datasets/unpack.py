@@ -49,12 +49,12 @@ def unpack(archive: Path, into: Path, wanted: Iterable[str], progress: Progress 
     Raises UserError, and leaves no ``into``, for a name or link that leaves the folder, a device, too many or too large
     members, a wanted path that is not there, and an archive that is damaged.
     """
-    wanted = [tuple(path.split("/")) for path in wanted]
+    paths = [tuple(path.split("/")) for path in wanted]
     try:
         into.mkdir(parents=True)
         with members_of(archive) as members:
-            write(archive, into, members, wanted, progress)
-        for path in wanted:
+            write(archive, into, members, paths, progress)
+        for path in paths:
             if not into.joinpath(*path).exists():
                 raise UserError(f"'{archive}' holds no '{'/'.join(path)}': it is another file; delete it and run again")
     except BaseException as error:
@@ -147,8 +147,14 @@ def members_of(archive: Path) -> Iterator[Iterator[Member]]:
 def tar_member(file: tarfile.TarFile, info: tarfile.TarInfo) -> Member:
     kind = "file" if info.isreg() else "folder" if info.isdir() else "other"
     if info.issym() or info.islnk():
-        return Member(info.name, "link", 0, lambda: file.extractfile(info), info.linkname, info.islnk())
-    return Member(info.name, kind, info.size if kind == "file" else 0, lambda: file.extractfile(info))
+        return Member(info.name, "link", 0, lambda: opened(file, info), info.linkname, info.islnk())
+    return Member(info.name, kind, info.size if kind == "file" else 0, lambda: opened(file, info))
+
+
+def opened(file: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
+    if (source := file.extractfile(info)) is None:
+        raise tarfile.TarError(f"{info.name} has no content")
+    return source
 
 
 def zip_member(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:

@@ -34,6 +34,7 @@ def import_file(path: Path) -> None:
     if name in sys.modules:
         return
     spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None  # so it is for every file named *.py
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:

@@ -71,6 +71,9 @@ class TipAdapterF(Method):
     depth = "deep"
     least_views = KEY_VIEWS
     learned_buffers = ("labels", "alpha", "beta")
+    labels: Tensor
+    alpha: Tensor
+    beta: Tensor
     Config = Config
     micro = {"batch": 32, "crop": (0.7, 1.0)}
 

@@ -29,7 +29,8 @@ def pixel_axis() -> np.ndarray:
 @cache
 def grain() -> np.ndarray:
     """(GRAIN, GRAIN) zero-mean noise: a window of it, at a place of the picture's own, is a picture's noise."""
-    u = sum(uniforms(np.arange(GRAIN * GRAIN, dtype=np.uint64), f"grain-{i}") for i in range(4))
+    places = np.arange(GRAIN * GRAIN, dtype=np.uint64)
+    u = sum((uniforms(places, f"grain-{i}") for i in range(4)), np.zeros(GRAIN * GRAIN))
     return ((u - 2) * 1.7).astype(np.float32).reshape(GRAIN, GRAIN)
 
 

@@ -7,6 +7,7 @@ are meant to survive random crops and mirroring, so no class is told by left and
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,10 +21,10 @@ BACK = {name: i for i, name in enumerate(BACKDROPS)}
 
 def plain_scene(
     keys: np.ndarray, odds: Sequence[float] = (0.5, 0.25, 0.25, 0, 0, 0), style: int | None = PHOTO
-) -> dict[str, np.ndarray]:
+) -> dict[str, Any]:
     """One object, on a backdrop that is no landscape."""
-    fixed = dict(present=1, relation=0, count=1, backdrop=choose(uniforms(keys, "set-backdrop"), odds))
-    return fixed if style is None else dict(fixed, style=style)
+    fixed: dict[str, Any] = dict(present=1, relation=0, count=1, backdrop=choose(uniforms(keys, "set-backdrop"), odds))
+    return fixed if style is None else {**fixed, "style": style}
 
 
 # ---- generic: the ImageNet of this world ----

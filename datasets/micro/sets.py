@@ -223,5 +223,5 @@ def load(id: str) -> Dataset:
     recipe = RECIPES[id]
     n = len(recipe.classnames)
     sizes = {"train": TRAIN_PER_CLASS * n, "val": VAL_PER_CLASS * n, "test": -(-TEST_SIZE // n) * n}
-    made = {split: draw_split(recipe, split, sizes[split] if split in recipe.splits else 0) for split in sizes}
-    return Dataset(id, recipe.name, recipe.classnames, (recipe.template,), about=recipe.note, **made)
+    train, val, test = (draw_split(recipe, part, size if part in recipe.splits else 0) for part, size in sizes.items())
+    return Dataset(id, recipe.name, recipe.classnames, (recipe.template,), train, val, test, about=recipe.note)
