@@ -47,6 +47,8 @@ def read_toml(path: Path, what: str) -> dict:
         raise UserError(f"{what}: cannot read '{path}': {error}") from None
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{what}: '{path}' is not TOML: {error}") from None
+    except RecursionError:
+        raise UserError(f"{what}: '{path}' is nested too deeply") from None
 
 
 def read_arch(path: Path) -> Arch:

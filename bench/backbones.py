@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from open_clip.transformer import QuickGELU
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from bench.archs import Arch, Tower
@@ -96,7 +95,7 @@ def load(
         model = read_micro(tower) if tower.is_micro else read_published(tower, cache_dir)
     except UserError:
         raise
-    except (RuntimeError, OSError, ValueError, KeyError, SafetensorError) as error:
+    except Exception as error:  # a file that nobody vouches for makes its readers raise all kinds
         source = tower.weights or f"open_clip tag {tower.pretrained}"
         raise UserError(
             f"{tower.model}: cannot load {source}: {first_line(error)}; give a checkpoint of this "
@@ -142,10 +141,12 @@ def model_config(name: str, cache_dir: str | None = None) -> dict:
         open_clip.add_model_config(MICRO)
     try:
         config = open_clip.get_model_config(name)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, AttributeError, TypeError, KeyError) as error:
         raise UserError(
             f"{name}: its open_clip config cannot be had: {first_line(error)}; check name and network"
         ) from error
+    if config is not None and not (isinstance(config, dict) and isinstance(config.get("text_cfg", {}), dict)):
+        raise UserError(f"{name}: its open_clip config is not as expected; take the model's own open_clip_config.json")
     if config is None:
         raise unknown("open_clip model", name, open_clip.list_models())
     return config

@@ -21,7 +21,8 @@ from bench.backbones import Backbone
 from bench.drift import DRIFT_VERSION, measure, other_activation, vision_blocks
 from bench.errors import UserError
 from bench.session import Session
-from bench.store import digest, sealed, unsealed, write_text
+from bench.soundness import KEY
+from bench.store import digest, parse_json, sealed, unsealed, write_text
 from datasets.base import Dataset, Split
 
 PICTURES = 64  # over all datasets together; only for two vision transformers of one shape
@@ -94,6 +95,11 @@ def load_all(folder: Path) -> list[dict]:
     Raises UserError for a file whose content is not what was written, or that does not say."""
     drift = Path(folder) / "drift"
     entries = _read(drift / "current.json") or []
+    if not isinstance(entries, list) or not all(map(_is_entry, entries)):
+        raise UserError(
+            f"'{drift / 'current.json'}' is no list of measurements; delete it and measure again: "
+            "run_all.py --suite drift"
+        )
     found = []
     for entry in entries:
         measured = None
@@ -135,6 +141,10 @@ def _blocks_match(base: Backbone, other: Backbone) -> bool:
 
 def _read(path: Path):
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+
+
+def _is_entry(entry) -> bool:
+    return isinstance(entry, dict) and ("left_out" in entry or bool(KEY.fullmatch(str(entry.get("key", "")))))

@@ -18,7 +18,13 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> UserError:
     return UserError(f"unknown {kind} '{given}'.{hint} Known: {', '.join(known)}")
 
 
+def printable(text: str) -> str:
+    """``text`` with what cannot be printed shown by its code: a terminal's control sequences, marks that turn the
+    reading direction, halves of characters. Line ends stay."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
 def quoted(text: str, limit: int = 80) -> str:
     """Text from a file or a folder as one printable line in quotes, cut to ``limit`` characters."""
-    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    line = printable(text).replace("\n", r"\n")
     return f"'{line[:limit]}…'" if len(line) > limit else f"'{line}'"

@@ -7,7 +7,6 @@ something under every other number (pictures, split, names, prompts, weights, ac
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from bench import stats
 from bench.archs import ARCHS
 from bench.sheets import Block, Cell, csv_text
 from bench.stats import Record
-from bench.store import write_text
+from bench.store import parse_json, write_text
 from bench.tables import PAPER_TABLES, read_paper
 
 TOLERANCE = 0.5  # points; a difference is one of more than this, between numbers of two decimals as they are printed
@@ -85,7 +84,7 @@ def stored_path(folder: Path, dataset: str, role: str) -> Path:
 def read_stored(path: Path) -> dict | None:
     """A file of `known/`; None where it is not there or not whole, for it can be made again."""
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = parse_json(path.read_text(encoding="utf-8"))
         whole = isinstance(stored["identity"], dict) and all(
             isinstance(stored[key], kind)
             for key, kind in {"name": (str,), "backbone": (str,), "accuracy": (int, float)}.items()

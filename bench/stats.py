@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.errors import UserError
+from bench.errors import UserError, printable
 
 Record = Mapping[str, Any]
 Predictions = Mapping[str, tuple[np.ndarray, np.ndarray]]  # target -> predicted and true class, both (B,) integers
@@ -96,9 +96,15 @@ def ids(records: Iterable[Record], kind: str) -> list[str]:
 
 
 def names(records: Iterable[Record], kind: str) -> dict[str, str]:
-    """Display name of every id of `kind` ("dataset" or "method"), white space made single."""
-    found = {r["run"][kind]: " ".join(str((r.get("names") or {}).get(kind, r["run"][kind])).split()) for r in records}
+    """Display name of every id of `kind` ("dataset" or "method"), fit for one line."""
+    found = {r["run"][kind]: shown(r, kind) for r in records}
     return {**found, AVERAGE: "Average"} if kind == "dataset" else found
+
+
+def shown(record: Record, kind: str) -> str:
+    """The record's name of `kind`, white space made single, what cannot be printed shown by its code."""
+    name = str((record.get("names") or {}).get(kind, record["run"][kind]))
+    return printable(" ".join(name.split()))
 
 
 def depths(records: Iterable[Record]) -> dict[str, str]:
@@ -191,7 +197,7 @@ def recount(records: Iterable[Record], predictions: Callable[[str], Predictions]
         measured: dict[str, dict[str, float]] = {}
         try:
             stored = predictions(record["key"])
-        except (UserError, OSError, KeyError, ValueError) as error:
+        except (UserError, OSError, KeyError, ValueError, TypeError) as error:
             lines.append(f"{where}: no readable predictions ({error})")
             stored, claims = {}, {}
         for target in dict.fromkeys([*claims, *stored]):

@@ -10,13 +10,15 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bench.errors import UserError
+from bench.errors import UserError, printable, quoted
+from bench.soundness import fault
 
 PLUGIN_FORMAT = "1"
 
@@ -55,6 +57,18 @@ def sha256_of(path: Path) -> str:
     except FileNotFoundError:
         return ""
     return found.hexdigest()
+
+
+def parse_json(text: str):
+    """As ``json.loads``; NaN, infinities and nesting without end are a ValueError too."""
+
+    def refuse(constant: str):
+        raise ValueError(f"{constant} is no JSON")
+
+    try:
+        return json.loads(text, parse_constant=refuse)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 @contextlib.contextmanager
@@ -123,10 +137,10 @@ class Store:
         """The finished record of that key, its plug-in and predictions as it left them; else None: the run is done
         again, and a warning says why where a file was changed."""
         try:
-            stored = json.loads(self.path("runs", key).read_text(encoding="utf-8"))
+            stored = parse_json(self.path("runs", key).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        finished = isinstance(stored, dict) and stored.get("key") == key and stored.get("status") == "done"
+        finished = not fault(stored) and stored["key"] == key and stored.get("status") == "done"
         files = self.files_of(stored).values() if finished else ()
         if not finished or not all(path.is_file() for path in files):
             return None
@@ -160,29 +174,35 @@ class Store:
 
     def records(self) -> list[dict]:
         """All records that are as they were written and under their own names, in the order of their keys."""
-        found = [(path, unsealed(stored)) for path, stored in self._stored_records()]
-        return [record for path, record in found if record is not None and record.get("key") == path.stem]
+        found = [(path, unsealed(stored)) for path, stored, wrong in self._stored_records() if not wrong]
+        return [record for path, record in found if record is not None and record["key"] == path.stem]
 
     def refused(self) -> list[str]:
-        """A line for each record that ``records`` leaves out because it was changed or moved since it was written; one
-        for all that hold no sha256."""
+        """A line for each record that ``records`` leaves out because it cannot be read or was changed or moved since it
+        was written; one for all that hold no sha256."""
         lines, bare = [], 0
-        for path, stored in self._stored_records():
+        for path, stored, wrong in self._stored_records():
+            if wrong:
+                lines.append(f"record {quoted(str(path), 300)} is left out: {printable(wrong)}")
+                continue
             bare += "sha256" not in stored
             if "sha256" in stored and unsealed(stored) is None:
                 lines.append(broken_seal(stored))
-            elif "sha256" in stored and stored.get("key") != path.stem:
+            elif "sha256" in stored and stored["key"] != path.stem:
                 lines.append(f"'{path}' holds the record of run {about(stored)}, expected {path.stem}")
         if bare:
             lines.append(f"{bare} stored records without a sha256 of their content are left out; run them again")
         return lines
 
-    def _stored_records(self) -> Iterator[tuple[Path, dict]]:
+    def _stored_records(self) -> Iterator[tuple[Path, Any, str]]:
+        """(file, content, what of it no table can read)."""
         for path in sorted((self.folder / "runs").glob("*.json")):
-            with contextlib.suppress(OSError, ValueError):
-                record = json.loads(path.read_text(encoding="utf-8"))
-                if isinstance(record, dict) and isinstance(record.get("run"), dict):
-                    yield path, record
+            try:
+                stored = parse_json(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError) as error:
+                yield path, None, f"cannot be read ({error})"
+            else:
+                yield path, stored, fault(stored)
 
     def write_note(self, name: str, content: dict) -> None:
         """A file of its own beside the records: what a call predicted or took."""
@@ -207,7 +227,7 @@ class Store:
         """Raises UserError where it is not there (its run failed), damaged, or another run's."""
         tensors, header = read_tensors(self.path("plugins", key))
         try:
-            metadata = dict(json.loads(header["plugin"]))
+            metadata = dict(parse_json(header["plugin"]))
         except (KeyError, ValueError, TypeError):
             metadata = {}
         found = metadata.pop("format", None), metadata.pop("key", None)

@@ -60,6 +60,15 @@ def read_lists(id: str, path: Path) -> dict:
         raise UserError(f"{id}: split file '{path}' cannot be read as JSON ({error}){again(id)}") from error
 
 
+def is_utf8(text: str) -> bool:
+    """Whether it can be written: JSON may hold halves of characters, which no prompt and no file can."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def again(id: str) -> str:
     return f"; delete that file and get it again by prepare or from {LAYOUTS[id].source}"
 
@@ -83,6 +92,11 @@ def read_classnames(id: str, path: Path, lists) -> tuple[str, ...]:
                 raise UserError(
                     f"{id}: split file '{path}', list '{part}': {quoted(str(row))} is not [path, label, class name]"
                     f"{again(id)}"
+                )
+            if not row[2].replace("_", " ").strip() or not is_utf8(row[0] + row[2]):
+                raise UserError(
+                    f"{id}: split file '{path}', list '{part}': {quoted(str(row))} has a class name without letters or "
+                    f"text that is not UTF-8{again(id)}"
                 )
             if names.setdefault(row[1], row[2]) != row[2]:
                 raise UserError(

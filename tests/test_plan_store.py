@@ -275,7 +275,7 @@ def sha256(path):
 
 
 def record(key="k" * 16, **changes):
-    return {"key": key, "status": "done", "run": {"dataset": "dtd"}, **changes}
+    return {"key": key, "status": "done", "run": {"dataset": "dtd", "method": "coop", "seed": 1}, **changes}
 
 
 def test_a_record_is_read_only_when_whole_done_and_under_its_own_key(tmp_path):
