@@ -5,14 +5,13 @@ Verdicts are told by a sign and a word, never by colour alone. Names and notes a
 
 from __future__ import annotations
 
-import html
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from bench import audit, misprints
-from bench.page import page_of
+from bench.page import escaped, page_of
 from bench.selection import Selection
 from bench.sheets import MISSING, percent
 from bench.stats import AVERAGE
@@ -41,12 +40,12 @@ def audit_html(arch: str, table: pd.DataFrame, reason: str = "") -> str:
     """The whole page of an `audit.audit_table`: counts, map, each cell, what was not run. ``reason``: see
     `audit.not_comparable`."""
     title = f"Audit of the paper's numbers: {arch}"
-    parts = [f"<h1>{html.escape(title)}</h1>", f"<p><strong>{html.escape(audit.summary(table, reason))}</strong></p>"]
+    parts = [f"<h1>{escaped(title)}</h1>", f"<p><strong>{escaped(audit.summary(table, reason))}</strong></p>"]
     parts += [counts_html(table), legend(arch)]
     for name in dict.fromkeys(table["table"]):
         mine = table[table["table"] == name]
-        parts.append(f'<h2 id="{anchor(name)}">{html.escape(name)}</h2>')
-        parts += [f"<p>{html.escape(text)}</p>"] if (text := misprints.OF_TABLES.get(name, "")) else []
+        parts.append(f'<h2 id="{anchor(name)}">{escaped(name)}</h2>')
+        parts += [f"<p>{escaped(text)}</p>"] if (text := misprints.OF_TABLES.get(name, "")) else []
         if name in audit.MAIN_TABLES.values():
             parts.append(map_html(mine))
             places = [(mine[mine["dataset"] == id], id) for id in dict.fromkeys(mine["dataset"])]
@@ -55,7 +54,7 @@ def audit_html(arch: str, table: pd.DataFrame, reason: str = "") -> str:
         alone = " alone" if len(places) == 1 else ""
         blocks = "".join(block_html(rows, shown(id), anchor(name, id)) for rows, id in places)
         parts.append(f'<div class="blocks wide{alone}">{blocks}</div>')
-    left = "".join(f"<li>{html.escape(line)}</li>" for line in audit.missing(table))
+    left = "".join(f"<li>{escaped(line)}</li>" for line in audit.missing(table))
     parts.append('<h2 id="not-run">Not run</h2>' + (f"<ul>{left}</ul>" if left else "<p>Nothing is missing.</p>"))
     return page_of(title, "\n".join(parts), STYLE)
 
@@ -68,14 +67,14 @@ def legend(arch: str) -> str:
         "one seed": "ours has no interval, so no verdict",
         "not run": "no finished run of these settings; the paper's number never fills the gap",
     }
-    listed = "".join(f"<li>{sign(name)} {html.escape(text)}</li>" for name, text in keys.items())
+    listed = "".join(f"<li>{sign(name)} {escaped(text)}</li>" for name, text in keys.items())
     report = f"python run_all.py report --arch {arch}"
     return (
         f'<ul class="keys">{listed}</ul>'
         "<p>Top-1 accuracy in percent; difference: ours less the paper's. The interval is the 95 % t interval of our "
         "mean over seeds: wide with few seeds, so “within” is no proof of agreement; and where all agreed, about one "
         "cell in twenty would still lie outside. The paper prints no deviations. Each row’s command runs what the row "
-        f"needs, all seeds, and nothing else; <code>{html.escape(report)}</code> then makes tables and page again. "
+        f"needs, all seeds, and nothing else; <code>{escaped(report)}</code> then makes tables and page again. "
         "All cells for programs: <code>tables/audit.csv</code>.</p>"
     )
 
@@ -86,7 +85,7 @@ def counts_html(table: pd.DataFrame) -> str:
     rows = ""
     for name in dict.fromkeys(table["table"]):
         cells = "".join(number(n) for n in audit.counts(table[table["table"] == name]).values())
-        rows += f'<tr><th scope="row"><a href="#{anchor(name)}">{html.escape(name)}</a></th>{cells}</tr>\n'
+        rows += f'<tr><th scope="row"><a href="#{anchor(name)}">{escaped(name)}</a></th>{cells}</tr>\n'
     whole = "".join(number(n) for n in audit.counts(table).values())
     body = f'{rows}<tr class="whole"><th scope="row">All</th>{whole}</tr>'
     table_html = f'<table class="numeric counts"><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody>'
@@ -96,10 +95,10 @@ def counts_html(table: pd.DataFrame) -> str:
 def map_html(table: pd.DataFrame) -> str:
     """The main table at a glance: a row a dataset, a column a method, the signs of Base, New and H in each field."""
     methods = list(dict.fromkeys(table["row"]))
-    head = "".join(f'<th scope="col"><span>{html.escape(shown(id))}</span></th>' for id in methods)
+    head = "".join(f'<th scope="col"><span>{escaped(shown(id))}</span></th>' for id in methods)
     rows = ""
     for dataset, mine in table.groupby("dataset", sort=False):
-        link = f'<a href="#{anchor(mine["table"].iloc[0], dataset)}">{html.escape(shown(dataset))}</a>'
+        link = f'<a href="#{anchor(mine["table"].iloc[0], dataset)}">{escaped(shown(dataset))}</a>'
         cells = "".join(field(mine[mine["row"] == id]) for id in methods)
         rows += f'<tr><th scope="row">{link}</th>{cells}</tr>\n'
     text = "<p>At a glance, in each field Base, New and H:</p>"
@@ -122,14 +121,14 @@ def block_html(rows: pd.DataFrame, title: str, id: str) -> str:
         commands = "".join(command(text, part, by_set) for text, part in mine.groupby("command", sort=False))
         seeds = sorted(set(mine["seeds"]) - {0})
         said = f" <small>{' or '.join(map(str, seeds))} {'seed' if seeds == [1] else 'seeds'}</small>" if seeds else ""
-        head = f"{html.escape(shown(name))}{said}<details><summary>command</summary>{commands}</details>"
+        head = f"{escaped(shown(name))}{said}<details><summary>command</summary>{commands}</details>"
         body += f'<tbody><tr class="who"><th colspan="{len(HEADER)}" scope="rowgroup">{head}</th></tr>\n'
         body += "".join(cell_row(row, row.dataset if by_set else row.column, notes) for row in mine.itertuples())
         body += "</tbody>\n"
     head = "".join(f'<th scope="col">{text}</th>' for text in HEADER)
-    listed = "".join(f"<li><sup>{n}</sup> {html.escape(text)}</li>" for n, text in enumerate(notes, 1))
+    listed = "".join(f"<li><sup>{n}</sup> {escaped(text)}</li>" for n, text in enumerate(notes, 1))
     return (
-        (f'<section id="{id}"><h3>{html.escape(title)}</h3>' if title else "<section>")
+        (f'<section id="{id}"><h3>{escaped(title)}</h3>' if title else "<section>")
         + scroll(title or rows["table"].iloc[0], f'<table class="numeric cells"><thead><tr>{head}</tr></thead>{body}')
         + (f'<ul class="notes">{listed}</ul>' if listed else "")
         + "</section>"
@@ -142,12 +141,12 @@ def cell_row(row, name: str, notes: list[str]) -> str:
     numbers = [f"{row.paper:.2f}", percent(row.ours), MISSING if np.isnan(row.difference) else f"{row.difference:+.2f}"]
     cells = "".join(f"<td>{text}</td>" for text in [*numbers, between or MISSING])
     verdict = f'<td class="verdict">{sign(row.verdict)}</td>'
-    return f'<tr><th scope="row">{html.escape(shown(name))}{mark}</th>{cells}{verdict}</tr>\n'
+    return f'<tr><th scope="row">{escaped(shown(name))}{mark}</th>{cells}{verdict}</tr>\n'
 
 
 def command(text: str, rows: pd.DataFrame, by_set: bool) -> str:
-    sets = f"<small>{html.escape(', '.join(map(shown, rows['dataset'])))}</small>" if by_set else ""
-    return f"{sets}<code>{html.escape(text)}</code>"
+    sets = f"<small>{escaped(', '.join(map(shown, rows['dataset'])))}</small>" if by_set else ""
+    return f"{sets}<code>{escaped(text)}</code>"
 
 
 def sign(verdict: str) -> str:
@@ -160,7 +159,7 @@ def number(count: int) -> str:
 
 def scroll(label: str, table: str, fit: bool = False) -> str:
     kind = "scroll fit" if fit else "scroll"
-    return f'<div class="{kind}" tabindex="0" role="region" aria-label="{html.escape(label)}">{table}</table></div>'
+    return f'<div class="{kind}" tabindex="0" role="region" aria-label="{escaped(label)}">{table}</table></div>'
 
 
 def shown(id: str) -> str:

@@ -9,7 +9,7 @@ import traceback
 from pathlib import Path
 
 from bench.arch_files import read_toml
-from bench.errors import UserError, unknown
+from bench.errors import UserError, printable, unknown
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = {
@@ -234,7 +234,7 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         if "--debug" in argv:
             traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(' '.join(str(error).splitlines()))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nstopped: what is done is kept; the same command goes on from here", file=sys.stderr)

@@ -8,13 +8,13 @@ import time
 from dataclasses import replace
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import datasets
 from bench import archs, audit_page, drift_store, executor, known, outputs, own_prompts, plan, tables, timing
 from bench import report as report_module
 from bench.check import recompute, recompute_known, recompute_report, renamed
+from bench.console import escape
 from bench.doctor import doctor
 from bench.drift_report import present
 from bench.errors import UserError
@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
     write_results(args, options.arch)
     console.print(
         f"{tally.done} runs done, {tally.already} were done before, {len(tally.failures)} failed; "
-        f"{tally.planned} planned. Report: {options.out}/{options.arch.id}/report.html",
+        f"{tally.planned} planned. Report: {escape(options.out)}/{options.arch.id}/report.html",
         highlight=False,
         soft_wrap=True,
     )
@@ -185,7 +185,7 @@ def write_results(args: argparse.Namespace, arch: archs.Arch) -> None:
         console.print(escape("\n".join([*(f"  {line}" for line in lines), causes])), highlight=False, soft_wrap=True)
     console.print(tables.console_summary(selection.main))
     for note in selection.notes:
-        console.print(note, highlight=False, soft_wrap=True)
+        console.print(escape(note), highlight=False, soft_wrap=True)
 
 
 def report(args: argparse.Namespace) -> int:

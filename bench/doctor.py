@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.markup import escape
 
 import datasets
 from bench import archs, backbones, budget, executor, plan, provenance
+from bench.console import escape
 from bench.doctor_backbones import show_backbone, show_control, show_pair
 from bench.doctor_data import show_data
 from bench.doctor_page import Page, amount, check_space, check_writable, free_space, nearest

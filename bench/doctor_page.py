@@ -8,9 +8,9 @@ import tempfile
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 
 from bench import backbones, budget
+from bench.console import escape
 from bench.errors import UserError
 
 console = Console()

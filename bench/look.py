@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Column, Table
 
 import datasets
 from bench import archs, budget, plan, timing
+from bench.console import escape
 from bench.errors import UserError, unknown
 from bench.session import Options, Session
 from methods import discover, ordered
@@ -25,13 +25,13 @@ def dry_run(options: Options, runs: list[plan.Run], jobs: int, fresh: bool = Fal
         "methods",
         "seeds",
         "runs",
-        title=f"{len(runs)} runs on {options.arch.label}, {options.device}",
+        title=escape(f"{len(runs)} runs on {options.arch.label}, {options.device}"),
     )
     for id in dict.fromkeys(run.dataset for run in runs):
         mine = [run for run in runs if run.dataset == id]
         shown.add_row(
             escape(id),
-            " ".join(dict.fromkeys(r.method for r in mine)),
+            escape(" ".join(dict.fromkeys(r.method for r in mine))),
             " ".join(map(str, dict.fromkeys(r.seed for r in mine))),
             str(len(mine)),
         )

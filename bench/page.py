@@ -7,10 +7,12 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from bench.errors import printable
 from bench.sheets import Block, Cell, Sheet
 
 # (kind, content), kinds: title, heading, text, link, list, warning, sheet, block, figure, command
 Part = tuple[str, Any]
+SLOT = re.compile(r"\{(style|title|body)\}")
 SPREAD = re.compile(r"(?<=\d) ± (\d+\.\d\d)$")  # a deviation, set smaller so that three numbers fit a phone
 
 
@@ -21,7 +23,13 @@ def html_page(parts: Sequence[Part]) -> str:
 
 def page_of(title: str, body: str, style: str = "") -> str:
     """A page in the same dress; ``title`` is plain text, ``body`` and the further ``style`` are taken as they are."""
-    return PAGE.replace("{style}", style).replace("{title}", html.escape(title)).replace("{body}", body)
+    found = {"style": style, "title": escaped(title), "body": body}
+    return SLOT.sub(lambda slot: found[slot[1]], PAGE)  # in one pass: a title may hold "{body}"
+
+
+def escaped(text: str) -> str:
+    """Plain text as HTML, also within quotes; what cannot be printed is shown by its code."""
+    return html.escape(printable(text))
 
 
 def with_contents(parts: Sequence[Part]) -> list[Part]:
@@ -40,24 +48,24 @@ def with_contents(parts: Sequence[Part]) -> list[Part]:
 def _part_html(kind: str, content: Any) -> str:
     match kind:
         case "title":
-            return f"<h1>{html.escape(content)}</h1>"
+            return f"<h1>{escaped(content)}</h1>"
         case "heading":
             anchor, text = content
-            return f'<h2 id="{anchor}">{html.escape(text)}</h2>'
+            return f'<h2 id="{anchor}">{escaped(text)}</h2>'
         case "contents":
-            links = "".join(f'<li><a href="#{anchor}">{html.escape(text)}</a></li>' for anchor, text in content)
+            links = "".join(f'<li><a href="#{anchor}">{escaped(text)}</a></li>' for anchor, text in content)
             return f'<nav aria-label="Contents"><ul>{links}</ul></nav>'
         case "text":
-            return f"<p>{html.escape(content)}</p>"
+            return f"<p>{escaped(content)}</p>"
         case "link":
             text, file = content
-            return f'<p>{html.escape(text)} <a href="{html.escape(file)}">{html.escape(file)}</a></p>'
+            return f'<p>{escaped(text)} <a href="{escaped(file)}">{escaped(file)}</a></p>'
         case "list":
-            return "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in content) + "</ul>"
+            return "<ul>" + "".join(f"<li>{escaped(line)}</li>" for line in content) + "</ul>"
         case "warning":
             head, lines, causes = content
-            listed = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
-            body = f"<p><strong>{html.escape(head)}</strong></p><ul>{listed}</ul><p>{html.escape(causes)}</p>"
+            listed = "".join(f"<li>{escaped(line)}</li>" for line in lines)
+            body = f"<p><strong>{escaped(head)}</strong></p><ul>{listed}</ul><p>{escaped(causes)}</p>"
             return f'<aside class="warning" role="note" aria-label="Warning">{body}</aside>'
         case "sheet":
             return _sheet_html(content)
@@ -65,35 +73,35 @@ def _part_html(kind: str, content: Any) -> str:
             return _block_html(content)
         case "figure":
             _, caption, figure = content
-            return f"<figure>{figure}<figcaption>{html.escape(caption)}.</figcaption></figure>"
+            return f"<figure>{figure}<figcaption>{escaped(caption)}.</figcaption></figure>"
         case "command":
-            return f'<pre tabindex="0">{html.escape(content)}</pre>'
+            return f'<pre tabindex="0">{escaped(content)}</pre>'
     raise ValueError(f"unknown kind of part: {kind}")
 
 
 def _cell_html(cell: Cell) -> str:
-    text = SPREAD.sub(r" <small>± \1</small>", html.escape(cell.text))
+    text = SPREAD.sub(r" <small>± \1</small>", escaped(cell.text))
     text = (text, f"<strong>{text}</strong>", f"<u>{text}</u>")[cell.rank]
     return text + (f"<sup>{','.join(map(str, cell.notes))}</sup>" if cell.notes else "")
 
 
 def _block_html(block: Block) -> str:
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in block.header)
+    head = "".join(f'<th scope="col">{escaped(name)}</th>' for name in block.header)
     rows = ""
     for first, *others in block.rows:
         cells = "".join(f"<td>{_cell_html(cell)}</td>" for cell in others)
         rows += f'<tr><th scope="row">{_cell_html(first)}</th>{cells}</tr>\n'
     kind = "textual" if block.textual else "numeric"
     title = f"<h3>{_cell_html(block.title)}</h3>" if block.title.text else ""
-    label = html.escape(block.title.text or ", ".join(block.header))
+    label = escaped(block.title.text or ", ".join(block.header))
     table = f'<table class="{kind}"><thead><tr>{head}</tr></thead><tbody>\n{rows}</tbody></table>'
     scroll = f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">{table}</div>'
     return f"<section>{title}{scroll}</section>"
 
 
 def _sheet_html(sheet: Sheet) -> str:
-    notes = "".join(f"<li>{html.escape(text)}</li>" for text in sheet.remarks)
-    notes += "".join(f"<li><sup>{n}</sup> {html.escape(text)}</li>" for n, text in enumerate(sheet.footnotes, 1))
+    notes = "".join(f"<li>{escaped(text)}</li>" for text in sheet.remarks)
+    notes += "".join(f"<li><sup>{n}</sup> {escaped(text)}</li>" for n, text in enumerate(sheet.footnotes, 1))
     blocks = "\n".join(map(_block_html, sheet.blocks))
     columns = max((len(block.header) for block in sheet.blocks), default=0)
     wide = " whole" if columns > 6 else " wide" if columns > 4 else ""

@@ -8,11 +8,11 @@ import time
 from collections.abc import Iterator
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 import datasets
-from bench.errors import UserError, unknown
+from bench.console import escape
+from bench.errors import UserError, printable, unknown
 from datasets import fetch
 from datasets import prepare as prepare_module
 from datasets.layouts import LAYOUTS
@@ -81,7 +81,7 @@ def show(finding: Finding, state: str) -> None:
 
 
 def say(line: str, markup: bool = False) -> None:
-    console.print(line, markup=markup, highlight=False, soft_wrap=True)
+    console.print(line if markup else printable(line), markup=markup, highlight=False, soft_wrap=True)
 
 
 @contextlib.contextmanager

@@ -6,16 +6,21 @@ a user can break none of them.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
+from bench.errors import printable
+
 MISSING = "–"  # a number that was not measured
 DAGGER = "†"  # the paper's sign for a deep-layer method
 CSV_DECIMALS = 4
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+FORMULA_STARTS = (*"=+-@", *"＝＋－＠", "\t", "\r", "\n")  # some spreadsheets take the full-width signs too
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+LINE_START = re.compile(r"(\d{0,9})([-+=.)])(?=[\s=-]|$)")  # what makes a list, a rule or a heading of a line
 LATEX: dict[str, str | int | None] = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
     ">": r"\textgreater{}", "|": r"\textbar{}", "–": "--", "±": r"$\pm$", DAGGER: r"\textdagger{}",
@@ -80,17 +85,21 @@ def ranked(means: pd.Series, stds: pd.Series) -> list[Cell]:
 
 def escape_markdown(text: str) -> str:
     """Plain text as Markdown (GitHub's too) that shows it unchanged, on one line."""
-    return " ".join(text.split()).translate(str.maketrans(MARKDOWN))
+    escaped = printable(" ".join(text.split())).translate(str.maketrans(MARKDOWN))
+    return LINE_START.sub(r"\1\\\2", escaped, count=1) if LINE_START.match(escaped) else escaped
 
 
 def escape_latex(text: str) -> str:
     """Plain text as LaTeX that prints it unchanged, on one line."""
-    return " ".join(text.split()).translate(str.maketrans(LATEX))
+    return printable(" ".join(text.split())).translate(str.maketrans(LATEX))
 
 
 def escape_csv(text: str) -> str:
-    """A text cell that a spreadsheet does not run as a formula: an apostrophe in front where it would."""
-    return "'" + text if text.startswith(FORMULA_STARTS) else text
+    """A text cell that a spreadsheet does not run as a formula: an apostrophe in front where it would, and one more
+    where the text itself begins so, that no two texts become one. A number, -1.5, stays a number."""
+    bare = text.lstrip("'")
+    hazard = bare.startswith(FORMULA_STARTS) and not NUMBER.fullmatch(bare)
+    return printable("'" + text if hazard else text)
 
 
 def csv_text(frame: pd.DataFrame, decimals: int = CSV_DECIMALS) -> str:
