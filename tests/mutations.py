@@ -1,0 +1,226 @@
+"""Planted defects: does some test catch each of them?
+
+    python tests/mutations.py            all of them, and a table; exit status 1 where one lives
+    python tests/mutations.py NAME …     these
+
+Each defect replaces one string of one source file in a temporary copy of the checkout, never in place, and the tests
+named beside it are run there: one must fail. (That they pass without it is the suite's business.) A string that is not
+there exactly once means that the source was rewritten: renew the defect.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = ("bench", "datasets", "methods", "tests", "pyproject.toml", "run_all.py")
+DATA = ("results/paper", "results/published")
+LIMIT = 300  # seconds for the tests of one defect
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """``old`` becomes ``new`` in ``file``; ``tests`` are pytest's arguments that must then fail."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+SMALL_TOWER = ("tests/test_text_path.py", "-k", "context_length_does_not_matter or test_names_of_any_number")
+
+MUTANTS = (
+    Mutant(
+        "the row before EOT is read",
+        "bench/prompts.py",
+        "torch.tensor([len(row) - 1 for row in rows])",
+        "torch.tensor([len(row) - 2 for row in rows])",
+        SMALL_TOWER,
+    ),
+    Mutant(
+        "positions of the names start at the prompt's, not behind the shared prefix",
+        "bench/prompts.py",
+        "self.positions[1 + n : 1 + n + names.shape[1]]",
+        "self.positions[1 : 1 + names.shape[1]]",
+        SMALL_TOWER,
+    ),
+    Mutant(
+        "names attend to the first row of the shared prefix in place of each",
+        "bench/prompts.py",
+        "flat @ head_k.transpose(-1, -2)",
+        "flat @ head_k[..., :1, :].expand_as(head_k).transpose(-1, -2)",
+        SMALL_TOWER,
+    ),
+    Mutant(
+        "plug-ins are saved with tensors of the backbone",
+        "methods/base.py",
+        "tensors = {name: value for name, value in self.named_parameters() if value.requires_grad}",
+        'tensors = {"scale": self.backbone.scale[None]} if hasattr(self, "backbone") else {}\n'
+        "        tensors |= {name: value for name, value in self.named_parameters() if value.requires_grad}",
+        ("tests/test_contract.py", "-k", "saves_its_learned_tensors and coop"),
+    ),
+    Mutant(
+        "the average row's H is the mean of the datasets' H",
+        "bench/stats.py",
+        "new, new_std, harmonic_mean(base, new), h_std])",
+        'new, new_std, float(of_method["h"].mean()), h_std])',
+        ("tests/test_stats.py",),
+    ),
+    Mutant(
+        "the deviation over seeds is that of a population",
+        "bench/stats.py",
+        "array.std(ddof=1)",
+        "array.std(ddof=0)",
+        ("tests/test_stats.py",),
+    ),
+    Mutant(
+        "every method is handed test labels",
+        "bench/session.py",
+        "if METHODS[run.method].selects_on_test(run.config):\n                leak",
+        "if run.config:\n                leak",
+        ("tests/test_contract.py", "-k", "poisoned and tip"),
+    ),
+    Mutant(
+        "clean Tip-Adapter chooses alpha and beta on test labels",
+        "methods/tip_adapter_f.py",
+        "x, y = support.val_features, support.val_labels",
+        'x, y = support.leak["test"] if support.leak is not None else (support.val_features, support.val_labels)',
+        ("tests/test_methods.py", "-k", "clean_tip_adapter"),
+    ),
+    Mutant(
+        "views do not depend on the seed",
+        "bench/transforms.py",
+        'derive("view", self.seed, self.number, key)',
+        'derive("view", 0, self.number, key)',
+        ("tests/test_roles_and_seeds.py", "-k", "seed"),
+    ),
+    Mutant(
+        "features are found whatever the weights",
+        "bench/features.py",
+        '"backbone": self.backbone.fingerprint,',
+        '"backbone": "",',
+        ("tests/test_features.py", "-k", "named_by_everything"),
+    ),
+    Mutant(
+        "a run that failed counts as done",
+        "bench/store.py",
+        ' and record.get("status") == "done"',
+        "",
+        ("tests/test_plan_store.py", "-k", "read_only_when"),
+    ),
+    Mutant(
+        "base and new are swapped in the evaluation",
+        "bench/session.py",
+        "evaluate(carried, self.backbone(role), classes",
+        'evaluate(carried, self.backbone({"base": "new"}.get(role, "base")), classes',
+        ("tests/test_roles_and_seeds.py", "-k", "role"),
+    ),
+    Mutant(
+        "few-shot draws start from one state whatever the seed",
+        "datasets/fewshot.py",
+        "generator = random.Random(seed)",
+        "generator = random.Random(1)",
+        ("tests/test_datasets.py", "-k", "draws_are_those"),
+    ),
+    Mutant(
+        "two purposes share one stream of random numbers",
+        "bench/seeds.py",
+        'text = "\\x1f".join(str(axis) for axis in axes)',
+        'text = "\\x1f".join(str(axis) for axis in axes[1:])',
+        ("tests/test_seeds_registry.py",),
+    ),
+    Mutant(
+        "a cell of a spreadsheet may be a formula",
+        "bench/sheets.py",
+        """printable("'" + text if hazard else text)""",
+        "printable(text)",
+        ("tests/test_tables.py", "-k", "csv_gives"),
+    ),
+)
+
+
+class Copies:
+    """Copies of the checkout, one a worker, each as it was whenever it is handed out."""
+
+    def __init__(self, folder: Path, count: int):
+        self.free: SimpleQueue[Path] = SimpleQueue()
+        for number in range(count):
+            copy = folder / str(number)
+            for name in (*SOURCES, *DATA):
+                source, target = ROOT / name, copy / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if source.is_dir():
+                    shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+                else:
+                    shutil.copy(source, target)
+            self.free.put(copy)
+
+    def check(self, mutant: Mutant) -> tuple[str, float]:
+        """(verdict, seconds)."""
+        copy, start = self.free.get(), time.monotonic()
+        path = copy / mutant.file
+        text = path.read_text(encoding="utf-8")
+        try:
+            if text.count(mutant.old) != 1:
+                return f"its string is there {text.count(mutant.old)} times: renew it", 0.0
+            path.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
+            return verdict(*run_tests(copy, mutant.tests)), time.monotonic() - start
+        finally:
+            path.write_text(text, encoding="utf-8")
+            self.free.put(copy)
+
+
+def run_tests(copy: Path, tests: Sequence[str]) -> tuple[int | None, str]:
+    """(pytest's exit status, None past the limit; its last line)."""
+    # No .pyc: they are told apart by whole seconds and sizes, which a planted string may keep.
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", "PYTEST_ADDOPTS": ""}
+    command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", *tests]
+    try:
+        done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=LIMIT)
+    except subprocess.TimeoutExpired:
+        return None, f"past {LIMIT} s"
+    return done.returncode, (done.stdout.strip().splitlines() or done.stderr.strip().splitlines() or ["no output"])[-1]
+
+
+def verdict(status: int | None, last: str) -> str:
+    """A test has to fail: one that cannot be collected, or none at all, catches nothing."""
+    if status == 1 and " failed" in last:
+        return "caught"
+    return f"NOT CAUGHT: {last}" if status == 0 else f"not tested (status {status}): {last}"
+
+
+def main(names: Sequence[str] = ()) -> int:
+    if unknown := set(names) - {mutant.name for mutant in MUTANTS}:
+        print(
+            f"no defect named {', '.join(sorted(unknown))}; known: {'; '.join(m.name for m in MUTANTS)}",
+            file=sys.stderr,
+        )
+        return 2
+    chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
+    workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 4)
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(workers) as pool:
+        copies = Copies(Path(folder), workers)
+        found = [(mutant, pool.submit(copies.check, mutant)) for mutant in chosen]
+        failed = 0
+        for mutant, future in found:
+            said, seconds = future.result()
+            failed += said != "caught"
+            print(f"{seconds:5.1f} s  {said:<8}  {mutant.name} ({mutant.file})", flush=True)
+    print(f"{len(chosen) - failed} of {len(chosen)} planted defects caught")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
