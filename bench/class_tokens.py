@@ -119,7 +119,8 @@ def grouped(lengths: tuple[int, ...]) -> tuple[int, ...]:
     """Sizes of consecutive groups of sorted lengths: as few as keep padding within ``ENOUGH`` or ``FEW``, at
     most ``MOST_GROUPS``, the cuts where they save most."""
     cuts = [i for i in range(1, len(lengths)) if lengths[i] != lengths[i - 1]] + [len(lengths)]
-    best = {end: (end * lengths[end - 1], (end,)) for end in cuts}  # padded tokens of the first `end` classes
+    # Padded tokens of the first `end` classes, and the sizes of their groups.
+    best: dict[int, tuple[int, tuple[int, ...]]] = {end: (end * lengths[end - 1], (end,)) for end in cuts}
     for _ in range(1, MOST_GROUPS):
         if best[len(lengths)][0] <= max(ENOUGH * sum(lengths), sum(lengths) + FEW):
             break

@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 
@@ -23,7 +24,7 @@ from bench.session import Session, as_labels, encoded_since
 from bench.store import sha256_of
 from bench.trainer import FitError, fit_together
 from datasets import manifests
-from methods.base import METHODS, Classes, Method, Support, TrainConfig
+from methods.base import METHODS, Classes, TrainConfig
 
 # Tokens of the text tower that one step of runs side by side may have: more no longer gains (measured on the CPU; on a
 # GPU not measured, several thousand tokens fill one).
@@ -38,8 +39,8 @@ class Work:
     key: str
     record: dict
     tests: dict[str, torch.Tensor]
-    method: Method | None = None
-    support: Support | None = None
+    method: Any = None  # Method and Support, from `prepare` on
+    support: Any = None
 
     @property
     def failed(self) -> bool:

@@ -20,7 +20,7 @@ from bench.plan import Run
 from bench.processes import cores, follow_parent
 from bench.session import Options, Session, add_encoded, encoded_since
 
-_session: Session | None = None  # a worker's own
+_session: Session  # a worker's own, made by `start_worker`
 _dataset = ""  # the one whose features the worker holds
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +50,8 @@ class TextTower(nn.Module):
                     f"text tower {type(text).__name__} has no '{need}': learned prompts need open_clip's "
                     "TextTransformer; choose a backbone with CLIP's text tower"
                 )
-        self.text, self.tokenizer, self.budget, self.precision = text, tokenizer, budget, precision
+        self.text: Any = text  # open_clip's modules: their parts have no types of their own
+        self.tokenizer, self.budget, self.precision = tokenizer, budget, precision
         self.causal = (
             text.attn_mask is not None
             and text.pool_type == "argmax"
@@ -129,7 +131,7 @@ class TextTower(nn.Module):
         rows = self.tokens(texts)
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         shared = self.text.token_embedding.weight.new_zeros(0, self.width)
-        features = [None] * len(rows)
+        features: list[Tensor] = [shared] * len(rows)
         for start in range(0, len(order), 256):
             chosen = order[start : start + 256]
             classes = pad([rows[i] + [EOT] for i in chosen], self.device)
@@ -165,7 +167,7 @@ class TextTower(nn.Module):
     def _encode(self, context: Tensor, classes: ClassTokens, per: str, layer: int) -> Tensor:
         one = context.dim() == (3 if per == "class" else 2)
         context = context[None] if one else context
-        if self.fast:
+        if self.quick is not None:
             run = self.quick.own if per == "class" else self.quick.shared
             features = self._chunked(run, context, classes, layer)
         else:

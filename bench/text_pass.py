@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +38,7 @@ class Weights:
     activation: Callable[[Tensor], Tensor]
 
 
-def fold(block: nn.Module, dtype: torch.dtype) -> Weights:
+def fold(block: Any, dtype: torch.dtype) -> Weights:
     attention, (fc, activation, proj) = block.attn, block.mlp
     width = attention.embed_dim
     scale = torch.ones(3 * width, 1, device=fc.weight.device)
@@ -69,7 +70,7 @@ def fold(block: nn.Module, dtype: torch.dtype) -> Weights:
 class Pass:
     """The pass over one open_clip ``TextTransformer``. The folded weights are kept until one of the tower's changes."""
 
-    def __init__(self, text: nn.Module, dtype: torch.dtype):
+    def __init__(self, text: Any, dtype: torch.dtype):  # open_clip's modules: their parts have no types of their own
         self.text, self.dtype = text, dtype
         self._folded: tuple[tuple, list[Weights]] | None = None
 
@@ -139,16 +140,18 @@ class Pass:
         place_tail: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
         """``place_…`` puts the context into the rows of the prefix or of the suffixes at block ``layer``."""
-        weights, length, x = self.weights(), head.shape[1], None
+        weights, length = self.weights(), head.shape[1]
+        x: Tensor | None = None
         for index, w in enumerate(weights):
-            last, qkv = index == len(weights) - 1, None
-            if index == layer and (place_head or place_tail):
+            last = index == len(weights) - 1
+            qkv: Tensor | None = None
+            if x is not None and index == layer and (place_head or place_tail):
                 head, tail = x[:, :length], x[:, length:]
                 head, tail, x = place_head(head) if place_head else head, place_tail(tail) if place_tail else tail, None
             if x is None:
                 if len(head) != len(tail) and not last:  # the suffixes are still one copy for all prefixes
-                    qkv = [F.linear(self._norm(w.ln_1, part), *w.qkv) for part in (head, tail)]
-                    qkv = torch.cat([qkv[0], qkv[1].expand(len(head), -1, -1)], dim=1)
+                    both = [F.linear(self._norm(w.ln_1, part), *w.qkv) for part in (head, tail)]
+                    qkv = torch.cat([both[0], both[1].expand(len(head), -1, -1)], dim=1)
                 x = torch.cat([head, tail.expand(len(head), -1, -1)], dim=1)
             if last:
                 mixed = self._mix_last(self._norm(w.ln_1, x), w, packed, length)
@@ -157,6 +160,7 @@ class Pass:
                 mixed = self._mix(F.linear(self._norm(w.ln_1, x), *w.qkv) if qkv is None else qkv, w, packed, length)
             x = x + F.linear(mixed, *w.out)
             x = x + F.linear(w.activation(F.linear(self._norm(w.ln_2, x), *w.fc)), *w.proj)
+        assert x is not None  # a tower has blocks
         return self._project(self._norm(self.text.ln_final, x))[:, packed.back]
 
     def _norm(self, norm: nn.LayerNorm, x: Tensor) -> Tensor:
@@ -168,7 +172,8 @@ class Pass:
         q, k, v = by_head(head, w.heads)
         mixed = [F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True, scale=1.0)[0]]
         for group, part in zip(packed.groups, tails, strict=True):
-            mixed.append(attend(*by_head(part, w.heads), k, v, group.count, group.causal))
+            own_q, own_k, own_v = by_head(part, w.heads)
+            mixed.append(attend(own_q, own_k, own_v, k, v, group.count, group.causal))
         return merge(torch.cat(mixed, dim=1), w.heads)
 
     def _mix_last(self, y: Tensor, w: Weights, packed: Packed, length: int) -> Tensor:

@@ -42,7 +42,7 @@ class CoOp(PromptMethod):
     cost_free = ("layer", "start")
 
     @property
-    def layer(self) -> int:
+    def layer(self) -> int:  # type: ignore[override]  # of the class elsewhere, here of the config
         return self.config.layer
 
     @classmethod

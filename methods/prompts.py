@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -76,7 +77,7 @@ class PromptMethod(Method):
         return (self.tokens.packed(1 + n).tokens + 1 + n) * (batch if self.per == "image" else 1)
 
     @classmethod
-    def losses(cls, methods: Sequence[PromptMethod], xs: Sequence[Tensor], ys: Sequence[Tensor]) -> list[Tensor]:
+    def losses(cls, methods: Sequence[Any], xs: Sequence[Tensor], ys: Sequence[Tensor]) -> list[Tensor]:
         """All contexts go through the text tower together; what each run makes of its features is its own."""
         if len(methods) == 1:
             return [methods[0].loss(xs[0], ys[0])]

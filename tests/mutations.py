@@ -44,23 +44,23 @@ SMALL_TOWER = ("tests/test_text_path.py", "-k", "context_length_does_not_matter 
 MUTANTS = (
     Mutant(
         "the row before EOT is read",
-        "bench/prompts.py",
-        "torch.tensor([len(row) - 1 for row in rows])",
-        "torch.tensor([len(row) - 2 for row in rows])",
+        "bench/class_tokens.py",
+        "torch.tensor([len(row) - 1 for row in self.rows], device",
+        "torch.tensor([len(row) - 2 for row in self.rows], device",
         SMALL_TOWER,
     ),
     Mutant(
         "positions of the names start at the prompt's, not behind the shared prefix",
-        "bench/prompts.py",
-        "self.positions[1 + n : 1 + n + names.shape[1]]",
-        "self.positions[1 : 1 + names.shape[1]]",
+        "bench/text_pass.py",
+        "positions[1 + n : 1 + n + group.length]",
+        "positions[1 : 1 + group.length]",
         SMALL_TOWER,
     ),
     Mutant(
         "names attend to the first row of the shared prefix in place of each",
-        "bench/prompts.py",
-        "flat @ head_k.transpose(-1, -2)",
-        "flat @ head_k[..., :1, :].expand_as(head_k).transpose(-1, -2)",
+        "bench/text_pass.py",
+        "torch.bmm(head_k, q.transpose(1, 2))",
+        "torch.bmm(head_k[:, :1].expand_as(head_k), q.transpose(1, 2))",
         SMALL_TOWER,
     ),
     Mutant(
@@ -122,9 +122,9 @@ MUTANTS = (
     ),
     Mutant(
         "base and new are swapped in the evaluation",
-        "bench/session.py",
-        "evaluate(carried, self.backbone(role), classes",
-        'evaluate(carried, self.backbone({"base": "new"}.get(role, "base")), classes',
+        "bench/execution.py",
+        "evaluate(carried, backbone, classes",
+        'evaluate(carried, session.backbone({"base": "new"}.get(role, "base")), classes',
         ("tests/test_roles_and_seeds.py", "-k", "role"),
     ),
     Mutant(

@@ -1,10 +1,11 @@
 """Base and new are never mixed up, and a seed reaches what is drawn by it: told from open_clip alone."""
 
 import torch
-from conftest import NAMES, TEMPLATES
-from test_contract import pictures, session_on, toy_run  # noqa: F401  (session_on is a fixture)
+from conftest import NAMES, TEMPLATES, pictures
+from test_contract import toy_run
 from test_features import split
 
+from bench.execution import execute
 from bench.transforms import View
 
 
@@ -18,9 +19,9 @@ def zero_shot(backbone):
     return (images @ texts.T).argmax(-1).tolist()
 
 
-def test_each_role_is_evaluated_with_its_own_pictures_texts_and_name(session_on, tiny):  # noqa: F811
+def test_each_role_is_evaluated_with_its_own_pictures_texts_and_name(session_on, tiny):
     session, run = session_on("roles"), toy_run("zs-clip")
-    record = session.execute(run, "ab" * 8)
+    record = execute(session, run, "ab" * 8)
     stored = session.store.read_predictions("ab" * 8)
     expected = {role: zero_shot(getattr(tiny, role)) for role in ("base", "new")}
     assert expected["base"] != expected["new"], "else nothing would be told apart"
