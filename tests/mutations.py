@@ -116,7 +116,7 @@ MUTANTS = (
     Mutant(
         "a run that failed counts as done",
         "bench/store.py",
-        ' and record.get("status") == "done"',
+        ' and stored.get("status") == "done"',
         "",
         ("tests/test_plan_store.py", "-k", "read_only_when"),
     ),
