@@ -183,7 +183,7 @@ class FeatureStore:
 def content_of(features: Tensor) -> str:
     """sha256 of a tensor's type, shape and bytes."""
     found = hashlib.sha256(f"{features.dtype} {tuple(features.shape)}".encode())
-    found.update(memoryview(features.contiguous().view(-1).view(torch.uint8).numpy()))
+    found.update(features.contiguous().view(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 

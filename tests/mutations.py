@@ -118,7 +118,7 @@ MUTANTS = (
         "bench/store.py",
         ' and stored.get("status") == "done"',
         "",
-        ("tests/test_plan_store.py", "-k", "read_only_when"),
+        ("tests/test_plan_store.py", "-k", "not_done_is_done_again"),
     ),
     Mutant(
         "base and new are swapped in the evaluation",

@@ -12,7 +12,7 @@ import datasets
 from bench import plan
 from bench.archs import ARCHS, find_arch
 from bench.errors import UserError
-from bench.store import Store, canonical, read_tensors, whole, write_tensors, write_text
+from bench.store import Store, canonical, read_tensors, sha256_of, whole, write_tensors, write_text
 from methods import ordered
 from methods.base import METHODS
 
@@ -304,6 +304,18 @@ def test_a_record_is_read_only_when_whole_done_and_under_its_own_key(tmp_path):
     ):
         path.write_text(text)
         assert store.read_record("k" * 16) is None, text
+
+
+@pytest.mark.parametrize("status", ["failed", "planned", None])
+def test_a_run_that_is_not_done_is_done_again_though_all_its_files_are_whole(tmp_path, status):
+    store, key = Store(tmp_path, "toy"), "k" * 16
+    store.write_plugin(key, {"a": torch.zeros(1)}, {})
+    store.write_predictions(key, {"base.predicted": torch.zeros(1)})
+    files = {name: sha256_of(path) for name, path in store.files_of(record()).items()}
+    store.write_record(record(files=files))
+    assert store.read_record(key) is not None
+    store.write_record(record(files=files, status=status))
+    assert store.read_record(key) is None and store.refused() == []
 
 
 def test_records_that_are_not_json_objects_are_passed_over(tmp_path):
