@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from bench.backbones import Backbone
+from bench.claims import Claims
 from bench.errors import UserError
 from bench.loading import Loader
 from bench.store import canonical, read_tensors, write_tensors
@@ -123,19 +124,32 @@ class FeatureStore:
                 else:
                     self.memory[path.stem] = features.to(self.backbone.device)
         if missing:
-            made = self._encode(split, [recipe for _, recipe in missing.values()], what)
-            for (path, (identity, _)), features in zip(missing.items(), made, strict=True):
-                write_tensors(path, {"features": features}, {"identity": stamped(identity, features)})
-                self.memory[path.stem] = features.to(self.backbone.device)
+            with Claims(self.cache / "claims") as claims:  # another process may be at the same pictures
+                claims.wait([path.stem for path in missing])
+                self._make(missing, split, what)
         return [self.memory[name] for name in names]
 
-    def _read(self, path: Path, identity: str) -> Tensor | None:
-        """The stored features; None, with a warning, where the file is damaged or its numbers were changed, for it can
-        be made again."""
+    def _make(self, missing: dict[Path, tuple[str, Recipe]], split: Split, what: str) -> None:
+        """Encode and store those that are still not there."""
+        left = {}
+        for path, (identity, recipe) in missing.items():
+            if path.exists() and (features := self._read(path, identity, quietly=True)) is not None:
+                self.memory[path.stem] = features.to(self.backbone.device)
+            else:
+                left[path] = identity, recipe
+        made = self._encode(split, [recipe for _, recipe in left.values()], what) if left else []
+        for (path, (identity, _)), features in zip(left.items(), made, strict=True):
+            write_tensors(path, {"features": features}, {"identity": stamped(identity, features)})
+            self.memory[path.stem] = features.to(self.backbone.device)
+
+    def _read(self, path: Path, identity: str, quietly: bool = False) -> Tensor | None:
+        """The stored features; None, with a warning (unless ``quietly``), where the file is damaged or its numbers were
+        changed: it can be made again."""
         try:
             tensors, header = read_tensors(path)
         except UserError as error:
-            logging.warning("%s: made again", error)
+            if not quietly:
+                logging.warning("%s: made again", error)
             return None
         found, noted = unstamped(header.get("identity", ""))
         if found != identity:
@@ -143,7 +157,8 @@ class FeatureStore:
                 f"feature file '{path}' is of another identity; delete it. Found {found}, expected {identity}"
             )
         if (content := content_of(tensors["features"])) != noted:
-            logging.warning("'%s' holds features of sha256 %s, written as %s: made again", path, content, noted)
+            if not quietly:
+                logging.warning("'%s' holds features of sha256 %s, written as %s: made again", path, content, noted)
             return None
         return tensors["features"]
 
