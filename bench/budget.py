@@ -34,12 +34,12 @@ OUTCOME = 600  # bytes of what a record gains when its run is done, about
 
 @dataclass(frozen=True)
 class Features:
-    """One feature file: whose, of how many pictures, and whether the parent makes it before any run (test pictures)."""
+    """One feature file: whose, of how many pictures, and whether they are test pictures."""
 
     path: Path
     role: str
     images: int
-    first: bool
+    test: bool
     bytes: int
 
 
@@ -117,14 +117,14 @@ def feature_files(session: Session, run: Run, few: FewShot) -> Iterator[Features
     """What ``Session.support`` and ``Session.test_features`` read."""
     shared: dict[tuple[str, int], dict] = {}
 
-    def file(role: str, split: Split, recipe: dict, first: bool = False) -> Features:
-        store, data = session.features(role), session.tested(run) if first else few.data
+    def file(role: str, split: Split, recipe: dict, test: bool = False) -> Features:
+        store, data = session.features(role), session.tested(run) if test else few.data
         if (role, id(split)) not in shared:  # one hash of the list for all its views
             shared[role, id(split)] = store.identity({}, split, data.classnames)
         identity = {**shared[role, id(split)], **recipe}
         named = len(canonical(identity)) * 11 // 10 + 2 * HEADER  # quotes escaped, a sha256
         size = len(split) * store.backbone.dim * FLOAT + named
-        return Features(store.path(identity), role, len(split), first, size)
+        return Features(store.path(identity), role, len(split), test, size)
 
     for role in session.options.arch.towers:
         yield file(role, session.test_split(run), TEST_RECIPE, True)
@@ -189,7 +189,7 @@ def estimate(
 
     calibration = calibration or Calibration(session, [counts.run for counts in counted])
     stages: dict[str, float] = {}
-    seen, cache, before, own = set(), 0, 0.0, {}
+    seen, cache, own = set(), 0, {}
 
     def add(stage: str, seconds: float) -> float:
         stages[stage] = stages.get(stage, 0.0) + seconds
@@ -203,14 +203,9 @@ def estimate(
                     continue
                 seen.add(file.path)
                 cache += file.bytes
-                seconds = file.images * calibration.image_seconds(
-                    file.role, (run.test or run.dataset) if file.first else run.dataset, file.first
-                )
-                add(timing.features_stage(file.role), seconds)
-                if file.first:
-                    before += seconds
-                else:
-                    own[run] += seconds
+                shown = (run.test or run.dataset) if file.test else run.dataset
+                seconds = file.images * calibration.image_seconds(file.role, shown)
+                own[run] += add(timing.features_stage(file.role), seconds)
         except Exception as error:
             missing[f"{run.dataset}: {first_line(error)}"] = None
         try:
@@ -226,7 +221,7 @@ def estimate(
         out = 0
         missing[f"disk of {session.options.out}: {first_line(error)}"] = None
     ordered = sorted(stages.items(), key=lambda item: item[0].split(",")[0] != "features")
-    seconds = before + on_the_clock(session, own, jobs)
+    seconds = on_the_clock(session, own, jobs)
     parts = tuple(Stage(name, part, calibration.how(name)) for name, part in ordered)
     return Estimate(len(counted), done, jobs, parts, seconds, cache, out, tuple(missing), tuple(keys))
 

@@ -115,10 +115,10 @@ class Calibration:
 
     # -- pictures ------------------------------------------------------------------------------------------------------
 
-    def image_seconds(self, role: str, dataset: str, all_threads: bool = True) -> float:
+    def image_seconds(self, role: str, dataset: str) -> float:
         """Seconds for one picture from file to feature. On the CPU decoding and tower share the cores; beside an
         accelerator the slower of the two decides. Raises UserError for a picture that cannot be read."""
-        threads = self.threads if all_threads else executor.run_threads(self.session.options, self.threads)
+        threads = executor.run_threads(self.session.options, self.threads)
         if (role, threads) not in self._towers:
             with threads_set(threads):
                 self._towers[role, threads] = self._measure_tower(role)

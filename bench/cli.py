@@ -19,10 +19,11 @@ COMMANDS = {
     "prepare": "download, verify and arrange datasets; with --check only look at what is there",
     "report": "make tables, figures and the report again from stored records alone",
     "check": "recompute every table cell from stored predictions",
+    "merge": "join other results folders into --out, then report; refuses conflicts by name",
 }
 PUBLISHED_VIEWS, MICRO_VIEWS = 16, 4
 LIST_DEFAULTS = {"suite": [], "methods": [], "datasets": [], "seeds": [1, 2, 3], "overrides": [], "plugin_dir": []}
-FURTHER = ("ls", "prepare")  # the commands that take further words
+FURTHER = ("ls", "prepare", "merge")  # the commands that take further words
 
 
 class Parser(argparse.ArgumentParser):
@@ -62,7 +63,10 @@ def parser() -> Parser:
         "command", nargs="?", default="run", metavar="COMMAND", help="one of the commands below (default: run)"
     )
     p.add_argument(
-        "what", nargs="*", metavar="WHAT", help="for ls: methods, datasets or archs; for prepare: dataset ids"
+        "what",
+        nargs="*",
+        metavar="WHAT",
+        help="for ls: methods, datasets or archs; for prepare: dataset ids; for merge: results folders",
     )
     what = p.add_argument_group("what to run")
     what.add_argument("--arch", default="micro", help="backbone pair: micro (default), vit-b16, vit-l14, or FILE.toml")
@@ -150,6 +154,13 @@ def parser() -> Parser:
         help="processes that decode image files, 0: threads of this process; the features are the same (default: on a "
         "GPU one a core but one, 16 at most; on a CPU, where the tower takes the time, 0)",
     )
+    how.add_argument(
+        "--run-limit",
+        type=float,
+        metavar="SECONDS",
+        help="end a run that takes longer, with the features it has to make; it fails and the rest go on (default: no "
+        "limit)",
+    )
     how.add_argument("--engine", default="local", choices=["local"], help="where runs are done")
     how.add_argument(
         "--text-memory", type=float, default=4.0, metavar="GB", help="bound on what a text pass keeps (default: 4)"
@@ -197,6 +208,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
             raise UserError(f"--{name} {getattr(args, name)}: expected {least} or more")
     if min(args.seeds) < 0:
         raise UserError(f"--seeds {min(args.seeds)}: expected 0 or more (a negative seed draws what its positive does)")
+    if args.run_limit is not None and not args.run_limit > 0:
+        raise UserError(f"--run-limit {args.run_limit}: expected seconds, more than 0")
     if not 0.01 <= args.text_memory <= 1e6:
         raise UserError(f"--text-memory {args.text_memory}: expected gigabytes, 0.01 or more")
     return args
@@ -236,8 +249,9 @@ def main(argv: list[str] | None = None) -> int:
             traceback.print_exc()
         print(f"error: {printable(' '.join(str(error).splitlines()))}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("\nstopped: what is done is kept; the same command goes on from here", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        where = f" {stop}" if str(stop) else ""
+        print(f"\nstopped{where}: what is done is kept; the same command goes on from here", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 141

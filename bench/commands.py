@@ -6,12 +6,27 @@ import argparse
 import contextlib
 import time
 from dataclasses import replace
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import datasets
-from bench import archs, audit_page, drift_store, executor, known, outputs, own_prompts, plan, tables, timing
+from bench import (
+    archs,
+    audit_page,
+    claims,
+    drift_store,
+    executor,
+    known,
+    outputs,
+    own_prompts,
+    plan,
+    stats,
+    tables,
+    timing,
+)
+from bench import merge as join
 from bench import report as report_module
 from bench.check import recompute, recompute_known, recompute_report, renamed
 from bench.console import escape
@@ -23,10 +38,10 @@ from bench.prepare import prepare
 from bench.selection import Selection, select
 from bench.session import Session
 from bench.settings import arch_of, options_of, plan_of, settings_of, wants_drift
-from bench.store import Store
+from bench.store import Store, sweep
 from methods import discover
 
-__all__ = ["check", "doctor", "ls", "prepare", "report", "run"]  # the names of bench.cli.COMMANDS
+__all__ = ["check", "doctor", "ls", "merge", "prepare", "report", "run"]  # the names of bench.cli.COMMANDS
 console = Console()
 LOG_EVERY = 30.0  # seconds between lines where there is no terminal to draw a bar on
 
@@ -60,6 +75,9 @@ def run(args: argparse.Namespace) -> int:
 
         session = Session(options, on_images)
         session.store.check_writable()
+        sweep(session.store.folder, Path(options.cache))
+        for folder in (session.store.folder, Path(options.cache)):
+            claims.tidy(folder / "claims")
         tested = list(dict.fromkeys(id for run in runs for id in (run.dataset, run.test) if id))
         open_datasets(session, tested)
 
@@ -84,8 +102,22 @@ def run(args: argparse.Namespace) -> int:
                     f"[red]failed[/] {escape(str(run))}: {escape(record['error'])}", highlight=False, soft_wrap=True
                 )
 
+        def on_wait(count: int, owner: str) -> None:
+            bar.update(total, description=f"waiting for {escape(owner)}")
+            if owner not in said:
+                said.add(owner)
+                console.print(
+                    f"{stats.counted(count, 'run')} left to {escape(owner)}; waiting", highlight=False, soft_wrap=True
+                )
+
         jobs = args.jobs or executor.default_jobs(options)
-        tally = executor.run_all(session, runs, jobs, args.fresh, args.fail_fast, on_start, on_done)
+        try:
+            tally = executor.run_all(
+                session, runs, jobs, args.fresh, args.fail_fast, on_start, on_done, args.run_limit, on_wait
+            )
+        except KeyboardInterrupt:
+            task = bar.tasks[0]
+            raise KeyboardInterrupt(f"after {task.completed:.0f} of {task.total:.0f} runs") from None
         laps = {"loading": begun[0] - started, "runs": time.monotonic() - begun[0]}
         if args.limit is None:
             measure_known(session, tested)
@@ -99,13 +131,14 @@ def run(args: argparse.Namespace) -> int:
                 timing.CALL, {"keys": timing.digest(keys), "stages": laps, "seconds": whole, "jobs": jobs}
             )
     write_results(args, options.arch)
+    also = f"{tally.elsewhere} by another process meanwhile, " if tally.elsewhere else ""
     console.print(
-        f"{tally.done} runs done, {tally.already} were done before, {len(tally.failures)} failed; "
+        f"{tally.done} runs done, {tally.already} were done before, {also}{len(tally.failures)} failed; "
         f"{tally.planned} planned. Report: {escape(options.out)}/{options.arch.id}/report.html",
         highlight=False,
         soft_wrap=True,
     )
-    return 0 if tally.done + tally.already == tally.planned else 1
+    return 0 if tally.done + tally.already + tally.elsewhere == tally.planned else 1
 
 
 def measure_known(session: Session, ids: list[str]) -> None:
@@ -197,6 +230,18 @@ def report(args: argparse.Namespace) -> int:
     for line in (line for record in store.records() for line in store.changed_files(record)):
         console.print(f"[yellow]changed[/] {escape(line)}", highlight=False, soft_wrap=True)
     return 0
+
+
+def merge(args: argparse.Namespace) -> int:
+    """Joins the folders that the command line names into --out, then makes the report."""
+    arch = arch_of(args)
+    discover(tuple(args.plugin_dir))
+    if not args.what:
+        raise UserError("merge: name one results folder or more: run_all.py merge FOLDER --out OUT")
+    counts = join.merge(Store(args.out, arch.id), args.what)
+    files = ", ".join(f"{count} of {kind}" for kind, count in counts.items()) or "none, all were there"
+    console.print(f"files merged: {escape(files)}", highlight=False, soft_wrap=True)
+    return report(args)
 
 
 def check(args: argparse.Namespace) -> int:

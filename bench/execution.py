@@ -14,21 +14,22 @@ from typing import Any
 
 import torch
 
-from bench import provenance
+from bench import memory, provenance
 from bench.backbones import first_line
 from bench.errors import UserError
 from bench.evaluate import evaluate, score
 from bench.plan import Run
 from bench.seeds import generator
 from bench.session import Session, as_labels, encoded_since
-from bench.store import sha256_of
+from bench.store import StorageError, sha256_of
 from bench.trainer import FitError, fit_together
-from datasets import manifests
 from methods.base import METHODS, Classes, TrainConfig
 
 # Tokens of the text tower that one step of runs side by side may have: more no longer gains (measured on the CPU; on a
 # GPU not measured, several thousand tokens fill one).
 STEP_TOKENS = {"cpu": 2048, "cuda": 65536, "mps": 8192}
+
+OUT_OF_MEMORY = "out of memory"
 
 
 @dataclass
@@ -53,7 +54,32 @@ def execute(session: Session, run: Run, key: str) -> dict:
 
 
 def execute_together(session: Session, unit: Sequence[tuple[Run, str]]) -> Iterator[dict]:
-    """Train, carry over, evaluate; writes plug-ins and predictions, gives the records one by one (failed ones too)."""
+    """Train, carry over, evaluate; writes plug-ins and predictions, gives the records one by one (failed ones too).
+    A run that ran out of memory is tried again alone, with smaller text passes. Raises StorageError, as what cannot be
+    written here cannot for any run."""
+    for (run, key), record in zip(unit, tried(session, unit), strict=True):
+        yield with_less_memory(session, run, key) if record.get("error") == OUT_OF_MEMORY else record
+
+
+def with_less_memory(session: Session, run: Run, key: str) -> dict:
+    """Its record, with half the budget again and again; a clear failure at the floor."""
+    full, record = session.options.text_budget, {}
+    try:
+        for budget in memory.budgets(full):
+            if budget == full and full > memory.FLOOR:
+                continue
+            memory.let_go(session.backbone("base").device)
+            session.allow(budget)
+            (record,) = tried(session, [(run, key)])
+            if record.get("error") != OUT_OF_MEMORY:
+                return record
+    finally:
+        session.allow(full)  # so that no run's numbers depend on the one before it
+    return {**record, "error": memory.failure(record["text_budget_bytes"])}
+
+
+def tried(session: Session, unit: Sequence[tuple[Run, str]]) -> Iterator[dict]:
+    """The records of one try."""
     works = [Work(run, key, session.describe(run, key), {}) for run, key in unit]
     provenance.reset_peak(session.backbone("base").device)
     for work in works:
@@ -79,17 +105,21 @@ def attempt(session: Session, work: Work, step: Callable[[Session, Work], None])
     """A step whose failure is this run's alone."""
     try:
         step(session, work)
-    except Exception as error:
+    except StorageError:
+        raise
+    except (Exception, SystemExit) as error:  # a method may call exit(): that ends its run, not the call
         fail(session, work, error)
 
 
-def fail(session: Session, work: Work, error: Exception) -> None:
+def fail(session: Session, work: Work, error: BaseException) -> None:
     if isinstance(error, FitError):
         work.record["curve"] = error.curve
     elif session.options.debug:
         traceback.print_exception(error)
     plain = isinstance(error, (UserError, FitError))
     message = str(error) if plain else f"{type(error).__name__}: {first_line(error)}"
+    if memory.ran_out(error):
+        message = OUT_OF_MEMORY
     work.record.update(status="failed", error=message)
 
 
@@ -103,8 +133,7 @@ def prepare(session: Session, work: Work) -> None:
     """Support features, and the method bound to the base."""
     run, base = work.run, session.backbone("base")
     few, start = session.fewshot(run), time.perf_counter()
-    for part, text in few.manifests.items():
-        session.store.write_manifest(manifests.name_of(run.dataset, run.shots, run.seed, part), text)
+    session.write_manifests(run)
     work.support = session.support(run)
     work.record["seconds"]["features"] += time.perf_counter() - start
     start = time.perf_counter()
@@ -149,7 +178,7 @@ def train(session: Session, works: list[Work]) -> None:
                 [work.support for work in works],
                 [generator("fit", work.run.dataset, work.run.method, work.run.seed) for work in works],
             )
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if len(works) == 1:
             return fail(session, works[0], error)
         for work in works:

@@ -6,21 +6,22 @@ Whatever the number of workers, only this process writes records, and a run's nu
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 
+from bench import workers
+from bench.claims import POLL, Claims
 from bench.errors import UserError
 from bench.execution import alike, execute_together
 from bench.plan import Run
-from bench.processes import cores, follow_parent
+from bench.processes import cores
 from bench.session import Options, Session, add_encoded, encoded_since
+from bench.store import StorageError
 
-_session: Session  # a worker's own, made by `start_worker`
 _dataset = ""  # the one whose features the worker holds
 
 
@@ -31,6 +32,7 @@ class Tally:
     planned: int = 0
     already: int = 0
     done: int = 0
+    elsewhere: int = 0  # by another process on the same results folder, while this call ran
     failures: list[tuple[Run, str]] = field(default_factory=list)
 
 
@@ -47,52 +49,57 @@ def run_all(
     fail_fast: bool = False,
     on_start: Callable[[int, int], None] = lambda todo, already: None,
     on_done: Callable[[Run, dict], None] = lambda run, record: None,
+    limit: float | None = None,
+    on_wait: Callable[[int, str], None] = lambda count, owner: None,
 ) -> Tally:
     """Do every run that has no finished record (all of them with ``fresh``). Raises UserError only for what concerns
-    every run (weights, data root); a run that fails is recorded and the rest go on, unless ``fail_fast``."""
+    every run (weights, data root, a full disk); a run that fails is recorded and the rest go on, unless ``fail_fast``.
+
+    Runs that another process on the same results folder is at are left to it, waited for, and done here where it died.
+    limit: seconds that one run may take; its worker process is then ended."""
     todo: list[tuple[Run, str]] = []
     tally = Tally(planned=len(runs))
+    before: dict[str, tuple | None] = {}
+    drawn: dict[tuple, Run] = {}
     again: set[str] = set()
     for run in runs:
         key = session.key(run)
+        before[key] = session.store.stamp(key)
         retrained = run.test and session.key(run.trained) in again  # its plug-in may come out with other bytes
         if not fresh and not retrained and session.store.read_record(key):
             tally.already += 1
+            drawn[run.dataset, run.shots, run.seed] = run
         else:
             todo.append((run, key))
             again.add(key)
     on_start(len(todo), tally.already)
-    if not todo:
-        return tally
-    encoded = encode_tests(session, todo)
-    engine = in_process if jobs <= 1 else in_workers
-    for run, record in engine(session, todo, jobs):
-        if record["status"] == "done":  # the first that needed them tells what its test features took
-            add_encoded(record, encoded.pop((run.dataset, run.test, run.limit), {}))
-        session.store.write_record(record)
-        if record["status"] == "done":
-            tally.done += 1
-        else:
+
+    def count(run: Run, record: dict) -> None:
+        if record["status"] != "done":
             tally.failures.append((run, record["error"]))
         on_done(run, record)
-        if fail_fast and tally.failures:
-            break
+
+    for run in drawn.values():  # a manifest that was lost or damaged since is told from nothing else
+        with contextlib.suppress(UserError):
+            session.write_manifests(run)
+    if not todo:
+        return tally
+    with Claims(session.store.folder / "claims") as claims:
+        share = Share(session, todo, before, claims)
+        while share.left:
+            engine = in_process if jobs <= 1 and limit is None else in_workers
+            for run, record in engine(session, share, jobs, limit):
+                session.store.write_record(record)
+                claims.release(record["key"])
+                tally.done += record["status"] == "done"
+                count(run, record)
+                if fail_fast and tally.failures:
+                    return tally
+            for run, record in share.settled():
+                tally.elsewhere += record["status"] == "done"
+                count(run, record)
+            share.wait(on_wait)
     return tally
-
-
-def encode_tests(session: Session, todo: list[tuple[Run, str]]) -> dict[tuple, dict[str, dict]]:
-    """Test features first, with all threads; a picture that cannot be read fails the runs that need it, later. Returns
-    what was encoded (``encoded_since``) by dataset, shifted set and limit."""
-    made = {}
-    for axes, run in {(run.dataset, run.test, run.limit): run for run, _ in todo}.items():
-        before = session.encoded()
-        for role in session.options.arch.towers:
-            try:
-                session.test_features(run, role)
-            except UserError:
-                continue
-        made[axes] = encoded_since(before, session.encoded())
-    return made
 
 
 @dataclass
@@ -128,16 +135,86 @@ def units(session: Session, todo: list[tuple[Run, str]]) -> list[Unit]:
     return found
 
 
-def in_process(session: Session, todo: list[tuple[Run, str]], jobs: int) -> Iterator[tuple[Run, dict]]:
-    threads, dataset = torch.get_num_threads(), ""
-    for unit in sorted(units(session, todo), key=lambda unit: bool(unit.after)):
-        if unit.dataset != dataset:
-            session.forget()
-            dataset = unit.dataset
+class Share:
+    """What of the plan is left for this process, while others may be at the same plan."""
+
+    def __init__(self, session: Session, todo: list[tuple[Run, str]], before: dict[str, tuple | None], claims: Claims):
+        self.session, self.claims, self.before, self.left = session, claims, before, todo
+        self._found: list[tuple[Run, dict]] = []  # done by others
+
+    def units(self) -> list[Unit]:
+        """What is left, as units; what of them cannot be done here comes back into ``left`` by ``claim``."""
+        found, self.left = units(self.session, self.left), []
+        return found
+
+    def claim(self, unit: Unit) -> list[tuple[Run, str]]:
+        """Its runs that are to be done here and now. A plug-in that another process trains is waited for."""
+        elsewhere, mine = {key for _, key in self.left}, []
+        for run, key in unit.runs:
+            if unit.after & elsewhere or not self.claims.take(key):
+                self.left.append((run, key))
+            elif not self._settle(run, key):
+                mine.append((run, key))
+        return mine
+
+    def settled(self) -> Iterator[tuple[Run, dict]]:
+        """What others have done since, each once."""
+        for run, key in list(self.left):
+            if not self.claims.owner(key) and self._settle(run, key):
+                self.left.remove((run, key))
+        found, self._found = self._found, []
+        yield from found
+
+    def wait(self, say: Callable[[int, str], None]) -> None:
+        """Until one of those that are left is given back; its owner may have died."""
+        if not self.left:
+            return
+        say(len(self.left), self.claims.owner(self.left[0][1]))
+        while not any(self.claims.take(key) for _, key in self.left):
+            time.sleep(POLL)
+
+    def _settle(self, run: Run, key: str) -> bool:
+        """Whether its record was written by another process since the plan was made."""
+        store = self.session.store
+        if store.stamp(key) == self.before[key] or not (record := store.outcome(key)):
+            return False
+        if record.get("status") == "done" and not store.read_record(key):
+            return False
+        self.claims.release(key)
+        self._found.append((run, record))
+        return True
+
+
+def in_process(session: Session, share: Share, jobs: int, limit: float | None = None) -> Iterator[tuple[Run, dict]]:
+    """Test pictures first, with all threads where a run has them all."""
+    units, threads, dataset = share.units(), torch.get_num_threads(), ""
+    try:
         torch.set_num_threads(run_threads(session.options, threads))
-        for (run, _), record in zip(unit.runs, execute_together(session, unit.runs), strict=True):
-            yield run, record
-    torch.set_num_threads(threads)
+        encoded = {}
+        for run in {axes(run): run for unit in units for run, _ in unit.runs}.values():
+            encoded[axes(run)] = read_features(session, [run], supports=False)
+        for unit in sorted(units, key=lambda unit: bool(unit.after)):
+            if not (mine := share.claim(unit)):
+                continue
+            if unit.dataset != dataset:
+                session.forget()
+                dataset = unit.dataset
+            for (run, _), record in zip(mine, execute_together(session, mine), strict=True):
+                yield run, told(record, encoded, run)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def axes(run: Run) -> tuple[str, str]:
+    """Runs that read the same test pictures."""
+    return run.dataset, run.test
+
+
+def told(record: dict, encoded: dict[tuple[str, str], dict], run: Run) -> dict:
+    """The first finished run that needed pictures encoded before it tells what that took."""
+    if record["status"] == "done":
+        add_encoded(record, encoded.pop(axes(run), {}))
+    return record
 
 
 def run_threads(options: Options, available: int) -> int:
@@ -145,48 +222,67 @@ def run_threads(options: Options, available: int) -> int:
     return 1 if options.arch.id == "micro" and options.device == "cpu" else available
 
 
-def in_workers(session: Session, todo: list[tuple[Run, str]], jobs: int) -> Iterator[tuple[Run, dict]]:
-    """A dataset's views are made by one worker; then its units go to whichever worker is free, the largest first."""
-    context = multiprocessing.get_context("spawn")
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """In place of a run: a worker is to make the feature files that these runs of one ``axes`` read."""
+
+    runs: tuple[Run, ...]
+
+
+class Queue:
+    """What the workers do, in which order: one of them encodes the pictures of a dataset or shifted set; then its units
+    go to whichever is free, the largest first, those that evaluate another's plug-in once that is there."""
+
+    def __init__(self, session: Session, share: Share):
+        self.share = share
+        self.pending = sorted(share.units(), key=lambda unit: -size(session, unit))
+        self.unprepared = list(dict.fromkeys(axes(unit.runs[0][0]) for unit in self.pending))
+        self.closed = set(self.unprepared)  # pictures are still to be encoded
+        self.open = {key for unit in self.pending for _, key in unit.runs}
+        self.encoded: dict[tuple[str, str], dict] = {}
+
+    def draw(self) -> list:
+        """What can be begun now; empty where nothing can, before something else is done."""
+        for unit in list(self.pending):
+            if axes(unit.runs[0][0]) in self.closed or unit.after & self.open:
+                continue
+            self.pending.remove(unit)
+            mine = self.share.claim(unit)
+            self.open -= {key for _, key in unit.runs} - {key for _, key in mine}
+            if mine:
+                return mine
+        if not self.unprepared:
+            return []
+        which = self.unprepared.pop(0)
+        return [Pictures(tuple(run for unit in self.pending for run, _ in unit.runs if axes(run) == which))]
+
+    def prepared(self, which: tuple[str, str], encoded: dict) -> None:
+        self.closed.discard(which)
+        self.encoded[which] = encoded
+
+
+def in_workers(session: Session, share: Share, jobs: int, limit: float | None = None) -> Iterator[tuple[Run, dict]]:
+    jobs = max(jobs, 1)
     session.forget()
     options = replace(session.options, workers=session.loader.workers // jobs)
     session.loader.close()
-    pending = sorted(units(session, todo), key=lambda unit: -size(session, unit))
-    unprepared = list(dict.fromkeys(unit.dataset for unit in pending))
-    left = {key for _, key in todo}
-    with ProcessPoolExecutor(min(jobs, len(pending)), context, initializer=start_worker, initargs=(options,)) as pool:
-        waiting: dict[Future, Unit | str] = {}
-        try:
-            while pending or waiting:
-                while len(waiting) < jobs:
-                    busy = {dataset for dataset in waiting.values() if isinstance(dataset, str)}
-                    closed = busy | set(unprepared)
-                    ready = next((u for u in pending if u.dataset not in closed and not u.after & left), None)
-                    if ready is not None:
-                        pending.remove(ready)
-                        waiting[pool.submit(work, ready.runs)] = ready
-                    elif unprepared:
-                        dataset = unprepared.pop(0)
-                        waiting[pool.submit(read_support, [run for run, _ in todo if run.dataset == dataset])] = dataset
-                    else:
-                        break
-                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                    unit = waiting.pop(future)
-                    if isinstance(unit, str):
-                        continue
-                    for (run, key), record in zip(unit.runs, results_of(future, session, unit), strict=True):
-                        left.discard(key)
-                        yield run, record
-        except BrokenProcessPool as error:
-            raise UserError(
-                "a worker process died (out of memory?); what is done is kept: the same command goes on from "
-                "here, with --jobs 1 if it happens again"
-            ) from error
-        except BaseException:  # Ctrl-C, --fail-fast: what runs now is not waited for and will be done again
-            pool.shutdown(wait=False, cancel_futures=True)
-            for child in multiprocessing.active_children():
-                child.terminate()
-            raise
+    threads = 1 if jobs > 1 else run_threads(session.options, torch.get_num_threads())
+    queue = Queue(session, share)
+    for item, found in workers.outcomes(queue.draw, jobs, start_worker, (options, threads), limit):
+        if isinstance(item, Pictures):
+            queue.prepared(axes(item.runs[0]), {} if isinstance(found, workers.Lost) else found)
+            if session.progress:
+                session.progress("features", len(queue.encoded), len(queue.encoded) + len(queue.closed))
+            continue
+        run, key = item
+        queue.open.discard(key)
+        lost = isinstance(found, workers.Lost)  # e.g. it could not even read the dataset, which may have gone meanwhile
+        yield (
+            run,
+            {**session.describe(run, key), "status": "failed", "error": found.reason}
+            if lost
+            else told(found, queue.encoded, run),
+        )
 
 
 def size(session: Session, unit: Unit) -> int:
@@ -194,37 +290,40 @@ def size(session: Session, unit: Unit) -> int:
     return sum(len(session.tested(run).classnames) for run, _ in unit.runs)
 
 
-def results_of(future: Future, session: Session, unit: Unit) -> list[dict]:
-    """The worker's records; failed ones where it could not even read the dataset, which may have gone meanwhile."""
-    try:
-        return future.result()
-    except UserError as error:
-        return [{**session.describe(run, key), "status": "failed", "error": str(error)} for run, key in unit.runs]
+def start_worker(options: Options, threads: int) -> Callable:
+    """In a new worker process: what does its units."""
+    torch.set_num_threads(threads)
+    return partial(work, Session(options))
 
 
-def start_worker(options: Options) -> None:
-    global _session
-    follow_parent()
-    torch.set_num_threads(1)
-    _session = Session(options)
+def work(session: Session, items: list) -> Iterator[dict]:
+    first = items[0]
+    if isinstance(first, Pictures):
+        hold(session, first.runs[0].dataset)
+        yield read_features(session, first.runs)
+    else:
+        hold(session, first[0].dataset)
+        yield from execute_together(session, items)
 
 
-def work(runs: list[tuple[Run, str]]) -> list[dict]:
-    hold(runs[0][0].dataset)
-    return list(execute_together(_session, runs))
+def read_features(session: Session, runs: Sequence[Run], supports: bool = True) -> dict[str, dict]:
+    """Makes the feature files that runs of one ``axes`` read; what is wrong with a picture, each run says itself.
+    Returns what was encoded (``encoded_since``)."""
+    before = session.encoded()
+    wanted = [partial(session.test_features, runs[0], role) for role in session.options.arch.towers]
+    wanted += [partial(session.support, run) for run in runs if supports and not run.test]
+    for read in wanted:
+        try:
+            read()
+        except StorageError:
+            raise
+        except Exception:
+            continue
+    return encoded_since(before, session.encoded())
 
 
-def read_support(runs: list[Run]) -> None:
-    """Makes the feature files that a dataset's runs read; what is wrong with them, each run says itself."""
-    hold(runs[0].dataset)
-    for run in runs:
-        if not run.test:
-            with contextlib.suppress(Exception):
-                _session.support(run)
-
-
-def hold(dataset: str) -> None:
+def hold(session: Session, dataset: str) -> None:
     global _dataset
     if _dataset != dataset:
-        _session.forget()
+        session.forget()
         _dataset = dataset

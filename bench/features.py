@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from bench.backbones import Backbone
+from bench.claims import Claims
 from bench.errors import UserError
 from bench.loading import Loader
 from bench.store import canonical, read_tensors, write_tensors
@@ -126,24 +127,38 @@ class FeatureStore:
                     missing[path] = canonical(identity), recipe
                 else:
                     self.memory[path.stem] = features.to(self.backbone.device)
-        paths = list(missing)
+        if missing:
+            with Claims(self.cache / "claims") as claims:  # another process may be at the same pictures
+                claims.wait([path.stem for path in missing])
+                self._make(missing, split, what)
+        return [self.memory[name] for name in names]
+
+    def _make(self, missing: dict[Path, tuple[str, Recipe]], split: Split, what: str) -> None:
+        """Encode and store those that are still not there."""
+        left = {}
+        for path, (identity, recipe) in missing.items():
+            if path.exists() and (features := self._read(path, identity, quietly=True)) is not None:
+                self.memory[path.stem] = features.to(self.backbone.device)
+            else:
+                left[path] = identity, recipe
+        paths = list(left)
         for group in (paths[i : i + TOGETHER] for i in range(0, len(paths), TOGETHER)):
             start = time.perf_counter()
-            made = self._encode(split, [missing[path][1] for path in group], what)
+            made = self._encode(split, [left[path][1] for path in group], what)
             for path, features in zip(group, made, strict=True):
-                write_tensors(path, {"features": features}, {"identity": stamped(missing[path][0], features)})
+                write_tensors(path, {"features": features}, {"identity": stamped(left[path][0], features)})
                 self.memory[path.stem] = features.to(self.backbone.device)
             images, seconds = self.encoded
             self.encoded = images + len(split) * len(group), seconds + time.perf_counter() - start
-        return [self.memory[name] for name in names]
 
-    def _read(self, path: Path, identity: str) -> Tensor | None:
-        """The stored features; None, with a warning, where the file is damaged or its numbers were changed, for it can
-        be made again."""
+    def _read(self, path: Path, identity: str, quietly: bool = False) -> Tensor | None:
+        """The stored features; None, with a warning (unless ``quietly``), where the file is damaged or its numbers were
+        changed: it can be made again."""
         try:
             tensors, header = read_tensors(path)
         except UserError as error:
-            logging.warning("%s: made again", error)
+            if not quietly:
+                logging.warning("%s: made again", error)
             return None
         found, noted = unstamped(header.get("identity", ""))
         if found != identity:
@@ -151,7 +166,8 @@ class FeatureStore:
                 f"feature file '{path}' is of another identity; delete it. Found {found}, expected {identity}"
             )
         if (content := content_of(tensors["features"])) != noted:
-            logging.warning("'%s' holds features of sha256 %s, written as %s: made again", path, content, noted)
+            if not quietly:
+                logging.warning("'%s' holds features of sha256 %s, written as %s: made again", path, content, noted)
             return None
         return tensors["features"]
 

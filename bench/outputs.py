@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bench import depth, figures, suites
+from bench import behind, depth, figures, suites
 from bench.audit import KEYS as AUDIT_KEYS
 from bench.audit import audit_table
 from bench.depth_figures import draw_depth
@@ -83,7 +83,7 @@ FIGURES = {
         "depth", "What CoOp's context keeps and loses with the update, beside the drift of the same blocks", draw_depth
     ),
 }
-ORDER = (*suites.SUITES, "depth", "depth_correlation")
+ORDER = (*suites.SUITES, "depth", "depth_correlation", "records")
 
 
 def made_from(selection: Selection) -> dict[str, Output]:
@@ -106,6 +106,8 @@ def made_from(selection: Selection) -> dict[str, Output]:
         made["depth"] = Output(depth.depth_table(selection), depth_sheet(selection), len(depth.KEYS))
         frame = depth.correlation_table(selection)
         made["depth_correlation"] = Output(frame, correlation_sheet(selection), len(depth.RHO_KEYS))
+    if selection.records:
+        made["records"] = Output(behind.records_table(selection), None, len(behind.COLUMNS))
     return {name: made[name] for name in sorted(made, key=place)}
 
 

@@ -1,4 +1,5 @@
-"""What every worker process of the suite shares: how many there may be, and that none outlives its parent."""
+"""What every process of the suite shares: how many workers there may be, that none outlives its parent, and which of
+several processes on one folder still live."""
 
 from __future__ import annotations
 
@@ -6,9 +7,12 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
+from functools import cache
 from multiprocessing import connection
+from pathlib import Path
 
 
 def cores() -> int:
@@ -40,3 +44,36 @@ def deaf_to_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@cache
+def place() -> str:
+    """Where a process id means the same process: this host since it was started, and (containers) this set of ids."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        ids = os.readlink("/proc/self/ns/pid")
+    except OSError:  # not Linux: the host alone
+        boot = ids = ""
+    return f"{socket.gethostname()} {boot} {ids}".strip()
+
+
+def born(pid: int) -> str:
+    """When that process was started, in the kernel's ticks, so that a number given again is not taken for it; empty
+    where the system does not say, "gone" for one that has ended but was not waited for."""
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (OSError, ValueError):
+        return ""
+    return "gone" if state in "ZX" else fields[18]
+
+
+def alive(pid: int, since: str = "") -> bool:
+    """Whether that process of this place lives, and (where both are known) is the one that was born then."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # another user's
+        pass
+    found = born(pid)
+    return found != "gone" and not (since and found and found != since)

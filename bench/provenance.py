@@ -22,6 +22,8 @@ PACKAGES = {
     "pandas": "pandas",
 }
 
+CHANGES = "+changes"
+
 
 @cache
 def versions() -> dict[str, str]:
@@ -44,9 +46,15 @@ def git_commit() -> str:
 
     try:
         dirty = git("status", "--porcelain", "--untracked-files=no").strip()
-        return git("rev-parse", "HEAD").strip() + ("+changes" if dirty else "")
+        return git("rev-parse", "HEAD").strip() + (CHANGES if dirty else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def git_dirty() -> bool | None:
+    """Whether files of the checkout differ from that commit; None outside a checkout."""
+    commit = git_commit()
+    return None if commit == "unknown" else commit.endswith(CHANGES)
 
 
 def device_name(device: torch.device) -> str:

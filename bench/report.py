@@ -130,6 +130,8 @@ def _parts(selection: Selection, answers: Sequence[known.Answer], given: str) ->
     if "audit" in made:
         said = audit.summary(made["audit"].frame, audit.not_comparable(selection))
         parts += [("link", (f"{said} Cell by cell, with commands:", audit_page.FILE))]
+    if "records" in made:
+        parts += [("text", "The records and plug-ins behind each cell: tables/records.csv")]
     for name, output in made.items():
         if output.sheet is None:
             continue

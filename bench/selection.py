@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from bench import stats, suites
+from bench import mixture, stats, suites
 from bench.archs import Arch
 from bench.plan import Settings, as_stored
 from bench.stats import Record
@@ -54,11 +54,15 @@ class Selection:
     def replaced(self, records: Iterable[Record]) -> Selection:
         """The same selection with other versions of its records, found by key (``check`` recounts them)."""
         by_key = {record["key"]: record for record in records}
+
+        def renewed(old: Iterable[Record]) -> tuple[Record, ...]:  # marks are a table's own (`mixture`)
+            return tuple({**by_key[r["key"]], "marks": r.get("marks") or []} for r in old)
+
         rows = {
-            id: tuple(Row(row.dataset, row.variant, tuple(by_key[r["key"]] for r in row.records)) for row in rows)
+            id: tuple(Row(row.dataset, row.variant, renewed(row.records)) for row in rows)
             for id, rows in self.rows.items()
         }
-        return replace(self, main=tuple(by_key[r["key"]] for r in self.main), rows=rows)
+        return replace(self, main=renewed(self.main), rows=rows)
 
 
 def select(records: Iterable[Record], arch: Arch, settings: Settings, manifests: str = "") -> Selection:
@@ -76,8 +80,14 @@ def select(records: Iterable[Record], arch: Arch, settings: Settings, manifests:
     }
     notes = tuple(f"{count} stored records of other {what} are in no table" for what, count in left.items() if count)
     notes += unregistered(pool)
-    found = {id: of_suite for id, of_suite in rows.items() if of_suite}
-    return Selection(arch, tuple(stats.select(main)), found, notes, settings=settings)
+    found = {id: of_one_table(of_suite) for id, of_suite in rows.items() if of_suite}
+    return Selection(arch, tuple(mixture.marked(stats.select(main))), found, notes, settings=settings)
+
+
+def of_one_table(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """The rows with marks on what was made in another environment, or by other code, than most of them."""
+    most = mixture.usual(record for row in rows for record in row.records)
+    return tuple(replace(row, records=tuple(mixture.marked(row.records, most))) for row in rows)
 
 
 def unregistered(records: Iterable[Record]) -> tuple[str, ...]:

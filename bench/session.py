@@ -87,6 +87,7 @@ class Session:
 
     def __init__(self, options: Options, progress: Callable[[str, int, int], None] | None = None):
         self.options, self.progress = options, progress
+        self.text_budget = options.text_budget
         self.store = Store(options.out, options.arch.id)
         discover(options.plugin_dirs)
         workers = default_workers(options.device) if options.workers is None else options.workers
@@ -104,7 +105,7 @@ class Session:
         if role not in self._backbones:
             options = self.options
             self._backbones[role] = backbones.load(
-                options.arch.towers[role], options.device, options.hub_cache, options.text_budget, options.precision
+                options.arch.towers[role], options.device, options.hub_cache, self.text_budget, options.precision
             )
             if "base" in self._backbones:
                 backbones.check_widths(self._backbones["base"], self._backbones[role])
@@ -226,6 +227,17 @@ class Session:
 
     # -- one run -------------------------------------------------------------------------------------------------------
 
+    def allow(self, budget: int) -> None:
+        """Bound what text passes keep (bytes)."""
+        self.text_budget = budget
+        for backbone in self._backbones.values():
+            backbone.text.budget = budget
+
+    def write_manifests(self, run: Run) -> None:
+        """The few-shot subsets of the run, where they are not there as they should be."""
+        for part, text in self.fewshot(run).manifests.items():
+            self.store.write_manifest(manifests.name_of(run.dataset, run.shots, run.seed, part), text)
+
     def shape_of(self, run: Run) -> Shape:
         few, base = self.fewshot(run), self.backbone("base")
         return Shape(base.width, base.dim, few.data.classnames, len(few.support))
@@ -274,6 +286,8 @@ class Session:
             "versions": provenance.versions(),
             "device": provenance.device_name(torch.device(self.options.device)),
             "git_commit": provenance.git_commit(),
+            "git_dirty": provenance.git_dirty(),
+            "text_budget_bytes": self.text_budget,
             "started": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
 

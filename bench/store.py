@@ -7,7 +7,9 @@ import hashlib
 import json
 import logging
 import os
+import re
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bench.errors import UserError, printable, quoted
+from bench.processes import alive, place
 from bench.soundness import fault
 
 PLUGIN_FORMAT = "1"
+LEFT_BEHIND = re.compile(r"\..+\.(?P<place>[0-9a-f]{8})\.(?P<pid>\d+)\.[^.]+\.part")  # what ``temporary`` makes
+DAY = 86400.0  # seconds after which an unfinished file of a process elsewhere is nobody's
+
+
+class StorageError(UserError):
+    """A file could not be written (disk full, read-only): it concerns every run, not the one that met it."""
 
 
 def canonical(value) -> str:
@@ -71,40 +80,81 @@ def parse_json(text: str):
         raise ValueError("nested too deeply") from None
 
 
+def temporary(path: Path) -> Path:
+    """A new empty file beside ``path`` that is hidden and says whose it is."""
+    start = f".{path.name[:100]}.{here()}.{os.getpid()}."
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=start, suffix=".part")
+    os.close(handle)
+    return Path(name)
+
+
+def here() -> str:
+    return hashlib.sha256(place().encode()).hexdigest()[:8]
+
+
+def sweep(*folders: Path) -> int:
+    """Takes away what killed processes left unfinished under the folders: files of this place's dead processes, and
+    those older than a day of any other. Returns how many."""
+    count = 0
+    for path in (path for folder in folders for path in Path(folder).rglob(".*.part")):
+        if not (found := LEFT_BEHIND.fullmatch(path.name)):
+            continue
+        with contextlib.suppress(OSError):  # gone meanwhile, or not ours to take away
+            if found["place"] == here() and not alive(int(found["pid"])) or time.time() - path.stat().st_mtime > DAY:
+                path.unlink()
+                count += 1
+    return count
+
+
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A temporary path in the same folder that becomes ``path`` when the block ends well, and vanishes otherwise."""
+    """A temporary path in the same folder that becomes ``path`` when the block ends well, and vanishes otherwise. When
+    the block is over, file and name are on the disk, not only in memory. Raises StorageError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
+        unfinished = temporary(path)
     except OSError as error:
-        raise UserError(
+        raise StorageError(
             f"cannot write '{path}': {error.strerror or error}; choose a writable folder with --out (and --cache)"
         ) from error
-    temporary = Path(name)
     try:
-        yield temporary
-        with open(temporary, "rb") as file:
+        yield unfinished
+        with open(unfinished, "rb") as file:
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        os.chmod(unfinished, 0o644)
+        os.replace(unfinished, path)
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"cannot write '{path}': {error}") from error
+        unfinished.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or error
+        raise StorageError(
+            f"cannot write '{path}': {reason}; what was stored before is whole: free space, or mend the disk, and run "
+            "the same command again"
+        ) from error
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
         raise
+    settle(path.parent)
+
+
+def settle(folder: Path) -> None:
+    """The folder's names to the disk, so that a record there after a power cut means its plug-in is there too. Some
+    file systems know no such thing; the file itself is whole either way."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:
-    with whole(Path(path)) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    with whole(Path(path)) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    with whole(Path(path)) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+    with whole(Path(path)) as unfinished:
+        save_file(tensors, unfinished, metadata=metadata)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -126,8 +176,8 @@ class Store:
 
     def check_writable(self) -> None:
         """Raises UserError now rather than after the first run's work."""
-        with whole(self.folder / ".writable") as temporary:
-            temporary.touch()
+        with whole(self.folder / ".writable") as unfinished:
+            unfinished.touch()
         (self.folder / ".writable").unlink()
 
     def path(self, kind: str, key: str) -> Path:
@@ -168,6 +218,22 @@ class Store:
                 lines.append(f"{about(record)}: '{path}' has sha256 {found}, the run {what} {noted.get(name)}")
         return lines
 
+    def outcome(self, key: str) -> dict | None:
+        """The record of that key whether its run is done or failed; None where there is none that can be read."""
+        try:
+            record = unsealed(json.loads(self.path("runs", key).read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            return None
+        return record if record and record.get("key") == key else None
+
+    def stamp(self, key: str) -> tuple[int, int] | None:
+        """What changes when that record is written again; None where there is none."""
+        try:
+            found = self.path("runs", key).stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_ino
+
     def write_record(self, record: dict) -> None:
         text = json.dumps(sealed(record), indent=1, sort_keys=True, allow_nan=False) + "\n"
         write_text(self.path("runs", record["key"]), text)
@@ -194,6 +260,10 @@ class Store:
             lines.append(f"{bare} stored records without a sha256 of their content are left out; run them again")
         return lines
 
+    def damaged(self) -> list[str]:
+        """Names of the files among the records that cannot be read as one at all."""
+        return [path.name for path, _, wrong in self._stored_records() if wrong]
+
     def _stored_records(self) -> Iterator[tuple[Path, Any, str]]:
         """(file, content, what of it no table can read)."""
         for path in sorted((self.folder / "runs").glob("*.json")):
@@ -211,7 +281,7 @@ class Store:
     def read_note(self, name: str, sound: Callable[[object], bool]) -> dict | None:
         """None where it is not there or not sound."""
         try:
-            content = json.loads((self.folder / name).read_text(encoding="utf-8"))
+            content = parse_json((self.folder / name).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
         return content if sound(content) else None
@@ -253,7 +323,11 @@ class Store:
 
     def write_manifest(self, name: str, text: str) -> None:
         path = self.folder / "splits" / f"{name}.jsonl"
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
+        try:
+            same = path.read_bytes() == text.encode()
+        except OSError:
+            same = False
+        if not same:
             write_text(path, text)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from bench import stats, suites
+from bench import mixture, stats, suites
 from bench.archs import Arch
 from bench.selection import Row, Selection
 from bench.sheets import DAGGER, Block, Cell, Sheet, percent, ranked
@@ -197,7 +197,10 @@ def marks_of(rows: Sequence[Row]) -> list[str]:
     told = []
     for mark in marks:
         bearing = [row for row in rows if any(mark in (record.get("marks") or ()) for record in row.records)]
-        names = "; ".join(dict.fromkeys(" / ".join(filter(None, row.variant.label)) or name_of(row) for row in bearing))
+        apart = mark.startswith(mixture.MARK)  # of one cell, where other marks are of a method or an option
+        labels = [" / ".join(filter(None, row.variant.label)) or name_of(row) for row in bearing]
+        labels = [f"{row.dataset}, {label}" if apart else label for row, label in zip(bearing, labels, strict=True)]
+        names = "; ".join(dict.fromkeys(labels))
         every = all(mark in of_record for of_record in bears)
         told.append(f"All rows: {mark}." if every else f"Some rows ({names}): {mark}.")
     return told + ([f"Over fewer seeds: {'; '.join(short)}."] if short else [])

@@ -76,7 +76,7 @@ def test_fresh_views_are_as_many_as_epochs_and_methods_share_them(tiny_plan):
     assert {name: given.fresh for name, given in supports.items()} == {**dict.fromkeys(views, True), "zs-clip": False}
     assert torch.equal(supports["coop"].views, supports["kgcoop"].views[:4])
     written = {path.name for path in Path(session.options.cache).glob("*.safetensors")}
-    planned_files = {f.path.name for found in counted.values() for f in found.files if not f.first}
+    planned_files = {f.path.name for found in counted.values() for f in found.files if not f.test}
     assert written == planned_files
     assert all(session.describe(run, session.key(run))["run"]["views"] == 0 for run in runs)
 

@@ -41,6 +41,8 @@ DECIDE: dict[str, tuple[str, ...]] = {  # whole files, or what of them is named
 }
 DO_NOT = {  # what the files above import, and why a change of it needs no new version
     "bench/archs.py": "weights and activation are in each key",
+    "bench/claims.py": "which process does what",
+    "bench/memory.py": "what a text pass may keep is in each record",
     "bench/errors.py": "says what went wrong",
     "bench/plan.py": "settings and options are in each key",
     "bench/processes.py": "where things run",

@@ -193,7 +193,7 @@ def where(records, **fixed):
 
 def test_every_row_of_every_table_shows_the_record_of_its_settings(stored):
     made = tables(stored)
-    assert list(made) == ["main", "ood", *suites.ABLATIONS]
+    assert list(made) == ["main", "ood", *suites.ABLATIONS, "records"]
 
     def accuracy(**fixed):
         (one,) = where(stored, **fixed)
@@ -244,7 +244,7 @@ def test_the_depth_suite_alone_has_its_zero_shot_rows():
 
 def test_a_call_for_the_main_suite_alone_makes_no_other_table(stored):
     main = micro(seeds=[1], suites_=["main"])
-    assert list(tables([record(run, 50) for run in main])) == ["main"]
+    assert list(tables([record(run, 50) for run in main])) == ["main", "records"]
 
 
 def test_a_missing_row_is_a_dash_and_is_listed(stored):
@@ -430,7 +430,8 @@ def test_tables_and_figures_of_an_earlier_selection_do_not_stay(stored, tmp_path
     main = select([record(run, 50) for run in micro(seeds=[1], suites_=["main"])], ARCHS["micro"], MICRO)
     outputs.write_tables(main, tmp_path)
     outputs.write_figures(main, tmp_path)
-    assert {p.name for p in (tmp_path / "tables").iterdir()} == {"main.csv", "main.md", "main.tex", "mine.csv"}
+    of_main = {"main.csv", "main.md", "main.tex", "records.csv"}
+    assert {p.name for p in (tmp_path / "tables").iterdir()} == {*of_main, "mine.csv"}
     assert {p.name for p in (tmp_path / "figures").iterdir()} == {"figure2a.svg", "figure2a.png"}
 
 

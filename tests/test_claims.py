@@ -1,0 +1,202 @@
+"""Claims: one owner each; a dead one's are taken over at once, those of another machine when they go stale."""
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from bench import claims, processes
+from bench.claims import Claims
+from bench.features import FeatureStore
+from bench.store import sweep, whole, write_text
+
+
+def dead_pid():
+    """Of a process that has ended and was waited for."""
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    return done.pid
+
+
+def write_claim(path, age=0.0, **owner):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(owner))
+    os.utime(path, (time.time() - age, time.time() - age))
+
+
+def test_a_claim_is_one_owners_until_it_is_given_back(tmp_path):
+    with Claims(tmp_path / "claims") as mine, Claims(tmp_path / "claims") as other:
+        assert mine.take("a") and mine.take("a") and not other.take("a") and other.take("b")
+        assert str(os.getpid()) in other.owner("a")
+        mine.release("a")
+        assert other.owner("a") == "" and other.take("a")
+    assert not (tmp_path / "claims").exists(), "nothing stays behind"
+
+
+def test_an_exception_gives_claims_back(tmp_path):
+    with pytest.raises(KeyboardInterrupt), Claims(tmp_path / "claims") as mine:
+        mine.take("a")
+        raise KeyboardInterrupt
+    assert not (tmp_path / "claims").exists()
+
+
+def test_a_dead_ones_claim_that_nobody_asks_for_is_tidied_away(tmp_path):
+    write_claim(tmp_path / "claims" / "a", place=processes.place(), pid=dead_pid())
+    with Claims(tmp_path / "claims") as mine:
+        mine.take("b")
+        claims.tidy(tmp_path / "claims")
+        assert [p.name for p in (tmp_path / "claims").glob("[!.]*")] == ["b"]
+    write_claim(tmp_path / "claims" / "a", place=processes.place(), pid=dead_pid())
+    claims.tidy(tmp_path / "claims")
+    assert not list(tmp_path.iterdir())
+    claims.tidy(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    "owner, age, taken",
+    [
+        ({"place": "here", "pid": "dead"}, 0, True),
+        ({"place": "here", "pid": "dead", "born": "17"}, 0, True),
+        ({"place": "here", "pid": "ours", "born": "17"}, 0, True),  # the number was given to another process since
+        ({"place": "here", "pid": "ours"}, 1e6, False),  # it lives, however long it has been stopped
+        ({"place": "elsewhere", "pid": "dead"}, 10, False),
+        ({"place": "elsewhere", "pid": "ours"}, claims.LIMIT + 60, True),
+        ({}, 10, False),
+        ({}, claims.LIMIT + 60, True),
+    ],
+    ids=["dead", "dead, known birth", "another with its number", "stopped", "elsewhere", "elsewhere, long silent"]
+    + ["says nothing", "says nothing, long silent"],
+)
+def test_a_claim_is_taken_over_when_its_owner_is_dead_or_long_silent(tmp_path, owner, age, taken):
+    if owner.get("born") and not processes.born(os.getpid()):
+        pytest.skip("this system does not say when a process was born")
+    values = {"here": processes.place(), "dead": dead_pid(), "ours": os.getpid()}
+    write_claim(tmp_path / "claims" / "a", age, **{k: values.get(v, v) for k, v in owner.items()})
+    with Claims(tmp_path / "claims") as mine:
+        assert mine.take("a") == taken
+
+
+def test_a_killed_process_that_nobody_waited_for_is_dead_too(tmp_path):
+    if not processes.born(os.getpid()):
+        pytest.skip("this system does not say so")
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    since = processes.born(process.pid)
+    assert processes.alive(process.pid, since)
+    process.kill()
+    while processes.born(process.pid) != "gone":
+        time.sleep(0.01)
+    assert not processes.alive(process.pid, since)
+    process.wait()
+
+
+def test_a_held_claim_is_touched_while_its_owner_lives(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, "HEARTBEAT", 0.02)
+    with Claims(tmp_path / "claims") as mine:
+        mine.take("a")
+        path = tmp_path / "claims" / "a"
+        os.utime(path, (0, 0))
+        end = time.monotonic() + 20
+        while path.stat().st_mtime < 1e9 and time.monotonic() < end:
+            time.sleep(0.01)
+        assert path.stat().st_mtime > 1e9
+
+
+def test_a_file_system_without_links_has_claims_too(tmp_path, monkeypatch):
+    def refused(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    with Claims(tmp_path / "claims") as mine, Claims(tmp_path / "claims") as other:
+        assert mine.take("a") and not other.take("a")
+
+
+def grab(folder, names, found):
+    with Claims(folder) as mine:
+        found.put([name for name in names if mine.take(name)])
+        time.sleep(0.5)  # until all have tried
+
+
+def test_of_many_processes_each_claim_is_taken_by_one_even_where_all_find_it_abandoned(tmp_path):
+    names, pid = [f"n{i}" for i in range(60)], dead_pid()
+    for name in names[::2]:
+        write_claim(tmp_path / "claims" / name, place=processes.place(), pid=pid)
+    context = multiprocessing.get_context("fork")
+    found = context.Queue()
+    several = [context.Process(target=grab, args=(tmp_path / "claims", names, found)) for _ in range(6)]
+    for process in several:
+        process.start()
+    taken = [name for _ in several for name in found.get(timeout=60)]
+    for process in several:
+        process.join()
+    assert sorted(taken) == sorted(names)
+
+
+def test_two_that_need_the_same_features_encode_them_once(tmp_path, tiny, caltech_readonly, monkeypatch):
+    import datasets
+
+    data = datasets.load("caltech101", str(caltech_readonly[0]))
+    encode, begun = FeatureStore._encode, []
+
+    def slow(self, split, recipes, what):
+        begun.append(len(recipes))
+        time.sleep(0.3)
+        return encode(self, split, recipes, what)
+
+    monkeypatch.setattr(FeatureStore, "_encode", slow)
+    monkeypatch.setattr(claims, "POLL", 0.01)
+    found = []
+
+    def ask():
+        found.append(FeatureStore(tmp_path, tiny.base).views(data.test, data.classnames, 2, (0.5, 1.0), 1))
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert begun == [2] and all(one.equal(found[0]) for one in found)
+    assert not (tmp_path / "claims").exists()
+
+
+# ---- unfinished files ------------------------------------------------------------------------------------------------
+
+
+WRITER = """
+import os, sys
+sys.path.insert(0, sys.argv[2])
+from pathlib import Path
+from bench.store import whole
+with whole(Path(sys.argv[1])) as unfinished:
+    unfinished.write_text("half")
+    os._exit(9)
+"""
+
+
+def leave(path):
+    """An unfinished file as a killed writer leaves it."""
+    root = os.path.dirname(os.path.dirname(os.path.abspath(claims.__file__)))
+    subprocess.run([sys.executable, "-c", WRITER, str(path), root])
+
+
+def test_what_a_killed_writer_left_is_swept_and_what_a_living_one_writes_is_not(tmp_path):
+    write_text(tmp_path / "runs" / "a.json", "{}")
+    (tmp_path / ".hidden").write_text("the user's own")
+    leave(tmp_path / "runs" / "b.json")
+    (left,) = (tmp_path / "runs").glob(".b.json.*")
+    with whole(tmp_path / "runs" / "c.json") as unfinished:
+        assert sweep(tmp_path) == 1
+        assert not left.exists() and unfinished.exists()
+    assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == [".hidden", "a.json", "c.json"]
+
+
+def test_an_unfinished_file_of_another_machine_is_swept_after_a_day(tmp_path):
+    for name, age in (("new", 100), ("old", 2 * 86400)):
+        path = tmp_path / f".{name}.json.0123abcd.{dead_pid()}.x1y2z3.part"
+        path.write_text("half")
+        os.utime(path, (time.time() - age, time.time() - age))
+    assert sweep(tmp_path) == 1 and [p.name.split(".")[1] for p in tmp_path.iterdir()] == ["new"]
