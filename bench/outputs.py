@@ -141,4 +141,4 @@ def remove_others(written: Iterable[Path], folder: Path, names: Iterable[str]) -
     """Files of these names that an earlier call wrote there and this one did not."""
     for path in folder.glob("*.*"):
         if path.stem in names and path not in written:
-            path.unlink()
+            path.unlink(missing_ok=True)

@@ -178,7 +178,7 @@ class Store:
         """Raises UserError now rather than after the first run's work."""
         with whole(self.folder / ".writable") as unfinished:
             unfinished.touch()
-        (self.folder / ".writable").unlink()
+        (self.folder / ".writable").unlink(missing_ok=True)  # another process may look too
 
     def path(self, kind: str, key: str) -> Path:
         return self.folder / kind / f"{key}.{'json' if kind in ('runs', 'drift') else 'safetensors'}"

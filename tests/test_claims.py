@@ -163,6 +163,26 @@ def test_two_that_need_the_same_features_encode_them_once(tmp_path, tiny, caltec
     assert not (tmp_path / "claims").exists()
 
 
+def test_two_that_start_at_once_do_not_trip_over_the_trial_of_the_folder(tmp_path):
+    from bench.store import Store
+
+    wrong = []
+
+    def look():
+        try:
+            for _ in range(60):
+                Store(tmp_path, "toy").check_writable()
+        except Exception as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=look) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
 # ---- unfinished files ------------------------------------------------------------------------------------------------
 
 
