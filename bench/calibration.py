@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,19 +21,21 @@ import torch
 
 from bench import executor
 from bench.evaluate import ROWS
+from bench.execution import STEP_TOKENS, alike
 from bench.loading import MOST_THREADS
 from bench.plan import Run
 from bench.processes import cores
 from bench.seeds import generator
 from bench.session import Session, view_count
-from bench.trainer import epoch_steps, fit
+from bench.trainer import epoch_steps, fit_together
 from datasets.fewshot import VAL_SHOTS
-from methods.base import METHODS, Classes, Shape, Support
+from methods.base import METHODS, Classes, Method, Shape, Support
 
 COUNTS = (4, 16, 64, 256, 1000)  # classes measured, as far as PATIENCE and the plan go
 PATIENCE = 4.0  # seconds for one method; two class counts are always measured
 ENOUGH = 0.1  # seconds that a repeated measurement should take
 CHEAP = 0.5  # seconds up to which a measurement is made three times, of which the quickest counts
+MOST_BESIDE = 6  # runs side by side: more are hardly faster still
 MOST_VIEWS = 16  # of made-up features; a step reads one of them, whatever their number
 NOISE = 1.4  # of made-up features around their class's centre, as share of the classes' spread (micro's real ones)
 SPECTRUM = 100.0  # between the widest and narrowest direction of made-up features: solvers are slow on real ones
@@ -103,6 +106,11 @@ class Calibration:
         self._decoding: dict[tuple, float] = {}
         self._costs: dict[tuple, Costs | Exception] = {}
         self._lengths: dict[str, tuple[float, float]] = {}
+        together = Counter(alike(run) for run in runs)
+        #: How many runs of a kind the plan trains side by side.
+        self.beside = {
+            cost_key(run): min(session.options.together, together[alike(run)]) for run in runs if alike(run) is not None
+        }
         datasets = dict.fromkeys(run.dataset for run in runs)
         self.largest = max((len(session.data(id).classnames) for id in datasets), default=2)
         names = [name for id in datasets for name in session.data(id).classnames]
@@ -232,7 +240,7 @@ class Calibration:
         method.bind(base, classes)  # derives what the backbone then keeps for all
         with method.attach(base):
             begin = self._seconds(lambda: method.bind(base, classes)) + self._seconds(lambda: method.start(support))
-            step = self._measure_step(method, support) if run.config.epochs else 0.0
+            step = self._measure_step(self._beside(run, method, classes), support) if run.config.epochs else 0.0
             method.train()
             finish = self._seconds(lambda: method.finish(support))
         method.eval()
@@ -252,12 +260,23 @@ class Calibration:
         image = max(0.0, (seconds - call) / (images - 1))
         return begin, step, finish, max(0.0, call - image), image
 
-    def _measure_step(self, method, support: Support) -> float:
-        """Through the shared trainer, with the method's own start and finish left out; one epoch of a few batches."""
-        config, count = method.config, len(support.labels)
+    def _beside(self, run: Run, method: Method, classes: Classes) -> list[Method]:
+        """The method and as many like it as the plan trains side by side."""
+        batch = min(run.config.batch, len(method.shape.classnames) * run.shots)
+        room = STEP_TOKENS[self.session.options.device] // method.tokens_a_step(batch)
+        others = min(self.beside.get(cost_key(run), 1), room, MOST_BESIDE) - 1
+        made = [self.session.make(run, method.shape) for _ in range(others)]
+        for other in made:
+            other.bind(self.session.backbone("base"), classes)
+        return [method, *made]
+
+    def _measure_step(self, methods: list[Method], support: Support) -> float:
+        """Seconds of one run's step, through the shared trainer, with the methods' own start and finish left out; one
+        epoch of a few batches."""
+        config, count = methods[0].config, len(support.labels)
         batch = min(config.batch, count)
-        method.config = dataclasses.replace(config, batch=batch, epochs=1, steps=0, warmup_epochs=0)
-        method.start = method.finish = lambda support: None
+        short = dataclasses.replace(config, batch=batch, epochs=1, steps=0, warmup_epochs=0)
+        draws = [generator("calibration", "fit", i) for i in range(len(methods))]
 
         def seconds(batches: int) -> float:
             chosen = torch.arange(batch * batches, device=support.labels.device) % count
@@ -267,16 +286,20 @@ class Calibration:
                 labels=support.labels[chosen],
                 views=support.views[:, chosen],
             )
-            assert epoch_steps(method.config, len(chosen)) == batches
-            return self._seconds(lambda: fit(method, part, generator("calibration", "fit"))) / batches
+            assert epoch_steps(short, len(chosen)) == batches
+            parts = [part] * len(methods)
+            return self._seconds(lambda: fit_together(methods, parts, draws)) / batches / len(methods)
 
-        try:
+        with contextlib.ExitStack() as undo:
+            for method in methods:
+                undo.callback(setattr, method, "config", method.config)
+                method.config = short
+                for name in ("start", "finish"):
+                    setattr(method, name, lambda support: None)
+                    undo.callback(delattr, method, name)
             once = seconds(1)  # the first step is slower: memory, kernels
-            batches = max(1, min(16, int(ENOUGH / once)))
+            batches = max(1, min(16, int(ENOUGH / once / len(methods))))
             return repeated(lambda: seconds(batches)) if once < 2.0 else once
-        finally:
-            method.config = config
-            del method.start, method.finish
 
     def _seconds(self, work: Callable[[], object], threads: int = 0) -> float:
         self._wait()
