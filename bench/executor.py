@@ -238,6 +238,7 @@ class Queue:
         self.pending = sorted(share.units(), key=lambda unit: -size(session, unit))
         self.unprepared = list(dict.fromkeys(axes(unit.runs[0][0]) for unit in self.pending))
         self.closed = set(self.unprepared)  # pictures are still to be encoded
+        self.sets = len(self.unprepared)
         self.open = {key for unit in self.pending for _, key in unit.runs}
         self.encoded: dict[tuple[str, str], dict] = {}
 
@@ -272,7 +273,7 @@ def in_workers(session: Session, share: Share, jobs: int, limit: float | None = 
         if isinstance(item, Pictures):
             queue.prepared(axes(item.runs[0]), {} if isinstance(found, workers.Lost) else found)
             if session.progress:
-                session.progress("features", len(queue.encoded), len(queue.encoded) + len(queue.closed))
+                session.progress("features", queue.sets - len(queue.closed), queue.sets)
             continue
         run, key = item
         queue.open.discard(key)
