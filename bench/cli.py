@@ -158,8 +158,8 @@ def parser() -> Parser:
         "--run-limit",
         type=float,
         metavar="SECONDS",
-        help="end a run that takes longer, with the features it has to make; it fails and the rest go on (default: no "
-        "limit)",
+        help="end a run that takes longer, with the features it has to make or wait for; it fails and the rest go on "
+        "(default: no limit); runs side by side have it together, so many times as long",
     )
     how.add_argument("--engine", default="local", choices=["local"], help="where runs are done")
     how.add_argument(

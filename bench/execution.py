@@ -164,13 +164,14 @@ def alike(run: Run) -> tuple | None:
     if own is None or run.test:
         return None
     schedule = tuple(getattr(run.config, name) for name in TrainConfig.__dataclass_fields__)
-    return run.dataset, run.shots, run.views, run.limit, own, schedule
+    return run.method, run.dataset, run.shots, run.views, run.limit, own, schedule
 
 
 def train(session: Session, works: list[Work]) -> None:
     """Fit and write the plug-ins. Where runs fail together in any other way than by their loss, each is tried alone."""
     base, start = session.backbone("base"), time.perf_counter()
     methods = [work.method for work in works]
+    outcomes = None
     try:
         with methods[0].attach(base):
             outcomes = fit_together(
@@ -181,6 +182,10 @@ def train(session: Session, works: list[Work]) -> None:
     except (Exception, SystemExit) as error:
         if len(works) == 1:
             return fail(session, works[0], error)
+    if outcomes is None:  # not within `except`, which holds the failed step's memory
+        del methods
+        for work in works:
+            work.method = None
         for work in works:
             attempt(session, work, prepare)
             if not work.failed:

@@ -88,13 +88,16 @@ def run_all(
         share = Share(session, todo, before, claims)
         while share.left:
             engine = in_process if jobs <= 1 and limit is None else in_workers
-            for run, record in engine(session, share, jobs, limit):
-                session.store.write_record(record)
-                claims.release(record["key"])
-                tally.done += record["status"] == "done"
-                count(run, record)
-                if fail_fast and tally.failures:
-                    return tally
+            with contextlib.closing(
+                engine(session, share, jobs, limit)
+            ) as outcomes:  # ended before claims are given back
+                for run, record in outcomes:
+                    session.store.write_record(record)
+                    claims.release(record["key"])
+                    tally.done += record["status"] == "done"
+                    count(run, record)
+                    if fail_fast and tally.failures:
+                        return tally
             for run, record in share.settled():
                 tally.elsewhere += record["status"] == "done"
                 count(run, record)
@@ -166,11 +169,14 @@ class Share:
         yield from found
 
     def wait(self, say: Callable[[int, str], None]) -> None:
-        """Until one of those that are left is given back; its owner may have died."""
+        """Until one of those that are left is given back; its owner may have died. Not of those that evaluate a plug-in
+        which is itself waited for."""
         if not self.left:
             return
         say(len(self.left), self.claims.owner(self.left[0][1]))
-        while not any(self.claims.take(key) for _, key in self.left):
+        keys = {key for _, key in self.left}
+        free = [key for run, key in self.left if not (run.test and self.session.key(run.trained) in keys)]
+        while not any(self.claims.take(key) for key in free):
             time.sleep(POLL)
 
     def _settle(self, run: Run, key: str) -> bool:

@@ -92,6 +92,8 @@ def compared(record: dict, source: Store, known: dict[str, tuple[Store, dict]]) 
         for kind in ("plugins", "predictions"):
             if other.read_record(key) is not None and not same_tensors(source.path(kind, key), other.path(kind, key)):
                 yield f"{where} has other {kind} than the one of '{other.folder}'"
+        if other.read_record(key) is None:  # its files are gone or damaged there
+            known[key] = source, record
 
 
 def same_tensors(one: Path, other: Path) -> bool:

@@ -191,7 +191,7 @@ class TextTower(nn.Module):
             return run(context, classes, layer)
         images = max(1, min(len(context), room // whole))
         pieces: list[list[int]] = [[]]
-        for i in classes.by_length:  # the longest of a piece is its last
+        for i in classes.by_length if whole > room else ():  # the longest of a piece is its last
             longer = (len(pieces[-1]) + 1) * (len(classes.rows[i]) + more) + prefix
             if pieces[-1] and longer * images > room:
                 pieces.append([])

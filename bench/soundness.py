@@ -13,7 +13,8 @@ NEEDED: dict[str, Any] = {"key": str, "run": dict}
 OF_RECORD: dict[str, Any] = {
     "status": str, "error": str, "names": dict, "depth": str, "order": dict, "averaged": bool, "identity": dict,
     "about": str, "marks": list, "manifests": dict, "split": dict, "trained": str, "targets": dict, "curve": list,
-    "seconds": dict, "versions": dict, "device": str, "git_commit": str, "started": str,
+    "seconds": dict, "versions": dict, "device": str, "git_commit": str, "started": str, "encoded": dict,
+    "files": dict, "together": int, "git_dirty": bool,
     "trainable_parameters": Number, "plugin_bytes": Number, "peak_memory_bytes": Number,
 }  # fmt: skip
 NEEDED_OF_RUN: dict[str, Any] = {"dataset": str, "method": str, "seed": int}
@@ -48,6 +49,12 @@ def faults(record: dict) -> Iterator[str]:
     if not isinstance((record.get("identity") or {}).get("pictures") or [], list):
         yield "identity.pictures is not list"
     yield from of_seconds(record.get("seconds") or {})
+    yield from of_kind(record.get("files") or {}, dict.fromkeys(record.get("files") or {}, str), "files.")
+    for role, made in (record.get("encoded") or {}).items():
+        if not isinstance(made, dict):
+            yield f"encoded.{role} is not dict"
+            continue
+        yield from of_kind(made, {"images": int, "seconds": Number}, f"encoded.{role}.", needed=True)
     for role, target in (record.get("targets") or {}).items():
         if not isinstance(target, dict):
             yield f"targets.{role} is not dict"

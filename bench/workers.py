@@ -210,5 +210,6 @@ def serve(pipe: connection.Connection, start: Callable, args: tuple) -> None:
             pipe.send((STOPPED, str(error)))
         except UserError as error:
             pipe.send((FAILED, str(error)))
-        except Exception:
-            pipe.send((BROKEN, traceback.format_exc()))
+        except Exception as error:
+            said = (str(error).strip().splitlines() or [""])[0]
+            pipe.send((FAILED, f"{type(error).__name__}: {said}"))

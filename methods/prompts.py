@@ -67,7 +67,10 @@ class PromptMethod(Method):
     # -- several runs at once ------------------------------------------------------------------------------------------
 
     @classmethod
-    def alike(cls, config) -> Hashable:
+    def alike(cls, config) -> Hashable | None:
+        """None for a method that computes its loss in a way of its own, which ``losses`` would pass by."""
+        if cls.loss is not PromptMethod.loss or cls.class_features is not PromptMethod.class_features:
+            return None
         return cls.per, getattr(config, "layer", cls.layer), config.context_length
 
     def tokens_a_step(self, batch: int) -> int:
@@ -79,9 +82,10 @@ class PromptMethod(Method):
     @classmethod
     def losses(cls, methods: Sequence[Any], xs: Sequence[Tensor], ys: Sequence[Tensor]) -> list[Tensor]:
         """All contexts go through the text tower together; what each run makes of its features is its own."""
-        if len(methods) == 1:
-            return [methods[0].loss(xs[0], ys[0])]
-        first, contexts = methods[0], [method.contexts(x) for method, x in zip(methods, xs, strict=True)]
+        first = methods[0]
+        if len(methods) == 1 or any((m.tokens.rows, m.layer) != (first.tokens.rows, first.layer) for m in methods):
+            return [method.loss(x, y) for method, x, y in zip(methods, xs, ys, strict=True)]
+        contexts = [method.contexts(x) for method, x in zip(methods, xs, strict=True)]
         text = first.backbone.text
         if first.per == "image":
             made = text.encode(torch.cat(contexts), first.tokens, per="image", layer=first.layer)

@@ -184,3 +184,46 @@ def test_groups_never_pad_more_than_allowed_unless_there_are_too_many():
             start += size
         assert start == len(lengths) and len(sizes) <= 4
         assert len(sizes) == 4 or padded <= max(1.1 * sum(lengths), sum(lengths) + 8)
+
+
+# ---- a user's method derived from these ------------------------------------------------------------------------------
+
+
+def test_a_method_with_a_loss_of_its_own_goes_alone():
+    class Mine(METHODS["coop"]):
+        def loss(self, x, y):
+            return super().loss(x, y) + self.context.square().sum()
+
+    class Features(METHODS["coop"]):
+        def class_features(self, x):
+            return 2 * super().class_features(x)
+
+    config = METHODS["coop"].Config()
+    assert Mine.alike(config) is None and Features.alike(config) is None
+    assert METHODS["coop"].alike(config) is not None and alike(run("kgcoop"))[0] != alike(run("coop"))[0]
+
+
+def test_methods_bound_to_other_prompts_are_not_mixed(tiny, classes):
+    methods = [make("coop", seed=seed) for seed in (1, 2)]
+    methods[0].bind(tiny.base, classes)
+    methods[1].bind(tiny.base, replace(classes, names=tuple(f"old {name}" for name in classes.names)))
+    support = make_support()
+    xs, ys = [support.features] * 2, [support.labels] * 2
+    together = type(methods[0]).losses(methods, xs, ys)
+    assert [a.item() for a in together] == [m.loss(x, y).item() for m, x, y in zip(methods, xs, ys, strict=True)]
+
+
+@pytest.mark.parametrize("room", [1.0, 1.5])
+def test_a_tight_budget_splits_runs_before_classes(room, tiny, classes):
+    """One run alone fits: two must not be cut otherwise than it."""
+    text = tiny.base.text
+    tokens = text.class_tokens([f"kind {'of thing ' * (i % 4)}{i}" for i in range(13)])
+    contexts = torch.randn(3, 4, text.width, generator=torch.Generator().manual_seed(0))
+    before, each = text.budget, (tokens.packed(5).tokens + 5) * 36 * text.width * len(text.blocks) * 4
+    try:
+        text.budget = int(room * each)
+        together = text.encode(contexts.requires_grad_(), tokens, per="image")
+        alone = [text.encode(context, tokens) for context in contexts]
+    finally:
+        text.budget = before
+    assert all(torch.equal(one, other) for one, other in zip(together, alone, strict=True))

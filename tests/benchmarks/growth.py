@@ -274,9 +274,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if chosen.one:
             print(json.dumps(asdict(memory_of_one(chosen))))
             return 0
-        backbone = workload.random_backbone(chosen.model, chosen.device, chosen.precision, int(chosen.budget * GB))
-        machine, device = workload.machine(backbone), provenance.device_name(backbone.device)
-        print(machine, flush=True)
         points: list[Point] = []
 
         def keep(found: Iterator[Point]) -> None:
@@ -287,10 +284,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 where = f"{point.axis} {point.value:g}, {name}, batch {point.batch}, {point.way}"
                 print(f"{where}: {point.seconds:.3g} s{memory}", flush=True)
 
-        keep(measure_times(backbone, chosen))
-        del backbone
-        if "memory" in chosen.axes:
+        if "memory" in chosen.axes:  # before anything is loaded here: a process starts with its parent's peak
             keep(measure_memory(chosen))
+        backbone = workload.random_backbone(chosen.model, chosen.device, chosen.precision, int(chosen.budget * GB))
+        machine, device = workload.machine(backbone), provenance.device_name(backbone.device)
+        print(machine, flush=True)
+        keep(measure_times(backbone, chosen))
         write_text(chosen.out / "growth.csv", as_csv(points, device, chosen.precision))
         with TemporaryDirectory() as folder:  # the SVG alone goes to the documentation
             svg, _ = figures.save(draw(points, machine), Path(folder) / "growth")
