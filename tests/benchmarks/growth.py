@@ -39,6 +39,7 @@ from bench.processes import cores
 from bench.seeds import generator
 from bench.store import write_text
 from bench.trainer import epoch_steps, fit
+from methods import discover
 from methods.base import METHODS
 from tests.benchmarks import workload
 from tests.benchmarks.published import PublishedStep
@@ -270,6 +271,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     chosen = arguments(argv)
+    discover()
     with threads_set(chosen.threads):
         if chosen.one:
             print(json.dumps(asdict(memory_of_one(chosen))))
