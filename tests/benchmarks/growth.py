@@ -241,9 +241,17 @@ def draw_panel(axes, axis: str, points: Sequence[Point]) -> None:
         axes.set_ylim(bottom=0)
     else:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(plainly)
+        axes.yaxis.set_minor_formatter(plainly)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color=figures.INK, alpha=0.15, linewidth=0.6)
     axes.set_axisbelow(True)
+
+
+def plainly(value: float, place: int | None = None) -> str:
+    """Of a logarithmic axis: 1, 2 and 5 times a power of ten."""
+    text = f"{value:g}"
+    return text if text.replace(".", "").strip("0") in ("1", "2", "5") else ""
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
