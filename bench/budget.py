@@ -172,7 +172,8 @@ def estimate(
         session.backbone(role)
     counted: list[Counts] = []
     keys: list[str] = []
-    done, known = 0, {}
+    done = 0
+    known: dict = {}
     missing: dict[str, None] = {}  # a set in order
     for run in runs:
         try:

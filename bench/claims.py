@@ -23,7 +23,7 @@ from bench.store import StorageError, temporary
 try:
     import fcntl
 except ImportError:  # not Unix
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 HEARTBEAT = 20.0  # seconds between touches
 LIMIT = 300.0  # seconds untouched: far more than file systems keep a file's time to themselves (60 on NFS)
@@ -119,8 +119,9 @@ class Claims:
 
     def _keep(self) -> None:
         while not self._ended.wait(HEARTBEAT):
-            for path in [self._token, *(self.folder / name for name in list(self.held))]:
-                with contextlib.suppress(OSError, TypeError):
+            paths = [self._token] if self._token else []
+            for path in [*paths, *(self.folder / name for name in list(self.held))]:
+                with contextlib.suppress(OSError):
                     os.utime(path)
 
     def _abandoned(self, path: Path) -> bool:
@@ -136,11 +137,11 @@ class Claims:
 
     def _now(self) -> float:
         """By the clock of the disk, which need not be this machine's."""
-        try:
-            os.utime(self._token)
-            return self._token.stat().st_mtime
-        except (OSError, TypeError):
-            return time.time()
+        if self._token:
+            with contextlib.suppress(OSError):
+                os.utime(self._token)
+                return self._token.stat().st_mtime
+        return time.time()
 
     def _clear(self, path: Path) -> None:
         """Take an abandoned claim away, unless another did so and has made its own since."""

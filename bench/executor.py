@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -22,6 +22,7 @@ from bench.processes import cores
 from bench.session import Options, Session, add_encoded, encoded_since
 from bench.store import StorageError
 
+Outcomes = Generator[tuple[Run, dict], None, None]
 _dataset = ""  # the one whose features the worker holds
 
 
@@ -191,7 +192,7 @@ class Share:
         return True
 
 
-def in_process(session: Session, share: Share, jobs: int, limit: float | None = None) -> Iterator[tuple[Run, dict]]:
+def in_process(session: Session, share: Share, jobs: int, limit: float | None = None) -> Outcomes:
     """Test pictures first, with all threads where a run has them all."""
     units, threads, dataset = share.units(), torch.get_num_threads(), ""
     try:
@@ -268,7 +269,7 @@ class Queue:
         self.encoded[which] = encoded
 
 
-def in_workers(session: Session, share: Share, jobs: int, limit: float | None = None) -> Iterator[tuple[Run, dict]]:
+def in_workers(session: Session, share: Share, jobs: int, limit: float | None = None) -> Outcomes:
     jobs = max(jobs, 1)
     session.forget()
     options = replace(session.options, workers=session.loader.workers // jobs)
@@ -317,7 +318,9 @@ def read_features(session: Session, runs: Sequence[Run], supports: bool = True) 
     """Makes the feature files that runs of one ``axes`` read; what is wrong with a picture, each run says itself.
     Returns what was encoded (``encoded_since``)."""
     before = session.encoded()
-    wanted = [partial(session.test_features, runs[0], role) for role in session.options.arch.towers]
+    wanted: list[Callable[[], object]] = [
+        partial(session.test_features, runs[0], role) for role in session.options.arch.towers
+    ]
     wanted += [partial(session.support, run) for run in runs if supports and not run.test]
     for read in wanted:
         try:

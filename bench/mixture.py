@@ -32,7 +32,9 @@ def usual(records: Iterable[Record]) -> dict[str, str]:
     records = sorted(records, key=age)
     counts = Counter(tuple(traits(record).items()) for record in records)
     last = {tuple(traits(record).items()): place for place, record in enumerate(records)}
-    return dict(max(counts, key=lambda found: (counts[found], last[found]))) if counts else {}
+    if not counts:
+        return {}
+    return dict(max(counts.items(), key=lambda found: (found[1], last[found[0]]))[0])
 
 
 def remark(record: Record, most: dict[str, str]) -> str:

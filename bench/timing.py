@@ -94,8 +94,8 @@ def prediction_block(records: Sequence[Record], estimate: Mapping[str, Any], cal
     names = dict.fromkeys([*predicted, *(name for name in actual if name != READING)])
     rows = [(name, *_pair(predicted.get(name), actual.get(name))) for name in names]
     rows.append(("all work", *_pair(sum(predicted.values()), sum(actual.values()))))
-    same_call = call is not None and call.get("keys") == digest(keys)
-    rows.append(("by the clock", *_pair(estimate["seconds"], call["seconds"] if same_call else None)))
+    clock = call["seconds"] if call is not None and call.get("keys") == digest(keys) else None
+    rows.append(("by the clock", *_pair(estimate["seconds"], clock)))
     return _block("Predicted and actual", ("Stage", "Predicted (s)", "Actual (s)", "Actual / predicted"), rows)
 
 
@@ -107,7 +107,7 @@ def covers(records: Sequence[Record], estimate: Mapping[str, Any]) -> int:
 def prediction_note(records: Sequence[Record], estimate: Mapping[str, Any] | None) -> str:
     """What the prediction is of; how to get one, where there is none for these records."""
     count = covers(records, estimate) if estimate else 0
-    if not count:
+    if not estimate or not count:
         return NO_ESTIMATE
     planned = stats.counted(len(estimate["keys"]), "run")
     part = "" if count == len(estimate["keys"]) else ", so the actual time is not yet that of the whole plan"
@@ -150,9 +150,9 @@ def _times(value: Any) -> bool:
 
 
 def _pair(predicted: float | None, actual: float | None) -> tuple[str, str, str]:
-    both = predicted and actual is not None
-    shown = (MISSING if value is None else _seconds(value) for value in (predicted, actual))
-    return (*shown, f"{actual / predicted:.2f}" if both else MISSING)
+    first, second = (MISSING if value is None else _seconds(value) for value in (predicted, actual))
+    ratio = f"{actual / predicted:.2f}" if predicted and actual is not None else MISSING
+    return first, second, ratio
 
 
 def _seconds(value: float) -> str:

@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing import connection
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from bench.errors import UserError
@@ -41,7 +42,7 @@ class Unit:
 
 @dataclass(eq=False)
 class Worker:
-    process: multiprocessing.Process
+    process: BaseProcess
     pipe: connection.Connection
     unit: Unit | None = None
     ready: bool = False
@@ -54,7 +55,8 @@ class Worker:
 
     def silent_until(self, limit: float) -> float:
         """When it is late. A unit's items may be done side by side, so that its first result takes as long as all."""
-        return self.heard + limit * (1 if self.unit.begun else len(self.unit.items))
+        together = len(self.unit.items) if self.unit and not self.unit.begun else 1
+        return self.heard + limit * together
 
     def end(self) -> None:
         self.process.kill()
@@ -105,6 +107,7 @@ def outcomes(
 
             for worker in ready(busy, limit):
                 unit = worker.unit
+                assert unit is not None
                 late = not connection.wait([worker.pipe, worker.process.sentinel], 0)
                 try:
                     kind, content = worker.pipe.recv() if worker.pipe.poll() else (BROKEN, None)
@@ -117,7 +120,7 @@ def outcomes(
                     unit.begun = True
                     yield unit.items.pop(0), content
                 elif kind == FAILED:
-                    yield unit.items.pop(0), Lost(content)
+                    yield unit.items.pop(0), Lost(str(content))
                     if unit.items:
                         worker.give(unit)
                     else:
@@ -184,7 +187,9 @@ def ending(code: int | None) -> str:
 def start_worker(start: Callable, args: tuple) -> Worker:
     context = multiprocessing.get_context(START)
     ours, theirs = context.Pipe()
-    process = context.Process(target=serve, args=(theirs, start, args))
+    process = context.Process(  # type: ignore[attr-defined]  # every context has it; its stub lacks it
+        target=serve, args=(theirs, start, args)
+    )
     with deaf_to_interrupts():
         process.start()
     theirs.close()
