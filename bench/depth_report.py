@@ -6,7 +6,7 @@ import math
 
 import pandas as pd
 
-from bench import depth, suites
+from bench import depth, stats, suites, taxonomy
 from bench.drift_numbers import AVERAGE
 from bench.drift_report import built_in, pair_name
 from bench.selection import Selection
@@ -44,9 +44,17 @@ def depth_sheet(selection: Selection) -> Sheet:
         "class prompts; the context's own rows are not among them, for their values are learned. Parameters: relative "
         "change of the block, the first that reads the context.",
         *built_in(selection.drift),
+        *stand(selection),
         *marks_of(rows),
     ]
     return Sheet(TITLE, tuple(blocks), tuple(remarks))
+
+
+def stand(selection: Selection) -> list[str]:
+    """Where the main table's methods stand beside these blocks."""
+    main = stats.select(selection.main)
+    found = taxonomy.listed(stats.depths(main), stats.names(main, "method"))
+    return [f"Where the methods of the main table stand: {found}."] if found else []
 
 
 def correlation_sheet(selection: Selection) -> Sheet:

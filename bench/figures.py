@@ -12,8 +12,8 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure  # no pyplot: it would keep every figure alive and choose a screen backend
 
-from bench import stats
-from bench.sheets import DAGGER, MISSING
+from bench import stats, taxonomy
+from bench.sheets import MISSING
 from bench.stats import Record
 from bench.store import whole, write_text
 
@@ -50,7 +50,8 @@ def draw_figure_2a(records: Iterable[Record]) -> Figure:
         axes = figure.add_subplot()
         count = stats.counted(len(stats.averaged(records)), "dataset")
         axes.set_title(f"Accuracy before (Base) and after (New) the update,\nmean of {count}", fontsize=9.5)
-        axes.set_xlabel("Top-1 accuracy (%)" + f"    {DAGGER} deep-layer method" * ("deep" in depth.values()))
+        marks = taxonomy.legend(depth.values())  # more than one would not fit beside the axis's name
+        axes.set_xlabel(("\n" if len(marks) > 1 else "    ").join(["Top-1 accuracy (%)", "    ".join(marks)]).rstrip())
         axes.set_xlim(0, 100)
         axes.set_yticks(range(len(averages)), [_label(names[m], depth[m]) for m in averages.index])
         axes.set_ylim(max(len(averages), 1) - 0.5, -0.5)  # first method on top, as in the table
@@ -87,7 +88,7 @@ def inline_svg(figure: Figure, name: str, description: str = "") -> str:
 
 def _label(name: str, depth: str) -> str:
     short = name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
-    return short + (f" {DAGGER}" if depth == "deep" else "")
+    return f"{short} {taxonomy.mark(depth)}".rstrip()
 
 
 def _write_value(axes, row: float, mean: float, std: float, colour: str) -> None:

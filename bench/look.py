@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 import datasets
-from bench import archs, budget, plan, timing
+from bench import archs, budget, plan, taxonomy, timing
 from bench.console import escape
 from bench.errors import UserError, unknown
 from bench.session import Options, Session
@@ -66,7 +66,7 @@ def list_methods(args: argparse.Namespace) -> Table:
     shown = Table("method", "name", "depth", "source", title="methods")
     for name in ordered():
         kind = METHODS[name]
-        shown.add_row(*map(escape, (name, kind.name or name, kind.depth, kind.paper)))
+        shown.add_row(*map(escape, (name, kind.name or name, taxonomy.label(kind.depth), kind.paper)))
     return shown
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench import audit, audit_page, known, stats, timing
+from bench import audit, audit_page, known, stats, taxonomy, timing
 from bench.figures import inline_svg
 from bench.outputs import FIGURES, made_from
 from bench.page import Part, html_page
@@ -69,17 +69,17 @@ def summary(records: Sequence[Record], others: Sequence[Record] = ()) -> list[st
     if "zs-clip" not in whole.index:
         return [first + ".", "There is no complete zero-shot run to measure the methods against.", ending]
     level = whole.loc["zs-clip", "new"]
-    kinds = {kind: whole[[depth[m] == kind for m in whole.index]] for kind in ("shallow", "deep")}
-    counts = {kind: beside_line(of_kind, level) for kind, of_kind in kinds.items()}
+    kinds = {one: whole[[depth[m] == one for m in whole.index]] for one in taxonomy.PLACES if one != "none"}
+    counts = {one: beside_line(methods, level) for one, methods in kinds.items()}
     places = ("above that line", "within one deviation over seeds of it", "below it")
     told = [
-        f"of {counted(sum(found), f'{kind}-layer method')} "
+        f"of {counted(sum(found), f'{taxonomy.PLACES[one].kind} method')} "
         + ", ".join(f"{n} end{'s' * (n == 1)} {place}" for n, place in zip(found, places, strict=True) if n)
-        for kind, found in counts.items()
+        for one, found in counts.items()
         if sum(found)
     ]
     second = f"On the upgraded model, where zero-shot reaches {level:.2f} %, {' and '.join(told) or 'nothing else ran'}"
-    if len(told) == 2:
+    if sum(counts["input"]) and sum(counts["output"]):
         second += f"; in the paper {PAPER_FINDING}"
     left_out = len(averages) - len(whole)
     second += f"; {counted(left_out, 'method')} without an average left out" if left_out else ""

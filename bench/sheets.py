@@ -14,9 +14,9 @@ import pandas as pd
 from tabulate import tabulate
 
 from bench.errors import printable
+from bench.taxonomy import DAGGER, DOUBLE_DAGGER, SECTION
 
 MISSING = "–"  # a number that was not measured
-DAGGER = "†"  # the paper's sign for a deep-layer method
 CSV_DECIMALS = 4
 FORMULA_STARTS = (*"=+-@", *"＝＋－＠", "\t", "\r", "\n")  # some spreadsheets take the full-width signs too
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
@@ -24,6 +24,7 @@ LINE_START = re.compile(r"(\d{0,9})([-+=.)])(?=[\s=-]|$)")  # what makes a list,
 LATEX: dict[str, str | int | None] = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
     ">": r"\textgreater{}", "|": r"\textbar{}", "–": "--", "±": r"$\pm$", DAGGER: r"\textdagger{}",
+    DOUBLE_DAGGER: r"\textdaggerdbl{}", SECTION: r"\S{}",
     "[": "{[}", "*": "{*}",  # bare, at the start of a row, they are arguments of the \\ before it
     **{character: "\\" + character for character in "&%$#_{}"},
 }  # fmt: skip

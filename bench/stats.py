@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bench import taxonomy
 from bench.errors import UserError, printable
 
 Record = Mapping[str, Any]
@@ -108,8 +109,8 @@ def shown(record: Record, kind: str) -> str:
 
 
 def depths(records: Iterable[Record]) -> dict[str, str]:
-    """Insertion depth ("shallow", "deep" or "none") of every method id."""
-    return {record["run"]["method"]: record.get("depth", "none") for record in records}
+    """Where every method id stands, as ``bench.taxonomy`` names it."""
+    return {record["run"]["method"]: taxonomy.place_of(record) for record in records}
 
 
 def mixed_settings(records: Iterable[Record]) -> dict[str, list]:

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from bench import mixture, stats, suites
+from bench import mixture, stats, suites, taxonomy
 from bench.archs import Arch
 from bench.selection import Row, Selection
-from bench.sheets import DAGGER, Block, Cell, Sheet, percent, ranked
+from bench.sheets import Block, Cell, Sheet, percent, ranked
 from bench.stats import Record
 from bench.tables import PAPER_COLUMNS, PAPER_FOLDER
 
@@ -147,7 +147,7 @@ def ood_sheet(selection: Selection) -> Sheet:
     header = ("Method", *(set_name(rows, id) for id in sets))
     titles = {"base": "Base, the backbone trained on", "new": "New, the same plug-ins after the update"}
     blocks, ids = [], list(dict.fromkeys(table["method"]))
-    labels = [Cell(methods.get(id, id) + DAGGER * (depth.get(id) == "deep")) for id in ids]
+    labels = [Cell(methods.get(id, id) + taxonomy.mark(depth.get(id, ""))) for id in ids]
     for role, title in titles.items():
         part = table[table["backbone"] == role].set_index(["dataset", "method"])
         columns = [ranked(part.loc[id]["accuracy"], part.loc[id]["accuracy_std"]) for id in sets]
@@ -157,8 +157,9 @@ def ood_sheet(selection: Selection) -> Sheet:
         columns = [[Cell(percent(value)) for value in part.loc[id]["paper"]] for id in sets]
         blocks.append(Block(Cell("Printed in the paper, Base"), header, tuple(zip(labels, *columns, strict=True))))
     missing = [f"{row.variant.method} on {row.dataset}" for row in rows if not done(row.records)]
-    remarks = [MEASURE, f"{DAGGER} marks a deep-layer method."] if "deep" in depth.values() else [MEASURE]
-    remarks += [
+    remarks = [
+        MEASURE,
+        *taxonomy.legend_remark(depth.values()),
         "Trained on the first set, evaluated on its shifted versions; methods with a row a class keep the rows of the "
         'classes that a set has. Zero-shot is the single template "a photo of a {}.".',
         *marks_of(rows),

@@ -10,9 +10,9 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
-from bench import stats
+from bench import stats, taxonomy
 from bench.plan import shown_setting
-from bench.sheets import DAGGER, MISSING, Block, Cell, Sheet, percent, ranked
+from bench.sheets import MISSING, Block, Cell, Sheet, percent, ranked
 from bench.stats import AVERAGE, Record
 
 PAPER_FOLDER = Path(__file__).resolve().parent.parent / "results" / "paper"
@@ -60,7 +60,7 @@ def main_sheet(records: Iterable[Record], paper: pd.DataFrame | None = None) -> 
         if paper is not None:
             numbers += [[Cell(percent(value)) for value in part[name]] for name in PAPER_COLUMNS]
         labels = [
-            Cell(methods[m] + DAGGER * (depth[m] == "deep"), notes=_numbers(footnotes, of_row[dataset, m]))
+            Cell(methods[m] + taxonomy.mark(depth[m]), notes=_numbers(footnotes, of_row[dataset, m]))
             for m in part["method"]
         ]
         name = f"Average over {stats.counted(count, 'dataset')}" if dataset == AVERAGE else datasets[dataset]
@@ -68,8 +68,7 @@ def main_sheet(records: Iterable[Record], paper: pd.DataFrame | None = None) -> 
         blocks.append(Block(title, header, tuple(zip(labels, *numbers, strict=True))))
 
     remarks = ["Top-1 accuracy in percent, mean ± sample standard deviation over seeds (no deviation with one seed)."]
-    if "deep" in depth.values():
-        remarks.append(f"{DAGGER} marks a deep-layer method.")
+    remarks += taxonomy.legend_remark(depth.values())
     if (table.loc[table["dataset"] == AVERAGE, "seeds"] == 0).any():
         remarks.append(f"{MISSING} in the average: no seed of the method is done on every dataset.")
     if missing := holes(records):

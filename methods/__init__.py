@@ -9,10 +9,11 @@ import inspect
 import sys
 from pathlib import Path
 
+from bench import taxonomy
 from bench.errors import UserError
 from methods.base import METHODS, Method
 
-# The order of the paper's tables; other methods follow in the order of their names.
+# The order of the paper's tables; other methods follow by where they stand, then by name.
 PAPER_ORDER = ("zs-clip", "linear-probe", "clip-adapter", "tip-adapter-f", "coop", "cocoop", "kgcoop", "contcoop")
 
 
@@ -48,8 +49,9 @@ def import_file(path: Path) -> None:
 
 
 def ordered() -> list[str]:
-    """All method ids, the paper's first and in its order."""
-    return [name for name in PAPER_ORDER if name in METHODS] + sorted(n for n in METHODS if n not in PAPER_ORDER)
+    """All method ids, the paper's first and in its order, the others from the input of a model to its output."""
+    others = sorted((taxonomy.rank(METHODS[name].depth), name) for name in METHODS if name not in PAPER_ORDER)
+    return [name for name in PAPER_ORDER if name in METHODS] + [name for _, name in others]
 
 
 def source_hash(method: type[Method]) -> str:

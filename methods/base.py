@@ -111,7 +111,8 @@ class Method(nn.Module):
     """Base class. Only ``nn.Parameter``s (and the buffers named in ``learned_buffers``) are saved and carried over.
 
     name, paper   as tables show it; authors, year and arXiv number
-    depth         "shallow" (input of the text tower), "deep" (output space), or "none" (nothing learned)
+    depth         where it stands (``bench.taxonomy``): "input" (tokens), "inner" (layers of a tower), "output" (the
+                  joint space), "towers" (inside both), or "none" (nothing learned)
     needs         "features" (frozen image features); "pixels" is reserved
     cost_free     options that do not change how long a step or a prediction takes, beside learning rates and epochs:
                   ``--dry-run`` measures rows of an ablation that differ in them alone only once

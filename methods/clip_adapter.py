@@ -34,7 +34,7 @@ class Config(TrainConfig):
 class CLIPAdapter(Method):
     name = "CLIP-Adapter"
     paper = "Gao et al. 2021, arXiv 2110.04544"
-    depth = "deep"
+    depth = "output"
     Config = Config
     micro = {**Method.micro, "steps": 400, "lr": 0.2}
 

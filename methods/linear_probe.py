@@ -40,7 +40,7 @@ class Config(TrainConfig):
 class LinearProbe(Method):
     name = "Linear Probe"
     paper = "Radford et al. 2021, arXiv 2103.00020"
-    depth = "deep"
+    depth = "output"
     Config = Config
     micro = {"max_iter": 100, "search_steps": 4}
 

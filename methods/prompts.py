@@ -35,7 +35,7 @@ class PromptMethod(Method):
     layer   the block at whose input the context stands (``TextTower.encode``)
     """
 
-    depth = "shallow"
+    depth = "input"
     per = "shared"
     layer = 0
 

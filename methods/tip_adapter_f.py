@@ -68,7 +68,7 @@ class Config(TrainConfig):
 class TipAdapterF(Method):
     name = "Tip-Adapter-F"
     paper = "Zhang et al. 2022, arXiv 2207.09519"
-    depth = "deep"
+    depth = "output"
     least_views = KEY_VIEWS
     learned_buffers = ("labels", "alpha", "beta")
     labels: Tensor

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from conftest import NAMES, TEMPLATES, make, make_support, short
 
 import datasets
-from bench import backbones
+from bench import backbones, taxonomy
 from bench.errors import UserError
 from bench.execution import execute
 from bench.plan import Run
@@ -55,7 +55,7 @@ def bits(tensors):
 def test_describes_itself(method_name):
     kind = METHODS[method_name]
     assert kind.name and kind.paper
-    assert kind.depth in ("shallow", "deep", "none")
+    assert taxonomy.place(kind.depth) in taxonomy.PLACES
     assert kind.needs in ("features", "pixels")
     assert isinstance(kind.Config(), TrainConfig)
     replace(kind.Config(), **kind.micro)
