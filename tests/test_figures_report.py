@@ -8,7 +8,7 @@ import matplotlib.image
 import pytest
 from markdown_it import MarkdownIt
 
-from bench import figures, outputs, report, stats
+from bench import figures, outputs, report, sheets, stats, tables
 from bench.archs import ARCHS
 from bench.selection import Selection
 
@@ -121,6 +121,28 @@ def test_a_method_without_an_average_has_dashes_and_no_bar(tmp_path):
     assert [text.get_text() for text in axes.texts].count("–") == 3
     for few in ([], [record("a", "coop", 1, 0, 0, status="failed")]):
         outputs.write_figures(chosen(few), tmp_path / "empty")
+
+
+def test_methods_inside_the_towers_have_marks_and_a_count_of_their_own():
+    records = world(AS_PAPER)
+    for record in records:
+        method = record["run"]["method"]
+        record["depth"] = {"coop": "inner", "contcoop": "towers", "clip-adapter": "output"}.get(method, "none")
+    axes = figures.draw_figure_2a(records).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        "ZS-CLIP",
+        "CoOp ‡",
+        "ContCoOp §",
+        "CLIP-Adapter †",
+    ]
+    assert axes.get_xlabel().endswith("‡ inner-layer method    † deep-layer method    § both-tower method")
+    line = report.summary(records)[1]
+    assert "of 1 inner-layer method 1 ends above that line and of 1 deep-layer method 1 ends below it" in line
+    assert "of 1 both-tower method 1 ends above that line" in line and "shallow" not in line
+    _, sheet = tables.main_tables(records, "micro")["main"]
+    assert "‡ marks an inner-layer method, † marks a deep-layer method, § marks a both-tower method." in sheet.remarks
+    latex = sheets.sheet_latex(sheet)
+    assert "CoOp\\textdaggerdbl{}" in latex and "ContCoOp\\S{}" in latex and "‡" not in latex and "§" not in latex
 
 
 def test_a_hostile_name_stays_text_in_the_figure_and_the_page(tmp_path):
