@@ -31,6 +31,7 @@ from methods.base import METHODS
 CPU, LOAD = torch.device("cpu"), datasets.load
 CHOICES = {  # another value of a text option that has few
     "sgd": "adam",
+    "adam": "sgd",
     "adamw": "adam",
     "epoch": "iteration",
     "iteration": "epoch",
