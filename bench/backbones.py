@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -54,23 +55,29 @@ class Backbone:
     def scale(self) -> Tensor:
         return self.model.logit_scale.detach().exp()
 
-    @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
-        """Preprocessed pixels (B, 3, H, H) -> features (B, D), projected, not normalised."""
-        return self.model.encode_image(pixels.to(self.device))
+        """Preprocessed pixels (B, 3, H, H) -> features (B, D), fp32, projected, not normalised. Differentiable in
+        whatever a method has attached to the image tower."""
+        half = self.text.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16) if half else contextlib.nullcontext():
+            return self.model.encode_image(pixels.to(self.device)).float()
+
+    def classifier(self, classes) -> Tensor:
+        """The zero-shot classifier (C, D), rows of length 1: each template's features normalised, averaged over
+        templates, normalised again (Radford et al. 2021, section 3.1.4). Differentiable in whatever a method has
+        attached to the text tower."""
+        features = [
+            F.normalize(self.text.features([t.format(name) for name in classes.names]), dim=-1)
+            for t in classes.templates
+        ]
+        return F.normalize(torch.stack(features).mean(0), dim=-1)
 
     @torch.no_grad()
     def zero_shot(self, classes) -> Tensor:
-        """The zero-shot classifier (C, D), rows of length 1: each template's features normalised, averaged over
-        templates, normalised again (Radford et al. 2021, section 3.1.4)."""
+        """``classifier`` of the tower as it was loaded, kept for all that ask."""
         key = (classes.names, classes.templates)
         if key not in self._zero_shot:
-            names = [name for name in classes.names]
-            features = [
-                F.normalize(self.text.encode_texts([t.format(name) for name in names]), dim=-1)
-                for t in classes.templates
-            ]
-            self._zero_shot[key] = F.normalize(torch.stack(features).mean(0), dim=-1)
+            self._zero_shot[key] = self.classifier(classes)
         return self._zero_shot[key].clone()
 
     def to(self, device) -> Backbone:

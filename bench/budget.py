@@ -18,7 +18,7 @@ from bench.calibration import Calibration
 from bench.errors import UserError
 from bench.features import TEST_RECIPE, view_recipe
 from bench.plan import Run
-from bench.session import FewShot, Session, augments, view_count
+from bench.session import TEST_VIEWS_SEED, FewShot, Session, augments, view_count
 from bench.store import canonical
 from bench.trainer import Schedule, epoch_steps
 from datasets.base import Split
@@ -99,7 +99,9 @@ def count(session: Session, run: Run, known: dict[tuple, tuple[Features, ...]] |
     few, known = session.fewshot(run), {} if known is None else known
     classes, support = len(session.tested(run).classnames), len(few.support)
     drawn = run.dataset, run.test, run.shots, run.seed, run.limit
-    read = *drawn, run.config.crop, view_count(run, support), METHODS[run.method].selects_on_test(run.config)
+    kind = METHODS[run.method]
+    told = kind.needs, kind.test_views(run.config), kind.selects_on_test(run.config)
+    read = *drawn, run.config.crop, view_count(run, support), told
     if read not in known:
         known[read] = tuple(feature_files(session, run, few))
     return Counts(run, classes, support, len(session.test_split(run)), steps(run, support), known[read])
@@ -114,7 +116,7 @@ def steps(run: Run, support: int) -> int:
 
 
 def feature_files(session: Session, run: Run, few: FewShot) -> Iterator[Features]:
-    """What ``Session.support`` and ``Session.test_features`` read."""
+    """What ``Session.support`` and ``Session.inputs`` read."""
     shared: dict[tuple[str, int], dict] = {}
 
     def file(role: str, split: Split, recipe: dict, test: bool = False) -> Features:
@@ -126,16 +128,22 @@ def feature_files(session: Session, run: Run, few: FewShot) -> Iterator[Features
         size = len(split) * store.backbone.dim * FLOAT + named
         return Features(store.path(identity), role, len(split), test, size)
 
+    kind = METHODS[run.method]
+    tests = [TEST_RECIPE] if kind.needs != "pixels" else []
+    if kind.needs == "views":
+        count, crop = kind.test_views(run.config)
+        tests += [view_recipe(crop, TEST_VIEWS_SEED, view) for view in range(count - 1)]
     for role in session.options.arch.towers:
-        yield file(role, session.test_split(run), TEST_RECIPE, True)
+        for recipe in tests:
+            yield file(role, session.test_split(run), recipe, True)
     if run.test:
         return
     for split in (few.support, few.val):
         yield file("base", split, TEST_RECIPE)
-    if augments(run):
+    if augments(run) and kind.needs != "pixels":
         for view in range(view_count(run, len(few.support))):
             yield file("base", few.support, view_recipe(run.config.crop, run.seed, view))
-    if METHODS[run.method].selects_on_test(run.config) and run.dataset != "imagenet":
+    if kind.selects_on_test(run.config) and run.dataset != "imagenet":
         yield file("base", few.data.val, TEST_RECIPE)
 
 

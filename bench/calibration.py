@@ -22,6 +22,7 @@ import torch
 from bench import executor
 from bench.evaluate import ROWS
 from bench.execution import STEP_TOKENS, alike
+from bench.features import FeatureStore
 from bench.loading import MOST_THREADS
 from bench.plan import Run
 from bench.processes import cores
@@ -236,6 +237,8 @@ class Calibration:
         classes = Classes(run.dataset, names, ("a photo of a {}.",))
         views = min(view_count(run, count * run.shots), MOST_VIEWS)
         support = made_up(base.dim, count, run.shots, views, base.device)
+        if METHODS[run.method].needs == "pixels":
+            support = dataclasses.replace(support, views=Noise(session.features("base")))
         method = session.make(run, Shape(base.width, base.dim, names, len(support.labels)))
         method.bind(base, classes)  # derives what the backbone then keeps for all
         with method.attach(base):
@@ -244,7 +247,8 @@ class Calibration:
             method.train()
             finish = self._seconds(lambda: method.finish(support))
         method.eval()
-        x = support.features[torch.arange(ROWS, device=base.device) % len(support.labels)]
+        x = self._inputs(run, support)
+        most = len(x)
         with method.attach(base), torch.no_grad():
             method.predict(x[:1])
 
@@ -254,11 +258,22 @@ class Calibration:
 
             call = repeated(lambda: self._seconds(lambda: predict(1)))
             images, seconds = 1, call
-            while images < ROWS and seconds < 2 * call + ENOUGH:  # until the images, not the call, take the time
-                images *= 4
+            while images < most and seconds < 2 * call + ENOUGH:  # until the images, not the call, take the time
+                images = min(4 * images, most)
                 seconds = self._seconds(partial(predict, images))
-        image = max(0.0, (seconds - call) / (images - 1))
+        image = max(0.0, (seconds - call) / max(images - 1, 1))
         return begin, step, finish, max(0.0, call - image), image
+
+    def _inputs(self, run: Run, support: Support) -> torch.Tensor:
+        """What ``predict`` is given, of as many made-up test images as come at a time."""
+        kind, store = METHODS[run.method], self.session.features("base")
+        if kind.needs == "pixels":
+            return Noise(store)[torch.zeros(1), torch.zeros(store.batch)]
+        chosen = torch.arange(ROWS, device=support.labels.device) % len(support.labels)
+        count, _ = kind.test_views(run.config)
+        if kind.needs == "views":
+            return support.features[chosen[: max(1, ROWS // count)], None].expand(-1, count, -1).contiguous()
+        return support.features[chosen]
 
     def _beside(self, run: Run, method: Method, classes: Classes) -> list[Method]:
         """The method and as many like it as the plan trains side by side."""
@@ -284,7 +299,7 @@ class Calibration:
                 support,
                 features=support.features[chosen],
                 labels=support.labels[chosen],
-                views=support.views[:, chosen],
+                views=support.views[:, chosen] if isinstance(support.views, torch.Tensor) else support.views,
             )
             assert epoch_steps(short, len(chosen)) == batches
             parts = [part] * len(methods)
@@ -328,6 +343,20 @@ def repeated(measure: Callable[[], float]) -> float:
     """The smallest of three measurements, where more than one cost little: what else the machine does only adds."""
     first = measure()
     return min(first, measure(), measure()) if first < CHEAP else first
+
+
+class Noise:
+    """In place of ``bench.pixels.Pictures``: the same pixels for every picture, as the tower reads them."""
+
+    def __init__(self, store: FeatureStore):
+        draw = generator("calibration", "pixels")
+        self.pixels = torch.randn(1, 3, *store.size, generator=draw).to(store.backbone.device)
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, drawn: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        return self.pixels.expand(len(drawn[1]), -1, -1, -1).contiguous()
 
 
 def made_up(dim: int, classes: int, shots: int, views: int, device) -> Support:

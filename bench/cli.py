@@ -77,7 +77,13 @@ def parser() -> Parser:
         help="experiments (default: all the arch has): main, ood, components, lambda, heads, condition, "
         "context_length, layers, drift",
     )
-    what.add_argument("--methods", nargs="+", action="extend", help="method ids (default: all registered)")
+    what.add_argument(
+        "--methods",
+        nargs="+",
+        action="extend",
+        help="method ids, or all (default: those on frozen "
+        "features; the others train towers or adapt to each test image, and cost more)",
+    )
     what.add_argument(
         "--datasets",
         nargs="+",

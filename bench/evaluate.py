@@ -3,6 +3,8 @@ chosen on test images (Tip-Adapter's option), which is marked in every table."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -13,19 +15,18 @@ from methods.base import Classes, Method
 ROWS = 4096  # test features handed to a method at a time; a method that makes prompts an image chunks further itself
 
 
-def evaluate(
-    method: Method, backbone: Backbone, classes: Classes, features: Tensor, labels: Tensor
-) -> dict[str, Tensor]:
+def evaluate(method: Method, backbone: Backbone, classes: Classes, inputs: Any, labels: Tensor) -> dict[str, Tensor]:
     """Bind the plug-in to this backbone and predict.
 
-    features (N, D), labels (N,) -> {"predicted" (N,) int32, "label" (N,) int32, "confidence" (N,) fp32}.
+    inputs as the method ``needs`` them: features (N, D), of views (N, V, D), or ``bench.pixels.Pictures``; labels (N,)
+    -> {"predicted" (N,) int32, "label" (N,) int32, "confidence" (N,) fp32}.
     Raises UserError for logits of the wrong shape or that are not finite.
     """
     method.eval()
     method.bind(backbone, classes)
     predicted, confidence = [], []
     with method.attach(backbone), torch.no_grad():
-        for part in features.split(ROWS):
+        for part in inputs.split(ROWS):
             logits = method.predict(part).float()
             if logits.shape != (len(part), len(classes)):
                 raise UserError(

@@ -9,10 +9,8 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
-
-import torch
 
 from bench import memory, provenance
 from bench.backbones import first_line
@@ -39,9 +37,10 @@ class Work:
     run: Run
     key: str
     record: dict
-    tests: dict[str, torch.Tensor]
+    tests: dict[str, Any]  # by role, what ``predict`` is given
     method: Any = None  # Method and Support, from `prepare` on
     support: Any = None
+    home: dict = field(default_factory=dict)  # ``Method.home`` after training
 
     @property
     def failed(self) -> bool:
@@ -125,7 +124,7 @@ def fail(session: Session, work: Work, error: BaseException) -> None:
 
 def read_tests(session: Session, work: Work) -> None:
     start = time.perf_counter()
-    work.tests = {role: session.test_features(work.run, role) for role in session.options.arch.towers}
+    work.tests = {role: session.inputs(work.run, role) for role in session.options.arch.towers}
     work.record["seconds"]["features"] = time.perf_counter() - start
 
 
@@ -199,6 +198,7 @@ def train(session: Session, works: list[Work]) -> None:
             fail(session, work, outcome)
             continue
         work.record["curve"] = outcome
+        work.home = work.method.home
         attempt(session, work, write_plugin)
 
 
@@ -220,11 +220,14 @@ def carry_over(session: Session, work: Work) -> None:
     plugin = session.key(run.trained) if run.test else work.key
     if run.test and not session.store.path("plugins", plugin).is_file():
         raise UserError(f"its training run ({run.trained}, {plugin}) left no plug-in: it failed or is not done yet")
+    if run.test and not METHODS[run.method].whole:
+        raise UserError(f"{run.method}: the towers that it trained were not kept, so no other test set can be tried")
     tested = session.tested(run)
     classes = Classes(tested.id, tested.classnames, tested.templates)
     labels = as_labels(session.test_split(run), session.backbone("base").device)
     carried = session.make(run, session.shape_of(run))  # only what was saved may travel
     carried.load_learned(session.store.read_plugin(plugin)[0])
+    carried.home = work.home  # of use on the backbone it was trained on alone
     record["files"]["plugin"] = sha256_of(session.store.path("plugins", plugin))
     outcomes = {}
     for role in session.options.arch.towers:

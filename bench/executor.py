@@ -21,6 +21,7 @@ from bench.plan import Run
 from bench.processes import cores
 from bench.session import Options, Session, add_encoded, encoded_since
 from bench.store import StorageError
+from methods.base import METHODS
 
 Outcomes = Generator[tuple[Run, dict], None, None]
 _dataset = ""  # the one whose features the worker holds
@@ -318,8 +319,9 @@ def read_features(session: Session, runs: Sequence[Run], supports: bool = True) 
     """Makes the feature files that runs of one ``axes`` read; what is wrong with a picture, each run says itself.
     Returns what was encoded (``encoded_since``)."""
     before = session.encoded()
+    tests = {METHODS[run.method].needs: run for run in reversed(runs)}.values()
     wanted: list[Callable[[], object]] = [
-        partial(session.test_features, runs[0], role) for role in session.options.arch.towers
+        partial(session.inputs, run, role) for run in tests for role in session.options.arch.towers
     ]
     wanted += [partial(session.support, run) for run in runs if supports and not run.test]
     for read in wanted:

@@ -57,6 +57,8 @@ class FeatureStore:
         self.loader = loader or Loader()
         steps, to_tensor = halves(backbone.preprocess)
         self.plain, self.values = Plain(steps), value_table(to_tensor).to(backbone.device)
+        size = backbone.preprocess_config.size
+        self.size: tuple[int, int] = (size[0], size[1]) if isinstance(size, (tuple, list)) else (size, size)
         self.memory: dict[str, Tensor] = {}
         self.encoded = (0, 0.0)  # pictures (each view is one) and seconds, from file to file
 
@@ -87,10 +89,8 @@ class FeatureStore:
         picture is decoded once for every 32 views that are not yet there."""
         if tuple(crop) == (1.0, 1.0):
             return self.features(split, classnames, what)[None]
-        config = self.backbone.preprocess_config
-        size = tuple(config.size) if isinstance(config.size, (tuple, list)) else (config.size, config.size)
         wanted: list[tuple[dict, Recipe]] = [
-            (view_recipe(crop, seed, v), View(size, (crop[0], crop[1]), seed, v)) for v in range(count)
+            (view_recipe(crop, seed, v), View(self.size, (crop[0], crop[1]), seed, v)) for v in range(count)
         ]
         return torch.stack(self._get(wanted, split, classnames, what))
 
@@ -190,10 +190,11 @@ class FeatureStore:
         pictures = torch.cat([part.to(device, non_blocking=True) for part in parts])
         return self.forward(look_up(pictures, self.values))
 
+    @torch.no_grad()
     def forward(self, pixels: Tensor) -> Tensor:
         """Preprocessed pixels (B, 3, H, H) -> features (B, D), fp32, on the device."""
         with torch.autocast(self.backbone.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            return self.backbone.encode_images(pixels).float()
+            return self.backbone.encode_images(pixels)
 
 
 def content_of(features: Tensor) -> str:

@@ -33,22 +33,25 @@ SHARED_MEMORY = "/dev/shm"
 
 @dataclass(frozen=True)
 class Job:
-    """B pictures, each decoded once, by R recipes -> (R, B, H, H, 3) bytes."""
+    """B pictures, each decoded once, by R recipes -> (R, B, H, H, 3) bytes; ``paired``: each by a recipe of its own,
+    B in all -> (1, B, H, H, 3)."""
 
     reader: Callable[[Sequence[int]], list[Image.Image]]
     keys: tuple[str, ...]
     recipes: tuple[Recipe, ...]
     singly: bool  # a file at a time, as photographs can be large; rendered pictures are made together
+    paired: bool = False
 
     def __call__(self) -> np.ndarray:
         many = range(len(self.keys))
         images = (self.reader([i])[0] for i in many) if self.singly else self.reader(many)
         made: np.ndarray | None = None
         for column, (key, image) in enumerate(zip(self.keys, images, strict=True)):
-            for row, recipe in enumerate(self.recipes):
+            recipes = self.recipes[column : column + 1] if self.paired else self.recipes
+            for row, recipe in enumerate(recipes):
                 pixels = np.asarray(recipe(image, key))
                 if made is None:
-                    made = np.empty((len(self.recipes), len(self.keys), *pixels.shape), np.uint8)
+                    made = np.empty((len(recipes), len(self.keys), *pixels.shape), np.uint8)
                 made[row, column] = pixels
         assert made is not None  # no job is empty
         return made
@@ -79,6 +82,17 @@ class Loader:
         made = self._in_processes(jobs) if in_processes else in_threads(jobs, 4 if not split.portable else 0)
         for count in counts:
             yield [next(made) for _ in range(count)]
+
+    def draw(self, split: Split, batches: Sequence[Sequence[tuple[int, Recipe]]]) -> Iterator[Tensor]:
+        """Batches of chosen pictures, each by a recipe of its own: (B, H, H, 3) bytes a batch, made ahead."""
+        jobs = []
+        for batch in batches:
+            chosen = split.take([index for index, _ in batch])
+            recipes = tuple(recipe for _, recipe in batch)
+            jobs.append(Job(chosen.reader, chosen.keys, recipes, split.portable, paired=True))
+        in_processes = self.workers > 0 and split.portable
+        for made in self._in_processes(jobs) if in_processes else in_threads(jobs, 4 if not split.portable else 0):
+            yield made[0]
 
     def close(self) -> None:
         """End the worker processes; they are started again when needed."""

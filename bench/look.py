@@ -63,10 +63,10 @@ def ls(args: argparse.Namespace) -> int:
 
 
 def list_methods(args: argparse.Namespace) -> Table:
-    shown = Table("method", "name", "depth", "source", title="methods")
+    shown = Table("method", "name", "depth", "needs", "source", title="methods")
     for name in ordered():
         kind = METHODS[name]
-        shown.add_row(*map(escape, (name, kind.name or name, taxonomy.label(kind.depth), kind.paper)))
+        shown.add_row(*map(escape, (name, kind.name or name, taxonomy.label(kind.depth), kind.needs, kind.paper)))
     return shown
 
 

@@ -14,7 +14,7 @@ from bench import suites
 from bench.archs import Arch
 from bench.errors import UserError, unknown
 from bench.store import canonical
-from methods import ordered
+from methods import default, ordered
 from methods.base import METHODS, TrainConfig
 
 FRESH_VIEWS = 0  # `Run.views` where every epoch has a view of its own
@@ -110,15 +110,13 @@ def grid(
     seeds: Sequence[int] = (1, 2, 3),
 ) -> list[Run]:
     """All runs, each once, grouped by dataset and seed so that features are shared. Empty lists mean the arch's
-    default: all its suites, all methods, each suite's own datasets."""
+    default: all its suites, the methods on frozen features ("all" in ``methods``: every one), each suite's own
+    datasets."""
     for name in methods:
-        if name not in METHODS:
-            raise unknown("method", name, METHODS)
-    for name in methods or ordered():
-        kind = METHODS[name]
-        if kind.needs != "features":
-            raise UserError(f"method '{name}' needs '{kind.needs}': only methods on image features can be run so far")
-    parse_overrides(settings.overrides, list(methods) or ordered())
+        if name not in METHODS and name != "all":
+            raise unknown("method", name, [*METHODS, "all"])
+    methods = ordered() if "all" in methods else list(methods) or default()
+    parse_overrides(settings.overrides, methods)
     asked = list(dict.fromkeys(map(datasets.identify, datasets_)))
     test_only = [id for id in asked if id in (*datasets.ood("paper"), *datasets.ood("micro"))]
     if test_only:
@@ -164,18 +162,18 @@ def cells_of(
     """(dataset, method, options, test set) of each row. A suite on few datasets runs on others only where both it and
     they are named; without --suite, what was not asked for is left out."""
     if suite == "main":
-        return [(d, m, (), "") for d in asked or datasets.default(arch.datasets) for m in methods or ordered()]
+        return [(d, m, (), "") for d in asked or datasets.default(arch.datasets) for m in methods]
     if suite == "ood":
         source, found = suites.ood_source(arch), []
         if source and (not asked or (named and source in asked)):
-            for variant in suites.ood_variants(list(methods) or ordered()):
+            for variant in suites.ood_variants([m for m in methods if METHODS[m].whole]):
                 tests = ["", *suites.ood_targets(arch)]
                 found += [(source, variant.method, variant.options, test) for test in tests]
         return found
     if suite not in suites.ABLATIONS:
         return []
-    rows = [row for row in suites.ABLATIONS[suite].variants(arch) if not methods or row.method in methods]
-    rows += [suites.Variant((), m) for m in suites.BESIDE.get(suite, ()) if rows and (not methods or m in methods)]
+    rows = [row for row in suites.ABLATIONS[suite].variants(arch) if row.method in methods]
+    rows += [suites.Variant((), m) for m in suites.BESIDE.get(suite, ()) if rows and m in methods]
     own = suites.ABLATIONS[suite].datasets(arch)
     return [
         (dataset, row.method, row.options, "")

@@ -128,6 +128,10 @@ class TextTower(nn.Module):
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         """Features (len(texts), D) of plain texts, as open_clip's ``encode_text`` gives them, not normalised."""
+        return self.features(texts)
+
+    def features(self, texts: Sequence[str]) -> Tensor:
+        """``encode_texts`` that can be differentiated in the tower's own weights."""
         rows = self.tokens(texts)
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         shared = self.text.token_embedding.weight.new_zeros(0, self.width)

@@ -7,6 +7,7 @@ import datetime
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -16,6 +17,7 @@ from bench.archs import Arch
 from bench.errors import UserError
 from bench.features import FEATURES_VERSION, FeatureStore
 from bench.loading import Loader, default_workers
+from bench.pixels import Pictures, views_of
 from bench.plan import FRESH_VIEWS, NUMBERS_VERSION, Run
 from bench.seeds import derive
 from bench.store import Store, digest
@@ -26,6 +28,7 @@ from datasets.fewshot import draw
 from methods import discover, ordered, source_hash
 from methods.base import METHODS, Method, Shape, Support
 
+TEST_VIEWS_SEED = 0  # views of test images are the same for every run, as the images are
 SELECTED_ON_TEST = "epoch or hyper-parameters chosen on test images (its published protocol)"
 
 
@@ -98,6 +101,7 @@ class Session:
         self._fewshot: dict[tuple, FewShot] = {}
         self._broken: dict[tuple, UserError] = {}
         self._shifted: dict[tuple, tuple[str, str]] = {}
+        self._pixels: dict[tuple, Pictures] = {}
 
     # -- what runs share -----------------------------------------------------------------------------------------------
 
@@ -183,6 +187,31 @@ class Session:
         what = ("test", run.test or run.dataset, run.limit, role)
         return self._guarded(what, lambda: self.features(role).features(split, names, f"{what[1]} test, {role}"))
 
+    def inputs(self, run: Run, role: str) -> Any:
+        """What ``predict`` is given of the test images: features (N, D) or of views (N, V, D), or pixels."""
+        kind, split = METHODS[run.method], self.test_split(run)
+        if kind.needs == "pixels":
+            return self._pictures(("test", run.test or run.dataset, run.limit, role), role, split, 1, (1.0, 1.0), 0)
+        plain = self.test_features(run, role)
+        if kind.needs != "views":
+            return plain
+        count, crop = kind.test_views(run.config)
+        names, what = self.tested(run).classnames, ("test views", run.test or run.dataset, run.limit, role, count, crop)
+        label = f"{what[1]} test views, {role}"
+        views = self._guarded(
+            what, lambda: self.features(role).views(split, names, count - 1, crop, TEST_VIEWS_SEED, label)
+        )
+        return torch.cat([plain[None], views]).transpose(0, 1)
+
+    def _pictures(
+        self, what: tuple, role: str, split: Split, views: int, crop: tuple[float, float], seed: int
+    ) -> Pictures:
+        """Pixels of the split's views for this role's tower; decoded ones are kept for the runs that follow."""
+        if what not in self._pixels:
+            store = self.features(role)
+            self._pixels[what] = Pictures(store, split, views_of(store, views, crop, seed))
+        return self._pixels[what]
+
     def support(self, run: Run) -> Support:
         few, store = self.fewshot(run), self.features("base")
         names, device = few.data.classnames, self.backbone("base").device
@@ -194,24 +223,34 @@ class Session:
                 leak = {"test": (self.test_features(run, "base"), as_labels(few.test, device))}
                 if run.dataset != "imagenet":  # which has no validation split; its published search is only printed
                     leak["selection"] = (store.features(few.data.val, names, what), as_labels(few.data.val, device))
+            count, crop = view_count(run, len(few.support)), run.config.crop
+            views: torch.Tensor | Pictures
+            if METHODS[run.method].needs == "pixels":
+                drawn = run.dataset, run.shots, run.seed, run.limit, count, crop
+                views = self._pictures(("support", *drawn), "base", few.support, count, crop, run.seed)
+            else:
+                views = store.views(few.support, names, count, crop, run.seed, what)
             return Support(
                 store.features(few.support, names, what),
                 as_labels(few.support, device),
-                store.views(few.support, names, view_count(run, len(few.support)), run.config.crop, run.seed, what),
+                views,
                 store.features(few.val, names, what),
                 as_labels(few.val, device),
                 leak,
                 fresh=run.views == FRESH_VIEWS and augments(run),
             )
 
-        return self._guarded(("support", run.dataset, run.shots, run.seed, run.views, str(run.config)), make)
+        return self._guarded(
+            ("support", run.method, run.dataset, run.shots, run.seed, run.views, str(run.config)), make
+        )
 
     def encoded(self) -> dict[str, tuple[int, float]]:
         """Pictures encoded by this process so far and the seconds it took, by backbone."""
         return {role: store.encoded for role, store in self._features.items()}
 
     def forget(self) -> None:
-        """Drop features held in memory; the files stay."""
+        """Drop features and pixels held in memory; the files stay."""
+        self._pixels.clear()
         for store in self._features.values():
             store.memory.clear()
 

@@ -72,15 +72,16 @@ class Pass:
 
     def __init__(self, text: Any, dtype: torch.dtype):  # open_clip's modules: their parts have no types of their own
         self.text, self.dtype = text, dtype
-        self._folded: tuple[tuple, list[Weights]] | None = None
+        self._folded: tuple[list, list[Weights]] | None = None
 
     def weights(self) -> list[Weights]:
         blocks = self.text.transformer.resblocks
         tensors = [value for block in blocks for value in block.parameters()]
         if torch.is_grad_enabled() and any(value.requires_grad for value in tensors):
             return [fold(block, self.dtype) for block in blocks]  # the tower itself learns
-        state = tuple((id(value), value._version, value.device) for value in tensors)
-        if self._folded is None or self._folded[0] != state:
+        # The tensors themselves are held: one that replaces another could be given its address.
+        state = [(value, value._version, value.device) for value in tensors]
+        if self._folded is None or not same(self._folded[0], state):
             with torch.no_grad():
                 self._folded = state, [fold(block, self.dtype) for block in blocks]
         return self._folded[1]
@@ -199,6 +200,12 @@ class Pass:
             bias = None if projection.bias is None else projection.bias.to(self.dtype)
             return F.linear(features, projection.weight.to(self.dtype), bias).float()
         return (features @ projection.to(self.dtype)).float()
+
+
+def same(before: list[tuple], now: list[tuple]) -> bool:
+    """Whether these are the same tensors, unchanged: (tensor, version, device) each."""
+    pairs = zip(before, now, strict=False)
+    return len(before) == len(now) and all(a[0] is b[0] and a[1:] == b[1:] for a, b in pairs)
 
 
 def by_head(x: Tensor, heads: int, parts: int = 3) -> tuple[Tensor, ...]:

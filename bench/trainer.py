@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bench.pixels import Pictures
 from methods.base import Method, Support, TrainConfig
 
 
@@ -51,12 +52,17 @@ def epoch_steps(config: TrainConfig, count: int) -> int:
     return max(count // batch, 1) if config.drop_last else math.ceil(count / batch)
 
 
-def optimizer(config: TrainConfig, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+def optimizer(config: TrainConfig, trained: Sequence[tuple[float, list[torch.nn.Parameter]]]) -> torch.optim.Optimizer:
+    """Over (factor on the learning rate, parameters), as ``Method.trained`` gives them."""
+    by_factor: dict[float, list[torch.nn.Parameter]] = {}
+    for factor, parameters in trained:
+        by_factor.setdefault(factor, []).extend(parameters)
+    groups: list[dict] = [{"params": params, "factor": factor} for factor, params in by_factor.items() if params]
     if config.optimizer == "sgd":
-        return torch.optim.SGD(parameters, config.lr, config.momentum, weight_decay=config.weight_decay)
+        return torch.optim.SGD(groups, config.lr, config.momentum, weight_decay=config.weight_decay)
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, config.lr, eps=config.eps, weight_decay=config.weight_decay)
-    return torch.optim.Adam(parameters, config.lr, eps=config.eps, weight_decay=config.weight_decay)
+        return torch.optim.AdamW(groups, config.lr, eps=config.eps, weight_decay=config.weight_decay)
+    return torch.optim.Adam(groups, config.lr, eps=config.eps, weight_decay=config.weight_decay)
 
 
 def fit(method: Method, support: Support, generator: torch.Generator) -> list[dict]:
@@ -83,21 +89,24 @@ def fit_together(
         method.start(support)
     curves: list[list[dict]] = [[] for _ in methods]
     failed: dict[int, FitError] = {}
-    parameters = [p for method in methods for p in method.parameters() if p.requires_grad]
-    if config.epochs and parameters:
+    trained = [part for method in methods for part in method.trained()]
+    if config.epochs and any(parameters for _, parameters in trained):
         count = len(supports[0].labels)
         batch = min(config.batch, count)
         steps = epoch_steps(config, count)
-        schedule, solver = Schedule(config, steps), optimizer(config, parameters)
+        schedule, solver = Schedule(config, steps), optimizer(config, trained)
         device = supports[0].labels.device
         for epoch in range(1, schedule.epochs + 1):
             drawn = [draw(epoch, *given, device) for given in zip(supports, generators, strict=True)]
+            parts = [slice(step * batch, (step + 1) * batch) for step in range(steps)]
+            for support, (order, view) in zip(supports, drawn, strict=True):
+                if isinstance(support.views, Pictures):
+                    support.views.expect([(view[order[part]], order[part]) for part in parts])
             losses = []
-            for step in range(steps):
-                part = slice(step * batch, (step + 1) * batch)
+            for step, part in enumerate(parts):
                 rate = schedule.rate(epoch, step)
                 for group in solver.param_groups:
-                    group["lr"] = rate
+                    group["lr"] = rate * group["factor"]
                 xs = [s.views[view[order[part]], order[part]] for s, (order, view) in zip(supports, drawn, strict=True)]
                 ys = [s.labels[order[part]] for s, (order, _) in zip(supports, drawn, strict=True)]
                 each = type(methods[0]).losses(methods, xs, ys)

@@ -54,6 +54,12 @@ def ordered() -> list[str]:
     return [name for name in PAPER_ORDER if name in METHODS] + [name for _, name in others]
 
 
+def default() -> list[str]:
+    """What is run where the command line names no methods: those on frozen image features, which are encoded once for
+    all of them. Methods that train towers, or adapt to each test image, are asked for by name or by "all"."""
+    return [name for name in ordered() if METHODS[name].needs == "features"]
+
+
 def source_hash(method: type[Method]) -> str:
     """sha256 over the source files of a method, of the methods it derives from and of what these import from method
     files; part of its runs' keys. Other modules of the user's are not followed."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -91,7 +92,8 @@ class Support:
     """All that a method may learn from: the few-shot training images and the few-shot validation images.
 
     features (N, D), labels (N,)   test-transform features of the support images, not normalised
-    views (V, N, D)                features of augmented views of the same images
+    views (V, N, D)                features of augmented views of the same images; for a method that needs pixels
+                                   their pixels (V, N, 3, H, H), indexed alike (``bench.pixels.Pictures``)
     fresh                          whether epoch e takes view e - 1 of every image, instead of one of V at random
     val_features, val_labels       the few-shot validation set (4 a class)
     leak                           None, unless the method's config asks for a published protocol that selects on more
@@ -100,7 +102,7 @@ class Support:
 
     features: Tensor
     labels: Tensor
-    views: Tensor
+    views: Any  # Tensor or Pictures
     val_features: Tensor
     val_labels: Tensor
     leak: dict[str, tuple[Tensor, Tensor]] | None = None
@@ -113,7 +115,12 @@ class Method(nn.Module):
     name, paper   as tables show it; authors, year and arXiv number
     depth         where it stands (``bench.taxonomy``): "input" (tokens), "inner" (layers of a tower), "output" (the
                   joint space), "towers" (inside both), or "none" (nothing learned)
-    needs         "features" (frozen image features); "pixels" is reserved
+    needs         what ``logits`` and ``predict`` are given: "features" (B, D) of the frozen image tower; "pixels"
+                  (B, 3, H, H), preprocessed, for methods that change or open the towers; "views": to ``predict``
+                  (B, V, D), features of ``test_views`` views of each test image, the first its test transform (else
+                  as "features")
+    whole         whether the plug-in is all that training leaves. False where towers were trained too: what they
+                  became stays with the backbone it was trained on (``home``), so no other test set can be tried later
     cost_free     options that do not change how long a step or a prediction takes, beside learning rates and epochs:
                   ``--dry-run`` measures rows of an ablation that differ in them alone only once
     least_views   augmented views that ``start`` wants where a fresh one is made for every epoch
@@ -123,6 +130,7 @@ class Method(nn.Module):
     paper = ""
     depth = "none"
     needs = "features"
+    whole = True
     least_views = 1
     cost_free: tuple[str, ...] = ()
     learned_buffers: tuple[str, ...] = ()
@@ -133,6 +141,8 @@ class Method(nn.Module):
     def __init__(self, config, shape: Shape):
         super().__init__()
         self.config, self.shape = config, shape
+        #: What training made of the backbone itself, by its fingerprint; not saved, and no part of the plug-in.
+        self.home: dict[str, dict[str, Tensor]] = {}
 
     @classmethod
     def published(cls, dataset: str, shots: int) -> dict:
@@ -165,8 +175,19 @@ class Method(nn.Module):
         return self.logits(x)
 
     def attach(self, backbone) -> contextlib.AbstractContextManager:
-        """For methods that change the backbone itself: a context manager that undoes the change on exit."""
+        """For methods that change the backbone itself: a context manager that undoes the change on exit, to the last
+        bit. Training and prediction run inside, each entered after ``bind``."""
         return contextlib.nullcontext()
+
+    def trained(self) -> list[tuple[float, list[nn.Parameter]]]:
+        """What the trainer updates, as (factor on the learning rate, parameters); asked for inside ``attach``."""
+        return [(1.0, [value for value in self.parameters() if value.requires_grad])]
+
+    @classmethod
+    def test_views(cls, config) -> tuple[int, tuple[float, float]]:
+        """With needs = "views": how many views of each test image (V, the test transform included), and the area range
+        of their crops."""
+        return 1, (1.0, 1.0)
 
     @classmethod
     def own_tokens(cls, config) -> int:

@@ -121,6 +121,30 @@ def make_support(count=4, dim=DIM, shots=6, views=3, val=4, noise=0.4, seed=0):
     return Support(features, labels, features + jitter, *sample(val))
 
 
+def pixels_of(labels, seed=0):
+    """Preprocessed pictures (N, 3, H, H) tinted by class, for the tiny towers."""
+    g = torch.Generator().manual_seed(seed)
+    tints = 2 * torch.randn(int(labels.max()) + 1, 3, 1, 1, generator=g)
+    coarse = torch.randn(len(labels), 3, 4, 4, generator=g)
+    return tints[labels] + torch.nn.functional.interpolate(coarse, (IMAGE_SIZE, IMAGE_SIZE))
+
+
+def support_for(needs):
+    """A support set whose views are what a method with these ``needs`` is trained on."""
+    made = make_support()
+    if needs != "pixels":
+        return made
+    return replace(made, views=torch.stack([pixels_of(made.labels, seed) for seed in range(3)]))
+
+
+def views_of(support, count):
+    """(N, V, D): the support images and noisy views of them, as test images."""
+    g = torch.Generator().manual_seed(1)
+    noise = 0.5 * torch.randn(len(support.labels), count, support.features.shape[-1], generator=g)
+    noise[:, 0] = 0
+    return support.features[:, None] + noise
+
+
 @pytest.fixture(scope="session")
 def support():
     return make_support()

@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import NAMES, TEMPLATES, make, make_support, short
+from conftest import NAMES, TEMPLATES, make, pixels_of, short, support_for, views_of
 
 import datasets
 from bench import backbones, taxonomy
@@ -19,6 +19,24 @@ from methods.base import METHODS, Classes, TrainConfig
 ORDER = [2, 0, 3, 1]
 
 
+@pytest.fixture
+def support(method_name):
+    return support_for(METHODS[method_name].needs)
+
+
+@pytest.fixture
+def seen(method_name, support):
+    """The support images as ``logits`` takes them."""
+    return pixels_of(support.labels) if METHODS[method_name].needs == "pixels" else support.features
+
+
+@pytest.fixture
+def x(method_name, seen, support):
+    """The same as ``predict`` takes them."""
+    kind = METHODS[method_name]
+    return views_of(support, kind.test_views(make(method_name).config)[0]) if kind.needs == "views" else seen
+
+
 def train(method, backbone, classes, support, seed=0):
     method.bind(backbone, classes)
     with method.attach(backbone):
@@ -26,14 +44,14 @@ def train(method, backbone, classes, support, seed=0):
 
 
 @pytest.fixture(scope="module")
-def trained(tiny, classes, support):
+def trained(tiny, classes):
     """Each method fitted once on the base: name -> (method, learning curve)."""
     made = {}
 
     def get(name):
         if name not in made:
             method = make(name)
-            made[name] = method, train(method, tiny.base, classes, support)
+            made[name] = method, train(method, tiny.base, classes, support_for(method.needs))
         method, curve = made[name]
         method.bind(tiny.base, classes)
         return method, curve
@@ -56,7 +74,7 @@ def test_describes_itself(method_name):
     kind = METHODS[method_name]
     assert kind.name and kind.paper
     assert taxonomy.place(kind.depth) in taxonomy.PLACES
-    assert kind.needs in ("features", "pixels")
+    assert kind.needs in ("features", "pixels", "views")
     assert isinstance(kind.Config(), TrainConfig)
     replace(kind.Config(), **kind.micro)
     for dataset in datasets.PAPER_ORDER:
@@ -64,26 +82,29 @@ def test_describes_itself(method_name):
 
 
 @pytest.mark.parametrize("role", ["base", "new"])
-def test_logits_are_finite_of_images_by_classes_on_both_backbones(method_name, trained, tiny, classes, support, role):
-    found = logits(trained(method_name)[0], getattr(tiny, role), classes, support.features[:5])
+def test_logits_are_finite_of_images_by_classes_on_both_backbones(method_name, trained, tiny, classes, x, role):
+    found = logits(trained(method_name)[0], getattr(tiny, role), classes, x[:5])
     assert found.shape == (5, len(classes))
     assert torch.isfinite(found).all()
     assert not found.requires_grad
 
 
-def test_training_lowers_the_loss_it_minimises(method_name, tiny, classes, support):
+def test_training_lowers_the_loss_it_minimises(method_name, tiny, classes, support, seen):
     method = make(method_name, epochs=min(short(method_name).epochs, 30), batch=64, lr=min(short(method_name).lr, 2e-3))
     method.bind(tiny.base, classes)
     method.eval()
-    with torch.no_grad():
-        before = F.cross_entropy(method.logits(support.features), support.labels)
+
+    def loss():
+        with method.attach(tiny.base), torch.no_grad():
+            return F.cross_entropy(method.logits(seen), support.labels)
+
+    before = loss()
     curve = train(method, tiny.base, classes, support)
-    with torch.no_grad():
-        after = F.cross_entropy(method.logits(support.features), support.labels)
+    after = loss()
     if method.config.epochs:
         assert [row["epoch"] for row in curve] == list(range(1, method.config.epochs + 1))
         assert curve[-1]["loss"] < curve[0]["loss"]
-    elif method.learned():
+    elif method.learned() and method.needs != "views":
         assert curve == [] and after < before
     else:
         assert curve == [] and after == before
@@ -94,7 +115,8 @@ def test_saves_its_learned_tensors_and_none_of_the_backbone(method_name, trained
     learned = method.learned()
     expected = {name for name, value in method.named_parameters() if value.requires_grad}
     assert set(learned) == expected | set(method.learned_buffers)
-    assert (method.depth == "none") == (not learned)
+    if method.whole and method.needs != "views":  # else all may stay at home, or be learned at test time
+        assert (method.depth == "none") == (not learned)
     frozen = {value.data_ptr() for value in tiny.base.model.state_dict().values()}
     assert not frozen & {value.data_ptr() for value in method.state_dict().values()}
     own = [value for value in tiny.base.model.state_dict().values() if value.numel() > 1]
@@ -104,7 +126,7 @@ def test_saves_its_learned_tensors_and_none_of_the_backbone(method_name, trained
 
 
 def test_saved_and_loaded_into_a_fresh_instance_gives_the_same_logits_bit_for_bit(
-    method_name, trained, tiny, classes, support, tmp_path
+    method_name, trained, tiny, classes, x, tmp_path
 ):
     method, _ = trained(method_name)
     store = Store(tmp_path, "toy")
@@ -113,10 +135,9 @@ def test_saved_and_loaded_into_a_fresh_instance_gives_the_same_logits_bit_for_bi
     assert metadata == {"method": method_name}
     fresh = make(method_name, seed=99, config=method.config)
     fresh.load_learned(tensors)
+    fresh.home = method.home
     for backbone in (tiny.new, tiny.base):
-        assert torch.equal(
-            logits(fresh, backbone, classes, support.features), logits(method, backbone, classes, support.features)
-        )
+        assert torch.equal(logits(fresh, backbone, classes, x), logits(method, backbone, classes, x))
 
 
 def test_a_plugin_of_another_shape_is_refused(method_name, trained):
@@ -130,22 +151,22 @@ def test_a_plugin_of_another_shape_is_refused(method_name, trained):
         make(method_name, config=method.config).load_learned(learned)
 
 
-def test_permuting_classes_permutes_logits(method_name, trained, tiny, classes, support):
+def test_permuting_classes_permutes_logits(method_name, trained, tiny, classes, x):
     method, _ = trained(method_name)
     permuted = replace(classes, names=tuple(NAMES[i] for i in ORDER))
     for backbone in (tiny.base, tiny.new):
-        expected = logits(method, backbone, classes, support.features)[:, ORDER]
-        torch.testing.assert_close(logits(method, backbone, permuted, support.features), expected, rtol=1e-4, atol=1e-4)
+        expected = logits(method, backbone, classes, x)[:, ORDER]
+        torch.testing.assert_close(logits(method, backbone, permuted, x), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_binding_again_changes_nothing_and_binding_back_restores(method_name, trained, tiny, classes, support):
+def test_binding_again_changes_nothing_and_binding_back_restores(method_name, trained, tiny, classes, x):
     method, _ = trained(method_name)
     saved = bits(method.learned())
-    once = logits(method, tiny.base, classes, support.features)
+    once = logits(method, tiny.base, classes, x)
     method.bind(tiny.base, classes)
-    assert torch.equal(logits(method, tiny.base, classes, support.features), once)
-    logits(method, tiny.new, classes, support.features)
-    assert torch.equal(logits(method, tiny.base, classes, support.features), once)
+    assert torch.equal(logits(method, tiny.base, classes, x), once)
+    logits(method, tiny.new, classes, x)
+    assert torch.equal(logits(method, tiny.base, classes, x), once)
     assert bits(method.learned()) == saved
 
 
@@ -160,11 +181,32 @@ def test_training_leaves_the_backbone_bit_identical(method_name, tiny, classes, 
     assert not model.training and not any(p.requires_grad or p.grad is not None for p in model.parameters())
 
 
+def test_prediction_leaves_method_and_backbone_bit_identical(method_name, trained, tiny, classes, x):
+    method, _ = trained(method_name)
+    held = bits({**method.state_dict(), **method.learned()})
+    for backbone in (tiny.base, tiny.new):
+        before = bits(backbone.model.state_dict())
+        first = logits(method, backbone, classes, x[:7])
+        assert torch.equal(logits(method, backbone, classes, x[:7]), first), "nothing of the first call is left"
+        assert bits(backbone.model.state_dict()) == before
+        assert not backbone.model.training
+        assert not any(p.requires_grad or p.grad is not None for p in backbone.model.parameters())
+    assert bits({**method.state_dict(), **method.learned()}) == held
+    assert all(p.grad is None or not p.grad.isnan().any() for p in method.parameters())
+
+
+def test_one_image_is_predicted_as_among_others(method_name, trained, tiny, classes, x):
+    method, _ = trained(method_name)
+    together = logits(method, tiny.new, classes, x[:6])
+    alone = torch.cat([logits(method, tiny.new, classes, x[i : i + 1]) for i in range(6)])
+    torch.testing.assert_close(alone, together, rtol=1e-3, atol=1e-3)
+
+
 def test_the_seed_alone_decides_the_plugin(method_name, tiny, classes, support):
     def plugin(seed):
         method = make(method_name, seed=seed, epochs=min(3, short(method_name).epochs))
         train(method, tiny.base, classes, support, seed)
-        return bits(method.learned())
+        return bits(method.learned()), [bits(kept) for kept in method.home.values()]
 
     first = plugin(1)
     torch.rand(3)  # the global stream must not matter
@@ -174,7 +216,7 @@ def test_the_seed_alone_decides_the_plugin(method_name, tiny, classes, support):
 
 
 def test_support_set_is_not_changed_by_training(method_name, tiny, classes):
-    mine, untouched = make_support(), make_support()
+    mine, untouched = (support_for(METHODS[method_name].needs) for _ in range(2))
     train(make(method_name, epochs=min(2, short(method_name).epochs)), tiny.base, classes, mine)
     for field in ("features", "labels", "views", "val_features", "val_labels"):
         assert torch.equal(getattr(mine, field), getattr(untouched, field))
@@ -247,12 +289,12 @@ def test_a_run_does_not_depend_on_the_runs_before_it(method_name, session_on):
     assert bits(alone.store.read_plugin("aa" * 8)[0]) == bits(after.store.read_plugin("aa" * 8)[0])
 
 
-def test_unseen_classes_are_scored_or_refused_by_name(method_name, trained, tiny, support):
+def test_unseen_classes_are_scored_or_refused_by_name(method_name, trained, tiny, x):
     """A method with weights per class has none for a class it never saw; any other takes new class names."""
     method, _ = trained(method_name)
     unseen = Classes("other", ("cat", "submarine"), TEMPLATES)
     try:
-        found = logits(method, tiny.new, unseen, support.features)
+        found = logits(method, tiny.new, unseen, x)
     except UserError as error:
         assert "submarine" in str(error)
     else:
