@@ -171,6 +171,8 @@ def train(session: Session, works: list[Work]) -> None:
     base, start = session.backbone("base"), time.perf_counter()
     methods = [work.method for work in works]
     outcomes = None
+    for method in methods:
+        method.train()
     try:
         with methods[0].attach(base):
             outcomes = fit_together(
@@ -217,11 +219,11 @@ def write_plugin(session: Session, work: Work) -> None:
 def carry_over(session: Session, work: Work) -> None:
     """A fresh method, the saved tensors put into it, evaluated on each backbone."""
     run, record = work.run, work.record
+    if run.test and not METHODS[run.method].whole:
+        raise UserError(f"{run.method}: the towers that it trained were not kept, so no other test set can be tried")
     plugin = session.key(run.trained) if run.test else work.key
     if run.test and not session.store.path("plugins", plugin).is_file():
         raise UserError(f"its training run ({run.trained}, {plugin}) left no plug-in: it failed or is not done yet")
-    if run.test and not METHODS[run.method].whole:
-        raise UserError(f"{run.method}: the towers that it trained were not kept, so no other test set can be tried")
     tested = session.tested(run)
     classes = Classes(tested.id, tested.classnames, tested.templates)
     labels = as_labels(session.test_split(run), session.backbone("base").device)

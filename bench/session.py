@@ -295,6 +295,7 @@ class Session:
             marks.append(manifests.MARK)
         if kind.selects_on_test(run.config):
             marks.append(SELECTED_ON_TEST)
+        marks += kind.marks(run.config, self.backbone("base"))
         if run.limit:
             marks.append(f"trial: at most {run.limit} test images a class")
         return {

@@ -201,6 +201,11 @@ class Method(nn.Module):
         set hold them (``leak``), and every table says so beside the method's numbers."""
         return False
 
+    @classmethod
+    def marks(cls, config, base) -> list[str]:
+        """What every table says beside the method's numbers, e.g. what of it the base backbone cannot take."""
+        return []
+
     # -- runs side by side ---------------------------------------------------------------------------------------------
 
     @classmethod

@@ -65,9 +65,10 @@ class RAda(Method):
         nn.init.zeros_(self.out.bias)
 
     def bind(self, backbone, classes):
-        if self.config.single_template:
-            classes = replace(classes, templates=PHOTO)
-        self.scale, self.classifier = backbone.scale, backbone.zero_shot(classes)
+        self.scale, self.classifier = backbone.scale, backbone.zero_shot(self.prompted(classes))
+
+    def prompted(self, classes):
+        return replace(classes, templates=PHOTO) if self.config.single_template else classes
 
     def logits(self, x):
         return self.masked(x)[0]

@@ -39,6 +39,7 @@ def x(method_name, seen, support):
 
 def train(method, backbone, classes, support, seed=0):
     method.bind(backbone, classes)
+    method.train()
     with method.attach(backbone):
         return fit(method, support, torch.Generator().manual_seed(seed))
 
