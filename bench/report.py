@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,6 +24,7 @@ from bench.selection import Selection
 from bench.sheets import MISSING, Block, Cell, Sheet, block_markdown, cell_markdown, escape_markdown, sheet_markdown
 from bench.stats import Record, counted
 from bench.store import write_text
+from methods import PAPER_ORDER
 
 MICRO_NOTE = (
     "Micro is a real experiment at small scale: small models truly trained on a procedural picture world. "
@@ -40,6 +41,13 @@ TIME_NOTE = (
 )
 PAPER_BEST = "ContCoOp"  # highest average H in Tables 2 and 8
 PAPER_FINDING = "every shallow-layer method is above and every deep-layer method below"  # section 3.2, Tables 2 and 8
+BESIDE_LINE = ("above", "within one deviation", "below")
+EXPECTED = {  # of a place, by the paper's finding
+    "input": " (by the paper's finding above)",
+    "output": " (by the paper's finding below)",
+    "inner": " (the paper says nothing of these)",
+    "towers": " (the paper says nothing of these)",
+}
 SPLITS = ("train", "val", "test")
 HASH_SHOWN = 12  # hex digits of a sha256 that a table shows; the record has all of them
 
@@ -81,9 +89,27 @@ def summary(records: Sequence[Record], others: Sequence[Record] = ()) -> list[st
     second = f"On the upgraded model, where zero-shot reaches {level:.2f} %, {' and '.join(told) or 'nothing else ran'}"
     if sum(counts["input"]) and sum(counts["output"]):
         second += f"; in the paper {PAPER_FINDING}"
+    further = [name for name in whole.index if name not in PAPER_ORDER]
+    third = beyond(whole.loc[further], level, names, depth)
     left_out = len(averages) - len(whole)
     second += f"; {counted(left_out, 'method')} without an average left out" if left_out else ""
-    return [first + ".", second + ".", ending]
+    return [first + ".", second + ".", *third, ending]
+
+
+def beyond(methods: pd.DataFrame, level: float, names: Mapping[str, str], depth: Mapping[str, str]) -> list[str]:
+    """What the methods that the paper does not have say of its finding: for each place where a method can stand, who
+    ends where beside the zero-shot line (``level``). No sentence without such methods."""
+    told = []
+    for place in (one for one in taxonomy.PLACES if one != "none"):
+        here = methods[[depth[name] == place for name in methods.index]]
+        ends: dict[str, list[str]] = {}
+        for name, row in here.iterrows():
+            where = BESIDE_LINE[beside_line(here.loc[[name]], level).index(1)]
+            ends.setdefault(where, []).append(f"{names[name]} ({row['new'] - level:+.2f})")
+        said = [f"{' and '.join(', '.join(who).rsplit(', ', 1))} {where}" for where, who in ends.items()]
+        if said:
+            told.append(f"{taxonomy.PLACES[place].label}{EXPECTED.get(place, '')}: {', '.join(said)}")
+    return [f"Of methods the paper does not have, New against that line: {'; '.join(told)}."] if told else []
 
 
 def beside_line(methods: pd.DataFrame, level: float) -> tuple[int, int, int]:

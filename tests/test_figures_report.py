@@ -32,7 +32,7 @@ def record(dataset, method, seed, base, new, status="done", name=None, **others)
         "run": {"arch": "micro", "dataset": dataset, "method": method, "seed": seed, "shots": 16,
                 "precision": "fp32", "protocol": "micro", "views": 4, "limit": None, "config": {"epochs": 50}},
         "names": {"dataset": dataset, "method": name or NAMES.get(method, method)},
-        "depth": DEPTH.get(method, "shallow"), "order": {"dataset": 0, "method": list(DEPTH).index(method)},
+        "depth": DEPTH.get(method, "shallow"), "order": {"dataset": 0, "method": [*DEPTH, method].index(method)},
         "marks": [], "split": SPLIT,
         "targets": targets if status == "done" else {}, "curve": [],
         "seconds": {"features": 1.0, "fit": float(seed), "evaluate": {"base": 0.5, "new": 0.25}},
@@ -204,6 +204,19 @@ def test_a_method_at_the_line_within_its_seeds_is_neither_above_nor_below():
             r["targets"]["new"]["accuracy"] += r["run"]["seed"] - 2
     line = report.summary(records)[1]
     assert "of 1 deep-layer method 1 ends within one deviation over seeds of it" in line
+
+
+def test_methods_the_paper_does_not_have_are_set_against_its_finding_place_by_place():
+    places = {"rada": "output", "taskres": "output", "tpt": "input", "maple": "inner", "lora": "odd"}
+    records = world({"zs-clip": 60.0, "coop": 66.0, "rada": 55.5, "taskres": 62.0, "tpt": 60.0, "maple": 57.0})
+    for r in records:
+        r["depth"] = places.get(r["run"]["method"], r["depth"])
+    sentences = report.summary(records)
+    assert len(sentences) == 4 and sentences[2] == (
+        "Of methods the paper does not have, New against that line: input tokens (by the paper's finding above): "
+        "tpt (+0.00) within one deviation; inner layers (the paper says nothing of these): maple (-3.00) below; output "
+        "space (by the paper's finding below): taskres (+2.00) above, rada (-4.50) below."
+    )
 
 
 def test_the_papers_best_is_named_only_where_it_was_run():
