@@ -22,7 +22,7 @@ from bench.session import TEST_VIEWS_SEED, FewShot, Session, augments, view_coun
 from bench.store import canonical
 from bench.trainer import Schedule, epoch_steps
 from datasets.base import Split
-from methods.base import METHODS, Shape
+from methods.base import METHODS
 
 FLOAT = 4  # bytes
 PREDICTION = 12  # bytes of one prediction: int32 class, int32 label, fp32 confidence
@@ -101,7 +101,7 @@ def count(session: Session, run: Run, known: dict[tuple, tuple[Features, ...]] |
     drawn = run.dataset, run.test, run.shots, run.seed, run.limit
     kind = METHODS[run.method]
     told = kind.needs, kind.test_views(run.config), kind.selects_on_test(run.config)
-    read = *drawn, run.config.crop, view_count(run, support), told
+    read = *drawn, run.path[-1], run.config.crop, view_count(run, support), told
     if read not in known:
         known[read] = tuple(feature_files(session, run, few))
     return Counts(run, classes, support, len(session.test_split(run)), steps(run, support), known[read])
@@ -112,7 +112,7 @@ def steps(run: Run, support: int) -> int:
     if run.test or not run.config.epochs:
         return 0
     an_epoch = epoch_steps(run.config, support)
-    return Schedule(run.config, an_epoch).epochs * an_epoch
+    return Schedule(run.training, an_epoch).epochs * an_epoch
 
 
 def feature_files(session: Session, run: Run, few: FewShot) -> Iterator[Features]:
@@ -139,12 +139,12 @@ def feature_files(session: Session, run: Run, few: FewShot) -> Iterator[Features
     if run.test:
         return
     for split in (few.support, few.val):
-        yield file("base", split, TEST_RECIPE)
+        yield file(run.path[-1], split, TEST_RECIPE)
     if augments(run) and kind.needs != "pixels":
         for view in range(view_count(run, len(few.support))):
-            yield file("base", few.support, view_recipe(run.config.crop, run.seed, view))
+            yield file(run.path[-1], few.support, view_recipe(run.config.crop, run.seed, view))
     if kind.selects_on_test(run.config) and run.dataset != "imagenet":
-        yield file("base", few.data.val, TEST_RECIPE)
+        yield file(run.path[-1], few.data.val, TEST_RECIPE)
 
 
 def out_bytes(session: Session, counted: Iterable[Counts]) -> int:
@@ -152,8 +152,7 @@ def out_bytes(session: Session, counted: Iterable[Counts]) -> int:
     total, draws = 0, {}
     for counts in counted:
         run, few = counts.run, session.fewshot(counts.run)
-        base = session.backbone("base")
-        shape = Shape(base.width, base.dim, few.data.classnames, counts.support)
+        shape = session.shape_of(run)
         learned = session.make(run, shape).learned()
         described = len(json.dumps(session.describe(run, "0" * 16), indent=1, sort_keys=True))
         epochs = counts.steps // max(epoch_steps(run.config, counts.support), 1)

@@ -1,4 +1,5 @@
-"""How runs are done: fit on the base backbone, write the plug-in, evaluate it on every backbone; a record each.
+"""How runs are done: fit on the base backbone (or along the run's path), write the plug-in, evaluate it on every
+backbone; a record each.
 
 A unit is one run, or several runs on one dataset that can be trained side by side (``Method.alike``): seeds, and the
 rows of an ablation. On the CPU each gets the bits that it gets alone, so it does not matter which are done together.
@@ -95,7 +96,9 @@ def tried(session: Session, unit: Sequence[tuple[Run, str]]) -> Iterator[dict]:
             attempt(session, work, carry_over)
         if not work.failed:
             work.record["status"] = "done"
-        elif not work.run.test and not work.record["files"]:  # an earlier call's: nothing may be evaluated on it
+        elif (
+            not work.run.test and "plugin" not in work.record["files"]
+        ):  # an earlier call's: nothing may be evaluated on it
             session.store.path("plugins", work.key).unlink(missing_ok=True)
         yield work.record
 
@@ -129,15 +132,19 @@ def read_tests(session: Session, work: Work) -> None:
 
 
 def prepare(session: Session, work: Work) -> None:
-    """Support features, and the method bound to the base."""
-    run, base = work.run, session.backbone("base")
+    """Support features, and the method, with what it carries from backbones before, bound to the one it trains on."""
+    run, backbone = work.run, session.backbone(work.run.path[-1])
     few, start = session.fewshot(run), time.perf_counter()
     session.write_manifests(run)
     work.support = session.support(run)
     work.record["seconds"]["features"] += time.perf_counter() - start
     start = time.perf_counter()
     work.method = session.make(run, session.shape_of(run))
-    work.method.bind(base, Classes(run.dataset, few.data.classnames, few.data.templates))
+    if run.source:
+        plugin = plugin_of(session, run.source)
+        work.method.load_learned(session.store.read_plugin(plugin)[0])
+        work.record["files"]["carried"] = sha256_of(session.store.path("plugins", plugin))
+    work.method.bind(backbone, Classes(run.dataset, few.data.classnames, few.data.templates))
     work.record["seconds"]["fit"] = time.perf_counter() - start
 
 
@@ -163,22 +170,24 @@ def alike(run: Run) -> tuple | None:
     if own is None or run.test:
         return None
     schedule = tuple(getattr(run.config, name) for name in TrainConfig.__dataclass_fields__)
-    return run.method, run.dataset, run.shots, run.views, run.limit, own, schedule
+    path = run.path, run.refresh, run.carried_shots
+    return run.method, run.dataset, run.shots, run.views, run.limit, *path, own, schedule
 
 
 def train(session: Session, works: list[Work]) -> None:
     """Fit and write the plug-ins. Where runs fail together in any other way than by their loss, each is tried alone."""
-    base, start = session.backbone("base"), time.perf_counter()
+    backbone, start = session.backbone(works[0].run.path[-1]), time.perf_counter()
     methods = [work.method for work in works]
     outcomes = None
     for method in methods:
         method.train()
     try:
-        with methods[0].attach(base):
+        with methods[0].attach(backbone):
             outcomes = fit_together(
                 methods,
                 [work.support for work in works],
                 [generator("fit", work.run.dataset, work.run.method, work.run.seed) for work in works],
+                resume=works[0].run.source is not None,
             )
     except (Exception, SystemExit) as error:
         if len(works) == 1:
@@ -207,13 +216,24 @@ def train(session: Session, works: list[Work]) -> None:
 def write_plugin(session: Session, work: Work) -> None:
     method = work.method
     work.record["trainable_parameters"] = sum(p.numel() for p in method.parameters() if p.requires_grad)
+    run = work.run
     metadata = {
-        "method": work.run.method,
-        "config": asdict(work.run.config),
+        "method": run.method,
+        "config": asdict(run.config),
         "shape": asdict(method.shape),
-        "base": session.backbone("base").fingerprint,
+        "base": session.backbone(run.path[-1]).fingerprint,  # the backbone that it was (last) trained on
     }
+    if run.path != ("base",):
+        metadata |= {"path": [session.backbone(role).fingerprint for role in run.path], "refresh": run.refresh}
     work.record["plugin_bytes"] = session.store.write_plugin(work.key, method.learned(), metadata)
+
+
+def plugin_of(session: Session, run: Run) -> str:
+    """The key of a run whose plug-in another one needs. Raises UserError where it left none."""
+    plugin = session.key(run)
+    if not session.store.path("plugins", plugin).is_file():
+        raise UserError(f"its training run ({run}, {plugin}) left no plug-in: it failed or is not done yet")
+    return plugin
 
 
 def carry_over(session: Session, work: Work) -> None:
@@ -221,9 +241,7 @@ def carry_over(session: Session, work: Work) -> None:
     run, record = work.run, work.record
     if run.test and not METHODS[run.method].whole:
         raise UserError(f"{run.method}: the towers that it trained were not kept, so no other test set can be tried")
-    plugin = session.key(run.trained) if run.test else work.key
-    if run.test and not session.store.path("plugins", plugin).is_file():
-        raise UserError(f"its training run ({run.trained}, {plugin}) left no plug-in: it failed or is not done yet")
+    plugin = plugin_of(session, run.trained) if run.test else work.key
     tested = session.tested(run)
     classes = Classes(tested.id, tested.classnames, tested.templates)
     labels = as_labels(session.test_split(run), session.backbone("base").device)

@@ -67,8 +67,9 @@ def run_all(
     for run in runs:
         key = session.key(run)
         before[key] = session.store.stamp(key)
-        retrained = run.test and session.key(run.trained) in again  # its plug-in may come out with other bytes
-        if not fresh and not retrained and session.store.read_record(key):
+        # the plug-in that it needs may come out with other bytes
+        outdated = run.source is not None and session.key(run.source) in again
+        if not fresh and not outdated and session.store.read_record(key):
             tally.already += 1
             drawn[run.dataset, run.shots, run.seed] = run
         else:
@@ -111,7 +112,7 @@ def run_all(
 class Unit:
     """Runs of one dataset that are done in one go, side by side where they can be (``bench.execution``).
 
-    after  keys of runs that must be done before, because this unit evaluates their plug-ins
+    after  keys of runs that must be done before, because this unit evaluates their plug-ins or starts from them
     """
 
     runs: list[tuple[Run, str]]
@@ -129,11 +130,12 @@ def units(session: Session, todo: list[tuple[Run, str]]) -> list[Unit]:
     open_units: dict[tuple, Unit] = {}
     for run, key in todo:
         kind = alike(run) if session.options.together > 1 else None
+        after = {session.key(run.source)} & keys if run.source else set()
         unit = open_units.get(kind) if kind is not None else None
         if unit is not None and len(unit.runs) < session.options.together:
             unit.runs.append((run, key))
+            unit.after |= after
             continue
-        after = {session.key(run.trained)} & keys if run.test else set()
         found.append(Unit([(run, key)], frozenset(after)))
         if kind is not None:
             open_units[kind] = found[-1]
@@ -171,13 +173,13 @@ class Share:
         yield from found
 
     def wait(self, say: Callable[[int, str], None]) -> None:
-        """Until one of those that are left is given back; its owner may have died. Not of those that evaluate a plug-in
+        """Until one of those that are left is given back; its owner may have died. Not of those that need a plug-in
         which is itself waited for."""
         if not self.left:
             return
         say(len(self.left), self.claims.owner(self.left[0][1]))
         keys = {key for _, key in self.left}
-        free = [key for run, key in self.left if not (run.test and self.session.key(run.trained) in keys)]
+        free = [key for run, key in self.left if not (run.source and self.session.key(run.source) in keys)]
         while not any(self.claims.take(key) for key in free):
             time.sleep(POLL)
 
@@ -201,7 +203,7 @@ def in_process(session: Session, share: Share, jobs: int, limit: float | None = 
         encoded = {}
         for run in {axes(run): run for unit in units for run, _ in unit.runs}.values():
             encoded[axes(run)] = read_features(session, [run], supports=False)
-        for unit in sorted(units, key=lambda unit: bool(unit.after)):
+        for unit in sorted(units, key=lambda unit: len(unit.runs[0][0].sources)):  # what they need comes before them
             if not (mine := share.claim(unit)):
                 continue
             if unit.dataset != dataset:
@@ -239,7 +241,7 @@ class Pictures:
 
 class Queue:
     """What the workers do, in which order: one of them encodes the pictures of a dataset or shifted set; then its units
-    go to whichever is free, the largest first, those that evaluate another's plug-in once that is there."""
+    go to whichever is free, the largest first, those that need another's plug-in once that is there."""
 
     def __init__(self, session: Session, share: Share):
         self.share = share

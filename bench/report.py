@@ -17,6 +17,7 @@ import pandas as pd
 
 from bench import audit, audit_page, known, stats, taxonomy, timing
 from bench.figures import inline_svg
+from bench.naming import told
 from bench.outputs import FIGURES, made_from
 from bench.page import Part, html_page
 from bench.plan import shown_setting
@@ -298,7 +299,7 @@ def _failures(records: Sequence[Record]) -> Block:
     for record in records:
         run = record["run"]
         test = f" → {record['names'].get('test', run['test'])}" if run.get("test") else ""
-        where = (names["dataset"][run["dataset"]] + test, names["method"][run["method"]], str(run["seed"]))
+        where = (names["dataset"][run["dataset"]] + test, names["method"][run["method"]] + told(run), str(run["seed"]))
         rows.append((*where, record["key"], str(record.get("error") or "no reason recorded")))
     return _block("", ("Dataset", "Method", "Seed", "Key", "Error"), rows, textual=True)
 

@@ -169,6 +169,8 @@ class Session:
         if run.test:
             pictures = [*self.fewshot(run).contents[:2], self.shifted(run)[0]]
             return {**shared, "pictures": pictures, "trained": self.key(run.trained)}
+        if run.source:
+            shared["carried"] = self.key(run.source)
         return {**shared, "pictures": self.fewshot(run).contents}
 
     def key(self, run: Run) -> str:
@@ -213,21 +215,23 @@ class Session:
         return self._pixels[what]
 
     def support(self, run: Run) -> Support:
-        few, store = self.fewshot(run), self.features("base")
-        names, device = few.data.classnames, self.backbone("base").device
-        what = f"{run.dataset} seed {run.seed}, base"
+        """Of the backbone that the run is trained on, the last of its path."""
+        role = run.path[-1]
+        few, store = self.fewshot(run), self.features(role)
+        names, device = few.data.classnames, self.backbone(role).device
+        what = f"{run.dataset} seed {run.seed}, {role}"
 
         def make() -> Support:
             leak = None
             if METHODS[run.method].selects_on_test(run.config):
-                leak = {"test": (self.test_features(run, "base"), as_labels(few.test, device))}
+                leak = {"test": (self.test_features(run, role), as_labels(few.test, device))}
                 if run.dataset != "imagenet":  # which has no validation split; its published search is only printed
                     leak["selection"] = (store.features(few.data.val, names, what), as_labels(few.data.val, device))
             count, crop = view_count(run, len(few.support)), run.config.crop
             views: torch.Tensor | Pictures
             if METHODS[run.method].needs == "pixels":
                 drawn = run.dataset, run.shots, run.seed, run.limit, count, crop
-                views = self._pictures(("support", *drawn), "base", few.support, count, crop, run.seed)
+                views = self._pictures(("support", role, *drawn), role, few.support, count, crop, run.seed)
             else:
                 views = store.views(few.support, names, count, crop, run.seed, what)
             return Support(
@@ -241,7 +245,7 @@ class Session:
             )
 
         return self._guarded(
-            ("support", run.method, run.dataset, run.shots, run.seed, run.views, str(run.config)), make
+            ("support", run.method, run.dataset, run.shots, run.seed, run.views, str(run.training), role), make
         )
 
     def encoded(self) -> dict[str, tuple[int, float]]:
@@ -278,14 +282,15 @@ class Session:
             self.store.write_manifest(manifests.name_of(run.dataset, run.shots, run.seed, part), text)
 
     def shape_of(self, run: Run) -> Shape:
-        few, base = self.fewshot(run), self.backbone("base")
+        """Of the first training of its path, which made the tensors; all backbones of an arch have its widths."""
+        few, base = self.fewshot(run.sources[-1] if run.sources else run), self.backbone("base")
         return Shape(base.width, base.dim, few.data.classnames, len(few.support))
 
     def make(self, run: Run, shape: Shape) -> Method:
         """A method with its initial values, which depend on (dataset, method, seed) alone."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive("init", run.dataset, run.method, run.seed))
-            return METHODS[run.method](run.config, shape).to(self.backbone("base").device)
+            return METHODS[run.method](run.training, shape).to(self.backbone("base").device)
 
     def describe(self, run: Run, key: str) -> dict:
         """All of a record that is known before the run."""
@@ -295,7 +300,7 @@ class Session:
             marks.append(manifests.MARK)
         if kind.selects_on_test(run.config):
             marks.append(SELECTED_ON_TEST)
-        marks += kind.marks(run.config, self.backbone("base"))
+        marks += kind.marks(run.config, self.backbone(run.path[-1]))
         if run.limit:
             marks.append(f"trial: at most {run.limit} test images a class")
         return {
@@ -371,7 +376,8 @@ def view_count(run: Run, support: int) -> int:
     """V of a run on so many support images; with fresh views as many as its method has epochs."""
     if run.views != FRESH_VIEWS:
         return run.views
-    epochs = Schedule(run.config, epoch_steps(run.config, support)).epochs if run.config.epochs else 0
+    config = run.training
+    epochs = Schedule(config, epoch_steps(config, support)).epochs if config.epochs else 0
     return max(epochs, METHODS[run.method].least_views)
 
 

@@ -18,7 +18,10 @@ OF_RECORD: dict[str, Any] = {
     "trainable_parameters": Number, "plugin_bytes": Number, "peak_memory_bytes": Number,
 }  # fmt: skip
 NEEDED_OF_RUN: dict[str, Any] = {"dataset": str, "method": str, "seed": int}
-OF_RUN: dict[str, Any] = {"test": str, "config": dict, "shots": int, "precision": str, "protocol": str, "views": int}
+OF_RUN: dict[str, Any] = {
+    "test": str, "config": dict, "shots": int, "precision": str, "protocol": str, "views": int,
+    "path": list, "refresh": int, "carried_shots": int,
+}  # fmt: skip
 OF_TARGET: dict[str, Any] = {
     "accuracy": Number, "correct": int, "count": int, "backbone": str, "fingerprint": str,
 }  # fmt: skip
@@ -38,8 +41,11 @@ def faults(record: dict) -> Iterator[str]:
     run = record["run"]
     yield from of_kind(run, NEEDED_OF_RUN, "run.", needed=True)
     yield from of_kind(run, OF_RUN, "run.")
-    for name in ("key", "trained"):
-        if record.get(name) and not KEY.fullmatch(record[name]):
+    if not all(isinstance(role, str) for role in run.get("path") or ()):
+        yield "run.path are not text"
+    carried = (record.get("identity") or {}).get("carried")
+    for name, key in (("key", record["key"]), ("trained", record.get("trained")), ("identity.carried", carried)):
+        if key and not (isinstance(key, str) and KEY.fullmatch(key)):
             yield f"{name} is no name of a file"
     for name in ("names", "split", "manifests", "versions"):
         yield from of_kind(record.get(name) or {}, dict.fromkeys(record.get(name) or {}, (str, int)), f"{name}.")

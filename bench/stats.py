@@ -16,6 +16,7 @@ import pandas as pd
 
 from bench import taxonomy
 from bench.errors import UserError, printable
+from bench.naming import told
 
 Record = Mapping[str, Any]
 Predictions = Mapping[str, tuple[np.ndarray, np.ndarray]]  # target -> predicted and true class, both (B,) integers
@@ -194,7 +195,7 @@ def recount(records: Iterable[Record], predictions: Callable[[str], Predictions]
             continue
         run, claims = record["run"], record.get("targets") or {}
         test = f" → {run['test']}" if run.get("test") else ""
-        where = f"{record['key']} ({run['dataset']}{test}, {run['method']}, seed {run['seed']})"
+        where = f"{record['key']} ({run['dataset']}{test}, {run['method']}, seed {run['seed']}{told(run)})"
         measured: dict[str, dict[str, float]] = {}
         try:
             stored = predictions(record["key"])

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bench.errors import UserError, printable, quoted
+from bench.naming import told
 from bench.processes import alive, place
 from bench.soundness import fault
 
@@ -202,9 +203,12 @@ class Store:
         return record
 
     def files_of(self, record: dict) -> dict[str, Path]:
-        """The files whose sha256 a done record holds; a shifted set's plug-in is that of the run that trained it."""
+        """The files whose sha256 a done record holds; a shifted set's plug-in is that of the run that trained it. A
+        refreshed run also holds that of the plug-in it started from."""
         plugin = self.path("plugins", record.get("trained") or record["key"])
-        return {"plugin": plugin, "predictions": self.path("predictions", record["key"])}
+        carried = (record.get("identity") or {}).get("carried")
+        before = {"carried": self.path("plugins", carried)} if carried else {}
+        return {"plugin": plugin, "predictions": self.path("predictions", record["key"]), **before}
 
     def changed_files(self, record: dict) -> list[str]:
         """A line for each of a done record's files that is there with other bytes than the run left or evaluated."""
@@ -214,7 +218,8 @@ class Store:
         for name, path in self.files_of(record).items():
             found = sha256_of(path)
             if found and found != noted.get(name):
-                what = "evaluated" if name == "plugin" and record.get("trained") != record["key"] else "left"
+                evaluated = name == "plugin" and record.get("trained") != record["key"]
+                what = "started from" if name == "carried" else "evaluated" if evaluated else "left"
                 lines.append(f"{about(record)}: '{path}' has sha256 {found}, the run {what} {noted.get(name)}")
         return lines
 
@@ -335,7 +340,7 @@ def about(record: dict) -> str:
     """How lines name a record."""
     run = record.get("run") or {}
     test = f" → {run['test']}" if run.get("test") else ""
-    return f"{record.get('key')} ({run.get('dataset')}{test}, {run.get('method')}, seed {run.get('seed')})"
+    return f"{record.get('key')} ({run.get('dataset')}{test}, {run.get('method')}, seed {run.get('seed')}{told(run)})"
 
 
 def broken_seal(stored: dict) -> str:

@@ -78,15 +78,21 @@ def fit(method: Method, support: Support, generator: torch.Generator) -> list[di
 
 
 def fit_together(
-    methods: Sequence[Method], supports: Sequence[Support], generators: Sequence[torch.Generator]
+    methods: Sequence[Method],
+    supports: Sequence[Support],
+    generators: Sequence[torch.Generator],
+    resume: bool = False,
 ) -> list[list[dict] | FitError]:
     """``fit`` of several runs side by side: the step of all is one computation (``Method.losses``), while batches,
     gradients and updates stay each run's own. All have the same schedule, batch size and number of support images, and
-    one ``Method.alike``. A run whose loss is not finite gives its FitError and does not touch the others."""
+    one ``Method.alike``. A run whose loss is not finite gives its FitError and does not touch the others.
+
+    resume: the methods hold what was learned before, so ``start``, which would make it anew, is not called."""
     config: TrainConfig = methods[0].config
     for method, support in zip(methods, supports, strict=True):
         method.train()
-        method.start(support)
+        if not resume:
+            method.start(support)
     curves: list[list[dict]] = [[] for _ in methods]
     failed: dict[int, FitError] = {}
     trained = [part for method in methods for part in method.trained()]
