@@ -14,7 +14,7 @@ import torch
 import datasets
 from bench import backbones, provenance
 from bench.archs import Arch
-from bench.errors import UserError
+from bench.errors import UserError, unknown
 from bench.features import FEATURES_VERSION, FeatureStore
 from bench.loading import Loader, default_workers
 from bench.pixels import Pictures, views_of
@@ -153,6 +153,9 @@ class Session:
         if run.precision != self.options.precision:
             raise UserError(f"{run} is planned in {run.precision}, this process works in {self.options.precision}")
         loaded = {role: self.backbone(role) for role in self.options.arch.towers}
+        for role in run.path:
+            if role not in loaded:
+                raise unknown(f"backbone of {self.options.arch.id}", role, loaded)
         shared = {
             "backbones": {role: backbone.fingerprint for role, backbone in loaded.items()},
             "transforms": {role: asdict(backbone.preprocess_config) for role, backbone in loaded.items()},

@@ -51,7 +51,7 @@ def other(value):
         return value + 1
     if isinstance(value, float):
         return value / 2 or 0.5
-    return tuple(v / 2 for v in value) if isinstance(value, tuple) else CHOICES.get(value, f"{value} more")
+    return tuple(map(other, value)) if isinstance(value, tuple) else CHOICES.get(value, f"{value} more")
 
 
 def altered(config, name):
