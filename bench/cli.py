@@ -75,7 +75,7 @@ def parser() -> Parser:
         nargs="+",
         action="extend",
         help="experiments (default: all the arch has): main, ood, components, lambda, heads, condition, "
-        "context_length, layers, drift",
+        "context_length, layers, drift; beyond the paper: retention, chains",
     )
     what.add_argument(
         "--methods",

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 
 import datasets
-from bench import suites
+from bench import retraining, suites
 from bench.archs import Arch
 from bench.errors import UserError, unknown
 from bench.naming import UNSAID, told
@@ -128,6 +128,23 @@ class Settings:
             method, dataset, self.shots, self.protocol, merged(parse_overrides(self.overrides, ordered()), options)
         )
 
+    def run(self, arch: str, dataset: str, variant: suites.Variant, seed: int, test: str = "") -> Run:
+        """A run of a suite's row. One that is carried has the options of what it carries."""
+        shots = variant.shots or self.shots
+        trained = replace(self, shots=variant.carried_shots or shots)
+        return Run(
+            arch,
+            dataset,
+            variant.method,
+            seed,
+            config=trained.configure(variant.method, dataset, variant.options),
+            test=test,
+            path=variant.path,
+            refresh=variant.refresh,
+            carried_shots=variant.carried_shots,
+            **{**self.of_runs, "shots": shots},
+        )
+
 
 def merged(changes: dict[str, dict], options: tuple[str, ...]) -> dict[str, dict]:
     more = parse_overrides(options, ordered())
@@ -149,6 +166,7 @@ def grid(
     for name in methods:
         if name not in METHODS and name != "all":
             raise unknown("method", name, [*METHODS, "all"])
+    few = () if methods else retraining.CHAIN_METHODS  # of a suite that by itself takes only these
     methods = ordered() if "all" in methods else list(methods) or default()
     parse_overrides(settings.overrides, methods)
     asked = list(dict.fromkeys(map(datasets.identify, datasets_)))
@@ -161,28 +179,24 @@ def grid(
     cells = [
         cell
         for suite in suites.chosen(arch, list(suites_))
-        for cell in cells_of(suite, arch, methods, asked, named=suite in suites_)
+        for cell in cells_of(
+            suite, arch, few if few and suite == "chains" else methods, asked, suite in suites_, settings.shots
+        )
     ]
     runs = [
-        Run(
-            arch.id,
-            dataset,
-            method,
-            seed,
-            config=settings.configure(method, dataset, options),
-            test=test,
-            **settings.of_runs,
-        )
-        for dataset, method, options, test in cells
+        settings.run(arch.id, dataset, variant, seed, test)
+        for dataset, variant, test in cells
         for seed in dict.fromkeys(seeds)
     ]
     if not runs and set(suites_) != {"drift"}:
         raise UserError(
             f"no run is left of --suite {' '.join(suites_)} with these --datasets and --methods; ood trains on "
-            f"{suites.ood_source(arch) or 'no dataset of this arch'}, the ablations train coop and contcoop"
+            f"{suites.ood_source(arch) or 'no dataset of this arch'}, the ablations train coop and contcoop, "
+            "chains methods that are trained by steps, retention those that learn"
         )
     order = {key: place for place, key in enumerate(dict.fromkeys((run.dataset, run.seed) for run in by_dataset(runs)))}
-    return sorted(dict.fromkeys(runs), key=lambda run: order[run.dataset, run.seed])
+    # what a run needs comes before it
+    return sorted(dict.fromkeys(runs), key=lambda run: (order[run.dataset, run.seed], len(run.path)))
 
 
 def by_dataset(runs: list[Run]) -> list[Run]:
@@ -191,26 +205,30 @@ def by_dataset(runs: list[Run]) -> list[Run]:
 
 
 def cells_of(
-    suite: str, arch: Arch, methods: Sequence[str], asked: list[str], named: bool
-) -> list[tuple[str, str, tuple[str, ...], str]]:
-    """(dataset, method, options, test set) of each row. A suite on few datasets runs on others only where both it and
-    they are named; without --suite, what was not asked for is left out."""
+    suite: str, arch: Arch, methods: Sequence[str], asked: list[str], named: bool, shots: int
+) -> list[tuple[str, suites.Variant, str]]:
+    """(dataset, row, test set) of each run but for its seed. A suite on few datasets runs on others only where both it
+    and they are named; without --suite, what was not asked for is left out."""
     if suite == "main":
-        return [(d, m, (), "") for d in asked or datasets.default(arch.datasets) for m in methods]
+        plain = [suites.Variant((), method) for method in methods]
+        return [(d, row, "") for d in asked or datasets.default(arch.datasets) for row in plain]
     if suite == "ood":
         source, found = suites.ood_source(arch), []
         if source and (not asked or (named and source in asked)):
             for variant in suites.ood_variants([m for m in methods if METHODS[m].whole]):
                 tests = ["", *suites.ood_targets(arch)]
-                found += [(source, variant.method, variant.options, test) for test in tests]
+                found += [(source, variant, test) for test in tests]
         return found
-    if suite not in suites.ABLATIONS:
+    if suite in suites.BEYOND:
+        rows, own = retraining.rows(suite, arch, methods, shots), retraining.datasets_of(suite, arch)
+    elif suite in suites.ABLATIONS:
+        rows = [row for row in suites.ABLATIONS[suite].variants(arch) if row.method in methods]
+        rows += [suites.Variant((), m) for m in suites.BESIDE.get(suite, ()) if rows and m in methods]
+        own = suites.ABLATIONS[suite].datasets(arch)
+    else:
         return []
-    rows = [row for row in suites.ABLATIONS[suite].variants(arch) if row.method in methods]
-    rows += [suites.Variant((), m) for m in suites.BESIDE.get(suite, ()) if rows and m in methods]
-    own = suites.ABLATIONS[suite].datasets(arch)
     return [
-        (dataset, row.method, row.options, "")
+        (dataset, row, "")
         for dataset in (asked if named and asked else own)
         if not asked or dataset in asked
         for row in rows

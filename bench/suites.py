@@ -22,11 +22,16 @@ class Variant:
     """One row: its label, and the options it changes as ``--set`` would give them.
 
     label   one text a column that names the row, e.g. ("yes", "no") for attention and distillation
+    path, refresh, shots, carried_shots   as in ``Run``; 0 shots are those of the call
     """
 
     label: tuple[str, ...]
     method: str
     options: tuple[str, ...] = ()
+    path: tuple[str, ...] = ("base",)
+    refresh: int = 0
+    shots: int = 0
+    carried_shots: int = 0
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,8 @@ ABLATIONS = {
         ),
     )
 }
-SUITES = ALL_SUITES
+BEYOND = ("retention", "chains")  # `bench.retraining`
+SUITES = (*ALL_SUITES, *BEYOND)
 
 
 def chosen(arch: Arch, asked: list[str]) -> list[str]:
