@@ -1,4 +1,4 @@
-"""Runs that are trained on another backbone than the base, or carried and refreshed there: keys, bits, order of work."""
+"""Runs trained on another backbone than the base, or carried and refreshed there: keys, bits, order of work."""
 
 import json
 from dataclasses import replace
