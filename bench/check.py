@@ -11,12 +11,11 @@ from pathlib import Path
 
 from bench import stats
 from bench.known import Answer, compare, known_path, known_text
-from bench.outputs import made_from
+from bench.outputs import NAMES, made_from
 from bench.plan import key_of
 from bench.report import texts
 from bench.selection import Selection
 from bench.stats import Predictions, Record
-from bench.suites import SUITES
 
 DRAWN = re.compile(r"<svg.*?</svg>", re.DOTALL)
 
@@ -38,7 +37,7 @@ def recompute(
         lines += _table_differences(output.csv, folder / f"{name}.csv", output.keys, output.decimals)
         for ending, text in output.texts.items():
             lines += text_differences(text, folder / f"{name}.{ending}")
-    others = [folder / f"{name}.csv" for name in SUITES if name not in made]
+    others = [folder / f"{name}.csv" for name in NAMES if name not in made]
     return lines + [f"{path}: no record here is of this table" for path in others if path.is_file()]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -197,6 +198,7 @@ def selection_of(args: argparse.Namespace, arch: archs.Arch) -> Selection:
         drift=tuple(drift_store.load_all(store.folder)),
         estimate=store.read_note(timing.PREDICTED, timing.sound_estimate),
         call=store.read_note(timing.CALL, timing.sound_call),
+        predictions=functools.cache(store.read_predictions),
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bench import behind, depth, figures, suites
+from bench import behind, chains, chains_report, depth, figures, retention, retention_report, suites
 from bench.audit import KEYS as AUDIT_KEYS
 from bench.audit import audit_table
 from bench.depth_figures import draw_depth
@@ -82,8 +82,30 @@ FIGURES = {
     "depth": Drawing(
         "depth", "What CoOp's context keeps and loses with the update, beside the drift of the same blocks", draw_depth
     ),
+    "retention": Drawing(
+        "retention",
+        "Zero-shot, reused and retrained on each target, averaged over the datasets",
+        retention_report.draw_retention,
+    ),
+    "chains": Drawing(
+        "chains",
+        "Each method's module carried through the updates without training, averaged over the datasets",
+        chains_report.draw_chains,
+    ),
+    "refresh_steps": Drawing(
+        "refresh",
+        "Accuracy on the update against training steps there, from the carried module and from nothing",
+        chains_report.draw_refresh_steps,
+    ),
+    "refresh_shots": Drawing(
+        "refresh",
+        "Accuracy on the update against training images there, from the carried module and from nothing",
+        chains_report.draw_refresh_shots,
+    ),
 }
-ORDER = (*suites.SUITES, "depth", "depth_correlation", "records")
+BEYOND = ("retention", "decision", "chains", "refresh")
+NAMES = (*suites.ALL_SUITES, *BEYOND)  # tables that go where their records do
+ORDER = (*suites.ALL_SUITES, "depth", "depth_correlation", *BEYOND, "records")
 
 
 def made_from(selection: Selection) -> dict[str, Output]:
@@ -106,6 +128,16 @@ def made_from(selection: Selection) -> dict[str, Output]:
         made["depth"] = Output(depth.depth_table(selection), depth_sheet(selection), len(depth.KEYS))
         frame = depth.correlation_table(selection)
         made["depth_correlation"] = Output(frame, correlation_sheet(selection), len(depth.RHO_KEYS))
+    if "retention" in selection.rows:
+        frame = retention.retention_table(selection)
+        made["retention"] = Output(frame, retention_report.retention_sheet(selection), len(retention.KEYS))
+        frame = retention.decision_table(selection)
+        made["decision"] = Output(frame, retention_report.decision_sheet(selection), len(retention.KEYS))
+    if "chains" in selection.rows:
+        frame = chains.chain_table(selection)
+        made["chains"] = Output(frame, chains_report.chain_sheet(selection), len(chains.CHAIN_KEYS))
+        frame = chains.refresh_table(selection)
+        made["refresh"] = Output(frame, chains_report.refresh_sheet(selection), len(chains.REFRESH_KEYS))
     if selection.records:
         made["records"] = Output(behind.records_table(selection), None, len(behind.COLUMNS))
     return {name: made[name] for name in sorted(made, key=place)}
@@ -123,7 +155,7 @@ def write_tables(selection: Selection, folder: Path) -> list[Path]:
         for ending, text in {"csv": output.csv, **output.texts}.items():
             written.append(Path(folder) / "tables" / f"{name}.{ending}")
             write_text(written[-1], text)
-    remove_others(written, Path(folder) / "tables", suites.SUITES)
+    remove_others(written, Path(folder) / "tables", NAMES)
     return written
 
 

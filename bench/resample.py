@@ -14,7 +14,7 @@ import numpy as np
 
 from bench.seeds import derive
 
-DRAWS = 4000
+DRAWS = 2000
 LEVEL = 0.95
 
 

@@ -7,13 +7,14 @@ that can change a number; the rest is counted in a note, never averaged in.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from bench import mixture, stats, suites
+from bench import beyond, mixture, stats, suites
 from bench.archs import Arch
+from bench.naming import is_plain
 from bench.plan import Settings, as_stored
-from bench.stats import Record
+from bench.stats import Predictions, Record
 from bench.store import canonical
 from bench.suites import Variant
 from datasets.manifests import MARK, agree, digests
@@ -34,7 +35,8 @@ class Row:
 class Selection:
     """The records of each suite, in the order of its table; ``rows`` by suite id, ood included; ``drift`` holds what
     was measured of the backbones themselves (`drift_store.load_all`), ``settings`` what the records were chosen by;
-    ``estimate`` and ``call`` are what `bench.timing` reads."""
+    ``estimate`` and ``call`` are what `bench.timing` reads, ``predictions`` gives those of a key (`stats.recount`),
+    which intervals over images need; without it they stay empty."""
 
     arch: Arch
     main: tuple[Record, ...] = ()
@@ -44,6 +46,7 @@ class Selection:
     settings: Settings | None = None
     estimate: dict | None = None
     call: dict | None = None
+    predictions: Callable[[str], Predictions] | None = None
 
     @property
     def records(self) -> list[Record]:
@@ -68,12 +71,18 @@ class Selection:
 def select(records: Iterable[Record], arch: Arch, settings: Settings, manifests: str = "") -> Selection:
     """See the module; ``records`` are all of a results folder. ``manifests``: the user's folder that the call takes
     few-shot images from."""
-    fitting = [r for r in records if all(r["run"].get(k) == v for k, v in settings.of_runs.items())]
+    records = list(records)
+    plain = [r for r in records if is_plain(r["run"])]
+    fitting = [r for r in plain if all(r["run"].get(k) == v for k, v in settings.of_runs.items())]
     sourced = of_one_folder(of_one_source(fitting, bool(manifests)), manifests)
     pool = of_one_identity(sourced)
     main = [r for r in pool if not r["run"].get("test") and is_default(r, settings)]
     rows = {id: tuple(ablation_rows(suite, pool, arch, settings)) for id, suite in suites.ABLATIONS.items()}
     rows["ood"] = tuple(ood_rows(pool, arch, settings))
+    further = beyond.fitting(pool, records)
+    finder = beyond.Finder(further, arch, settings)
+    for id in suites.BEYOND:
+        rows[id] = tuple(Row(*row) for row in beyond.rows(id, finder, further))
     left = {
         "weights, pictures, method sources, program versions or plug-ins": len(sourced) - len(pool),
         "few-shot images (drawn ones, or another --manifests folder)": len(fitting) - len(sourced),

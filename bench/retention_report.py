@@ -1,0 +1,198 @@
+"""Retention and the decision as readers see them: tables and a figure, from the same records."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from bench import stats, taxonomy
+from bench.figures import COLOURS, INK, LONGEST_NAME, STYLE, WIDTH_INCHES
+from bench.retention import NOTHING, OPTIONS, RULE, Compared, compared
+from bench.selection import Selection
+from bench.sheets import MISSING, Block, Cell, Sheet, percent
+from bench.stats import AVERAGE
+from bench.suite_tables import marks_of, not_run
+
+INTERVAL = (
+    "Intervals: 95 %, paired bootstrap over seeds and test images. With one seed they tell of images alone; with few, "
+    "they are somewhat too narrow for seeds. No correction for the number of comparisons."
+)
+MEASURE = (
+    "Retention: (reused - zero-shot) / (retrained - zero-shot), accuracies on the target in percent. Reused was "
+    "trained on the base and carried unchanged, retrained was trained on the target from nothing, by the same "
+    f"schedule, images and views; “{NOTHING}”: retraining is not above zero-shot beyond its interval."
+)
+COSTS = (
+    "Cost of retraining: medians over seeds (of the average: means over datasets) of the seconds to fit, of the "
+    "seconds to encode its pictures and views on the target at the speed measured here (all methods on a dataset share "
+    "them), training steps, and trainable parameters."
+)
+ROW_INCHES, FRAME_INCHES = 0.3, 0.9
+FLOOR, CEILING = "zero-shot (floor)", "retrained (ceiling)"
+
+
+class Names:
+    """What ids are shown as."""
+
+    def __init__(self, selection: Selection):
+        main, towers = selection.main, selection.arch.towers
+        self.datasets, self.methods = stats.names(main, "dataset"), stats.names(main, "method")
+        self.depth = stats.depths(main)
+        self.targets = {role: f"{role} ({tower.label})" for role, tower in towers.items()}
+
+    def method(self, id: str) -> str:
+        return self.methods.get(id, id) + taxonomy.mark(self.depth.get(id, ""))
+
+    def dataset(self, id: str) -> str:
+        return self.datasets.get(id, id)
+
+
+def grouped(found: Iterable[Compared]) -> dict[str, dict[tuple[str, str], Compared]]:
+    """target -> (dataset, method) -> the comparison."""
+    made: dict[str, dict[tuple[str, str], Compared]] = {}
+    for one in found:
+        made.setdefault(one.target, {})[one.dataset, one.method] = one
+    return made
+
+
+def retention_sheet(selection: Selection) -> Sheet:
+    """Two blocks a target: retention of each method on each dataset, and the averages with what retraining costs."""
+    names, blocks = Names(selection), []
+    for target, found in grouped(compared(selection)).items():
+        sets, methods = (list(dict.fromkeys(key[part] for key in found)) for part in (0, 1))
+        header = ("Method", *map(names.dataset, sets))
+        rows = [[Cell(names.method(m)), *(Cell(share(found.get((d, m)))) for d in sets)] for m in methods]
+        blocks.append(Block(Cell(f"Retention on {names.targets[target]}"), header, tuple(map(tuple, rows))))
+        header = ("Method", "Zero-shot", "Reused", "Retrained", "Retention", "Fit (s)", "Encode (s)", "Steps", "Params")
+        rows = [
+            [
+                Cell(names.method(m)),
+                *(Cell(percent(value)) for value in found[AVERAGE, m].means),
+                Cell(share(found[AVERAGE, m])),
+                *map(Cell, costs_of(found[AVERAGE, m])),
+            ]
+            for m in methods
+        ]
+        title = f"Average over {stats.counted(len(sets) - 1, 'dataset')}, and cost, {names.targets[target]}"
+        blocks.append(Block(Cell(title), header, tuple(map(tuple, rows))))
+    return Sheet("What an update leaves of a method's gain", tuple(blocks), remarks(selection, names, MEASURE, COSTS))
+
+
+def decision_sheet(selection: Selection) -> Sheet:
+    """A block a target with the choice on each dataset, one with what reusing and retraining gain and cost, and one
+    that counts choices."""
+    names, blocks, counts = Names(selection), [], []
+    for target, found in grouped(compared(selection)).items():
+        sets, methods = (list(dict.fromkeys(key[part] for key in found)) for part in (0, 1))
+        header = ("Method", *map(names.dataset, sets))
+        rows = [[Cell(names.method(m)), *(Cell(chosen(found.get((d, m)))) for d in sets)] for m in methods]
+        blocks.append(Block(Cell(f"Choice on {names.targets[target]}"), header, tuple(map(tuple, rows))))
+        rows = []
+        for m in methods:
+            one = found[AVERAGE, m]
+            reuse, retrain = one.difference("reuse", "zero-shot"), one.difference("retrain", "reuse")
+            fit, encode, steps, _ = costs_of(one)
+            rows.append([names.method(m), points(*reuse), points(*retrain), fit, encode, steps, one.choice or MISSING])
+        header = ("Method", "Reuse gains", "Retrain gains more", "Fit (s)", "Encode (s)", "Steps", "Choice")
+        title = f"Average over {stats.counted(len(sets) - 1, 'dataset')}, {names.targets[target]}"
+        blocks.append(Block(Cell(title), header, tuple(tuple(map(Cell, row)) for row in rows)))
+        choices = Counter(one.choice for (dataset, _), one in found.items() if dataset != AVERAGE)
+        counts.append([names.targets[target], *(str(choices[option]) for option in OPTIONS)])
+    header = ("Target", *(option.capitalize() for option in OPTIONS))
+    blocks.append(Block(Cell("How often each is chosen"), header, tuple(tuple(map(Cell, row)) for row in counts)))
+    gains = (
+        "Beside a choice: what it gains over zero-shot on the target, in points, with its interval. Reuse gains over "
+        "zero-shot; retrain gains over reuse."
+    )
+    return Sheet("Reuse, retrain, or zero-shot", tuple(blocks), remarks(selection, names, RULE, gains, COSTS))
+
+
+def remarks(selection: Selection, names: Names, *own: str) -> tuple[str, ...]:
+    rows = selection.rows.get("retention", ())
+    missing = [
+        f"{names.dataset(row.dataset)}: {names.method(row.variant.method)} on {row.variant.path[-1]}"
+        for row in rows
+        if not any(record.get("status") == "done" for record in row.records)
+    ]
+    legend = taxonomy.legend_remark(names.depth.get(row.variant.method, "") for row in rows)
+    return (*own, INTERVAL, *legend, *marks_of([row for row in rows if row.records]), *not_run(missing))
+
+
+def share(one: Compared | None) -> str:
+    """ "0.63 [0.50, 0.77]", that there was nothing to retain, or a dash."""
+    if one is None or math.isnan(one.means[0]):
+        return MISSING
+    value, low, high = one.retention
+    if math.isnan(value):
+        return NOTHING if len(one.drawn) else MISSING
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def points(value: float, low: float, high: float) -> str:
+    if math.isnan(value):
+        return MISSING
+    return f"{value:+.1f}" + ("" if math.isnan(low) else f" [{low:+.1f}, {high:+.1f}]")
+
+
+def chosen(one: Compared | None) -> str:
+    if one is None or not one.choice:
+        return MISSING
+    return (
+        one.choice if one.choice == "zero-shot" else f"{one.choice} {points(*one.difference(one.choice, 'zero-shot'))}"
+    )
+
+
+def costs_of(one: Compared) -> Sequence[str]:
+    digits = (2, 2, 0, 0)
+    return [MISSING if math.isnan(v) else f"{v:,.{d}f}" for v, d in zip(one.cost, digits, strict=True)]
+
+
+# ---- figure ----------------------------------------------------------------------------------------------------------
+
+
+def draw_retention(selection: Selection) -> Figure | None:
+    """Of each method on each target, averaged over the datasets: zero-shot, reused with its interval, retrained."""
+    names = Names(selection)
+    found = {
+        target: [one for (d, _), one in of.items() if d == AVERAGE and one.seeds]
+        for target, of in grouped(compared(selection)).items()
+    }
+    found = {target: rows for target, rows in found.items() if rows}
+    if not found:
+        return None
+    heights = [len(rows) * ROW_INCHES + FRAME_INCHES for rows in found.values()]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH_INCHES, sum(heights) + 0.4), layout="constrained")
+        panels = figure.subplots(len(found), 1, squeeze=False, height_ratios=heights)[:, 0]
+        for axes, (target, rows) in zip(panels, found.items(), strict=True):
+            labels = [names.method(one.method)[:LONGEST_NAME] for one in rows]
+            axes.set_title(f"on {names.targets[target]}", fontsize=9.5)
+            axes.set_yticks(range(len(rows)), labels)
+            axes.set_ylim(len(rows) - 0.5, -0.5)
+            axes.tick_params(axis="y", length=0)
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.grid(axis="x", color=INK, alpha=0.15, linewidth=0.6)
+            axes.set_axisbelow(True)
+            for place, one in enumerate(rows):
+                draw_row(axes, place, one)
+        panels[-1].set_xlabel("Top-1 accuracy on the target (%)")
+        handles, labels = panels[0].get_legend_handles_labels()
+        unique = dict(zip(labels, handles, strict=True))
+        figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def draw_row(axes, place: int, one: Compared) -> None:
+    floor, reused, ceiling = one.means
+    axes.plot([floor, ceiling], [place, place], color=INK, alpha=0.35, linewidth=1.2, zorder=1)
+    axes.plot([floor], [place], "|", color=INK, markersize=11, markeredgewidth=1.6, label=FLOOR)
+    axes.plot([ceiling], [place], "s", color=COLOURS["h"], markersize=5, label=CEILING)
+    axes.plot([reused], [place], "o", color=COLOURS["new"], markersize=5.5, label="reused", zorder=3)
+    value, low, high = one.difference("reuse", "zero-shot")
+    if not math.isnan(low):
+        ends = [[max(0.0, value - low)], [max(0.0, high - value)]]
+        axes.errorbar([reused], [place], xerr=ends, ecolor=COLOURS["new"], elinewidth=0.9, capsize=2, zorder=2)
