@@ -116,8 +116,8 @@ def points(selection: Selection, dataset: str, method: str, rows: dict[tuple[str
         if int(shots) == own:
             yield Point("steps", own, steps, of(CARRIED, steps, shots), of("nothing", steps, shots))
     fixed = str(retraining.SHOT_STEPS)
-    for shots in sorted(int(label[2]) for label in every if label[1] == fixed):
-        yield Point("shots", shots, fixed, of(CARRIED, fixed, str(shots)), of("nothing", fixed, str(shots)))
+    for few in sorted(int(label[2]) for label in every if label[1] == fixed):
+        yield Point("shots", few, fixed, of(CARRIED, fixed, str(few)), of("nothing", fixed, str(few)))
 
 
 def refresh_table(selection: Selection) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 from bench import retraining, stats
 from bench.chains import CARRIED, REFRESHED, RETRAINED, TARGET, WHOLE, chain_table, refresh_table
 from bench.figures import INK
-from bench.retention_report import INTERVAL, Names, points
+from bench.retention_report import INTERVAL, Names, labelled, points
 from bench.selection import Selection
 from bench.sheets import MISSING, Block, Cell, Sheet, percent
 from bench.stats import AVERAGE
@@ -83,7 +84,7 @@ def foot(selection: Selection, names: Names) -> tuple[str, ...]:
         for row in rows
         if not any(record.get("status") == "done" for record in row.records)
     ]
-    return (INTERVAL, *marks_of([row for row in rows if row.records]), *not_run(missing))
+    return (INTERVAL, *marks_of(labelled(rows, names)), *not_run(missing))
 
 
 # ---- figures ---------------------------------------------------------------------------------------------------------
@@ -101,7 +102,7 @@ def draw_chains(selection: Selection) -> Figure | None:
     figure, (axes,) = stacked(1)
     for place, (method, line) in enumerate(table.groupby("method", sort=False)):
         if method == retraining.ZERO_SHOT:
-            style = {"color": INK, "linestyle": (0, (4, 2)), "marker": ""}
+            style: dict[str, Any] = {"color": INK, "linestyle": (0, (4, 2)), "marker": ""}
         else:
             style = {"color": PALETTE[place % len(PALETTE)], "marker": SIGNS[place % len(SIGNS)], "markersize": 4}
         draw_line(axes, line["place"], line["accuracy"], line["accuracy_std"], names.method(method), style)

@@ -217,7 +217,7 @@ def write_plugin(session: Session, work: Work) -> None:
     method = work.method
     work.record["trainable_parameters"] = sum(p.numel() for p in method.parameters() if p.requires_grad)
     run = work.run
-    metadata = {
+    metadata: dict[str, Any] = {
         "method": run.method,
         "config": asdict(run.config),
         "shape": asdict(method.shape),

@@ -142,7 +142,8 @@ def averages(found: Sequence[Compared]) -> Iterator[Compared]:
                 drawn = np.mean([one.drawn for one in mine], axis=0)
             cost = np.mean([one.cost for one in mine], axis=0) if whole else np.full(len(COST), math.nan)
             seeds = min(one.seeds for one in mine) if whole else 0
-            yield Compared(target, AVERAGE, method, seeds, tuple(map(float, means)), drawn, tuple(map(float, cost)))
+            floor, reused, ceiling = map(float, means)
+            yield Compared(target, AVERAGE, method, seeds, (floor, reused, ceiling), drawn, tuple(map(float, cost)))
 
 
 # ---- draws -----------------------------------------------------------------------------------------------------------

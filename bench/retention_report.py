@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -12,7 +13,7 @@ from matplotlib.figure import Figure
 from bench import stats, taxonomy
 from bench.figures import COLOURS, INK, LONGEST_NAME, STYLE, WIDTH_INCHES
 from bench.retention import NOTHING, OPTIONS, RULE, Compared, compared
-from bench.selection import Selection
+from bench.selection import Row, Selection
 from bench.sheets import MISSING, Block, Cell, Sheet, percent
 from bench.stats import AVERAGE
 from bench.suite_tables import marks_of, not_run
@@ -91,15 +92,16 @@ def decision_sheet(selection: Selection) -> Sheet:
         header = ("Method", *map(names.dataset, sets))
         rows = [[Cell(names.method(m)), *(Cell(chosen(found.get((d, m)))) for d in sets)] for m in methods]
         blocks.append(Block(Cell(f"Choice on {names.targets[target]}"), header, tuple(map(tuple, rows))))
-        rows = []
+        gained = []
         for m in methods:
             one = found[AVERAGE, m]
             reuse, retrain = one.difference("reuse", "zero-shot"), one.difference("retrain", "reuse")
             fit, encode, steps, _ = costs_of(one)
-            rows.append([names.method(m), points(*reuse), points(*retrain), fit, encode, steps, one.choice or MISSING])
+            costing = (points(*reuse), points(*retrain), fit, encode, steps, one.choice or MISSING)
+            gained.append(tuple(map(Cell, (names.method(m), *costing))))
         header = ("Method", "Reuse gains", "Retrain gains more", "Fit (s)", "Encode (s)", "Steps", "Choice")
         title = f"Average over {stats.counted(len(sets) - 1, 'dataset')}, {names.targets[target]}"
-        blocks.append(Block(Cell(title), header, tuple(tuple(map(Cell, row)) for row in rows)))
+        blocks.append(Block(Cell(title), header, tuple(gained)))
         choices = Counter(one.choice for (dataset, _), one in found.items() if dataset != AVERAGE)
         counts.append([names.targets[target], *(str(choices[option]) for option in OPTIONS)])
     header = ("Target", *(option.capitalize() for option in OPTIONS))
@@ -119,7 +121,16 @@ def remarks(selection: Selection, names: Names, *own: str) -> tuple[str, ...]:
         if not any(record.get("status") == "done" for record in row.records)
     ]
     legend = taxonomy.legend_remark(names.depth.get(row.variant.method, "") for row in rows)
-    return (*own, INTERVAL, *legend, *marks_of([row for row in rows if row.records]), *not_run(missing))
+    return (*own, INTERVAL, *legend, *marks_of(labelled(rows, names)), *not_run(missing))
+
+
+def labelled(rows: Iterable[Row], names: Names) -> list[Row]:
+    """The rows that have records, with labels that tell them apart in a remark."""
+    found = []
+    for row in rows:
+        label = names.method(row.variant.method), " then ".join(row.variant.path), *row.variant.label
+        found.append(replace(row, variant=replace(row.variant, label=tuple(dict.fromkeys(label)))))
+    return [row for row in found if row.records]
 
 
 def share(one: Compared | None) -> str:

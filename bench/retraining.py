@@ -22,7 +22,7 @@ CHAIN_STEPS = 20  # of the refresh on each backbone of the chain
 SHOTS = (1, 2, 4, 8)  # beside the call's own
 SHOT_STEPS = 80  # at every number of shots, carried or from nothing
 CHAIN_METHODS = ("coop", "contcoop", "clip-adapter")  # a context, one that sees the names, and a module in joint space
-DATASETS = {
+DATASETS: dict[str, dict[str, tuple[str, ...]]] = {
     "retention": {
         "paper": ("dtd", "ucf101", "eurosat"),
         "micro": ("micro_textures", "micro_actions", "micro_stars"),
@@ -86,8 +86,8 @@ def refreshed(arch: Arch, method: str, shots: int) -> list[Variant]:
         made.append(Variant(("nothing", str(steps), told), method, (f"{method}.steps={steps}",), path=("new",)))
     made.append(Variant(("nothing", "all", told), method, path=("new",)))
     for few in (few for few in SHOTS if few < shots):
-        again = {"path": pair, "refresh": SHOT_STEPS, "shots": few, "carried_shots": shots}
-        made.append(Variant(("carried", str(SHOT_STEPS), str(few)), method, **again))
+        label = ("carried", str(SHOT_STEPS), str(few))
+        made.append(Variant(label, method, (), pair, refresh=SHOT_STEPS, shots=few, carried_shots=shots))
         control = (f"{method}.steps={SHOT_STEPS}",)
         made.append(Variant(("nothing", str(SHOT_STEPS), str(few)), method, control, path=("new",), shots=few))
     chain = chain_of(arch)
