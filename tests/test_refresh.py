@@ -22,8 +22,8 @@ from bench.soundness import fault
 from methods import ordered
 from methods.base import METHODS
 
-STEPPED = [name for name in ordered() if METHODS[name].needs == "features" and METHODS[name].Config().epochs]
-FROZEN = [name for name in ordered() if METHODS[name].needs == "features"]
+STEPPED = [name for name in ordered() if METHODS[name].whole and METHODS[name].Config().epochs]
+EVERY = ordered()
 # A record's run, what of its identity matters here, and its key, as they were stored before there were paths.
 STORED = {
     "run": {
@@ -127,7 +127,7 @@ def test_a_record_with_a_path_that_no_table_can_read_is_at_fault(wrong):
 # ---- bits ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", FROZEN)
+@pytest.mark.parametrize("name", EVERY)
 def test_a_run_retrained_on_the_update_is_the_plain_run_of_an_arch_whose_base_is_that_update(
     name, opened, tiny, tmp_path
 ):

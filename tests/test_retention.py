@@ -13,7 +13,7 @@ from bench.archs import ARCHS
 from bench.naming import WHOLE_SCHEDULE
 from bench.plan import Settings
 from bench.selection import select
-from methods import ordered
+from methods import default, ordered
 from methods.base import METHODS
 
 MICRO = Settings(shots=16, protocol="micro", precision="fp32", views=4, limit=None)
@@ -101,7 +101,7 @@ def test_retention_alone_plans_the_plain_runs_and_zero_shot_that_it_measures_by(
     plain = grid(suites_=["main"], datasets_=["micro_stars"], methods=["zs-clip", "coop"], seeds=[1])
     assert set(plain) <= set(runs), "they are the main suite's own"
     every = grid(suites_=["retention"], seeds=[1])
-    learning = {m for m in ordered() if METHODS[m].depth != "none" and METHODS[m].needs == "features"}
+    learning = {m for m in default() if METHODS[m].depth != "none"}
     assert {r.method for r in every if r.path == ("new",)} == learning and "linear-probe" in learning
     assert {r.dataset for r in every} == set(retraining.DATASETS["retention"]["micro"])
 
