@@ -143,7 +143,11 @@ def parser() -> Parser:
         "--precision", default="fp32", choices=["fp32", "bf16"], help="of the frozen towers; learned tensors stay fp32"
     )
     how.add_argument(
-        "--jobs", type=int, default=0, help="worker processes on the CPU (default: one a core for micro, else 1)"
+        "--jobs",
+        type=int,
+        default=0,
+        help="worker processes on the CPU (default: one a core for micro, else 1; with --engine ray as many as the "
+        "cluster holds)",
     )
     how.add_argument(
         "--together",
@@ -167,7 +171,28 @@ def parser() -> Parser:
         help="end a run that takes longer, with the features it has to make or wait for; it fails and the rest go on "
         "(default: no limit); runs side by side have it together, so many times as long",
     )
-    how.add_argument("--engine", default="local", choices=["local"], help="where runs are done")
+    how.add_argument(
+        "--engine", default="local", choices=["local", "ray"], help="where runs are done (ray: docs/ray.md)"
+    )
+    how.add_argument(
+        "--ray-address",
+        default="",
+        metavar="ADDR",
+        help="a running Ray cluster, 'auto' or HOST:PORT of its head (default: this machine alone)",
+    )
+    how.add_argument(
+        "--ray-gpus",
+        type=float,
+        metavar="F",
+        help="share of a GPU that a run takes, 0 to 1: 0.25 puts four on each (default: 1, without GPUs 0)",
+    )
+    how.add_argument(
+        "--ray-scratch",
+        default="",
+        metavar="DIR",
+        help="folder on every node for its features; variables such as $TMPDIR are the node's (default: --cache where "
+        "a node sees it, else its temporary folder)",
+    )
     how.add_argument(
         "--text-memory", type=float, default=4.0, metavar="GB", help="bound on what a text pass keeps (default: 4)"
     )
@@ -214,6 +239,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
             raise UserError(f"--{name} {getattr(args, name)}: expected {least} or more")
     if min(args.seeds) < 0:
         raise UserError(f"--seeds {min(args.seeds)}: expected 0 or more (a negative seed draws what its positive does)")
+    if args.engine != "ray":
+        for name in ("ray_address", "ray_gpus", "ray_scratch"):
+            if getattr(args, name) not in ("", None):
+                raise UserError(f"--{name.replace('_', '-')} goes with --engine ray")
+    if args.ray_gpus is not None and not 0 <= args.ray_gpus <= 1:
+        raise UserError(f"--ray-gpus {args.ray_gpus:g}: expected a share of one GPU, 0 to 1")
     if args.run_limit is not None and not args.run_limit > 0:
         raise UserError(f"--run-limit {args.run_limit}: expected seconds, more than 0")
     if not 0.01 <= args.text_memory <= 1e6:

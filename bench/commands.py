@@ -23,6 +23,7 @@ from bench import (
     outputs,
     own_prompts,
     plan,
+    ray_engine,
     stats,
     tables,
     timing,
@@ -63,10 +64,15 @@ def run(args: argparse.Namespace) -> int:
         console=console,
         transient=True,
     )
-    with bar:
+
+    def say(line: str) -> None:
+        console.print(escape(line), highlight=False, soft_wrap=True)
+
+    started, keys = time.monotonic(), []
+    with bar, ray_engine.joined(args, options, say) as cluster:
+        options = cluster.options if cluster else options
         total = bar.add_task("loading backbones and data", total=len(runs))
         spoken, begun = [time.monotonic()], [time.monotonic()]
-        started, keys = time.monotonic(), []
 
         def on_images(what: str, done: int, count: int) -> None:
             bar.update(total, description=f"{escape(what)} {done}/{count}")
@@ -111,15 +117,17 @@ def run(args: argparse.Namespace) -> int:
                     f"{stats.counted(count, 'run')} left to {escape(owner)}; waiting", highlight=False, soft_wrap=True
                 )
 
-        jobs = args.jobs or executor.default_jobs(options)
+        jobs = cluster.room if cluster else args.jobs or executor.default_jobs(options)
+        engine = cluster.engine if cluster else None
         try:
             tally = executor.run_all(
-                session, runs, jobs, args.fresh, args.fail_fast, on_start, on_done, args.run_limit, on_wait
+                session, runs, jobs, args.fresh, args.fail_fast, on_start, on_done, args.run_limit, on_wait, engine
             )
         except KeyboardInterrupt:
             task = bar.tasks[0]
             raise KeyboardInterrupt(f"after {task.completed:.0f} of {task.total:.0f} runs") from None
         laps = {"loading": begun[0] - started, "runs": time.monotonic() - begun[0]}
+        session = cluster.afterwards(session) if cluster else session
         if args.limit is None:
             measure_known(session, tested)
         if wants_drift(args, options.arch):

@@ -1,4 +1,4 @@
-"""The local engine: does the runs that are not done, in this process or in a few worker processes.
+"""What every engine shares, and the local one: does the runs that are not done, in this process or in a few workers.
 
 Whatever the number of workers, only this process writes records, and a run's numbers do not depend on its neighbours.
 """
@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -24,6 +25,7 @@ from bench.store import StorageError
 from methods.base import METHODS
 
 Outcomes = Generator[tuple[Run, dict], None, None]
+Engine = Callable[[Session, "Share", int, "float | None"], Outcomes]
 _dataset = ""  # the one whose features the worker holds
 
 
@@ -53,12 +55,14 @@ def run_all(
     on_done: Callable[[Run, dict], None] = lambda run, record: None,
     limit: float | None = None,
     on_wait: Callable[[int, str], None] = lambda count, owner: None,
+    engine: Engine | None = None,
 ) -> Tally:
     """Do every run that has no finished record (all of them with ``fresh``). Raises UserError only for what concerns
     every run (weights, data root, a full disk); a run that fails is recorded and the rest go on, unless ``fail_fast``.
 
     Runs that another process on the same results folder is at are left to it, waited for, and done here where it died.
-    limit: seconds that one run may take; its worker process is then ended."""
+    limit: seconds that one run may take; its worker process is then ended.
+    engine: what does the runs; None: this machine, in processes of its own."""
     todo: list[tuple[Run, str]] = []
     tally = Tally(planned=len(runs))
     before: dict[str, tuple | None] = {}
@@ -90,9 +94,9 @@ def run_all(
     with Claims(session.store.folder / "claims") as claims:
         share = Share(session, todo, before, claims)
         while share.left:
-            engine = in_process if jobs <= 1 and limit is None else in_workers
+            chosen = engine or (in_process if jobs <= 1 and limit is None else in_workers)
             with contextlib.closing(
-                engine(session, share, jobs, limit)
+                chosen(session, share, jobs, limit)
             ) as outcomes:  # ended before claims are given back
                 for run, record in outcomes:
                     session.store.write_record(record)
@@ -279,7 +283,13 @@ def in_workers(session: Session, share: Share, jobs: int, limit: float | None = 
     session.loader.close()
     threads = 1 if jobs > 1 else run_threads(session.options, torch.get_num_threads())
     queue = Queue(session, share)
-    for item, found in workers.outcomes(queue.draw, jobs, start_worker, (options, threads), limit):
+    with contextlib.closing(workers.outcomes(queue.draw, jobs, start_worker, (options, threads), limit)) as found:
+        yield from gathered(session, queue, found)
+
+
+def gathered(session: Session, queue: Queue, outcomes: Iterable[tuple[Any, Any]]) -> Outcomes:
+    """Runs and records from the (item, result or Lost) that a pool gives of what it drew from the queue."""
+    for item, found in outcomes:
         if isinstance(item, Pictures):
             queue.prepared(axes(item.runs[0]), {} if isinstance(found, workers.Lost) else found)
             if session.progress:

@@ -36,7 +36,8 @@ def options_of(args: argparse.Namespace) -> Options:
         raise UserError(
             f"--manifests: no folder '{args.manifests}'; expected one like OUT/ARCH/splits, which runs write"
         )
-    device = device_of(args.device)
+    # through Ray this process only plans; its workers' device is theirs
+    device = "cpu" if args.engine == "ray" and not args.dry_run else device_of(args.device)
     return Options(
         arch,
         device,

@@ -10,7 +10,7 @@ import contextlib
 import multiprocessing
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
@@ -66,7 +66,7 @@ class Worker:
 
 def outcomes(
     draw: Callable[[], list], jobs: int, start: Callable[..., Callable], args: tuple = (), limit: float | None = None
-) -> Iterator[tuple[Any, Any]]:
+) -> Generator[tuple[Any, Any], None, None]:
     """(item, result or Lost) of every item, as they come.
 
     draw    called for each free worker after each outcome: the next unit, empty where none can be begun now. The call
@@ -141,7 +141,7 @@ def outcomes(
                             continue
                         yield (
                             unit.items[0],
-                            Lost(f"took longer than --run-limit {limit:g} s; its worker process was ended"),
+                            Lost(too_late(limit)),
                         )
                     elif not started:
                         raise UserError(f"a worker process could not start ({ending(code)}); try --jobs 1")
@@ -180,6 +180,10 @@ def ready(busy: list[Worker], limit: float | None) -> list[Worker]:
     ]
 
 
+def too_late(limit: float | None) -> str:
+    return f"took longer than --run-limit {limit:g} s; its worker process was ended"
+
+
 def ending(code: int | None) -> str:
     return f"signal {-code}; out of memory?" if code is not None and code < 0 else f"exit status {code}"
 
@@ -207,14 +211,20 @@ def serve(pipe: connection.Connection, start: Callable, args: tuple) -> None:
         return pipe.send((BROKEN, f"a worker process could not start: {traceback.format_exc(limit=-1).strip()}"))
     pipe.send((READY, None))
     while (items := pipe.recv()) is not None:
-        try:
-            for result in work(items):
-                pipe.send((RESULT, result))
-            pipe.send((ENDED, None))
-        except StorageError as error:
-            pipe.send((STOPPED, str(error)))
-        except UserError as error:
-            pipe.send((FAILED, str(error)))
-        except Exception as error:
-            said = (str(error).strip().splitlines() or [""])[0]
-            pipe.send((FAILED, f"{type(error).__name__}: {said}"))
+        for answer in answers(work, items):
+            pipe.send(answer)
+
+
+def answers(work: Callable, items: list) -> Iterator[tuple[str, Any]]:
+    """What a worker says of a unit: (RESULT, it) for each item, then ENDED; or what stopped it, in one line."""
+    try:
+        for result in work(items):
+            yield RESULT, result
+        yield ENDED, None
+    except StorageError as error:
+        yield STOPPED, str(error)
+    except UserError as error:
+        yield FAILED, str(error)
+    except Exception as error:
+        said = (str(error).strip().splitlines() or [""])[0]
+        yield FAILED, f"{type(error).__name__}: {said}"

@@ -1,0 +1,234 @@
+"""A pool of Ray actors that survives its workers and nodes, with the manners of ``bench.workers``.
+
+Knows nothing of runs. Each actor is bound to one node, so that the pool knows how many a node holds, leaves out nodes
+that are not fit, and tries elsewhere what was lost. Nodes that join are used, those that leave are not waited for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.errors import UserError
+from bench.store import StorageError
+from bench.workers import ENDED, FAILED, RESULT, STOPPED, Lost, too_late
+
+TRIES = 3  # of an item whose worker dies, each on another node where there is one
+LOOK = 2.0  # seconds between looks at the cluster
+PATIENCE = 60.0  # seconds without a fit node before the call ends
+GOODBYE = 5.0  # seconds that workers have for tidying up
+
+
+@dataclass
+class Node:
+    """Of the cluster; ``room``: workers that its resources hold."""
+
+    id: str
+    host: str
+    room: int
+    failed: int = 0  # workers that did not even start
+
+
+@dataclass
+class Unit:
+    """Items still without a result; ``begun``: whether any has come. tried: nodes on which their worker died."""
+
+    items: list
+    tried: tuple[str, ...] = ()
+    begun: bool = False
+
+
+@dataclass(eq=False)
+class Hand:
+    """A worker: ``waits`` is what it says next, ``unit`` what it is at."""
+
+    actor: Any
+    node: Node
+    waits: Any
+    unit: Unit | None = None
+    ready: bool = False
+    heard: float = field(default_factory=time.monotonic)
+
+    def late(self, limit: float | None) -> bool:
+        """A unit's items may be done side by side, so that its first result takes as long as all."""
+        if limit is None or self.unit is None:
+            return False
+        together = 1 if self.unit.begun else len(self.unit.items)
+        return time.monotonic() >= self.heard + limit * together
+
+
+class Pool:
+    """
+    hire    Node -> a new actor bound to it, with ``ready()``, ``do(items, *more)`` (a stream of what
+            ``workers.answers`` gives) and ``leave()``
+    nodes   the fit nodes of the cluster now
+    more    items -> what else their worker is sent
+    most    workers at once; None: as many as the nodes hold
+    """
+
+    def __init__(
+        self,
+        ray: Any,
+        hire: Callable[[Node], Any],
+        nodes: Callable[[], list[Node]],
+        more: Callable[[list], tuple],
+        most: int | None,
+        limit: float | None,
+    ):
+        self.ray, self.hire, self.nodes, self.more, self.most, self.limit = ray, hire, nodes, more, most, limit
+        self.hands: list[Hand] = []
+        self.again: list[Unit] = []
+        self.known: dict[str, Node] = {}
+        self.looked, self.fit = float("-inf"), time.monotonic()
+
+    def outcomes(self, draw: Callable[[], list], waiting: Callable[[], int]) -> Generator[tuple[Any, Any], None, None]:
+        """(item, result or Lost) of every item, as they come. draw: the next unit, empty where none can be begun before
+        something else is done; waiting: units not yet drawn. An item is tried on `TRIES` workers."""
+        try:
+            while True:
+                self.look()
+                self.fill(waiting())
+                while (unit_hand := self.next_unit(draw)) is not None:
+                    self.give(*unit_hand)
+                idle = not self.again and not any(hand.unit for hand in self.hands)
+                if idle and (not waiting() or any(hand.ready for hand in self.hands)):
+                    break
+                for hand in self.heard():
+                    yield from self.answered(hand)
+                for hand in [hand for hand in self.hands if hand.late(self.limit)]:
+                    yield from self.ended_late(hand)
+        finally:
+            self.dismiss()
+
+    # -- the cluster ---------------------------------------------------------------------------------------------------
+
+    def look(self) -> None:
+        now = time.monotonic()
+        if now - self.looked < LOOK:
+            return
+        self.looked, found = now, {node.id: node for node in self.nodes()}
+        self.known = {id: self.known.get(id, node) for id, node in found.items()}
+        if self.usable():
+            self.fit = now
+        elif now - self.fit > PATIENCE:
+            raise UserError("the Ray cluster has no fit node left; what is done is kept: the same command goes on")
+
+    def usable(self) -> list[Node]:
+        return [node for node in self.known.values() if node.failed < TRIES]
+
+    def fill(self, waiting: int) -> None:
+        """As many workers as there is work and room for, spread over the nodes; what was lost should find another."""
+        tried = {id for unit in self.again for id in unit.tried}
+        busy = sum(hand.unit is not None for hand in self.hands)
+        wanted = min(busy + len(self.again) + waiting, self.most or 1 << 30)
+        while len(self.hands) < wanted:
+            free = {node.id: node.room - sum(hand.node is node for hand in self.hands) for node in self.usable()}
+            roomy = [id for id, count in free.items() if count > 0]
+            if not roomy:
+                return
+            node = self.known[max(roomy, key=lambda id: (id not in tried, free[id]))]
+            actor = self.hire(node)
+            self.hands.append(Hand(actor, node, actor.ready.remote()))
+
+    # -- units ---------------------------------------------------------------------------------------------------------
+
+    def next_unit(self, draw: Callable[[], list]) -> tuple[Hand, Unit] | None:
+        spare = [hand for hand in self.hands if hand.ready and hand.unit is None]
+        for unit in self.again:
+            for hand in spare:
+                if hand.node.id not in unit.tried or not self.elsewhere(unit):
+                    self.again.remove(unit)
+                    return hand, unit
+        if spare and (items := draw()):
+            return spare[0], Unit(list(items))
+        return None
+
+    def elsewhere(self, unit: Unit) -> bool:
+        """Whether a worker on a node where it was not yet tried is there, or was asked for a moment ago."""
+        now = time.monotonic()
+        others = [hand for hand in self.hands if hand.node.id not in unit.tried]
+        return any(hand.ready or now - hand.heard < PATIENCE for hand in others)
+
+    def give(self, hand: Hand, unit: Unit) -> None:
+        hand.unit, hand.heard, unit.begun = unit, time.monotonic(), False
+        stream = hand.actor.do.options(num_returns="streaming")
+        hand.waits = stream.remote(unit.items, *self.more(unit.items))
+
+    def heard(self) -> list[Hand]:
+        """Those that have something to say, after a moment."""
+        waits = {hand.waits: hand for hand in self.hands if hand.unit or not hand.ready}
+        if not waits:
+            time.sleep(LOOK / 10)
+            return []
+        self.ray.wait(list(waits), num_returns=1, timeout=LOOK)
+        found, _ = self.ray.wait(list(waits), num_returns=len(waits), timeout=0)
+        return [waits[each] for each in found]
+
+    def answered(self, hand: Hand) -> Iterator[tuple[Any, Any]]:
+        hand.heard = time.monotonic()
+        unit = hand.unit
+        try:
+            if unit is None:
+                hand.ready = bool(self.ray.get(hand.waits))
+                return
+            kind, content = self.ray.get(next(hand.waits))
+        except (self.ray.exceptions.RayError, StopIteration) as error:
+            yield from self.died(hand, error)
+            return
+        if kind == RESULT:
+            unit.begun = True
+            yield unit.items.pop(0), content
+        elif kind == FAILED:
+            yield unit.items.pop(0), Lost(str(content))
+            if unit.items:
+                self.give(hand, unit)
+            else:
+                hand.unit = None
+        elif kind == ENDED:
+            hand.unit = None
+        elif kind == STOPPED:
+            raise StorageError(content)
+
+    def died(self, hand: Hand, error: BaseException) -> Iterator[tuple[Any, Any]]:
+        """Each item goes on by itself, so that the one that kills its worker costs no other."""
+        self.end(hand)
+        reason = (str(error).strip().splitlines() or [""])[0] or type(error).__name__
+        if hand.unit is None:
+            hand.node.failed += 1
+            if not self.usable():
+                raise UserError(f"a Ray worker could not start on {hand.node.host}: {reason}")
+            return
+        tried = (*hand.unit.tried, hand.node.id)
+        for item in hand.unit.items:
+            if len(tried) < TRIES:
+                self.again.append(Unit([item], tried))
+            else:
+                where = f"{len(tried)} times, the last on {hand.node.host}"
+                yield item, Lost(f"its Ray worker died {where} ({reason}); out of memory?")
+
+    def ended_late(self, hand: Hand) -> Iterator[tuple[Any, Any]]:
+        """Of several, which may be done side by side, each is tried by itself first."""
+        self.end(hand)
+        assert hand.unit is not None
+        if len(hand.unit.items) > 1:
+            self.again += [Unit([item], hand.unit.tried) for item in hand.unit.items]
+        else:
+            yield hand.unit.items[0], Lost(too_late(self.limit))
+
+    def end(self, hand: Hand) -> None:
+        self.hands.remove(hand)
+        with contextlib.suppress(self.ray.exceptions.RayError):
+            self.ray.kill(hand.actor)
+
+    def dismiss(self) -> None:
+        """Ctrl-C, --fail-fast too: what runs now is not waited for and will be done again."""
+        hands, self.hands = self.hands, []
+        with contextlib.suppress(Exception):
+            idle = [hand.actor.leave.remote() for hand in hands if hand.ready and hand.unit is None]
+            self.ray.wait(idle, num_returns=len(idle), timeout=GOODBYE) if idle else None
+        for hand in hands:
+            with contextlib.suppress(Exception):
+                self.ray.kill(hand.actor)
