@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from bench import executor, provenance
+from bench import executor, provenance, ray_node, ray_worker
 from bench.errors import UserError
 from bench.plan import Run
 from bench.processes import cores
@@ -46,7 +46,7 @@ Say = Callable[[str], None]
 @contextlib.contextmanager
 def joined(args: argparse.Namespace, options: Options, say: Say) -> Iterator[Cluster | None]:
     """The cluster of the command line, every node of it found fit; None for the local engine. say: told of nodes that
-    join later and are not fit. Raises UserError."""
+    join later and are not fit, and of lost workers. Raises UserError."""
     if args.engine != "ray":
         yield None
         return
@@ -76,12 +76,11 @@ def connect(address: str) -> Any:
     """Raises UserError where there is no Ray, or no cluster at that address."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # its essays on lost workers; the pool says it in a line
     try:
         import ray
     except ImportError:
         raise UserError('--engine ray: Ray is not installed; pip install ".[ray]" in the checkout') from None
-    from bench.ray_worker import ROOT
-
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address.startswith("ray://"):
         raise UserError(
@@ -90,10 +89,10 @@ def connect(address: str) -> Any:
         )
     try:
         if address:
-            ray.init(address=address, runtime_env={"working_dir": str(ROOT), "excludes": NOT_SHIPPED}, **quiet)
+            ray.init(address=address, runtime_env={"working_dir": str(ray_node.ROOT), "excludes": NOT_SHIPPED}, **quiet)
         else:
             here = {"num_cpus": cores(), "include_dashboard": False, "object_store_memory": OBJECTS}
-            ray.init(address="local", runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}}, **here, **quiet)
+            ray.init(address="local", runtime_env={"env_vars": {"PYTHONPATH": str(ray_node.ROOT)}}, **here, **quiet)
     except (OSError, RuntimeError, ValueError) as error:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"--ray-address {address or 'of this machine'}: Ray could not be joined: {said}") from error
@@ -106,8 +105,6 @@ class Cluster:
     """
 
     def __init__(self, ray: Any, args: argparse.Namespace, options: Options, probe: str, say: Say):
-        from bench import ray_worker
-
         self.ray, self.say, self.jobs = ray, say, args.jobs or None
         accelerated = any(node["Resources"].get("GPU") for node in ray.nodes() if node["Alive"])
         self.gpus = float(accelerated and args.device != "cpu") if args.ray_gpus is None else args.ray_gpus
@@ -116,10 +113,9 @@ class Cluster:
             raise UserError(f"--device {device} with --engine ray: the cluster offers no such device to its runs")
         self.options = replace(options, together=args.together or default_together(options.arch, device))
         theirs = ray_worker.absolute(replace(self.options, device=device))
-        versions = provenance.versions()
-        self.setup = ray_worker.Setup(theirs, 1, ray_worker.source_digest(), versions, args.ray_scratch, probe)
+        self.setup, self.needs = ray_worker.Setup(theirs, 1, args.ray_scratch, probe), ray_node.needs_of(theirs)
         self.worker = ray.remote(num_cpus=1, num_gpus=self.gpus, max_restarts=0)(ray_worker.Worker)
-        self.ask = ray.remote(num_cpus=0, max_retries=3)(ray_worker.faults)
+        self.ask = ray.remote(num_cpus=0, max_retries=3)(ray_node.faults)
         self.asked: dict[str, Any] = {}
         self.verdicts: dict[str, list[str]] = {}
 
@@ -149,7 +145,7 @@ class Cluster:
         """The nodes; those not yet asked are asked whether they are fit, and have so long to answer."""
         found = self.nodes()
         for id in found.keys() - self.verdicts.keys() - self.asked.keys():
-            self.asked[id] = self.ask.options(scheduling_strategy=self.bound(id)).remote(self.setup)
+            self.asked[id] = self.ask.options(scheduling_strategy=self.bound(id)).remote(self.needs)
         waits = {ref: id for id, ref in self.asked.items()}
         done = self.ray.wait(list(waits), num_returns=len(waits), timeout=seconds)[0] if waits else []
         for ref in done:
@@ -197,7 +193,7 @@ class Cluster:
         def hire(node: Node) -> Any:
             return self.worker.options(scheduling_strategy=self.bound(node.id)).remote(setup, node.room)
 
-        pool = Pool(self.ray, hire, self.fit, partial(self.plugins, session), self.jobs, limit)
+        pool = Pool(self.ray, hire, self.fit, partial(self.plugins, session), self.jobs, limit, self.say)
         with contextlib.closing(pool.outcomes(queue.draw, lambda: len(queue.pending))) as outcomes:
             yield from executor.gathered(session, queue, self.unpacked(session, outcomes))
 
@@ -224,8 +220,6 @@ class Cluster:
 def received(session: Session, run: Run, parcel: Any) -> dict | Lost:
     """The record of a run done elsewhere, once its files are here; Lost where it is not of these pictures and
     weights, or did not arrive whole. The commit is this checkout's: the worker's program is a copy of it."""
-    from bench.ray_worker import put
-
     record, files, store = parcel.record, parcel.files, session.store
     ours = session.identity(run)
     unlike = [name for name in ours if record["identity"].get(name) != ours[name]]
@@ -235,9 +229,9 @@ def received(session: Session, run: Run, parcel: Any) -> dict | Lost:
             "of change: copy them so that these are kept (rsync -a), or use one disk"
         )
     if not run.test and ("plugins" in files or not record["files"]):  # a failed run leaves no earlier call's
-        put(store.path("plugins", record["key"]), files.get("plugins"))
+        ray_worker.put(store.path("plugins", record["key"]), files.get("plugins"))
     if "predictions" in files:
-        put(store.path("predictions", record["key"]), files["predictions"])
+        ray_worker.put(store.path("predictions", record["key"]), files["predictions"])
     for name, path in store.files_of(record).items() if record["status"] == "done" else ():
         if sha256_of(path) != record["files"].get(name):
             raise StorageError(f"'{path}' did not arrive from its Ray worker as it was written there; run again")

@@ -62,11 +62,12 @@ class Hand:
 
 class Pool:
     """
-    hire    Node -> a new actor bound to it, with ``ready()``, ``do(items, *more)`` (a stream of what
+    hire    Node -> a new actor bound to it, with ``ready()`` (why it is not), ``do(items, *more)`` (a stream of what
             ``workers.answers`` gives) and ``leave()``
     nodes   the fit nodes of the cluster now
     more    items -> what else their worker is sent
     most    workers at once; None: as many as the nodes hold
+    say     told of workers that are lost
     """
 
     def __init__(
@@ -77,7 +78,9 @@ class Pool:
         more: Callable[[list], tuple],
         most: int | None,
         limit: float | None,
+        say: Callable[[str], None],
     ):
+        self.say = say
         self.ray, self.hire, self.nodes, self.more, self.most, self.limit = ray, hire, nodes, more, most, limit
         self.hands: list[Hand] = []
         self.again: list[Unit] = []
@@ -172,7 +175,10 @@ class Pool:
         unit = hand.unit
         try:
             if unit is None:
-                hand.ready = bool(self.ray.get(hand.waits))
+                if fault := self.ray.get(hand.waits):
+                    self.end(hand)
+                    self.failed(hand.node, fault)
+                hand.ready = True
                 return
             kind, content = self.ray.get(next(hand.waits))
         except (self.ray.exceptions.RayError, StopIteration) as error:
@@ -197,17 +203,24 @@ class Pool:
         self.end(hand)
         reason = (str(error).strip().splitlines() or [""])[0] or type(error).__name__
         if hand.unit is None:
-            hand.node.failed += 1
-            if not self.usable():
-                raise UserError(f"a Ray worker could not start on {hand.node.host}: {reason}")
-            return
+            return self.failed(hand.node, reason)
         tried = (*hand.unit.tried, hand.node.id)
+        if len(tried) < TRIES:
+            self.say(f"a Ray worker on {hand.node.host} was lost ({reason}); what it was at is tried again")
         for item in hand.unit.items:
             if len(tried) < TRIES:
                 self.again.append(Unit([item], tried))
             else:
                 where = f"{len(tried)} times, the last on {hand.node.host}"
                 yield item, Lost(f"its Ray worker died {where} ({reason}); out of memory?")
+
+    def failed(self, node: Node, reason: str) -> None:
+        """A worker of it could not start."""
+        node.failed += 1
+        if not self.usable():
+            raise UserError(f"a Ray worker could not start on {node.host}: {reason}")
+        if node.failed == TRIES:
+            self.say(f"{node.host} is left out: Ray workers could not start there: {reason}")
 
     def ended_late(self, hand: Hand) -> Iterator[tuple[Any, Any]]:
         """Of several, which may be done side by side, each is tried by itself first."""

@@ -1,12 +1,11 @@
-"""What ``--engine ray`` does on a node of the cluster: look whether it is fit, then do units in a worker that stays.
+"""What ``--engine ray`` does on a node of the cluster: units of runs, in a worker that stays.
 
-A worker keeps its session from unit to unit, for loading full-size towers takes longer than many runs. It writes into a
+It keeps its session from unit to unit, for loading full-size towers takes longer than many runs. It writes into a
 folder of its own on its node and hands the files over with the record, so that nodes need no disk in common.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import socket
@@ -19,15 +18,14 @@ from typing import Any
 
 import torch
 
-from bench import executor, provenance
+from bench import executor
+from bench.errors import UserError
 from bench.loading import default_workers
 from bench.processes import alive
 from bench.session import Options, Session
 from bench.store import here, whole
 from bench.workers import RESULT, STOPPED, answers
 
-ROOT = Path(__file__).resolve().parent.parent
-CODE = ("bench", "methods", "datasets")
 MADE = ("plugins", "predictions")  # what of a run comes back beside its record
 
 
@@ -37,15 +35,12 @@ class Setup:
 
     options   with absolute paths, and the workers' own device
     threads   of one run
-    source    `source_digest` of the driver's program; ``versions`` those of its packages
     scratch   folder on each node for feature files, its variables the node's own; empty: the driver's --cache where
               the node sees ``probe``, a file that the driver put there, else the node's temporary folder
     """
 
     options: Options
     threads: int
-    source: str
-    versions: dict[str, str]
     scratch: str
     probe: str
 
@@ -56,40 +51,6 @@ class Parcel:
 
     record: dict
     files: dict[str, bytes]
-
-
-def source_digest(root: Path = ROOT) -> str:
-    """sha256 over the program's own Python files."""
-    found = hashlib.sha256()
-    for path in sorted(path for name in CODE for path in (root / name).rglob("*.py")):
-        found.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes() + b"\0")
-    return found.hexdigest()
-
-
-def faults(setup: Setup) -> list[str]:
-    """Why this node cannot do the driver's runs, a line each: other code, other packages, folders or files that it does
-    not see, no device."""
-    found, ours = [], provenance.versions()
-    if source_digest() != setup.source:
-        found.append(f"has another version of this suite in '{ROOT}' than the driver")
-    unlike = [f"{name} {ours.get(name)} (driver {v})" for name, v in setup.versions.items() if ours.get(name) != v]
-    if unlike:
-        found.append(f"has other packages: {', '.join(unlike)}")
-    missing = [path for path in paths(setup.options) if not os.path.exists(path)]
-    if missing:
-        found.append(f"does not see {', '.join(missing)}")
-    if setup.options.device == "cuda" and not torch.cuda.is_available():
-        found.append("has no CUDA device that its torch can use")
-    return found
-
-
-def paths(options: Options) -> list[str]:
-    """All that the command line names and every node must see."""
-    weights = [tower.weights for tower in options.arch.towers.values()]
-    folders = [path for _, path in options.folders]
-    return list(
-        dict.fromkeys(filter(None, [options.data_root, options.manifests, *options.plugin_dirs, *folders, *weights]))
-    )
 
 
 def absolute(options: Options) -> Options:
@@ -124,6 +85,20 @@ class Worker:
 
     def __init__(self, setup: Setup, beside: int):
         """beside: workers that this node has at most, itself included."""
+        self.setup, self.beside = setup, beside
+
+    def ready(self) -> str:
+        """Why it cannot work, in one line; empty where it can."""
+        if self.setup.options.device == "cuda" and not torch.cuda.is_available():
+            return "no CUDA device that its torch can use"
+        try:
+            self.begin()
+        except (OSError, UserError) as error:
+            return str(error)
+        return ""
+
+    def begin(self) -> None:
+        setup = self.setup
         scratch = node_folder(setup)
         shared = not setup.scratch and os.path.exists(setup.probe)
         cache = setup.options.cache if shared else str(scratch / "cache")
@@ -131,14 +106,10 @@ class Worker:
         clear_dead(scratch)
         decoders = setup.options.workers
         if decoders is None:
-            decoders = default_workers(setup.options.device) // beside
-        options = replace(setup.options, out=str(self.folder), cache=cache, workers=decoders)
+            decoders = default_workers(setup.options.device) // self.beside
         torch.set_num_threads(setup.threads)
-        self.session = Session(options)
+        self.session = Session(replace(setup.options, out=str(self.folder), cache=cache, workers=decoders))
         self.work = partial(executor.work, self.session)
-
-    def ready(self) -> int:
-        return os.getpid()
 
     def do(self, items: list, plugins: dict[str, bytes | None]) -> Iterator[tuple[str, Any]]:
         """As ``workers.answers``, with a `Parcel` for each run. plugins: key -> file, of those that the items read and

@@ -1,0 +1,323 @@
+"""What the Ray engine rests on, without Ray: the pool on a cluster that is played here, and the files of a run that was
+done in another folder."""
+
+import json
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from test_key_walk import toy_run
+
+from bench import execution, ray_engine, ray_node, ray_pool, ray_worker
+from bench.errors import UserError
+from bench.ray_pool import TRIES, Node, Pool
+from bench.store import StorageError
+from bench.workers import ENDED, FAILED, RESULT, STOPPED, Lost
+
+
+class Died(Exception):
+    pass
+
+
+class Played:
+    """As much of Ray as the pool knows. Items are letters; ``deadly``: letter -> nodes on which it kills its worker."""
+
+    exceptions = SimpleNamespace(RayError=Died)
+
+    def __init__(self, rooms, deadly=(), unfit=(), script=None):
+        self.cluster = {host: Node(host, host, room) for host, room in rooms.items()}
+        self.deadly, self.unfit, self.script = dict(deadly), dict(unfit), script or (lambda items: None)
+        self.hired, self.done, self.said, self.killed = [], [], [], []
+
+    def hire(self, node):
+        self.hired.append(node.id)
+        remote = SimpleNamespace(remote=lambda *given: ("ready", node.id))
+        leave = SimpleNamespace(remote=lambda: ("left", node.id))
+        do = SimpleNamespace(
+            options=lambda num_returns: SimpleNamespace(remote=lambda items, *more: Stream(self, node.id, list(items)))
+        )
+        return SimpleNamespace(ready=remote, leave=leave, do=do, node=node.id)
+
+    def nodes(self):
+        return list(self.cluster.values())
+
+    def wait(self, waits, num_returns, timeout):
+        return [each for each in waits if not (isinstance(each, Stream) and each.hangs)], []
+
+    def get(self, what):
+        if isinstance(what, Died):
+            raise what
+        if what[0] == "ready":
+            if isinstance(fault := self.unfit.get(what[1], ""), Died):
+                raise fault
+            return fault
+        return what
+
+    def kill(self, actor):
+        self.killed.append(actor.node)
+
+    def pool(self, most=None, limit=None):
+        return Pool(self, self.hire, self.nodes, lambda items: (), most, limit, self.said.append)
+
+    def outcomes(self, units, **given):
+        units = [list(unit) for unit in units]
+        found = self.pool(**given).outcomes(lambda: units.pop(0) if units else [], lambda: len(units))
+        return {item: result for item, result in found}
+
+
+class Stream:
+    def __init__(self, ray, node, items):
+        self.ray, self.node, self.items, self.hangs = ray, node, items, "z" in items
+
+    def __next__(self):
+        if not self.items:
+            return ENDED, None
+        item = self.items.pop(0)
+        if self.node in self.ray.deadly.get(item, ()):
+            return Died(f"killed by {item}")
+        self.ray.done.append((item, self.node))
+        return self.ray.script(item) or (RESULT, item.upper())
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(ray_pool, "LOOK", 0.0)
+
+
+def test_workers_are_hired_to_the_room_of_each_node_and_to_no_more_than_there_is_work():
+    ray = Played({"a": 2, "b": 1})
+    assert ray.outcomes(["p", "q", "r", "s", "t"]) == dict(zip("pqrst", "PQRST", strict=True))
+    assert sorted(ray.hired) == ["a", "a", "b"] and sorted(ray.killed) == ["a", "a", "b"], "all are let go"
+    few = Played({"a": 8, "b": 8})
+    few.outcomes(["p", "q"])
+    assert sorted(few.hired) == ["a", "b"], "spread over the nodes"
+    one = Played({"a": 8, "b": 8})
+    one.outcomes(["p", "q", "r"], most=1)
+    assert len(one.hired) == 1
+
+
+def test_what_a_node_kills_is_done_on_another_and_its_unit_loses_nothing_else():
+    ray = Played({"a": 1, "b": 1}, deadly={"q": ("a",)})
+    units = ["pqr", "s", "t"]
+    assert ray.outcomes(units) == {letter: letter.upper() for letter in "pqrst"}
+    if ("p", "a") in ray.done:
+        assert ("q", "b") in ray.done and any("a was lost (killed by q)" in line for line in ray.said)
+    assert sorted(item for item, _ in ray.done) == list("pqrst"), "each is done once"
+
+
+def test_an_item_that_kills_every_worker_is_lost_after_its_tries_and_costs_no_other():
+    ray = Played({"a": 1, "b": 1}, deadly={"q": ("a", "b")})
+    found = ray.outcomes(["pqr", "s"])
+    assert {item: found[item] for item in "prs"} == {"p": "P", "r": "R", "s": "S"}
+    assert isinstance(found["q"], Lost) and f"died {TRIES} times" in found["q"].reason
+    assert "killed by q" in found["q"].reason and len(ray.said) == TRIES - 1
+
+
+def test_a_node_that_leaves_is_not_waited_for_and_one_that_joins_is_used():
+    ray = Played({"a": 1})
+
+    def script(item):
+        if item == "p":
+            ray.cluster["b"] = Node("b", "b", 1)
+
+    ray.script = script
+    ray.outcomes(["p", "q", "r", "s"])
+    assert set(ray.hired) == {"a", "b"} and {node for _, node in ray.done} == {"a", "b"}
+    gone = Played({"a": 1, "b": 1}, deadly={letter: ("b",) for letter in "pqrs"})
+    gone.nodes = lambda: [node for node in gone.cluster.values() if node.id == "a" or "b" not in gone.killed]
+    assert len(gone.outcomes(["p", "q", "r", "s"])) == 4 and gone.hired.count("b") == 1
+
+
+def test_without_any_fit_node_the_call_ends_in_one_line(monkeypatch):
+    monkeypatch.setattr(ray_pool, "PATIENCE", 0.05)
+    with pytest.raises(UserError, match="no fit node left.*the same command goes on"):
+        Played({}).outcomes(["p"])
+
+
+@pytest.mark.parametrize("fault", ["no CUDA device", Died("no CUDA device")], ids=["it says so", "it dies"])
+def test_a_node_on_which_no_worker_starts_is_left_out_or_ends_the_call_where_it_is_the_only_one(fault):
+    ray = Played({"a": 1, "b": 1}, unfit={"a": fault})
+    assert ray.outcomes(["p", "q", "r", "s"]) == {"p": "P", "q": "Q", "r": "R", "s": "S"}
+    with pytest.raises(UserError, match="could not start on a: no CUDA device"):
+        Played({"a": 2}, unfit={"a": fault}).outcomes(["p"])
+
+
+def test_an_item_that_hangs_is_ended_at_its_limit_alone_and_the_others_of_its_unit_are_done():
+    ray = Played({"a": 1})
+    found = ray.outcomes(["pzq", "r"], limit=0.02)
+    assert {item: found[item] for item in "pqr"} == {"p": "P", "q": "Q", "r": "R"}
+    assert "longer than --run-limit 0.02 s" in found["z"].reason
+
+
+def test_a_failed_item_goes_and_the_rest_of_its_unit_goes_on_but_a_full_disk_ends_the_call():
+    ray = Played({"a": 1}, script=lambda item: (FAILED, "no such picture") if item == "q" else None)
+    found = ray.outcomes(["pqr"])
+    assert (found["p"], found["r"], found["q"]) == ("P", "R", Lost("no such picture"))
+    full = Played({"a": 1, "b": 1}, script=lambda item: (STOPPED, "on a: disk full"))
+    with pytest.raises(StorageError, match="on a: disk full"):
+        full.outcomes(["p", "q"])
+    assert sorted(full.killed) == sorted(full.hired)
+
+
+# ---- files of a run done elsewhere -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def elsewhere(session_on, tmp_path):
+    """(the driver's session, a worker that has a folder of its own)"""
+    driver = session_on("driver")
+    setup = ray_worker.Setup(driver.options, 1, str(tmp_path / "node"), "")
+    worker = ray_worker.Worker(setup, 1)
+    assert worker.ready() == ""
+    return driver, worker
+
+
+def sent(worker, session, run, plugins=None):
+    answers = list(worker.do([(run, session.key(run))], plugins or {}))
+    assert [kind for kind, _ in answers] == [RESULT, ENDED]
+    return answers[0][1]
+
+
+def as_stored(record):
+    return json.loads(json.dumps(record))
+
+
+def test_a_run_done_in_another_folder_leaves_the_files_of_one_done_here(elsewhere, session_on):
+    driver, worker = elsewhere
+    run, here = toy_run("coop"), session_on("here")
+    key = driver.key(run)
+    theirs = ray_engine.received(driver, run, sent(worker, driver, run))
+    ours = execution.execute(here, run, here.key(run))
+    assert theirs["status"] == ours["status"] == "done" and theirs["targets"] == ours["targets"]
+    for kind in ("plugins", "predictions"):
+        assert not worker.session.store.path(kind, key).exists(), "handed over, not kept"
+    assert driver.store.path("plugins", key).read_bytes() == here.store.path("plugins", key).read_bytes()
+    mine, other = driver.store.read_predictions(key), here.store.read_predictions(key)
+    assert all((a == b).all() for role in mine for a, b in zip(mine[role], other[role], strict=True))
+    driver.store.write_record(theirs)
+    assert driver.store.read_record(key) == as_stored(theirs)
+    lists = {path.name: path.read_bytes() for path in (driver.store.folder / "splits").iterdir()}
+    assert lists == {path.name: path.read_bytes() for path in (here.store.folder / "splits").iterdir()}
+    worker.leave()
+    assert not worker.folder.exists()
+
+
+def test_a_run_on_a_shifted_set_is_sent_the_plug_in_that_it_evaluates(elsewhere):
+    driver, worker = elsewhere
+    run, shifted = toy_run("coop"), toy_run("coop", test="shifted")
+    unit = [(shifted, driver.key(shifted))]
+    (nothing,) = ray_engine.Cluster.plugins(driver, unit)
+    assert nothing == {driver.key(run): None}
+    early = sent(worker, driver, shifted, nothing)
+    assert early.record["status"] == "failed" and "left no plug-in" in early.record["error"] and not early.files
+    driver.store.write_record(ray_engine.received(driver, run, sent(worker, driver, run)))
+    (needed,) = ray_engine.Cluster.plugins(driver, unit)
+    assert needed == {driver.key(run): driver.store.path("plugins", driver.key(run)).read_bytes()}
+    late = sent(worker, driver, shifted, needed)
+    assert late.record["status"] == "done" and set(late.files) == {"predictions"}
+    record = ray_engine.received(driver, shifted, late)
+    driver.store.write_record(record)
+    assert driver.store.read_record(driver.key(shifted)) == as_stored(record)
+
+
+def test_a_run_on_other_pictures_is_refused_and_a_file_that_arrived_damaged_ends_the_call(elsewhere):
+    driver, worker = elsewhere
+    run = toy_run("coop")
+    parcel = sent(worker, driver, run)
+    identity = {**parcel.record["identity"], "pictures": ["another"] * 3}
+    refused = ray_engine.received(driver, run, replace(parcel, record={**parcel.record, "identity": identity}))
+    assert isinstance(refused, Lost) and "sees other pictures than the driver" in refused.reason
+    assert not driver.store.path("plugins", driver.key(run)).exists()
+    cut = replace(parcel, files={**parcel.files, "predictions": parcel.files["predictions"][:-1]})
+    with pytest.raises(StorageError, match="did not arrive"):
+        ray_engine.received(driver, run, cut)
+
+
+def test_a_training_run_that_fails_elsewhere_leaves_no_earlier_plug_in_to_be_evaluated(elsewhere, monkeypatch):
+    driver, worker = elsewhere
+    run = toy_run("coop")
+    ray_engine.received(driver, run, sent(worker, driver, run))
+    assert driver.store.path("plugins", driver.key(run)).exists()
+
+    def fail(*_):
+        raise UserError("no luck")
+
+    monkeypatch.setattr(execution, "fit_together", fail)
+    assert ray_engine.received(driver, run, sent(worker, driver, run))["status"] == "failed"
+    assert not driver.store.path("plugins", driver.key(run)).exists()
+
+
+# ---- nodes -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_node_names_all_that_it_lacks(session_on, tmp_path):
+    options = session_on("driver").options
+    fit = ray_node.needs_of(options)
+    assert ray_node.faults(fit) == []
+    away = [str(tmp_path / name) for name in ("pictures", "mine", "lists", "photos", "base.pt")]
+    arch = replace(options.arch, base=replace(options.arch.base, weights=away[4]))
+    named = {"data_root": away[0], "plugin_dirs": (away[1],), "manifests": away[2]}
+    lacking = ray_node.needs_of(replace(options, arch=arch, folders=(("folder:photos", away[3]),), **named))
+    versions = {**fit.versions, "open_clip": "2.0", "torch": "1.0"}
+    code, packages, files = ray_node.faults(replace(lacking, source="another", versions=versions))
+    assert "another version of this suite" in code
+    assert "torch" in packages and "(driver 1.0)" in packages and "open_clip" in packages and "(driver 2.0)" in packages
+    assert all(path in files for path in away)
+
+
+def test_the_programs_digest_changes_with_any_of_its_files(tmp_path):
+    for folder in ray_node.CODE:
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "one.py").write_text("1")
+    found = {ray_node.source_digest(tmp_path)}
+    for folder in ray_node.CODE:
+        (tmp_path / folder / "one.py").write_text("2")
+        found.add(ray_node.source_digest(tmp_path))
+    (tmp_path / "bench" / "two.py").touch()
+    found.add(ray_node.source_digest(tmp_path))
+    assert len(found) == 2 + len(ray_node.CODE)
+
+
+def test_paths_of_the_command_line_are_absolute_for_workers(session_on, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = session_on("driver").options
+    arch = replace(options.arch, new=replace(options.arch.new, weights="new.pt"))
+    given = {"out": "out", "cache": "c", "data_root": "d", "manifests": "m", "plugin_dirs": ("p",), "hub_cache": None}
+    made = ray_worker.absolute(replace(options, arch=arch, folders=(("folder:f", "f"),), **given))
+    assert (made.out, made.cache, made.data_root) == tuple(str(tmp_path / name) for name in ("out", "c", "d"))
+    assert made.plugin_dirs == (str(tmp_path / "p"),) and made.folders == (("folder:f", str(tmp_path / "f")),)
+    assert (made.manifests, made.arch.new.weights) == (str(tmp_path / "m"), str(tmp_path / "new.pt"))
+    assert made.hub_cache is None and made.arch.base.weights == ""
+
+
+def test_a_cluster_offers_a_worker_for_each_core_and_share_of_a_gpu(session_on):
+    def cluster(nodes, **given):
+        ray = SimpleNamespace(
+            nodes=lambda: [
+                {"Alive": True, "NodeID": str(i), "NodeManagerHostname": f"h{i}", "Resources": has}
+                for i, has in enumerate(nodes)
+            ],
+            remote=lambda **_: lambda what: what,
+        )
+        flags = {"jobs": 0, "device": "auto", "ray_gpus": None, "together": 0, "ray_scratch": "", **given}
+        return ray_engine.Cluster(ray, SimpleNamespace(**flags), session_on("driver").options, "", print)
+
+    mixed = [{"CPU": 16.0, "GPU": 4.0}, {"CPU": 3.0, "GPU": 2.0}, {"CPU": 8.0}, {}]
+    whole = cluster(mixed)
+    assert (whole.gpus, whole.room, whole.setup.options.device, whole.options.device) == (1.0, 6, "cuda", "cpu")
+    assert (whole.options.together, cluster(mixed, device="cpu").options.together) == (3, 1)
+    assert [node.room for node in cluster(mixed, ray_gpus=0.3).nodes().values()] == [12, 3]
+    plain = cluster(mixed, device="cpu")
+    assert (plain.gpus, plain.room, plain.setup.options.device) == (0.0, 27, "cpu")
+    assert cluster(mixed, device="cpu", jobs=5).room == 5
+    assert cluster([{"CPU": 2.0}]).setup.options.device == "cpu"
+    for device in ("cuda", "mps"):
+        with pytest.raises(UserError, match=f"--device {device}"):
+            cluster([{"CPU": 2.0}], device=device)
+
+
+def test_without_ray_the_engine_is_refused_in_one_line_that_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r'not installed; pip install "\.\[ray\]"'):
+        ray_engine.connect("")
