@@ -148,6 +148,20 @@ MUTANTS = (
         "printable(text)",
         ("tests/test_tables.py", "-k", "csv_gives"),
     ),
+    Mutant(
+        "a run whose worker died is tried on the same node again",
+        "bench/ray_pool.py",
+        "if hand.node.id not in unit.tried or not self.elsewhere(unit):",
+        "if True:",
+        ("tests/test_ray_pool.py", "-k", "kills"),
+    ),
+    Mutant(
+        "a shifted set's run is not sent the plug-in that it evaluates",
+        "bench/ray_engine.py",
+        "for run, _ in items if run.test}",
+        "for run, _ in items if not run.test}",
+        ("tests/test_ray_pool.py", "-k", "shifted_set"),
+    ),
 )
 
 

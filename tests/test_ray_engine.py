@@ -4,6 +4,7 @@ with a worker killed in the middle, then the driver. The cluster runs on this ho
 import functools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -102,21 +103,32 @@ def workers_of(cluster):
     return found
 
 
-def until(condition, seconds=120):
+def until(condition, seconds=900):  # busy machines are slow to start workers
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.05)
 
 
-def start(argv, log):
-    """The command in a process of its own."""
-    with open(log, "w") as file:
-        return subprocess.Popen([sys.executable, str(ROOT / "run_all.py"), *argv], stdout=file, stderr=file)
+@pytest.fixture
+def start():
+    """``start(argv, log)``: the command in a process of its own, which ends with the test."""
+    started = []
+
+    def begin(argv, log):
+        with open(log, "w") as file:
+            command = [sys.executable, str(ROOT / "run_all.py"), *argv]
+            started.append(subprocess.Popen(command, stdout=file, stderr=file))
+        return started[-1]
+
+    yield begin
+    for driver in started:
+        driver.kill()
+        driver.wait()
 
 
 def test_on_two_nodes_without_a_common_folder_a_worker_and_then_the_driver_killed_leave_the_local_engines_tables(
-    cluster, local, tmp_path
+    cluster, local, start, tmp_path
 ):
     folder, flags = local
     mark, log, out = folder / "mark", tmp_path / "log", tmp_path / "out"
@@ -133,7 +145,7 @@ def test_on_two_nodes_without_a_common_folder_a_worker_and_then_the_driver_kille
     assert driver.poll() is None, log.read_text()[-2000:]
     driver.kill()
     driver.wait()
-    told = [line for line in log.read_text().splitlines() if "features" not in line]
+    told = [line for line in log.read_text().splitlines() if not re.search("features|minutes left", line)]
     assert len(told) == 1 and "was lost (The actor died" in told[0], "nothing else is said, by Ray neither"
 
     before = {path.name: path.read_bytes() for path in runs.glob("*.json")}
@@ -142,7 +154,7 @@ def test_on_two_nodes_without_a_common_folder_a_worker_and_then_the_driver_kille
         ours, theirs = json.loads(text), json.loads((reference / "runs" / name).read_text())
         assert (ours["status"], ours["targets"]) == ("done", theirs["targets"])
         assert ours["files"]["plugin"] == theirs["files"]["plugin"]
-    until(lambda: not workers_of(cluster), 30)
+    until(lambda: not workers_of(cluster))
 
     assert cli.main(command) == 0
     assert {name: (runs / name).read_bytes() for name in before} == before, "what was done is not done again"
@@ -152,7 +164,7 @@ def test_on_two_nodes_without_a_common_folder_a_worker_and_then_the_driver_kille
     for number in "12":
         node = cluster.folder / number / "features"
         assert list((node / "cache").glob("*.safetensors")), "each node made the features that it needed"
-        until(lambda node=node: not list(node.glob("work.*/*/predictions/*")), 10)
+        until(lambda node=node: not list(node.glob("work.*/*/predictions/*")))
     assert not list((out / "cache").glob("*.safetensors")), "the driver's folder was not used"
 
 
@@ -188,7 +200,7 @@ def test_without_an_address_ray_runs_on_this_machine_and_leaves_no_process(local
     assert len(started) == 1 and not ray.is_initialized()
     assert list((tmp_path / "out" / "cache").glob("*.safetensors")), "a cache that a node sees is the node's too"
     session = started[0]["session_dir"]
-    until(lambda: not [p for p in Path("/proc").glob("[0-9]*/cmdline") if session in read(p)], 30)
+    until(lambda: not [p for p in Path("/proc").glob("[0-9]*/cmdline") if session in read(p)])
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
 
 

@@ -98,12 +98,11 @@ def test_workers_are_hired_to_the_room_of_each_node_and_to_no_more_than_there_is
 
 
 def test_what_a_node_kills_is_done_on_another_and_its_unit_loses_nothing_else():
-    ray = Played({"a": 1, "b": 1}, deadly={"q": ("a",)})
-    units = ["pqr", "s", "t"]
-    assert ray.outcomes(units) == {letter: letter.upper() for letter in "pqrst"}
-    if ("p", "a") in ray.done:
-        assert ("q", "b") in ray.done and any("a was lost (killed by q)" in line for line in ray.said)
-    assert sorted(item for item, _ in ray.done) == list("pqrst"), "each is done once"
+    ray = Played({"a": 2, "b": 1}, deadly={"q": ("a",)})  # the first unit goes to the roomier node
+    assert ray.outcomes(["pqr", "s", "t", "u", "v"]) == {letter: letter.upper() for letter in "pqrstuv"}
+    assert ("p", "a") in ray.done and ("q", "b") in ray.done
+    assert len(ray.said) == 1 and "a was lost (killed by q)" in ray.said[0], "one try on that node is enough"
+    assert sorted(item for item, _ in ray.done) == list("pqrstuv"), "each is done once"
 
 
 def test_an_item_that_kills_every_worker_is_lost_after_its_tries_and_costs_no_other():
