@@ -32,8 +32,8 @@ class Played:
 
     def hire(self, node):
         self.hired.append(node.id)
-        remote = SimpleNamespace(remote=lambda *given: ("ready", node.id))
-        leave = SimpleNamespace(remote=lambda: ("left", node.id))
+        remote = SimpleNamespace(remote=lambda: ("ready", node.id, object()))
+        leave = SimpleNamespace(remote=lambda: ("left", node.id, object()))
         do = SimpleNamespace(
             options=lambda num_returns: SimpleNamespace(remote=lambda items, *more: Stream(self, node.id, list(items)))
         )
