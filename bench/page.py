@@ -12,7 +12,7 @@ from bench.sheets import Block, Cell, Sheet
 
 # (kind, content), kinds: title, heading, text, link, list, warning, sheet, block, figure, command
 Part = tuple[str, Any]
-SLOT = re.compile(r"\{(style|title|body)\}")
+SLOT = re.compile(r"\{(style|title|body|allowed)\}")
 SPREAD = re.compile(r"(?<=\d) ± (\d+\.\d\d)$")  # a deviation, set smaller so that three numbers fit a phone
 
 
@@ -21,9 +21,10 @@ def html_page(parts: Sequence[Part]) -> str:
     return page_of(parts[0][1], "\n".join(_part_html(kind, content) for kind, content in with_contents(parts)))
 
 
-def page_of(title: str, body: str, style: str = "") -> str:
-    """A page in the same dress; ``title`` is plain text, ``body`` and the further ``style`` are taken as they are."""
-    found = {"style": style, "title": escaped(title), "body": body}
+def page_of(title: str, body: str, style: str = "", allowed: str = "") -> str:
+    """A page in the same dress; ``title`` is plain text, ``body`` and the further ``style`` are taken as they are;
+    ``allowed``: further rules of its content security policy, such as the hash of its one script."""
+    found = {"style": style, "title": escaped(title), "body": body, "allowed": f"; {allowed}" if allowed else ""}
     return SLOT.sub(lambda slot: found[slot[1]], PAGE)  # in one pass: a title may hold "{body}"
 
 
@@ -113,7 +114,7 @@ PAGE = """<!doctype html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'{allowed}">
 <title>{title}</title>
 <style>
 :root { color-scheme: light dark; --ink: #1c1e21; --soft: #5b6168; --line: #d9dde2; --page: #fff; --box: #f6f7f9;

@@ -265,6 +265,19 @@ class Store:
             lines.append(f"{bare} stored records without a sha256 of their content are left out; run them again")
         return lines
 
+    def examined(self) -> Iterator[tuple[str, dict | None, str]]:
+        """(file name, its record, else what is wrong) of each file among the records; no path is in what is said."""
+        for path, stored, wrong in self._stored_records():
+            record = None if wrong else unsealed(stored)
+            if wrong:
+                yield path.name, None, printable(wrong.replace(str(path), path.name))
+            elif record is None:
+                yield path.name, None, "was changed since it was written" if "sha256" in stored else "holds no sha256"
+            elif record["key"] != path.stem:
+                yield path.name, None, f"holds the record of run {record['key']}"
+            else:
+                yield path.name, record, ""
+
     def damaged(self) -> list[str]:
         """Names of the files among the records that cannot be read as one at all."""
         return [path.name for path, _, wrong in self._stored_records() if wrong]

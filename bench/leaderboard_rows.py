@@ -1,0 +1,313 @@
+"""The rows of a leaderboard: group x arch x method, with the settings and options that they were run with.
+
+The numbers are those of `tables/main.csv`, made by the same selection and the same means. Only rows of one league are
+ranked together: same arch, settings, weights, test images, class names, templates and program version, no ``--limit``,
+the protocol's own options, and an average over all datasets of the arch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from statistics import median
+from typing import Any
+
+import datasets
+from bench import mixture, selection, stats, suites, taxonomy
+from bench.archs import ARCHS, Arch, Tower
+from bench.audit import default_settings
+from bench.leaderboard import Source
+from bench.plan import Settings, as_stored, shown_setting
+from bench.stats import AVERAGE, TARGETS, Record, is_done
+from bench.store import canonical, digest
+from methods.base import METHODS
+
+PLAIN = ("base",)  # `Run.path` of a run that was trained on the base and carried over as it was
+OTHER_RUNS = {  # why a sound record is in no row
+    "path": "retrained or refreshed on a target",
+    "test": "evaluated on shifted test sets",
+    "suite": "rows of ablation suites",
+    "other": "of other weights, images, method sources or program versions than the newest, or repeated",
+}
+Counts = dict[str, tuple[int, int]]  # role -> correct, count
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row. ``numbers``: by dataset (and `stats.AVERAGE`), then as `numbers_of` gives them; ``options``: those that
+    are not the protocol's; ``league``: rows with the same one are ranked together, where ``ranked``; ``also``: groups
+    whose records of this row are the same (group, how many); ``conflicts``: by key, what another group's record of the
+    same run counts."""
+
+    group: str
+    arch: str
+    method: str
+    settings: Settings
+    options: tuple[str, ...]
+    records: tuple[Record, ...]
+    numbers: Mapping[str, Mapping[str, Any]]
+    league: Mapping[str, str]
+    complete: int
+    expected: int
+    also: tuple[tuple[str, int], ...] = ()
+    conflicts: Mapping[str, Sequence[tuple[str, Counts]]] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """Short and lasting, so that a link to a cell still holds when further groups are added."""
+        return digest([self.group, self.arch, self.method, self.settings.of_runs, self.options])[:8]
+
+    @property
+    def ranked(self) -> bool:
+        whole = self.complete == self.expected and not math.isnan(self.numbers[AVERAGE]["base"][0])
+        return whole and not self.options and self.settings.limit is None
+
+    @property
+    def place(self) -> str:
+        return taxonomy.place_of(self.records[-1])
+
+    @property
+    def seeds(self) -> list[int]:
+        return sorted({record["run"]["seed"] for record in self.records if is_done(record)})
+
+    @cached_property
+    def keys(self) -> dict[str, Counts]:
+        return {record["key"]: counts_of(record) for record in self.records if is_done(record)}
+
+
+@dataclass(frozen=True)
+class Account:
+    """What became of a source's records: how many are in rows, done and failed, and in none, by reason."""
+
+    source: Source
+    done: int
+    failed: tuple[Record, ...]
+    left: Mapping[str, int]
+
+
+def board(sources: Sequence[Source]) -> tuple[list[Row], list[Account], dict[str, list[str]]]:
+    """All rows in the order of the sources and of the paper; the accounts; the datasets that each arch is ranked on."""
+    expected = {source.arch: expected_of(source.arch, sources) for source in sources}
+    rows, accounts = [], []
+    for source in sources:
+        mine = rows_of(source, expected[source.arch])
+        accounts.append(account_of(source, mine))
+        rows += mine
+    return compared(rows), accounts, expected
+
+
+def expected_of(arch: str, sources: Sequence[Source]) -> list[str]:
+    """The datasets that an average must be over to be ranked: the arch's own; of an arch of a user's file, all that any
+    group's average is over."""
+    if arch in ARCHS:
+        return datasets.default(ARCHS[arch].datasets)
+    return stats.averaged(r for source in sources if source.arch == arch for r in trained(source.records))
+
+
+def trained(records: Iterable[Record]) -> list[Record]:
+    """Those trained on the base and tested on the dataset's own images: the main suite's and the ablations'."""
+    return [r for r in records if path_of(r) == PLAIN and not r["run"].get("test")]
+
+
+def path_of(record: Record) -> tuple[str, ...]:
+    return tuple(record["run"].get("path") or PLAIN)
+
+
+def arch_for(id: str, expected: Sequence[str]) -> Arch:
+    """The arch of that name, or, of one from a user's file, as much of it as choosing records needs."""
+    return ARCHS.get(id) or Arch(id, Tower(id), Tower(id), datasets=tuple(expected))
+
+
+def rows_of(source: Source, expected: Sequence[str]) -> list[Row]:
+    arch = arch_for(source.arch, expected)
+    plain = [r for r in source.records if path_of(r) == PLAIN]
+    found = {tuple(r["run"].get(name) for name in stats.SETTINGS) for r in trained(plain)}
+    default = default_settings(arch).of_runs
+    rows: list[Row] = []
+    for values in sorted(found, key=lambda v: (v != tuple(default[name] for name in stats.SETTINGS), str(v))):
+        settings = Settings(**dict(zip(stats.SETTINGS, values, strict=True)))
+        main = list(selection.select(plain, arch, settings).main)
+        table = numbers_of(main, main)
+        league = league_of(source.arch, settings, main, expected)
+        for method in stats.ids(main, "method"):
+            mine = [r for r in main if r["run"]["method"] == method]
+            rows.append(row_of(source, method, settings, (), mine, table[method], league, expected))
+        for (method, options), records in with_options(plain, arch, settings).items():
+            mine = mixture.marked(stats.select(records))
+            numbers = numbers_of(mine, main)[method]
+            rows.append(row_of(source, method, settings, options, mine, numbers, league, expected))
+    return rows
+
+
+def row_of(source: Source, method: str, settings: Settings, options, records, numbers, league, expected) -> Row:
+    done = {r["run"]["dataset"] for r in records if is_done(r)}
+    complete = sum(dataset in done for dataset in expected)
+    return Row(
+        *(source.group, source.arch, method, settings, options, tuple(records), numbers, league, complete),
+        expected=len(expected),
+    )
+
+
+def with_options(
+    plain: Sequence[Record], arch: Arch, settings: Settings
+) -> dict[tuple[str, tuple[str, ...]], list[Record]]:
+    """The records with other options than the protocol's that are no row of a suite, by method and what differs."""
+    fitting = [r for r in plain if all(r["run"].get(k) == v for k, v in settings.of_runs.items())]
+    pool = selection.of_one_identity(selection.of_one_folder(selection.of_one_source(fitting, False)))
+    found: dict[tuple[str, tuple[str, ...]], list[Record]] = {}
+    for record in trained(pool):
+        if not selection.is_default(record, settings) and not of_suite(record, arch, settings):
+            found.setdefault((record["run"]["method"], options_of(record, settings)), []).append(record)
+    return found
+
+
+def of_suite(record: Record, arch: Arch, settings: Settings) -> bool:
+    """Whether its options are those of an ablation's row, or of the shifted sets' own training run."""
+    run = record["run"]
+    variants = [one for suite in suites.ABLATIONS.values() for one in suite.variants(arch)]
+    variants += suites.ood_variants([run["method"]])
+    return any(
+        as_stored(settings.configure(run["method"], run["dataset"], one.options)) == run["config"]
+        for one in variants
+        if one.method == run["method"] and one.method in METHODS
+    )
+
+
+def options_of(record: Record, settings: Settings) -> tuple[str, ...]:
+    """What differs from the protocol, as ``--set`` takes it behind the method's name."""
+    run = record["run"]
+    default = as_stored(settings.configure(run["method"], run["dataset"]))
+    return tuple(f"{k}={v}" for k, v in sorted(run["config"].items()) if k not in default or default[k] != v)
+
+
+def numbers_of(records: Sequence[Record], beside: Sequence[Record]) -> dict[str, dict[str, dict[str, Any]]]:
+    """By method and dataset: ``seeds``; ``base`` (mean, deviation); ``at`` each target by role, its accuracy (mean,
+    deviation), H (mean, deviation) and what it is above the target's zero-shot of the records ``beside``; percent and
+    points, NaN where there is none. ``parameters`` and ``fit`` seconds are medians over the done runs."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for role in stats.updates(records):
+        table = stats.summarise(stats.seen_from(records, role))
+        level = zero_shot(beside, role)
+        over = tuple(stats.averaged(records)), tuple(stats.averaged(beside))
+        for row in table.to_dict("records"):
+            dataset, method = row["dataset"], row["method"]
+            cell = found.setdefault(method, {}).setdefault(dataset, {"at": {}})
+            gain = math.nan if dataset == AVERAGE and over[0] != over[1] else row["new"] - level.get(dataset, math.nan)
+            cell["at"][role] = (row["new"], row["new_std"], row["h"], row["h_std"], gain)
+            if role == "new":
+                mine = [r for r in records if r["run"]["method"] == method and dataset in (AVERAGE, r["run"]["dataset"])]
+                cell |= {"seeds": row["seeds"], "base": (row["base"], row["base_std"]), **costs(mine)}
+    return found
+
+
+def zero_shot(records: Sequence[Record], role: str) -> dict[str, float]:
+    """The target's zero-shot accuracy by dataset, and its average."""
+    table = stats.summarise(stats.seen_from(records, role))
+    mine = table[table["method"] == "zs-clip"]
+    return dict(zip(mine["dataset"], mine["new"], strict=True))
+
+
+def costs(records: Sequence[Record]) -> dict[str, float]:
+    done = [r for r in records if is_done(r)]
+    sizes = [n for r in done if (n := r.get("trainable_parameters")) is not None]
+    fits = [s for r in done if (s := (r.get("seconds") or {}).get("fit")) is not None]
+    return {"parameters": median(sizes) if sizes else math.nan, "fit": median(fits) if fits else math.nan}
+
+
+def league_of(arch: str, settings: Settings, records: Sequence[Record], expected: Sequence[str]) -> dict[str, str]:
+    """What rows must share to be ranked together, by name and in a few words."""
+    done = [r for r in records if is_done(r)]
+    prints = {role: t.get("fingerprint") or "" for r in done for role, t in r["targets"].items()}
+    identities = {r["run"]["dataset"]: r.get("identity") or {} for r in done}
+    tests = {
+        dataset: [identity.get("pictures", [None])[-1], identity.get("classes"), identity.get("templates")]
+        for dataset, identity in sorted(identities.items())
+        if dataset in expected
+    }
+    versions = {tuple(i.get(name) for name in ("numbers", "features")) for i in identities.values()}
+    order = [*TARGETS, *sorted(set(prints) - {*TARGETS})]
+    return {
+        "arch": arch,
+        "settings": settings_text(settings),
+        "backbones": " → ".join(prints[role][:12] for role in order if role in prints),
+        "test images, names and templates": digest(tests)[:12],
+        "program version": ", ".join(sorted(".".join(map(str, version)) for version in versions)),
+    }
+
+
+def settings_text(settings: Settings) -> str:
+    views = shown_setting("views", settings.views)
+    text = f"{stats.counted(settings.shots, 'shot')}, protocol {settings.protocol}, {settings.precision}, "
+    text += "a fresh view each epoch" if views == "epoch" else stats.counted(settings.views, "view")
+    return text + (f", at most {settings.limit} test images a class" if settings.limit is not None else "")
+
+
+# ---- several groups --------------------------------------------------------------------------------------------------
+
+
+def counts_of(record: Record) -> Counts:
+    return {role: (t["correct"], t["count"]) for role, t in (record.get("targets") or {}).items()}
+
+
+def agree(mine: Counts, theirs: Counts) -> bool:
+    """The same numbers on every backbone that both were evaluated on."""
+    return all(mine[role] == theirs[role] for role in mine.keys() & theirs.keys())
+
+
+def compared(rows: Sequence[Row]) -> list[Row]:
+    """A row whose every run is in another group's row with the same numbers is shown there alone, once; runs of one key
+    with other numbers are marked on both sides."""
+    kept: list[Row] = []
+    for row in sorted(rows, key=lambda row: -len(row.keys)):  # stable: of two with as many, the group named first
+        for i, other in enumerate(kept):
+            if row.keys and within(row, other):
+                kept[i] = replace(other, also=(*other.also, (row.group, len(row.keys))))
+                break
+        else:
+            kept.append(row)
+    places = {id(row): place for place, row in enumerate(rows)}
+    first = {row.id: places[id(row)] for row in rows}
+    return sorted((conflicting(row, rows) for row in kept), key=lambda row: first[row.id])
+
+
+def within(row: Row, other: Row) -> bool:
+    alike = (row.arch, row.method, row.settings, row.options) == (other.arch, other.method, other.settings, other.options)
+    theirs = other.keys
+    return alike and all(key in theirs and agree(counts, theirs[key]) for key, counts in row.keys.items())
+
+
+def conflicting(row: Row, rows: Sequence[Row]) -> Row:
+    found: dict[str, list[tuple[str, Counts]]] = {}
+    mine = row.keys
+    for other in rows:
+        if (other.arch, other.method) != (row.arch, row.method) or other.group == row.group:
+            continue
+        for key, counts in other.keys.items():
+            if key in mine and not agree(mine[key], counts):
+                found.setdefault(key, []).append((other.group, counts))
+    return replace(row, conflicts=found)
+
+
+def account_of(source: Source, rows: Sequence[Row]) -> Account:
+    shown = {record["key"]: record for row in rows for record in row.records}
+    expected = expected_of(source.arch, [source])
+    arch, left = arch_for(source.arch, expected), dict.fromkeys(OTHER_RUNS, 0)
+    for record in source.records:
+        if record["key"] in shown:
+            continue
+        run = record["run"]
+        settings = Settings(**{name: run.get(name) for name in stats.SETTINGS})
+        known = run["method"] in METHODS
+        left[
+            "path"
+            if path_of(record) != PLAIN
+            else "test"
+            if run.get("test")
+            else "suite"
+            if known and not selection.is_default(record, settings) and of_suite(record, arch, settings)
+            else "other"
+        ] += 1
+    failed = tuple(r for r in shown.values() if not is_done(r))
+    return Account(source, len(shown) - len(failed), failed, left)
