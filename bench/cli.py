@@ -20,10 +20,11 @@ COMMANDS = {
     "report": "make tables, figures and the report again from stored records alone",
     "check": "recompute every table cell from stored predictions",
     "merge": "join other results folders into --out, then report; refuses conflicts by name",
+    "leaderboard": "one HTML page over several groups' results folders, to be published: leaderboard [NAME=]FOLDER…",
 }
 PUBLISHED_VIEWS, MICRO_VIEWS = 16, 4
 LIST_DEFAULTS = {"suite": [], "methods": [], "datasets": [], "seeds": [1, 2, 3], "overrides": [], "plugin_dir": []}
-FURTHER = ("ls", "prepare", "merge")  # the commands that take further words
+FURTHER = ("ls", "prepare", "merge", "leaderboard")  # the commands that take further words
 
 
 class Parser(argparse.ArgumentParser):
@@ -48,7 +49,7 @@ def parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Carryover: does a plug-in trained on one CLIP backbone still work on its update?",
         epilog="commands:\n"
-        + "\n".join(f"  {name:<7} {text}" for name, text in COMMANDS.items())
+        + "\n".join(f"  {name:<{max(map(len, COMMANDS))}} {text}" for name, text in COMMANDS.items())
         + "\n\nexamples:\n  python run_all.py\n      the embedded micro world: offline, on a CPU, in minutes\n"
         "  python run_all.py --arch vit-b16 --data-root DATA\n      the paper's main experiment\n"
         "  python run_all.py --arch vit-b16 --data-root DATA --datasets caltech101 --limit 2 --shots 1 \\\n"
@@ -66,7 +67,8 @@ def parser() -> Parser:
         "what",
         nargs="*",
         metavar="WHAT",
-        help="for ls: methods, datasets or archs; for prepare: dataset ids; for merge: results folders",
+        help="for ls: methods, datasets or archs; for prepare: dataset ids; for merge: results folders; "
+        "for leaderboard: results folders, or NAME=FOLDER where the group has another name (default: --out)",
     )
     what = p.add_argument_group("what to run")
     what.add_argument("--arch", default="micro", help="backbone pair: micro (default), vit-b16, vit-l14, or FILE.toml")
@@ -136,6 +138,9 @@ def parser() -> Parser:
     where.add_argument("--hub-cache", help="where open_clip keeps downloaded weights")
     where.add_argument("--plugin-dir", nargs="+", action="extend", help="folders with method files of your own")
     where.add_argument("--out", default=str(ROOT / "results"), help="results folder (default: results of the checkout)")
+    where.add_argument(
+        "--to", default="", metavar="FILE", help="for leaderboard: the page to write (default: leaderboard.html)"
+    )
     where.add_argument("--cache", help="feature files (default: OUT/cache)")
     how = p.add_argument_group("how")
     how.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
@@ -227,6 +232,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
         )
     if args.command == "ls" and len(args.what) > 1:
         raise UserError(f"'{args.what[1]}' after 'ls {args.what[0]}': ls takes one list at most")
+    if args.to and args.command != "leaderboard":
+        raise UserError("--to goes with leaderboard: run_all.py leaderboard FOLDER … --to FILE")
     if args.command != "prepare":
         if args.check:
             raise UserError("--check goes with prepare; the command that recomputes tables is: run_all.py check")

@@ -20,6 +20,7 @@ from bench import (
     drift_store,
     executor,
     known,
+    leaderboard_page,
     outputs,
     own_prompts,
     plan,
@@ -43,8 +44,18 @@ from bench.settings import arch_of, options_of, plan_of, settings_of, wants_drif
 from bench.store import Store, sweep
 from methods import discover
 
-__all__ = ["check", "doctor", "ls", "merge", "prepare", "report", "run"]  # the names of bench.cli.COMMANDS
+__all__ = [
+    "check",
+    "doctor",
+    "leaderboard",
+    "ls",
+    "merge",
+    "prepare",
+    "report",
+    "run",
+]  # the names of bench.cli.COMMANDS
 console = Console()
+LINES = 20  # that a call says of what it leaves out, where a page says them all
 LOG_EVERY = 30.0  # seconds between lines where there is no terminal to draw a bar on
 
 
@@ -252,6 +263,25 @@ def merge(args: argparse.Namespace) -> int:
     files = ", ".join(f"{count} of {kind}" for kind, count in counts.items()) or "none, all were there"
     console.print(f"files merged: {escape(files)}", highlight=False, soft_wrap=True)
     return report(args)
+
+
+def leaderboard(args: argparse.Namespace) -> int:
+    """One page over the folders that the command line names; what is no sound record is named here and on the page."""
+    discover(tuple(args.plugin_dir))
+    path = Path(args.to or "leaderboard.html")
+    rows, accounts = leaderboard_page.write_page(args.what or [args.out], path)
+    wrong = [
+        f"{account.source.group}, {account.source.arch}: {line}"
+        for account in accounts
+        for line in leaderboard_page.left_out(account)
+    ]
+    for line in wrong[:LINES]:
+        console.print(f"[yellow]left out[/] {escape(line)}", highlight=False, soft_wrap=True)
+    if len(wrong) > LINES:
+        console.print(f"and {len(wrong) - LINES} more, which the page names", highlight=False)
+    said = f"{leaderboard_page.counted_rows(rows, accounts)}. Page: {path}"
+    console.print(escape(said), highlight=False, soft_wrap=True)
+    return 0
 
 
 def check(args: argparse.Namespace) -> int:

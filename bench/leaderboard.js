@@ -19,7 +19,7 @@
       if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
       else if (value !== null && value !== undefined) made.setAttribute(name, value);
     }
-    made.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== ""));
+    made.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== ""));
     return made;
   }
 
@@ -77,7 +77,7 @@
   function columns(arch) {
     const role = target(arch);
     const many = arch.roles.length > 1;
-    const of = many ? " " + titleOf(role) : "";
+    const of = many ? ` (${titleOf(role)})` : "";
     const accuracies = arch.roles.map(([one, label]) => ({
       id: "target:" + one, title: titleOf(one), about: label, value: (row) => at(row, one)[0],
       shown: (row) => [fixed(at(row, one)[0]), spread(at(row, one)[1])],
@@ -85,7 +85,8 @@
     return [
       { id: "rank", title: "#", first: "ascending", value: (row) => row.rank, shown: (row) => row.rank ?? "", plain: true },
       { id: "method", title: "Method", text: true, value: (row) => row.method },
-      { id: "group", title: "Group", text: true, value: (row) => row.group, plain: true },
+      { id: "group", title: "Group", text: true, value: (row) => row.group, plain: true,
+        shown: (row) => [row.group, row.also.filter(([, all]) => all).map(([group]) => make("span", { class: "said" }, "= " + group))] },
       { id: "place", title: "Place", first: "ascending", value: (row) => places.get(row.place)?.order ?? null,
         shown: (row) => places.get(row.place)?.label ?? row.place, plain: true },
       { id: "base", title: "Base", value: (row) => cell(row)?.base[0] ?? null,
@@ -93,16 +94,17 @@
       ...accuracies,
       { id: "h", title: "H" + of, value: (row) => at(row, role)[2], shown: (row) => fixed(at(row, role)[2]) },
       { id: "std", title: "± of H", first: "ascending", value: (row) => at(row, role)[3], shown: (row) => fixed(at(row, role)[3]) },
-      { id: "gain", title: (many ? titleOf(role) + " vs" : "vs") + " zero-shot", value: (row) => at(row, role)[4],
+      { id: "gain", title: "vs zero-shot", value: (row) => at(row, role)[4],
         shown: (row) => signed(at(row, role)[4]) },
       { id: "seeds", title: "Seeds", value: (row) => cell(row)?.seeds || null, shown: (row) => cell(row)?.seeds || DASH },
       { id: "datasets", title: "Datasets", value: (row) => row.complete, shown: (row) => `${row.complete}/${row.expected}` },
       { id: "parameters", title: "Parameters", first: "ascending", value: (row) => cell(row)?.parameters ?? null,
         shown: (row) => whole(cell(row)?.parameters) },
       { id: "fit", title: "Fit (s)", first: "ascending", value: (row) => cell(row)?.fit ?? null, shown: (row) => fixed(cell(row)?.fit) },
-    ];
+    ].filter((column) => column.id !== "group" || board.groups.length > 1);
   }
 
+  const groupsOf = (row) => [row.group, ...row.also.map(([group]) => group)];
   const titleOf = (role) => (role === "new" ? "New" : role);
 
   /** Numbers as numbers, text as text, what was not measured last either way; equal rows keep their order. */
@@ -134,7 +136,8 @@
     document.getElementById("tables").replaceChildren(...(shown.length ? shown : [make("p", {}, "No row fits these filters.")]));
     if (focused) document.querySelector(`#tables [data-of="${CSS.escape(focused[0])}"][data-column="${CSS.escape(focused[1])}"]`)?.focus();
     const count = document.querySelectorAll("#tables tr[data-row]").length;
-    const by = state.sort ? `sorted by ${state.sort.replace("target:", "")}, ${state.way}` : "by H";
+    const chosen = board.archs.flatMap(columns).find((column) => column.id === state.sort);
+    const by = chosen ? `sorted by ${chosen.title}, ${state.way}` : "by H";
     const on = state.dataset === board.average ? "average over datasets" : datasets.get(state.dataset);
     document.getElementById("status").textContent = `${count} row${count === 1 ? "" : "s"}, ${on}, ${by}`;
     open();
@@ -173,7 +176,7 @@
     const whole = section.rows.map((id) => rows.get(id));
     whole.forEach((row) => (row.rank = null));
     if (section.ranked) rank(whole, arch); // over all of it, so that a filter changes no rank
-    const kept = whole.filter((row) => (!state.group || row.group === state.group) && (!state.place || row.place === state.place));
+    const kept = whole.filter((row) => (!state.group || groupsOf(row).includes(state.group)) && (!state.place || row.place === state.place));
     if (!kept.length) return null;
     const h = all.find((column) => column.id === "h");
     const start = section.ranked ? sorted(kept, h, "descending") : kept;
@@ -187,7 +190,7 @@
     const cells = all.map((column) => {
       if (column.id === "method") return named(row);
       const shown = column.shown ? column.shown(row) : row[column.id];
-      if (column.plain) return make("td", { class: classOf(column) }, String(shown));
+      if (column.plain) return make("td", { class: classOf(column) }, Array.isArray(shown) ? shown : String(shown));
       const click = () => go({ cell: `${row.id}.${column.id}` });
       return make("td", { class: classOf(column) },
         make("button", { type: "button", class: "cell", tabindex: "-1", onclick: click, "data-of": row.id, "data-column": column.id }, shown));
@@ -199,8 +202,8 @@
     const click = () => go({ cell: `${row.id}.method` });
     const button = make("button", { type: "button", class: "who", onclick: click, "data-of": row.id, "data-column": "method" },
       row.method + (places.get(row.place)?.mark ?? ""));
-    const notes = row.notes.map((note) => make("span", { class: "said" + (note.startsWith("in conflict") ? " differs" : "") }, note));
-    const small = make("span", { class: "said small" }, board.groups.length > 1 ? row.group : "");
+    const notes = row.notes.map((note) => make("span", { class: "said" + (note.startsWith("conflict") ? " differs" : "") }, note));
+    const small = make("span", { class: "said small" }, board.groups.length > 1 ? groupsOf(row).join(" = ") : "");
     return make("th", { scope: "row", class: "method" }, button, small, notes);
   }
 
@@ -284,10 +287,12 @@
     const value = column.id === "method" || column.plain ? null : column.value(row);
     const facts = [["Number", value === null || value === undefined ? null : String(Number(value.toFixed(4)))],
       ["Seeds", unique(runs.filter((run) => !run.error).map((run) => run.seed)).join(", ") || DASH],
-      ["Dates", dates(runs)], ...row.notes.map((note) => ["Note", note]),
-      ...unique(runs.flatMap((run) => (run.marks === undefined ? [] : board.pool[run.marks]))).map((mark) => ["Mark", mark])];
+      ["Dates", dates(runs)],
+      ["Groups", row.also.length ? groupsOf(row).join(", ") + ": equal numbers, shown once" : null], ...row.notes.map((note) => ["Note", note]),
+      ...unique(runs.flatMap((run) => (run.marks === undefined ? [] : board.pool[run.marks])))
+        .filter((mark) => !row.notes.includes(mark)).map((mark) => ["Mark", mark])];
     return [make("header", {}, title, close), make("div", { class: "body" }, list(facts),
-      make("h3", {}, "Records"), runTable(runs), make("h3", {}, "Backbones"), backbones(runs),
+      make("h3", {}, "Records"), runTable(runs, arch), make("h3", {}, "Backbones"), backbones(runs, arch),
       make("h3", {}, "Made with"), makers(runs), ...command(row, arch),
       details("Hashes of the few-shot and test lists", splits(runs)))];
   }
@@ -307,19 +312,22 @@
       make("table", {}, make("thead", {}, head), make("tbody", {}, lines)));
   }
 
-  function runTable(runs) {
-    const roles = unique(runs.flatMap((run) => Object.keys(run.counts)));
+  function runTable(runs, arch) {
+    const found = new Set(runs.flatMap((run) => Object.keys(run.counts)));
+    const roles = ["base", ...arch.roles.map(([role]) => role)].filter((role) => found.has(role));
     const lines = runs.map((run) => {
       const counts = roles.map((role) => make("td", { class: "count" }, run.counts[role] ? run.counts[role].join(" / ") : DASH));
       const said = [run.error, ...(run.conflicts ?? []).map(([group, found]) => `in ${group}: ` + Object.entries(found).map(([role, pair]) => `${role} ${pair.join(" / ")}`).join(", "))];
       return make("tr", {}, make("td", {}, datasets.get(run.dataset)), make("td", {}, String(run.seed)), make("td", {}, code(run.key)), counts,
-        make("td", {}, run.started.replace("T", " ").replace("Z", "")), make("td", { class: "differs" }, said.filter(Boolean).join("; ")));
+        make("td", {}, run.started.replace("T", " ").replace("Z", "")), make("td", { class: said.some(Boolean) ? "differs" : null }, said.filter(Boolean).join("; ")));
     });
     return table(["Dataset", "Seed", "Record", ...roles.map((role) => `${role === "base" ? "Base" : titleOf(role)} (correct / count)`), "Started (UTC)", ""], lines);
   }
 
-  function backbones(runs) {
+  function backbones(runs, arch) {
+    const order = ["base", ...arch.roles.map(([role]) => role)];
     const prints = unique(runs.map((run) => run.backbones)).flatMap((place) => Object.entries(board.pool[place]));
+    prints.sort(([one], [other]) => order.indexOf(one) - order.indexOf(other));
     return list(prints.map(([role, [label, print]]) => [role === "base" ? "Base" : titleOf(role), make("span", {}, label + " ", code(print))]));
   }
 

@@ -46,7 +46,9 @@ def read(words: Sequence[str | Path]) -> list[Source]:
         name = name or (folder.resolve().parent if alone else folder.resolve()).name
         folders = [folder] if alone else sorted(f for f in folder.iterdir() if (f / "runs").is_dir())
         if not folders:
-            raise UserError(f"leaderboard: no runs in {quoted(str(folder), 200)}; expected a results folder, as --out is")
+            raise UserError(
+                f"leaderboard: no runs in {quoted(str(folder), 200)}; expected a results folder, as --out is"
+            )
         if not name.strip() or not name.isprintable() or len(name) > NAME_LIMIT:
             raise UserError(
                 f"leaderboard: {quoted(name)} is no name of a group; expected 1 to {NAME_LIMIT} printable characters, "

@@ -1,7 +1,7 @@
 """The leaderboard as one HTML page that needs neither network nor server: data in a JSON block, one script of our own.
 
-Everything a folder or a method's author may have named is data: escaped in the JSON block and in the static text, and
-put on the page as text by the script. The policy in the page's head allows that one script, by its hash, and no request.
+Everything a folder or a method's author may have named is data: escaped in the JSON block and in the static text, put
+on the page as text by the script. The policy in the page's head allows that one script, by its hash, and no request.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bench import leaderboard, stats, taxonomy
 from bench.archs import ARCHS
 from bench.audit import default_settings
 from bench.leaderboard import reason
-from bench.leaderboard_rows import OTHER_RUNS, Account, Row, arch_for, board, counts_of
+from bench.leaderboard_rows import OTHER_RUNS, Account, Row, arch_for, board, counts_of, settings_text
 from bench.page import escaped, page_of
 from bench.plan import shown_setting
 from bench.provenance import CHANGES
@@ -148,6 +148,7 @@ def row_json(row: Row, pool: Pool) -> dict:
     return {
         "id": row.id,
         "group": row.group,
+        "also": [[group, count == len(row.keys)] for group, count in row.also],
         "arch": row.arch,
         "method": stats.shown(first, "method"),
         "place": place,
@@ -155,7 +156,6 @@ def row_json(row: Row, pool: Pool) -> dict:
         "complete": row.complete,
         "expected": row.expected,
         "notes": notes_of(row),
-        "differs": bool(row.conflicts),
         "numbers": {dataset: cell_json(cell) for dataset, cell in row.numbers.items()},
         "runs": [run_json(record, row, pool) for record in row.records],
         "command": command_of(row),
@@ -167,21 +167,22 @@ def notes_of(row: Row) -> list[str]:
     found = []
     if row.settings.limit is not None:
         found.append(f"trial: at most {row.settings.limit} test images a class")
-    found += [f"option {option}" for option in row.options]
+    found += [f"option {option} (protocol: {usual})" for option, usual in zip(row.options, row.protocol, strict=True)]
     if row.complete < row.expected:
         found.append(f"{row.complete} of {row.expected} datasets")
     elif not row.numbers[AVERAGE]["seeds"]:
         found.append("no seed is done on every dataset")
     if 0 < row.numbers[AVERAGE]["seeds"] < len(row.seeds):
         found.append(f"average over {row.numbers[AVERAGE]['seeds']} of {len(row.seeds)} seeds")
-    if not row.ranked:
-        found.append(row.league["settings"])
+    default = default_settings(arch_for(row.arch, ()))
+    if not row.ranked and settings_text(row.settings) != settings_text(default):
+        found.append(settings_text(row.settings))
     if row.conflicts:
         others = ", ".join(dict.fromkeys(group for pairs in row.conflicts.values() for group, _ in pairs))
-        found.append(f"in conflict with {others}: {stats.counted(len(row.conflicts), 'same run')}, other numbers")
+        found.append(f"conflict: {stats.counted(len(row.conflicts), 'same run')}, other numbers in {others}")
     for group, count in row.also:
-        runs = "the same runs" if count == len(row.keys) else f"{count} of these {stats.counted(len(row.keys), 'run')}"
-        found.append(f"also in {group}: {runs}, equal numbers")
+        if count < len(row.keys):
+            found.append(f"{count} of these {len(row.keys)} runs are also in {group}, equal numbers")
     failed = sum(not is_done(record) for record in row.records)
     return found + ([f"{stats.counted(failed, 'run')} failed"] if failed else [])
 
@@ -278,31 +279,35 @@ def word_of(dataset: str) -> str:
 
 
 def summary(rows: Sequence[Row], accounts: Sequence[Account]) -> str:
-    groups = list(dict.fromkeys(account.source.group for account in accounts))
-    archs = list(dict.fromkeys(account.source.arch for account in accounts))
     wrong = sum(len(account.source.faults) + account.source.unfinished for account in accounts)
-    ranked = sum(row.ranked for row in rows)
-    text = f"{stats.counted(len(groups), 'group')}, {stats.counted(len(archs), 'arch')}: "
-    text += f"{stats.counted(len(rows), 'row')}, {ranked} of them ranked. Plug-ins are trained on Base and plugged "
-    text += "unchanged into the upgraded model; H is the harmonic mean of both accuracies."
+    text = f"{counted_rows(rows, accounts)}. Plug-ins are trained on Base and plugged unchanged into the upgraded "
+    text += "model; H is the harmonic mean of both accuracies."
     return text + (f" {stats.counted(wrong, 'file')} could not be taken as a record; see below." if wrong else "")
+
+
+def counted_rows(rows: Sequence[Row], accounts: Sequence[Account]) -> str:
+    """ "3 groups, 2 archs: 54 rows, 40 of them ranked"."""
+    groups = {account.source.group for account in accounts}
+    archs = {account.source.arch for account in accounts}
+    text = f"{stats.counted(len(groups), 'group')}, {stats.counted(len(archs), 'arch')}: "
+    return text + f"{stats.counted(len(rows), 'row')}, {sum(row.ranked for row in rows)} of them ranked"
 
 
 def reading() -> str:
     lines = (
-        "Top-1 accuracy in percent, mean over seeds; the small number is the sample deviation over seeds. The average is "
-        "of the datasets' accuracies, its H that of the averaged Base and New, as in each group's tables/main.csv.",
-        "Ranks are by H as printed, within one arch, over rows with the same settings, weights, test images and "
-        "program version, done on all datasets; equal numbers share a rank. Rows on fewer datasets, trials with --limit "
-        "and rows with other options stand below, unranked; an average there is over the datasets that the group ran.",
+        "Top-1 accuracy in percent, mean over seeds; the small number is the sample deviation over seeds. The "
+        "average is of the datasets' accuracies, its H that of the averaged Base and New, as in each group's tables/main.csv.",
+        "Ranks are by H as printed, within one arch, over rows with the same settings, weights, test images and program "
+        "version, done on all datasets; equal numbers share a rank. Rows on fewer datasets, trials with --limit and "
+        "rows with other options stand below, unranked; an average there is over the datasets that the group ran.",
         "“vs zero-shot” is the accuracy on the target less that of its zero-shot CLIP in the same group, in points. "
         "Parameters and fit seconds are medians over runs; seconds depend on the machine.",
-        "A run that two groups share with equal numbers is shown once; with other numbers both are shown and marked.",
+        "A run of two groups is shown once where its numbers are equal; where they differ, both are shown and marked.",
         f"{MISSING} was not measured. Marks: {'; '.join(taxonomy.legend(taxonomy.PLACES))}.",
         "Click a number for the records it comes from (keyboard: Enter on a method's name, arrow keys from there to its "
         "numbers). Click a heading to sort. The address keeps what you see, so it can be linked.",
     )
-    return "<h2>How to read</h2><ul class=\"notes\">" + "".join(f"<li>{escaped(line)}</li>" for line in lines) + "</ul>"
+    return '<h2>How to read</h2><ul class="notes">' + "".join(f"<li>{escaped(line)}</li>" for line in lines) + "</ul>"
 
 
 def records_html(accounts: Iterable[Account]) -> str:
@@ -327,16 +332,21 @@ def account_html(account: Account) -> str:
 
 
 def left_html(account: Account) -> str:
-    source, lines = account.source, []
-    lines += [f"{file} {wrong}" for file, wrong in source.faults]
-    if source.unfinished:
-        lines.append(f"{stats.counted(source.unfinished, 'file')} a process left unfinished, or is writing now")
-    lines += [failure(record) for record in account.failed]
+    source, lines = account.source, left_out(account)
     if not lines:
         return ""
     listed = "".join(f"<li>{escaped(line)}</li>" for line in lines)
     what = f"{source.group}, {source.arch}: {stats.counted(len(lines), 'line')} on records left out or failed"
     return f"<details><summary>{escaped(what)}</summary><ul>{listed}</ul></details>"
+
+
+def left_out(account: Account) -> list[str]:
+    """A line for each file that is no sound record and each run that is not done."""
+    source = account.source
+    lines = [f"{file}: {wrong}" for file, wrong in source.faults]
+    if source.unfinished:
+        lines.append(f"{stats.counted(source.unfinished, 'file')} that a process left unfinished, or is writing now")
+    return lines + [failure(record) for record in account.failed]
 
 
 def failure(record: Record) -> str:

@@ -21,7 +21,7 @@ from bench.audit import default_settings
 from bench.leaderboard import Source
 from bench.plan import Settings, as_stored, shown_setting
 from bench.stats import AVERAGE, TARGETS, Record, is_done
-from bench.store import canonical, digest
+from bench.store import digest
 from methods.base import METHODS
 
 PLAIN = ("base",)  # `Run.path` of a run that was trained on the base and carried over as it was
@@ -63,6 +63,13 @@ class Row:
     def ranked(self) -> bool:
         whole = self.complete == self.expected and not math.isnan(self.numbers[AVERAGE]["base"][0])
         return whole and not self.options and self.settings.limit is None
+
+    @property
+    def protocol(self) -> list[object]:
+        """What the protocol has in the place of each of the row's options."""
+        run = self.records[-1]["run"]
+        default = as_stored(self.settings.configure(self.method, run["dataset"])) if self.options else {}
+        return [default.get(option.split("=")[0], "none") for option in self.options]
 
     @property
     def place(self) -> str:
@@ -197,7 +204,9 @@ def numbers_of(records: Sequence[Record], beside: Sequence[Record]) -> dict[str,
             gain = math.nan if dataset == AVERAGE and over[0] != over[1] else row["new"] - level.get(dataset, math.nan)
             cell["at"][role] = (row["new"], row["new_std"], row["h"], row["h_std"], gain)
             if role == "new":
-                mine = [r for r in records if r["run"]["method"] == method and dataset in (AVERAGE, r["run"]["dataset"])]
+                mine = [
+                    r for r in records if r["run"]["method"] == method and dataset in (AVERAGE, r["run"]["dataset"])
+                ]
                 cell |= {"seeds": row["seeds"], "base": (row["base"], row["base_std"]), **costs(mine)}
     return found
 
@@ -238,10 +247,10 @@ def league_of(arch: str, settings: Settings, records: Sequence[Record], expected
 
 
 def settings_text(settings: Settings) -> str:
+    """All but the limit, which is said apart: a trial is never ranked."""
     views = shown_setting("views", settings.views)
     text = f"{stats.counted(settings.shots, 'shot')}, protocol {settings.protocol}, {settings.precision}, "
-    text += "a fresh view each epoch" if views == "epoch" else stats.counted(settings.views, "view")
-    return text + (f", at most {settings.limit} test images a class" if settings.limit is not None else "")
+    return text + ("a fresh view each epoch" if views == "epoch" else stats.counted(settings.views, "view"))
 
 
 # ---- several groups --------------------------------------------------------------------------------------------------
@@ -273,7 +282,12 @@ def compared(rows: Sequence[Row]) -> list[Row]:
 
 
 def within(row: Row, other: Row) -> bool:
-    alike = (row.arch, row.method, row.settings, row.options) == (other.arch, other.method, other.settings, other.options)
+    alike = (row.arch, row.method, row.settings, row.options) == (
+        other.arch,
+        other.method,
+        other.settings,
+        other.options,
+    )
     theirs = other.keys
     return alike and all(key in theirs and agree(counts, theirs[key]) for key, counts in row.keys.items())
 
