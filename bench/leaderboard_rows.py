@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import median
 from typing import Any
@@ -25,12 +25,6 @@ from bench.store import digest
 from methods.base import METHODS
 
 PLAIN = ("base",)  # `Run.path` of a run that was trained on the base and carried over as it was
-OTHER_RUNS = {  # why a sound record is in no row
-    "path": "retrained or refreshed on a target",
-    "test": "evaluated on shifted test sets",
-    "suite": "rows of ablation suites",
-    "other": "of other weights, images, method sources or program versions than the newest, or repeated",
-}
 Counts = dict[str, tuple[int, int]]  # role -> correct, count
 
 
@@ -84,27 +78,6 @@ class Row:
         return {record["key"]: counts_of(record) for record in self.records if is_done(record)}
 
 
-@dataclass(frozen=True)
-class Account:
-    """What became of a source's records: how many are in rows, done and failed, and in none, by reason."""
-
-    source: Source
-    done: int
-    failed: tuple[Record, ...]
-    left: Mapping[str, int]
-
-
-def board(sources: Sequence[Source]) -> tuple[list[Row], list[Account], dict[str, list[str]]]:
-    """All rows in the order of the sources and of the paper; the accounts; the datasets that each arch is ranked on."""
-    expected = {source.arch: expected_of(source.arch, sources) for source in sources}
-    rows, accounts = [], []
-    for source in sources:
-        mine = rows_of(source, expected[source.arch])
-        accounts.append(account_of(source, mine))
-        rows += mine
-    return compared(rows), accounts, expected
-
-
 def expected_of(arch: str, sources: Sequence[Source]) -> list[str]:
     """The datasets that an average must be over to be ranked: the arch's own; of an arch of a user's file, all that any
     group's average is over."""
@@ -122,13 +95,14 @@ def path_of(record: Record) -> tuple[str, ...]:
     return tuple(record["run"].get("path") or PLAIN)
 
 
-def arch_for(id: str, expected: Sequence[str]) -> Arch:
-    """The arch of that name, or, of one from a user's file, as much of it as choosing records needs."""
-    return ARCHS.get(id) or Arch(id, Tower(id), Tower(id), datasets=tuple(expected))
+def arch_for(id: str) -> Arch:
+    """The arch of that name, or, of one from a user's file, as much of it as choosing records needs: its own list of
+    datasets may name folders that are not on this machine."""
+    return ARCHS.get(id) or Arch(id, Tower(id), Tower(id))
 
 
 def rows_of(source: Source, expected: Sequence[str]) -> list[Row]:
-    arch = arch_for(source.arch, expected)
+    arch = arch_for(source.arch)
     plain = [r for r in source.records if path_of(r) == PLAIN]
     found = {tuple(r["run"].get(name) for name in stats.SETTINGS) for r in trained(plain)}
     default = default_settings(arch).of_runs
@@ -253,75 +227,5 @@ def settings_text(settings: Settings) -> str:
     return text + ("a fresh view each epoch" if views == "epoch" else stats.counted(settings.views, "view"))
 
 
-# ---- several groups --------------------------------------------------------------------------------------------------
-
-
 def counts_of(record: Record) -> Counts:
     return {role: (t["correct"], t["count"]) for role, t in (record.get("targets") or {}).items()}
-
-
-def agree(mine: Counts, theirs: Counts) -> bool:
-    """The same numbers on every backbone that both were evaluated on."""
-    return all(mine[role] == theirs[role] for role in mine.keys() & theirs.keys())
-
-
-def compared(rows: Sequence[Row]) -> list[Row]:
-    """A row whose every run is in another group's row with the same numbers is shown there alone, once; runs of one key
-    with other numbers are marked on both sides."""
-    kept: list[Row] = []
-    for row in sorted(rows, key=lambda row: -len(row.keys)):  # stable: of two with as many, the group named first
-        for i, other in enumerate(kept):
-            if row.keys and within(row, other):
-                kept[i] = replace(other, also=(*other.also, (row.group, len(row.keys))))
-                break
-        else:
-            kept.append(row)
-    places = {id(row): place for place, row in enumerate(rows)}
-    first = {row.id: places[id(row)] for row in rows}
-    return sorted((conflicting(row, rows) for row in kept), key=lambda row: first[row.id])
-
-
-def within(row: Row, other: Row) -> bool:
-    alike = (row.arch, row.method, row.settings, row.options) == (
-        other.arch,
-        other.method,
-        other.settings,
-        other.options,
-    )
-    theirs = other.keys
-    return alike and all(key in theirs and agree(counts, theirs[key]) for key, counts in row.keys.items())
-
-
-def conflicting(row: Row, rows: Sequence[Row]) -> Row:
-    found: dict[str, list[tuple[str, Counts]]] = {}
-    mine = row.keys
-    for other in rows:
-        if (other.arch, other.method) != (row.arch, row.method) or other.group == row.group:
-            continue
-        for key, counts in other.keys.items():
-            if key in mine and not agree(mine[key], counts):
-                found.setdefault(key, []).append((other.group, counts))
-    return replace(row, conflicts=found)
-
-
-def account_of(source: Source, rows: Sequence[Row]) -> Account:
-    shown = {record["key"]: record for row in rows for record in row.records}
-    expected = expected_of(source.arch, [source])
-    arch, left = arch_for(source.arch, expected), dict.fromkeys(OTHER_RUNS, 0)
-    for record in source.records:
-        if record["key"] in shown:
-            continue
-        run = record["run"]
-        settings = Settings(**{name: run.get(name) for name in stats.SETTINGS})
-        known = run["method"] in METHODS
-        left[
-            "path"
-            if path_of(record) != PLAIN
-            else "test"
-            if run.get("test")
-            else "suite"
-            if known and not selection.is_default(record, settings) and of_suite(record, arch, settings)
-            else "other"
-        ] += 1
-    failed = tuple(r for r in shown.values() if not is_done(r))
-    return Account(source, len(shown) - len(failed), failed, left)

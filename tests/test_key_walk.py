@@ -171,7 +171,7 @@ def test_flags_that_say_how_or_where_leave_the_plan_and_its_keys_as_they_are(ope
     how = {"jobs": "2", "workers": "1", "out": "x", "cache": "x", "data_root": "x", "hub_cache": "x", "device": "cpu"}
     how |= {"mirror": "", "debug": None, "fresh": None, "fail_fast": None, "dry_run": None, "text_memory": "1"}
     how |= {"ray_address": "auto", "ray_gpus": "0.5", "ray_scratch": "x"}
-    how |= {"engine": "ray", "make_split": None, "together": "2", "run_limit": "60"}
+    how |= {"engine": "ray", "make_split": None, "together": "2", "run_limit": "60", "to": ""}
     what = {"arch", "suite", "methods", "datasets", "seeds", "shots", "protocol", "views", "overrides", "limit"}
     what |= {"precision", "base_weights", "new_weights", "plugin_dir", "manifests"}
     about = {"command", "what", "help", "check", "config"}  # the command itself, and where its flags are read from
@@ -179,7 +179,7 @@ def test_flags_that_say_how_or_where_leave_the_plan_and_its_keys_as_they_are(ope
     assert set(flags) == what | set(how) | about, "say of each flag whether it changes a key"
     usual = settings.plan_of(cli.parse(argv), ARCHS["micro"])
     for name, value in how.items():
-        if name != "mirror":  # goes with prepare alone
+        if name not in ("mirror", "to"):  # go with prepare and leaderboard alone
             given = [flags[name].option_strings[-1], *([value] if value else [])]
             given += ["--engine", "ray"] if name.startswith("ray") else []
             assert settings.plan_of(cli.parse([*argv, *given]), ARCHS["micro"]) == usual, name

@@ -13,10 +13,10 @@ from statistics import harmonic_mean, mean, stdev
 import chromium
 import pytest
 
-from bench import archs, cli, leaderboard, leaderboard_page, plan, selection, settings, sheets, tables
+from bench import archs, cli, leaderboard, leaderboard_data, leaderboard_page, plan, selection, settings, sheets, tables
 from bench.audit import default_settings
 from bench.errors import UserError
-from bench.leaderboard_rows import board
+from bench.leaderboard_groups import board
 from bench.plan import key_of
 from bench.store import Store, sealed, write_text
 
@@ -211,7 +211,7 @@ def test_trials_other_options_other_shots_and_missing_datasets_are_never_ranked_
     rows, _ = rows_of(groups / "north", tmp_path / "few")
     leagues = {row.group: row.league for row in rows if row.method == "coop"}
     assert all(row.ranked for row in rows) and leagues["few"] != leagues["north"]
-    titles = [s["title"] for s in leaderboard_page.sections(rows)]
+    titles = [s["title"] for s in leaderboard_data.sections(rows)]
     assert titles == ["16 shots, protocol micro, fp32, 4 views", "4 shots, protocol micro, fp32, 4 views"]
 
 
@@ -229,7 +229,7 @@ def test_rows_of_other_weights_test_images_or_program_versions_are_ranked_apart(
 
     write(tmp_path / "apart", [other(record_of(run)) for run in planned()])
     rows, _ = rows_of(groups / "north", tmp_path / "apart")
-    found = leaderboard_page.sections(rows)
+    found = leaderboard_data.sections(rows)
     assert len(found) == 2 and all(section["ranked"] and len(section["rows"]) == 5 for section in found)
     assert len({section["title"] for section in found}) == 2
 
@@ -253,6 +253,27 @@ def test_part_of_anothers_runs_is_shown_there_and_the_order_of_folders_does_not_
         rows, _ = rows_of(*words)
         assert {row.group for row in rows} == {"north"}
         assert [row.also for row in rows if row.method == "coop"] == [(("part", 11),)]
+
+
+def test_an_arch_of_a_users_file_and_a_method_of_ones_own_have_their_rows(tmp_path):
+    """The datasets to be ranked on are those that any group has; what the command cannot know is said in capitals."""
+
+    def own(run, dataset, method="mine"):
+        record = record_of(run)
+        stored = {**record["run"], "arch": "pair", "dataset": dataset, "method": method, "protocol": "published"}
+        return {**record, "run": stored, "key": key_of(stored, record["identity"]), "order": {}}
+
+    runs = planned(methods=["coop"], datasets=["micro_land"])
+    for group, ids in (("both", ("dtd", "folder:my photos")), ("one", ("dtd",))):
+        write(tmp_path / group, [own(run, dataset, group) for run in runs for dataset in ids])
+    rows, _ = rows_of(tmp_path / "both", tmp_path / "one")
+    assert [(row.method, row.ranked, row.complete, row.expected) for row in rows] == [
+        ("both", True, 2, 2), ("one", False, 1, 2),
+    ]  # fmt: skip
+    head, tail = leaderboard_data.command_of(rows[0])
+    assert head == "python run_all.py --arch FILE.toml --data-root DATA --suite main"
+    assert tail == "--methods both --protocol published --views 4 --seeds 1 2 3 --plugin-dir DIR"
+    assert leaderboard_data.word_of("folder:my photos") == "'folder:PATH/my photos'"
 
 
 # ---- what is left out ------------------------------------------------------------------------------------------------
@@ -290,7 +311,7 @@ def test_no_folder_of_the_machine_is_on_the_page(built, groups):
     text = built.read_text()
     assert str(groups) not in text and "/home/someone" not in text and "…/x.jpg" in text
     assert leaderboard.reason("cannot open 'C:\\Users\\me\\x.pt' or /opt/data/y") == "cannot open '…/x.pt' or …/y"
-    assert leaderboard_page.published({"new": ["EVA02-B-16/merged2b", "hf-hub:timm/vit"]}) == {
+    assert leaderboard_data.published({"new": ["EVA02-B-16/merged2b", "hf-hub:timm/vit"]}) == {
         "new": ["EVA02-B-16/merged2b", "hf-hub:timm/vit"]
     }
 
@@ -342,7 +363,7 @@ def test_the_policy_allows_the_pages_own_script_and_no_request(built):
 def test_a_rows_command_plans_exactly_its_runs(groups):
     rows, _ = rows_of(groups / "north", groups / "south", groups / "west")
     for row in rows:
-        head, tail = leaderboard_page.command_of(row)
+        head, tail = leaderboard_data.command_of(row)
         ids = list(dict.fromkeys(record["run"]["dataset"] for record in row.records))
         words = [*head.split()[2:], "--datasets", *ids, *tail.replace("'", "").split()]
         args = cli.parse(words)
