@@ -1,4 +1,4 @@
-"""What the leaderboard's script shows, as one JSON value: rows, numbers, and where the numbers of each run come from."""
+"""What the leaderboard's script shows, as one JSON value: rows, numbers, and where each run's numbers come from."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from statistics import median
 from typing import Any
 
@@ -21,7 +21,7 @@ from bench.audit import default_settings
 from bench.leaderboard import Source
 from bench.plan import Settings, as_stored, shown_setting
 from bench.stats import AVERAGE, TARGETS, Record, is_done
-from bench.store import digest
+from bench.store import canonical, digest
 from methods.base import METHODS
 
 PLAIN = ("base",)  # `Run.path` of a run that was trained on the base and carried over as it was
@@ -147,13 +147,14 @@ def with_options(
 def of_suite(record: Record, arch: Arch, settings: Settings) -> bool:
     """Whether its options are those of an ablation's row, or of the shifted sets' own training run."""
     run = record["run"]
-    variants = [one for suite in suites.ABLATIONS.values() for one in suite.variants(arch)]
-    variants += suites.ood_variants([run["method"]])
-    return any(
-        as_stored(settings.configure(run["method"], run["dataset"], one.options)) == run["config"]
-        for one in variants
-        if one.method == run["method"] and one.method in METHODS
-    )
+    return canonical(run["config"]) in configs_of_suites(arch.id, settings, run["method"], run["dataset"])
+
+
+@cache
+def configs_of_suites(arch: str, settings: Settings, method: str, dataset: str) -> frozenset[str]:
+    variants = [one for suite in suites.ABLATIONS.values() for one in suite.variants(arch_for(arch))]
+    mine = [one for one in (*variants, *suites.ood_variants([method])) if one.method == method and method in METHODS]
+    return frozenset(canonical(as_stored(settings.configure(method, dataset, one.options))) for one in mine)
 
 
 def options_of(record: Record, settings: Settings) -> tuple[str, ...]:
@@ -168,28 +169,23 @@ def numbers_of(records: Sequence[Record], beside: Sequence[Record]) -> dict[str,
     deviation), H (mean, deviation) and what it is above the target's zero-shot of the records ``beside``; percent and
     points, NaN where there is none. ``parameters`` and ``fit`` seconds are medians over the done runs."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
+    zero_shot = [record for record in beside if record["run"]["method"] == "zs-clip"]
+    same = stats.averaged(records) == stats.averaged(zero_shot)  # else the averages are over other datasets
     for role in stats.updates(records):
         table = stats.summarise(stats.seen_from(records, role))
-        level = zero_shot(beside, role)
-        over = tuple(stats.averaged(records)), tuple(stats.averaged(beside))
+        below = stats.summarise(stats.seen_from(zero_shot, role))
+        level = dict(zip(below["dataset"], below["new"], strict=True))
         for row in table.to_dict("records"):
             dataset, method = row["dataset"], row["method"]
             cell = found.setdefault(method, {}).setdefault(dataset, {"at": {}})
-            gain = math.nan if dataset == AVERAGE and over[0] != over[1] else row["new"] - level.get(dataset, math.nan)
-            cell["at"][role] = (row["new"], row["new_std"], row["h"], row["h_std"], gain)
+            floor = level.get(dataset, math.nan) if same or dataset != AVERAGE else math.nan
+            cell["at"][role] = (row["new"], row["new_std"], row["h"], row["h_std"], row["new"] - floor)
             if role == "new":
                 mine = [
                     r for r in records if r["run"]["method"] == method and dataset in (AVERAGE, r["run"]["dataset"])
                 ]
                 cell |= {"seeds": row["seeds"], "base": (row["base"], row["base_std"]), **costs(mine)}
     return found
-
-
-def zero_shot(records: Sequence[Record], role: str) -> dict[str, float]:
-    """The target's zero-shot accuracy by dataset, and its average."""
-    table = stats.summarise(stats.seen_from(records, role))
-    mine = table[table["method"] == "zs-clip"]
-    return dict(zip(mine["dataset"], mine["new"], strict=True))
 
 
 def costs(records: Sequence[Record]) -> dict[str, float]:

@@ -18,7 +18,7 @@ from bench.audit import default_settings
 from bench.errors import UserError
 from bench.leaderboard_groups import board
 from bench.plan import key_of
-from bench.store import Store, sealed, write_text
+from bench.store import Store, sealed
 
 IMAGES = 1000
 METHODS = ("zs-clip", "linear-probe", "coop", "kgcoop", "contcoop")
@@ -83,7 +83,8 @@ def planned(arch="micro", methods=METHODS, seeds=(1, 2, 3), suites=("main",), da
 def write(folder, records):
     for record in records:
         path = folder / record["run"]["arch"] / "runs" / f"{record['key']}.json"
-        write_text(path, json.dumps(sealed(record), sort_keys=True))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(sealed(record), sort_keys=True), encoding="utf-8")
 
 
 def rows_of(*words):
