@@ -80,6 +80,11 @@ class TextTower(nn.Module):
     def device(self) -> torch.device:
         return self.positions.device
 
+    @property
+    def room(self) -> int:
+        """Tokens of which the budget keeps all that a backward pass needs."""
+        return self.budget // (KEPT_PER_TOKEN * self.width * len(self.blocks) * self.positions.element_size())
+
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
         """BPE ids of each text, without SOS and EOT. Raises UserError where a text exceeds the tower's length."""
         rows = []
@@ -186,8 +191,7 @@ class TextTower(nn.Module):
         budget. Context (P, n, W), or (P, C, n, W) where each class has its own."""
         n, own = context.shape[-2], context.dim() == 4
         prefix, more = (1, n) if own else (1 + n, 0)
-        token_bytes = KEPT_PER_TOKEN * self.width * len(self.blocks) * self.positions.element_size()
-        room = max(self.budget // token_bytes, prefix + more + classes.longest)
+        room = max(self.room, prefix + more + classes.longest)
         if not torch.is_grad_enabled() and self.device.type == "cpu":
             room = min(room, max(CACHE_TOKENS, prefix + more + classes.longest))
         whole = classes.packed(prefix, more).tokens + prefix

@@ -90,9 +90,19 @@ class RAda(Method):
 
     def shift(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``sum_D (M - 1) IT`` (B, C) and ``max_CD |M - 1|`` (B,)."""
+        both, read = self.read(x)
+        return self.added(self.out(read), both)
+
+    def read(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """IT and what the attention reads of it, both (B, C, D)."""
         both = F.normalize(x, dim=-1)[:, None] * self.classifier
-        away = self.out(self.attention(x, both)).clamp(min=-1)  # ReLU(1 + out) - 1
-        return (away * both).sum(-1), away.abs().flatten(1).amax(1)
+        return both, self.attention(x, both)
+
+    @staticmethod
+    def added(out: Tensor, both: Tensor) -> tuple[Tensor, Tensor]:
+        """``shift`` of the last projection's output and IT, both (..., C, D)."""
+        away = out.clamp(min=-1)  # ReLU(1 + out) - 1
+        return (away * both).sum(-1), away.abs().flatten(-2).amax(-1)
 
     def attention(self, x: Tensor, both: Tensor) -> Tensor:
         """(B, C, D): the mean of three maps over the classes, times the values. Each map is a softmax over all C x C
