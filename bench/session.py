@@ -298,7 +298,7 @@ class Session:
     def describe(self, run: Run, key: str) -> dict:
         """All of a record that is known before the run."""
         few, kind, tested = self.fewshot(run), METHODS[run.method], self.tested(run)
-        marks = list(dict.fromkeys([*few.data.notes, *tested.notes, *kind.marks]))
+        marks = list(dict.fromkeys([*few.data.notes, *tested.notes]))
         if self.options.manifests:
             marks.append(manifests.MARK)
         if kind.selects_on_test(run.config):

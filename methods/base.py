@@ -123,7 +123,6 @@ class Method(nn.Module):
                   became stays with the backbone it was trained on (``home``), so no other test set can be tried later
     cost_free     options that do not change how long a step or a prediction takes, beside learning rates and epochs:
                   ``--dry-run`` measures rows of an ablation that differ in them alone only once
-    marks         what every table must say beside its numbers
     least_views   augmented views that ``start`` wants where a fresh one is made for every epoch
     """
 
@@ -132,7 +131,6 @@ class Method(nn.Module):
     depth = "none"
     needs = "features"
     whole = True
-    marks: tuple[str, ...] = ()
     least_views = 1
     cost_free: tuple[str, ...] = ()
     learned_buffers: tuple[str, ...] = ()

@@ -53,6 +53,12 @@ class RAda(Method):
     depth = "output"
     Config = Config
     micro = {**Method.micro, "lr": 0.01}
+    query_image: nn.Linear
+    query_class: nn.Linear
+    query_both: nn.Linear
+    key: nn.Linear
+    value: nn.Linear
+    out: nn.Linear
     values_at_once = 1 << 27  # float32 values that a chunk of images may hold: 0.5 GiB
 
     def __init__(self, config, shape):

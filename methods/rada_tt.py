@@ -15,7 +15,7 @@ from torch import Tensor
 
 from methods import rada
 from methods.base import cosine_logits, register
-from methods.test_time import PER_IMAGE, TestTimeConfig, adapted, confident_views, marginal_entropy, take
+from methods.test_time import TestTimeConfig, TestTimeMethod, adapted, confident_views, marginal_entropy, take
 
 
 @dataclass(frozen=True)
@@ -26,20 +26,13 @@ class Config(TestTimeConfig, rada.Config):
 
 
 @register("rada-tt")
-class RAdaTestTime(rada.RAda):
+class RAdaTestTime(TestTimeMethod, rada.RAda):
     name = "RAda (test time)"
-    needs = "views"
-    marks = (PER_IMAGE,)
     Config = Config
-    micro = {"views": 16, "confident": 0.25, "area": (0.7, 1.0)}
 
     def __init__(self, config, shape):
         super().__init__(config, shape)
         self.out.requires_grad_(False)  # zero wherever it is made: it need not travel
-
-    @classmethod
-    def test_views(cls, config):
-        return config.views, config.area
 
     @torch.no_grad()
     def predict(self, x):
@@ -52,7 +45,7 @@ class RAdaTestTime(rada.RAda):
         chosen = confident_views(plain, kept)
         shown = torch.cat([take(x, chosen), x[:, :1]], dim=1)
         parts = [self.read(part) for part in shown.flatten(0, 1).split(self.images_at_once())]
-        both, read = (torch.cat(made).unflatten(0, (len(x), -1)) for made in zip(*parts, strict=True))
+        both, read = (torch.cat(made).unflatten(0, shown.shape[:2]) for made in zip(*parts, strict=True))
         plain = take(plain, chosen)
 
         def objective(weight: Tensor, bias: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from bench.errors import UserError
 from bench.trainer import optimizer
-from methods.base import TrainConfig
+from methods.base import Method, TrainConfig
 
 PER_IMAGE = "adapts to each test image alone, from views of it without its label (inductive: no image sees another)"
 
@@ -65,6 +65,22 @@ class TestTimeConfig(TrainConfig):
     def kept(self) -> int:
         """K, rounded down as azshue/TPT does."""
         return max(1, int(self.views * self.confident))
+
+
+class TestTimeMethod(Method):
+    """A method whose ``predict`` adapts to each image."""
+
+    __test__ = False
+    needs = "views"
+    micro = {"views": 16, "confident": 0.25, "area": (0.7, 1.0)}
+
+    @classmethod
+    def test_views(cls, config):
+        return config.views, config.area
+
+    @classmethod
+    def marks(cls, config, base):
+        return [PER_IMAGE]
 
 
 def confident_views(logits: Tensor, kept: int) -> Tensor:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from bench.errors import UserError
-from methods.base import Method, cosine_logits, register
-from methods.test_time import PER_IMAGE, TestTimeConfig, adapted, confident_views, cosines, marginal_entropy, take
+from methods.base import cosine_logits, register
+from methods.test_time import TestTimeConfig, TestTimeMethod, adapted, confident_views, cosines, marginal_entropy, take
 
 
 @dataclass(frozen=True)
@@ -30,18 +30,11 @@ class Config(TestTimeConfig):
 
 
 @register("tpt")
-class TPT(Method):
+class TPT(TestTimeMethod):
     name = "TPT"
     paper = "Shu et al. 2022, arXiv 2209.07511"
     depth = "input"
-    needs = "views"
-    marks = (PER_IMAGE,)
     Config = Config
-    micro = {"views": 16, "confident": 0.25, "area": (0.7, 1.0)}
-
-    @classmethod
-    def test_views(cls, config):
-        return config.views, config.area
 
     @torch.no_grad()
     def bind(self, backbone, classes):
