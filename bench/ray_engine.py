@@ -30,16 +30,7 @@ from bench.workers import Lost
 
 OBJECTS = 256 << 20  # bytes of Ray's own memory where it is started here: records and small files alone pass through
 CHECK = 300.0  # seconds that nodes have to say whether they are fit
-NOT_SHIPPED = [
-    ".git",
-    ".venv",
-    "tests",
-    "docs",
-    "results/*/",
-    "!results/paper/",
-    "!results/published/",
-    "**/__pycache__",
-]
+SHIPPED = ("bench", "datasets", "methods", "pyproject.toml", "run_all.py")  # what of the checkout workers need
 Say = Callable[[str], None]
 
 
@@ -89,7 +80,8 @@ def connect(address: str) -> Any:
         )
     try:
         if address:
-            ray.init(address=address, runtime_env={"working_dir": str(ray_node.ROOT), "excludes": NOT_SHIPPED}, **quiet)
+            left = [f"/{path.name}" for path in ray_node.ROOT.iterdir() if path.name not in SHIPPED]
+            ray.init(address=address, runtime_env={"working_dir": str(ray_node.ROOT), "excludes": left}, **quiet)
         else:
             here = {"num_cpus": cores(), "include_dashboard": False, "object_store_memory": OBJECTS}
             ray.init(address="local", runtime_env={"env_vars": {"PYTHONPATH": str(ray_node.ROOT)}}, **here, **quiet)
@@ -199,10 +191,10 @@ class Cluster:
 
     @staticmethod
     def plugins(session: Session, items: list) -> tuple[dict[str, bytes | None]]:
-        """The files of the plug-ins that these runs evaluate and do not train."""
+        """The files of the plug-ins that these runs evaluate or start from, and that others train."""
         if isinstance(items[0], executor.Pictures):
             return ({},)
-        keys = {session.key(run.trained) for run, _ in items if run.test}
+        keys = {session.key(run.source) for run, _ in items if run.source}
         found = {key: session.store.path("plugins", key) for key in sorted(keys)}
         return ({key: path.read_bytes() if path.is_file() else None for key, path in found.items()},)
 
@@ -228,7 +220,9 @@ def received(session: Session, run: Run, parcel: Any) -> dict | Lost:
             f"its Ray worker sees other {', '.join(unlike)} than the driver; pictures are known by name, size and time "
             "of change: copy them so that these are kept (rsync -a), or use one disk"
         )
-    if not run.test and ("plugins" in files or not record["files"]):  # a failed run leaves no earlier call's
+    if not run.test and (
+        "plugins" in files or "plugin" not in record["files"]
+    ):  # a failed run leaves no earlier call's
         ray_worker.put(store.path("plugins", record["key"]), files.get("plugins"))
     if "predictions" in files:
         ray_worker.put(store.path("predictions", record["key"]), files["predictions"])

@@ -156,11 +156,11 @@ MUTANTS = (
         ("tests/test_ray_pool.py", "-k", "kills"),
     ),
     Mutant(
-        "a shifted set's run is not sent the plug-in that it evaluates",
+        "a run is not sent the plug-in that it evaluates or starts from",
         "bench/ray_engine.py",
-        "for run, _ in items if run.test}",
-        "for run, _ in items if not run.test}",
-        ("tests/test_ray_pool.py", "-k", "shifted_set"),
+        "for run, _ in items if run.source}",
+        "for run, _ in items if not run.source}",
+        ("tests/test_ray_pool.py", "-k", "is_sent_the_plug_in"),
     ),
 )
 

@@ -202,22 +202,28 @@ def test_a_run_done_in_another_folder_leaves_the_files_of_one_done_here(elsewher
     assert not worker.folder.exists()
 
 
-def test_a_run_on_a_shifted_set_is_sent_the_plug_in_that_it_evaluates(elsewhere):
+NEEDY = {"shifted set": {"test": "shifted"}, "refreshed": {"path": ("base", "new"), "refresh": 2}}
+
+
+@pytest.mark.parametrize("more", NEEDY.values(), ids=NEEDY)
+def test_a_run_is_sent_the_plug_in_that_it_evaluates_or_starts_from(elsewhere, more):
     driver, worker = elsewhere
-    run, shifted = toy_run("coop"), toy_run("coop", test="shifted")
-    unit = [(shifted, driver.key(shifted))]
+    run, needy = toy_run("coop"), toy_run("coop", **more)
+    key, unit = driver.key(run), [(needy, driver.key(needy))]
     (nothing,) = ray_engine.Cluster.plugins(driver, unit)
-    assert nothing == {driver.key(run): None}
-    early = sent(worker, driver, shifted, nothing)
+    assert nothing == {key: None}
+    early = sent(worker, driver, needy, nothing)
     assert early.record["status"] == "failed" and "left no plug-in" in early.record["error"] and not early.files
     driver.store.write_record(ray_engine.received(driver, run, sent(worker, driver, run)))
     (needed,) = ray_engine.Cluster.plugins(driver, unit)
-    assert needed == {driver.key(run): driver.store.path("plugins", driver.key(run)).read_bytes()}
-    late = sent(worker, driver, shifted, needed)
-    assert late.record["status"] == "done" and set(late.files) == {"predictions"}
-    record = ray_engine.received(driver, shifted, late)
+    assert needed == {key: driver.store.path("plugins", key).read_bytes()}
+    late = sent(worker, driver, needy, needed)
+    assert late.record["status"] == "done", late.record["error"]
+    assert ("plugins" in late.files) == (not needy.test) and "predictions" in late.files
+    assert not worker.session.store.path("plugins", key).exists(), "what was sent is not kept"
+    record = ray_engine.received(driver, needy, late)
     driver.store.write_record(record)
-    assert driver.store.read_record(driver.key(shifted)) == as_stored(record)
+    assert driver.store.read_record(driver.key(needy)) == as_stored(record)
 
 
 def test_a_run_on_other_pictures_is_refused_and_a_file_that_arrived_damaged_ends_the_call(elsewhere):
