@@ -17,6 +17,7 @@ from bench.execution import execute, execute_together
 from bench.executor import run_all, units
 from bench.naming import UNSAID, WHOLE_SCHEDULE
 from bench.plan import Run, key_of
+from bench.ray_engine import Cluster
 from bench.session import Options, Session
 from bench.soundness import fault
 from methods import ordered
@@ -306,6 +307,15 @@ def test_another_plug_in_than_the_run_started_from_is_noticed(chain, caplog):
     session.store.write_plugin(session.key(run.source), {k: v + 1 for k, v in tensors.items()}, metadata)
     (line,) = session.store.changed_files(record)
     assert "started from" in line and session.store.read_record(session.key(run)) is None
+
+
+def test_a_worker_elsewhere_is_sent_the_plug_ins_that_its_runs_start_from(chain):
+    session, run = chain("here"), toy_run("coop", path=("base", "new"), refresh=2)
+    done(session, run.source)
+    key = session.key(run.source)
+    (sent,) = Cluster.plugins(session, [(run, session.key(run))])
+    assert sent == {key: session.store.path("plugins", key).read_bytes()}
+    assert Cluster.plugins(session, [(run.source, key)]) == ({},)
 
 
 def test_records_say_the_path_and_the_key_of_what_was_carried(chain):
