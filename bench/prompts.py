@@ -148,13 +148,22 @@ class TextTower(nn.Module):
                 features[i] = feature
         return torch.stack(features)
 
-    def encode(self, context: Tensor, classes: ClassTokens, *, per: str = "shared", layer: int = 0) -> Tensor:
+    def encode(
+        self,
+        context: Tensor,
+        classes: ClassTokens,
+        *,
+        per: str = "shared",
+        layer: int = 0,
+        deep: Tensor | None = None,
+    ) -> Tensor:
         """Features of the prompts ``[SOS, context, name, ".", EOT]``, not normalised; differentiable in ``context``.
 
         context  (n, W) with per="shared"; (C, n, W) with per="class"; (B, n, W) with per="image"; of S runs
                  (S, C, n, W) with per="class" (with per="shared" they are (S, n, W) and per="image")
         layer    the block at whose input the context stands: 0 replaces token embeddings (CoOp, Zhou et al. 2022);
                  l > 0 overwrites rows 1..n of block l's input, over CoOp's placeholder "X" (no position is added again)
+        deep     (J - 1, n, W), of a shared context at layer 0: overwrites its rows at the input of blocks 1 to J - 1
         returns  (C, D), or (B, C, D) with per="image", (S, C, D) for runs side by side
         Raises ValueError for a shape or a layer that does not fit.
         """
@@ -166,22 +175,32 @@ class TextTower(nn.Module):
         if not 0 <= layer < len(self.blocks):
             raise ValueError(f"layer {layer} is not one of the tower's {len(self.blocks)} blocks")
         n = context.shape[-2]
+        if deep is not None:
+            whole = deep.dim() == 3 and deep.shape[1:] == context.shape and len(deep) < len(self.blocks)
+            if per != "shared" or layer or not whole:
+                raise ValueError(
+                    f"deep context of shape {tuple(deep.shape)} does not fit a context of {tuple(context.shape)}, "
+                    f"per='{per}', layer {layer} in {len(self.blocks)} blocks"
+                )
         if 1 + n + classes.longest > self.text.context_length:
             raise UserError(
                 f"{n} context tokens and a name of {classes.longest - 2} do not fit "
                 f"{self.text.context_length} tokens: use fewer context tokens"
             )
-        return self._encode(context, classes, per, layer)
+        return self._encode(context, classes, per, layer, deep)
 
-    def _encode(self, context: Tensor, classes: ClassTokens, per: str, layer: int) -> Tensor:
+    def _encode(
+        self, context: Tensor, classes: ClassTokens, per: str, layer: int, deep: Tensor | None = None
+    ) -> Tensor:
         one = context.dim() == (3 if per == "class" else 2)
         context = context[None] if one else context
         if self.quick is not None:
-            run = self.quick.own if per == "class" else self.quick.shared
+            run: Any = self.quick.own if per == "class" else self.quick.shared
+            run = run if deep is None else partial(run, deep=deep)
             features = self._chunked(run, context, classes, layer)
         else:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                features = self._encode_full(context, classes, layer).float()
+                features = self._encode_full(context, classes, layer, deep).float()
         return features[0] if one else features
 
     # -- chunks ------------------------------------------------------------------------------------------------------
@@ -221,7 +240,7 @@ class TextTower(nn.Module):
 
     # -- full length, for towers that are not causal and as the reference ----------------------------------------------
 
-    def _encode_full(self, context: Tensor, classes: ClassTokens, layer: int) -> Tensor:
+    def _encode_full(self, context: Tensor, classes: ClassTokens, layer: int, deep: Tensor | None = None) -> Tensor:
         """open_clip's own blocks over all 77 tokens; context (P, n, W) or (P, C, n, W) -> (P, C, D)."""
         if self.text.cls_emb is not None or self.text.use_pad_mask or self.text.pool_type != "argmax":
             raise UserError("this text tower pools or masks in a way that learned prompts are not defined for")
@@ -233,13 +252,15 @@ class TextTower(nn.Module):
         x = self.text.token_embedding(ids).expand(images, -1, -1, -1)
         rows = context if context.dim() == 4 else context[:, None].expand(-1, count, -1, -1)
 
-        def place(x: Tensor) -> Tensor:
+        def place(x: Tensor, rows: Tensor = rows) -> Tensor:
             return torch.cat([x[:, :, :1], rows.to(x.dtype), x[:, :, 1 + n :]], dim=2)
 
         x = place(x) if layer == 0 else x
         x = x + self.positions
         for index, block in enumerate(self.blocks):
             x = place(x) if index == layer and layer > 0 else x
+            if deep is not None and 0 < index <= len(deep):
+                x = place(x, deep[index - 1].expand(images, count, -1, -1))
             x = block(x.flatten(0, 1), attn_mask=self.text.attn_mask).unflatten(0, (images, count))
         x = self.text.ln_final(x)[:, torch.arange(count, device=self.device), classes.eot + 1 + n]
         projection = self.text.text_projection

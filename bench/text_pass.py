@@ -86,8 +86,9 @@ class Pass:
                 self._folded = state, [fold(block, self.dtype) for block in blocks]
         return self._folded[1]
 
-    def shared(self, context: Tensor, classes: ClassTokens, layer: int) -> Tensor:
-        """P prefixes ``[SOS, context]`` of (P, n, W) against C suffixes -> (P, C, D)."""
+    def shared(self, context: Tensor, classes: ClassTokens, layer: int, deep: Tensor | None = None) -> Tensor:
+        """P prefixes ``[SOS, context]`` of (P, n, W) against C suffixes -> (P, C, D); ``deep`` (J - 1, n, W) overwrites
+        the context's rows at the input of blocks 1 to J - 1."""
         n, packed = context.shape[1], classes.packed(1 + context.shape[1])
         embedding, positions = self.text.token_embedding, self.text.positional_embedding
         sos = embedding.weight[SOS : SOS + 1]
@@ -101,6 +102,8 @@ class Pass:
         def place(head: Tensor) -> Tensor:
             return torch.cat([head[:, :1].expand(len(enter), -1, -1), enter.to(head.dtype)], dim=1)
 
+        if deep is not None:
+            return self._run(head, tail, packed, layer, None, None, deep)
         return self._run(head, tail, packed, layer, place if layer > 0 else None)
 
     def own(self, context: Tensor, classes: ClassTokens, layer: int) -> Tensor:
@@ -139,8 +142,10 @@ class Pass:
         layer: int,
         place_head: Callable[[Tensor], Tensor] | None,
         place_tail: Callable[[Tensor], Tensor] | None = None,
+        deep: Tensor | None = None,
     ) -> Tensor:
-        """``place_…`` puts the context into the rows of the prefix or of the suffixes at block ``layer``."""
+        """``place_…`` puts the context into the rows of the prefix or of the suffixes at block ``layer``; ``deep`` as
+        in ``shared``."""
         weights, length = self.weights(), head.shape[1]
         x: Tensor | None = None
         for index, w in enumerate(weights):
@@ -149,6 +154,9 @@ class Pass:
             if x is not None and index == layer and (place_head or place_tail):
                 head, tail = x[:, :length], x[:, length:]
                 head, tail, x = place_head(head) if place_head else head, place_tail(tail) if place_tail else tail, None
+            if x is not None and deep is not None and 0 < index <= len(deep):
+                rows = deep[index - 1].to(x.dtype).expand(len(x), -1, -1)
+                x = torch.cat([x[:, :1], rows, x[:, length:]], dim=1)
             if x is None:
                 if len(head) != len(tail) and not last:  # the suffixes are still one copy for all prefixes
                     both = [F.linear(self._norm(w.ln_1, part), *w.qkv) for part in (head, tail)]
