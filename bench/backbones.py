@@ -20,6 +20,7 @@ from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
 from bench.archs import Arch, Tower
+from bench.attention import Stack, image_stack, text_stack
 from bench.errors import UserError, unknown
 from bench.prompts import EOT, SOS, TextTower
 
@@ -50,6 +51,15 @@ class Backbone:
     @property
     def device(self) -> torch.device:
         return self.text.device
+
+    @property
+    def text_stack(self) -> Stack | None:
+        return text_stack(self.model.text)
+
+    @property
+    def image_stack(self) -> Stack | None:
+        """None where the image tower is no transformer."""
+        return image_stack(self.model.visual)
 
     @property
     def scale(self) -> Tensor:

@@ -239,7 +239,7 @@ class Calibration:
         support = made_up(base.dim, count, run.shots, views, base.device)
         if METHODS[run.method].needs == "pixels":
             support = dataclasses.replace(support, views=Noise(session.features("base")))
-        method = session.make(run, Shape(base.width, base.dim, names, len(support.labels)))
+        method = session.make(run, Shape.of(base, names, len(support.labels)))
         method.bind(base, classes)  # derives what the backbone then keeps for all
         with method.attach(base):
             begin = self._seconds(lambda: method.bind(base, classes)) + self._seconds(lambda: method.start(support))

@@ -286,8 +286,8 @@ class Session:
 
     def shape_of(self, run: Run) -> Shape:
         """Of the first training of its path, which made the tensors; all backbones of an arch have its widths."""
-        few, base = self.fewshot(run.sources[-1] if run.sources else run), self.backbone("base")
-        return Shape(base.width, base.dim, few.data.classnames, len(few.support))
+        few = self.fewshot(run.sources[-1] if run.sources else run)
+        return Shape.of(self.backbone("base"), few.data.classnames, len(few.support))
 
     def make(self, run: Run, shape: Shape) -> Method:
         """A method with its initial values, which depend on (dataset, method, seed) alone."""

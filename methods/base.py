@@ -79,12 +79,22 @@ class Classes:
 
 @dataclass(frozen=True)
 class Shape:
-    """What a method needs to make its learned tensors: W, D, the names it is trained on, N. Saved with the plug-in."""
+    """What a method needs to make its learned tensors: W, D, the names it is trained on, N, and the towers' attention
+    blocks (0: the image tower has none, as a ResNet). Saved with the plug-in."""
 
     width: int
     dim: int
     classnames: tuple[str, ...]
     support: int
+    text_layers: int = 0
+    image_layers: int = 0
+    image_width: int = 0
+
+    @classmethod
+    def of(cls, backbone, classnames: Sequence[str], support: int) -> Shape:
+        text, image = backbone.text_stack, backbone.image_stack
+        size = (len(image), image.width) if image else (0, 0)
+        return cls(backbone.width, backbone.dim, tuple(classnames), support, len(text) if text else 0, *size)
 
 
 @dataclass(frozen=True)

@@ -122,9 +122,10 @@ def make_support(count=4, dim=DIM, shots=6, views=3, val=4, noise=0.4, seed=0):
 
 
 def pixels_of(labels, seed=0):
-    """Preprocessed pictures (N, 3, H, H) tinted by class, for the tiny towers."""
-    g = torch.Generator().manual_seed(seed)
+    """Preprocessed pictures (N, 3, H, H) tinted by class, for the tiny towers; the seed draws what lies on the tint."""
+    g = torch.Generator().manual_seed(0)
     tints = 2 * torch.randn(int(labels.max()) + 1, 3, 1, 1, generator=g)
+    g = g if seed == 0 else torch.Generator().manual_seed(seed)
     coarse = torch.randn(len(labels), 3, 4, 4, generator=g)
     return tints[labels] + torch.nn.functional.interpolate(coarse, (IMAGE_SIZE, IMAGE_SIZE))
 
@@ -169,7 +170,8 @@ def make(name, classnames=NAMES, support=24, seed=0, width=WIDTH, dim=DIM, confi
     """A fresh method whose initial values depend on ``seed``."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return METHODS[name](config or short(name, **changes), Shape(width, dim, tuple(classnames), support))
+        shape = Shape(width, dim, tuple(classnames), support, text_layers=3, image_layers=2, image_width=48)
+        return METHODS[name](config or short(name, **changes), shape)
 
 
 # ---- a session on the tiny pair --------------------------------------------------------------------------------------

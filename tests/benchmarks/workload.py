@@ -63,7 +63,7 @@ def make(id: str, backbone: backbones.Backbone, classes: Classes, seed: int = 0,
     config = replace(config, **{name: value for name, value in changes.items() if hasattr(config, name)})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive("benchmark", "method", id, seed))
-        method = METHODS[id](config, Shape(backbone.width, backbone.dim, classes.names, 16 * len(classes)))
+        method = METHODS[id](config, Shape.of(backbone, classes.names, 16 * len(classes)))
     method.to(backbone.device).bind(backbone, classes)
     return method
 
