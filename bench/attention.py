@@ -42,7 +42,8 @@ def text_stack(text: Any) -> Stack | None:
 def image_stack(visual: Any) -> Stack | None:
     """Of open_clip's ``VisionTransformer``, or of the timm transformer that it wraps; None for an image tower that is
     none of these, such as a ResNet."""
-    transformer, trunk = getattr(visual, "transformer", None), getattr(visual, "trunk", None)
+    transformer: Any = getattr(visual, "transformer", None)
+    trunk: Any = getattr(visual, "trunk", None)
     if hasattr(transformer, "resblocks") and transformer.batch_first and hasattr(visual, "ln_pre"):
         return stack(transformer.resblocks, visual.ln_pre, 1)
     if hasattr(trunk, "blocks") and hasattr(trunk, "norm_pre") and hasattr(trunk, "num_prefix_tokens"):
@@ -63,7 +64,7 @@ def stack(blocks: Any, entry: Any = None, prefix: int = 0) -> Stack | None:
 def matrices(block: Any) -> list[tuple[Any, str]]:
     """(module, name of the parameter) of the matrices whose rows are, one below the other, W of the query, W of the key
     and W of the value: one matrix, or three."""
-    attention = getattr(block, "attn", None)
+    attention: Any = getattr(block, "attn", None)
     if isinstance(attention, nn.MultiheadAttention):
         return [(attention, "in_proj_weight")] if attention.in_proj_weight is not None else []
     if isinstance(getattr(attention, "qkv", None), nn.Linear):

@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RECORDED = Path(__file__).with_name("number_sources.json")
 
 DECIDE: dict[str, tuple[str, ...]] = {  # whole files, or what of them is named
+    "bench/attention.py": (),
     "bench/backbones.py": (),
     "bench/class_tokens.py": (),
     "bench/evaluate.py": (),
