@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from bench.attention import Add, open_projections
 from bench.errors import UserError
 from datasets.templates import PHOTO
-from methods.base import TrainConfig, register
+from methods.base import Method, TrainConfig, register
 from methods.inside import InsideMethod
 
 ITERATIONS = 500  # published, for each shot
@@ -67,6 +67,7 @@ class ClipLora(InsideMethod):
     name = "CLIP-LoRA"
     paper = "Zanella & Ben Ayed 2024, arXiv 2405.18541"
     Config = Config
+    micro = {**Method.micro, "lr": 0.01}
     cost_free = ("alpha", "dropout")
 
     def __init__(self, config, shape):

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from bench.attention import added_tokens
 from bench.class_tokens import ClassTokens
 from bench.errors import UserError
-from methods.base import TrainConfig, register
+from methods.base import Method, TrainConfig, register
 from methods.inside import InsideMethod
 from methods.prompts import CONTEXT_STD
 
@@ -49,6 +49,7 @@ class MaPLe(InsideMethod):
     name = "MaPLe"
     paper = "Khattak et al. 2023, arXiv 2210.03117"
     Config = Config
+    micro = {**Method.micro, "batch": 32, "lr": 0.01}
 
     def __init__(self, config, shape):
         super().__init__(config, shape)

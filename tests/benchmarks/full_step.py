@@ -4,7 +4,8 @@ both with random weights (nothing is downloaded; work and memory are as with tra
     python -m tests.benchmarks.full_step METHOD [--classes 100] [--batch N] [--device cpu] [--precision fp32]
 
 For every registered method, whatever it needs (features, views or pixels). Prints one JSON object a stage: seconds on
-the clock, and the largest memory of the process until then (CUDA: of the stage). One process for each method.
+the clock, of the processor (all threads: what tells on a busy machine), and the largest memory of the process until
+then (CUDA: of the stage). One process for each method.
 """
 
 from __future__ import annotations
@@ -48,11 +49,19 @@ def peak(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB
 
 
-def tell(stage: str, start: float, device: torch.device, **more) -> None:
+def clock() -> tuple[float, float]:
+    """Now on the wall, and seconds of all cores that the process has taken."""
+    return time.perf_counter(), time.process_time()
+
+
+def tell(stage: str, clocks: tuple[float, float], device: torch.device, **more) -> None:
+    start, since = clocks
     if device.type == "cuda":
         torch.cuda.synchronize()
     seconds = time.perf_counter() - start
-    print(json.dumps({"stage": stage, "seconds": round(seconds, 2), "peak_gib": round(peak(device), 2), **more}))
+    cpu = time.process_time() - since
+    line = {"stage": stage, "seconds": round(seconds, 2), "cpu_seconds": round(cpu, 2)}
+    print(json.dumps({**line, "peak_gib": round(peak(device), 2), **more}), flush=True)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
 
@@ -100,16 +109,16 @@ def main(arguments: list[str] | None = None) -> None:
     names = tuple(f"thing of kind {i}" for i in range(given.classes))
     classes = Classes("made-up", names, ("a photo of a {}.",))
 
-    start = time.perf_counter()
+    start = clock()
     base = random_backbone(given.base, given.device, given.precision)
     tell("load base", start, device, on=provenance.device_name(base.device), threads=torch.get_num_threads())
     support = step_support(kind.needs, base, config.batch, given.classes)
     torch.manual_seed(0)
     method = kind(config, Shape.of(base, names, len(support.labels))).to(device)
-    start = time.perf_counter()
+    start = clock()
     method.bind(base, classes)
     tell("bind", start, device, trained=sum(p.numel() for p in method.parameters() if p.requires_grad))
-    start = time.perf_counter()
+    start = clock()
     with method.attach(base):
         curve = fit(method, support, torch.Generator().manual_seed(0))
     tell("step", start, device, batch=config.batch, classes=given.classes, loss=curve[0]["loss"] if curve else None)
@@ -117,11 +126,11 @@ def main(arguments: list[str] | None = None) -> None:
     target = base
     if given.update:
         del base, support
-        start = time.perf_counter()
+        start = clock()
         target = random_backbone(given.update, given.device, given.precision, seed=1)
         tell("load update", start, device)
     inputs, labels = inputs_of(kind, config, target, given.images, given.classes)
-    start = time.perf_counter()
+    start = clock()
     outcome = evaluate(method, target, classes, inputs, labels)
     tell("predict", start, device, images=len(outcome["predicted"]))
 
