@@ -37,6 +37,7 @@ from bench.doctor import doctor
 from bench.drift_report import present
 from bench.errors import UserError
 from bench.look import dry_run, ls
+from bench.outcomes import Outcomes
 from bench.prepare import prepare
 from bench.selection import Selection, select
 from bench.session import Session
@@ -218,6 +219,7 @@ def selection_of(args: argparse.Namespace, arch: archs.Arch) -> Selection:
         estimate=store.read_note(timing.PREDICTED, timing.sound_estimate),
         call=store.read_note(timing.CALL, timing.sound_call),
         predictions=functools.cache(store.read_predictions),
+        outcomes=Outcomes(store.read_outcomes),
     )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from bench import beyond, mixture, stats, suites
 from bench.archs import Arch
 from bench.naming import is_plain
+from bench.outcomes import Outcomes
 from bench.plan import Settings, as_stored
 from bench.stats import Predictions, Record
 from bench.store import canonical
@@ -36,7 +37,8 @@ class Selection:
     """The records of each suite, in the order of its table; ``rows`` by suite id, ood included; ``drift`` holds what
     was measured of the backbones themselves (`drift_store.load_all`), ``settings`` what the records were chosen by;
     ``estimate`` and ``call`` are what `bench.timing` reads, ``predictions`` gives those of a key (`stats.recount`),
-    which intervals over images need; without it they stay empty."""
+    which intervals over images need; without it they stay empty. ``outcomes`` are the same with confidence, read once,
+    without which there are no statistics of the main suite."""
 
     arch: Arch
     main: tuple[Record, ...] = ()
@@ -47,6 +49,7 @@ class Selection:
     estimate: dict | None = None
     call: dict | None = None
     predictions: Callable[[str], Predictions] | None = None
+    outcomes: Outcomes | None = None
 
     @property
     def records(self) -> list[Record]:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from bench.errors import UserError, printable, quoted
 from bench.naming import told
+from bench.outcomes import Outcome
 from bench.processes import alive, place
 from bench.soundness import fault
 
@@ -331,13 +332,20 @@ class Store:
 
     def read_predictions(self, key: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """target -> (predicted labels, true labels), both (N,). Raises UserError where they are another run's."""
+        return {target: (found.predicted, found.label) for target, found in self.read_outcomes(key).items()}
+
+    def read_outcomes(self, key: str) -> dict[str, Outcome]:
+        """The same with the confidence of each prediction, (N,) fp32, where it was kept."""
         tensors, header = read_tensors(self.path("predictions", key))
         if header.get("key") != key:
             raise UserError(
                 f"'{self.path('predictions', key)}' holds the predictions of run {header.get('key')}, expected {key}"
             )
-        targets = {name.split(".")[0] for name in tensors}
-        return {t: (tensors[f"{t}.predicted"].numpy(), tensors[f"{t}.label"].numpy()) for t in targets}
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        targets = {name.split(".")[0] for name in arrays}
+        return {
+            t: Outcome(arrays[f"{t}.predicted"], arrays[f"{t}.label"], arrays.get(f"{t}.confidence")) for t in targets
+        }
 
     def write_manifest(self, name: str, text: str) -> None:
         path = self.folder / "splits" / f"{name}.jsonl"
