@@ -15,7 +15,7 @@ t-test over seeds, with seeds that all agree the plain paired bootstrap; of one 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import combinations
@@ -24,11 +24,11 @@ import numpy as np
 import pandas as pd
 
 from bench import stats
-from bench.measures import Measure, measures
+from bench.measures import Measure, measures, roles
 from bench.rank_tests import DECIMALS, holm
 from bench.seeds import derive
 from bench.selection import Selection
-from bench.stats import AVERAGE, Record
+from bench.stats import AVERAGE
 
 DRAWS, COVERAGE = 10_000, 0.95
 BLOCK = 4_000_000  # images drawn at a time, 32 MB of counts
@@ -80,10 +80,7 @@ def pairs_table(selection: Selection) -> pd.DataFrame:
     p            two-sided: twice the share of draws on the rarer side of 0; not below 2 / (`DRAWS` + 1)
     p_holm       Holm's correction over the pairs of this dataset and measure
     """
-    records, outcomes = list(selection.main), selection.outcomes
-    if outcomes is None:
-        return pd.DataFrame(columns=list(COLUMNS))
-    return outcomes.once("pairs", records, lambda: compared(selection))
+    return selection.once("pairs", lambda: compared(selection))
 
 
 def compared(selection: Selection) -> pd.DataFrame:
@@ -166,7 +163,7 @@ def correct(selection: Selection, dataset: str) -> tuple[list[Column], np.ndarra
     other images than the first, by their labels, cannot be paired and is left out."""
     if selection.outcomes is None:
         return [], np.empty((0, 0), np.float32)
-    roles, asked = roles_of(selection.main), None
+    known, asked = roles(selection.main), None
     found: dict[Column, np.ndarray] = {}
     for record in selection.main:
         run = record["run"]
@@ -174,14 +171,10 @@ def correct(selection: Selection, dataset: str) -> tuple[list[Column], np.ndarra
             continue
         for role, outcome in selection.outcomes.of(record).items():
             asked = outcome.label if asked is None else asked
-            if role in roles and np.array_equal(outcome.label, asked):
+            if role in known and np.array_equal(outcome.label, asked):
                 found[run["method"], role, run["seed"]] = outcome.right
     right = np.stack(list(found.values()), axis=1) if found else np.empty((0, 0))
     return list(found), right.astype(np.float32)
-
-
-def roles_of(records: Iterable[Record]) -> Mapping[str, None]:
-    return dict.fromkeys(role for measure in measures(records) for role in measure.roles)
 
 
 def drawn_accuracies(right: np.ndarray, generator: np.random.RandomState) -> np.ndarray:

@@ -53,7 +53,7 @@ def draw_figure_2a(records: Iterable[Record]) -> Figure:
         marks = taxonomy.legend(depth.values())  # more than one would not fit beside the axis's name
         axes.set_xlabel(("\n" if len(marks) > 1 else "    ").join(["Top-1 accuracy (%)", "    ".join(marks)]).rstrip())
         axes.set_xlim(0, 100)
-        axes.set_yticks(range(len(averages)), [_label(names[m], depth[m]) for m in averages.index])
+        axes.set_yticks(range(len(averages)), [short_label(names[m], depth[m]) for m in averages.index])
         axes.set_ylim(max(len(averages), 1) - 0.5, -0.5)  # first method on top, as in the table
         axes.tick_params(axis="y", length=0)
         axes.spines[["top", "right"]].set_visible(False)
@@ -86,7 +86,7 @@ def inline_svg(figure: Figure, name: str, description: str = "") -> str:
     return f'{head} role="img" aria-label="{_attribute(description or name)}">{body}'
 
 
-def _label(name: str, depth: str) -> str:
+def short_label(name: str, depth: str) -> str:
     short = name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
     return f"{short} {taxonomy.mark(depth)}".rstrip()
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from bench import stats
-from bench.stats import Record
+from bench.stats import AVERAGE, Record, counted
 
 
 @dataclass(frozen=True)
@@ -56,3 +56,19 @@ def score_table(records: Sequence[Record], measure: Measure) -> pd.DataFrame:
     column = "h" if len(measure.roles) == 2 else "base" if measure.id == "base" else "new"
     means = stats.seed_scores(seen).groupby(["dataset", "method"])[column].mean().unstack()
     return means.reindex(index=stats.averaged(records), columns=stats.ids(records, "method")).astype(float)
+
+
+def roles(records: Iterable[Record]) -> list[str]:
+    """Every backbone that a measure is of, the base first."""
+    return ["base", *stats.updates(records)]
+
+
+def sections(records: Sequence[Record]) -> Iterator[tuple[str, str, str]]:
+    """The blocks of a sheet that has one for each dataset: update, dataset id, title. The average first; of further
+    updates the average alone, for the CSV has the rest."""
+    names, over = stats.names(records, "dataset"), counted(len(stats.averaged(records)), "dataset")
+    for update in stats.updates(records):
+        own = update == "new"
+        yield update, AVERAGE, f"Average over {over}" + ("" if own else f", update '{update}'")
+        for dataset in stats.ids(records, "dataset") if own else ():
+            yield update, dataset, names[dataset]

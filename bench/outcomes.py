@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from bench.errors import UserError
-from bench.stats import Record, is_done
+from bench.stats import AVERAGE, Record, averaged, ids, is_done, mean_std
 
 
 class Outcome(NamedTuple):
@@ -60,7 +62,7 @@ class Outcomes:
         return lines
 
     def once(self, what: str, records: Iterable[Record], make: Callable[[], Any]) -> Any:
-        """What ``make`` gives, made once for these records: a report needs it for its tables, figures and text."""
+        """What ``make`` gives, made once for these records as they are."""
         token = what, tuple(self.trait(record) for record in records)
         if token not in self.kept:
             self.kept[token] = make()
@@ -85,3 +87,20 @@ def same_images(found: Mapping[str, Outcome]) -> None:
     first, *others = (outcome.label for outcome in found.values())
     if not all(np.array_equal(first, other) for other in others):
         raise ValueError("its backbones were asked about different images")
+
+
+def summarised(
+    found: pd.DataFrame, records: Sequence[Record], backbones: Sequence[str], values: Sequence[str]
+) -> pd.DataFrame:
+    """Mean and deviation over seeds (``NAME_std``) of each of the ``values``, a row for each dataset, method and
+    backbone, then the average over datasets: seed by seed, over the seeds that have every averaged one, as in the main
+    table. ``found``: columns dataset, method, backbone, seed and the values."""
+    datasets, methods, over = ids(records, "dataset"), ids(records, "method"), averaged(records)
+    keys, made = ["dataset", "method", "backbone"], []
+    mine = found[found["dataset"].isin(over)].groupby(["method", "backbone", "seed"])
+    means = mine[list(values)].mean()[mine["dataset"].nunique() == len(over)].reset_index().assign(dataset=AVERAGE)
+    groups = dict(list(pd.concat([found, means]).groupby(keys))) if len(found) else {}
+    for cell in product([*datasets, *([AVERAGE] if records else [])], methods, backbones):
+        group = groups.get(cell, found.iloc[:0])
+        made.append([*cell, len(group), *(x for name in values for x in mean_std(group[name]))])
+    return pd.DataFrame(made, columns=[*keys, "seeds", *(x for name in values for x in (name, name + "_std"))])

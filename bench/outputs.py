@@ -9,7 +9,20 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bench import behind, chains, chains_report, depth, figures, retention, retention_report, suites
+from bench import (
+    agreement,
+    behind,
+    calibrated,
+    chains,
+    chains_report,
+    comparison,
+    depth,
+    figures,
+    ranking,
+    retention,
+    retention_report,
+    suites,
+)
 from bench.audit import KEYS as AUDIT_KEYS
 from bench.audit import audit_table
 from bench.depth_figures import draw_depth
@@ -21,6 +34,8 @@ from bench.drift_report import DECIMALS as DRIFT_DECIMALS
 from bench.drift_report import drift_sheet, drift_table, present
 from bench.selection import Selection
 from bench.sheets import CSV_DECIMALS, Sheet, csv_text, sheet_latex, sheet_markdown
+from bench.statistics_figures import draw_pareto, draw_ranks
+from bench.statistics_report import has_statistics
 from bench.store import write_text
 from bench.suite_figures import draw_figure_2d, draw_figure_4, draw_lambda
 from bench.suite_tables import ablation_sheet, ablation_table, ood_sheet, ood_table
@@ -30,12 +45,13 @@ from bench.tables import main_tables
 @dataclass(frozen=True)
 class Output:
     """A table as numbers and as readers see it; the first ``keys`` columns of the frame name a row. Without a sheet it
-    is a CSV alone, shown on a page of its own."""
+    is a CSV alone, shown on a page of its own; ``apart``: the report has a section of its own that shows it."""
 
     frame: pd.DataFrame
     sheet: Sheet | None
     keys: int
     decimals: int = CSV_DECIMALS
+    apart: bool = False
 
     @property
     def csv(self) -> str:
@@ -102,10 +118,22 @@ FIGURES = {
         "Accuracy on the update against training images there, from the carried module and from nothing",
         chains_report.draw_refresh_shots,
     ),
+    "ranks": Drawing(
+        "statistics",
+        "Average ranks over datasets; a bar joins methods that no test tells apart",
+        lambda selection: draw_ranks(selection) if has_statistics(selection) else None,
+    ),
+    "pareto": Drawing(
+        "statistics",
+        "H against cost; filled, and on the line, the methods that no other beats at both",
+        lambda selection: draw_pareto(selection) if has_statistics(selection) else None,
+    ),
 }
 BEYOND = ("retention", "decision", "chains", "refresh")
-NAMES = (*suites.ALL_SUITES, *BEYOND)  # tables that go where their records do
-ORDER = (*suites.ALL_SUITES, "depth", "depth_correlation", *BEYOND, "records")
+STATISTICS = ("ranks", "wilcoxon", "pairs", "calibration", "flips")
+P_DECIMALS = 6
+NAMES = (*suites.ALL_SUITES, *BEYOND, *STATISTICS)  # tables that go where their records do
+ORDER = (*suites.ALL_SUITES, *STATISTICS, "depth", "depth_correlation", *BEYOND, "records")
 
 
 def made_from(selection: Selection) -> dict[str, Output]:
@@ -138,9 +166,25 @@ def made_from(selection: Selection) -> dict[str, Output]:
         made["chains"] = Output(frame, chains_report.chain_sheet(selection), len(chains.CHAIN_KEYS))
         frame = chains.refresh_table(selection)
         made["refresh"] = Output(frame, chains_report.refresh_sheet(selection), len(chains.REFRESH_KEYS))
+    if has_statistics(selection):
+        made.update(statistics_of(selection))
     if selection.records:
         made["records"] = Output(behind.records_table(selection), None, len(behind.COLUMNS))
     return {name: made[name] for name in sorted(made, key=place)}
+
+
+def statistics_of(selection: Selection) -> dict[str, Output]:
+    """What needs two methods is left out where there is one."""
+    made = {}
+    if len(pairs := comparison.pairs_table(selection)):
+        frame, sheet = ranking.ranks_table(selection), ranking.ranks_sheet(selection)
+        made["ranks"] = Output(frame, sheet, len(ranking.RANK_KEYS), P_DECIMALS, apart=True)
+        made["wilcoxon"] = Output(ranking.wilcoxon_table(selection), None, len(ranking.WILCOXON_KEYS), P_DECIMALS)
+        made["pairs"] = Output(pairs, None, len(comparison.KEYS), P_DECIMALS)
+    for name, own in (("calibration", calibrated), ("flips", agreement)):
+        frame, sheet = getattr(own, f"{name}_table")(selection), getattr(own, f"{name}_sheet")(selection)
+        made[name] = Output(frame, sheet, len(own.KEYS), apart=True)
+    return made
 
 
 def place(name: str) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench import audit, audit_page, known, stats, taxonomy, timing
+from bench import audit, audit_page, known, statistics_report, stats, taxonomy, timing
 from bench.figures import inline_svg
 from bench.naming import told
 from bench.outputs import FIGURES, made_from
@@ -160,12 +160,11 @@ def _parts(selection: Selection, answers: Sequence[known.Answer], given: str) ->
     if "records" in made:
         parts += [("text", "The records and plug-ins behind each cell: tables/records.csv")]
     for name, output in made.items():
-        if output.sheet is None:
+        if output.sheet is None or output.apart:
             continue
-        parts += [("heading", _heading(name, output.sheet)), ("sheet", output.sheet)]
-        for stem, drawing in FIGURES.items():
-            if drawing.beside == name and (figure := drawing.draw(selection)) is not None:
-                parts += [("figure", (stem, drawing.caption, inline_svg(figure, stem, drawing.caption)))]
+        parts += [("heading", _heading(name, output.sheet)), ("sheet", output.sheet), *_figures(selection, name)]
+    parts += statistics_report.parts(selection) + _figures(selection, "statistics")
+    parts += statistics_report.tables(selection)
     parts += [
         ("heading", "Cost of a run"),
         ("text", "Medians over the main suite's runs that are done; parameters are the trainable ones."),
@@ -187,6 +186,16 @@ def _parts(selection: Selection, answers: Sequence[known.Answer], given: str) ->
     parts += [("block", _failures(failed))] if failed else [("text", "No run failed.")]
     parts += [("heading", "Regenerate"), ("text", "All runs that are not stored yet, then this report from records:")]
     return [*parts, ("command", "\n".join(commands))]
+
+
+def _figures(selection: Selection, beside: str) -> list[Part]:
+    """Those that stand below a table, or in a section."""
+    drawn = {stem: drawing.draw(selection) for stem, drawing in FIGURES.items() if drawing.beside == beside}
+    return [
+        ("figure", (stem, FIGURES[stem].caption, inline_svg(figure, stem, FIGURES[stem].caption)))
+        for stem, figure in drawn.items()
+        if figure is not None
+    ]
 
 
 def _heading(name: str, sheet: Sheet) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from bench import beyond, mixture, stats, suites
 from bench.archs import Arch
@@ -21,6 +22,8 @@ from bench.suites import Variant
 from datasets.manifests import MARK, agree, digests
 from methods import ordered
 from methods.base import METHODS
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,11 @@ class Selection:
         """Each once, whatever suites it serves."""
         every = [*self.main, *(r for rows in self.rows.values() for row in rows for r in row.records)]
         return list({record["key"]: record for record in every}.values())
+
+    def once(self, what: str, make: Callable[[], Made]) -> Made:
+        """What ``make`` makes of the main suite, made once for its records: a report needs it for its tables, figures
+        and text. Nobody may change it."""
+        return make() if self.outcomes is None else self.outcomes.once(what, self.main, make)
 
     def replaced(self, records: Iterable[Record]) -> Selection:
         """The same selection with other versions of its records, found by key (``check`` recounts them)."""
