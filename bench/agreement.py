@@ -42,8 +42,8 @@ def flips_table(selection: Selection) -> pd.DataFrame:
 
 def counted_flips(selection: Selection) -> pd.DataFrame:
     found, updates = [], stats.updates(selection.main)
-    for record in selection.main if selection.outcomes is not None else ():
-        run, outcomes = record["run"], selection.outcomes.of(record)
+    for record in selection.main:
+        run, outcomes = record["run"], selection.answers(record)
         for role in updates:
             if "base" in outcomes and role in outcomes:
                 shares = flips(outcomes["base"], outcomes[role])

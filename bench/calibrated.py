@@ -43,9 +43,9 @@ def calibration_table(selection: Selection) -> pd.DataFrame:
 
 def measured(selection: Selection) -> pd.DataFrame:
     found = []
-    for record in selection.main if selection.outcomes is not None else ():
+    for record in selection.main:
         run = record["run"]
-        for role, outcome in selection.outcomes.of(record).items():
+        for role, outcome in selection.answers(record).items():
             if outcome.confidence is None:
                 continue
             sure, accuracy = 100 * float(outcome.confidence.mean(dtype=np.float64)), 100 * float(outcome.right.mean())

@@ -161,15 +161,13 @@ def sample_of(selection: Selection, dataset: str) -> Sample:
 def correct(selection: Selection, dataset: str) -> tuple[list[Column], np.ndarray]:
     """Who was right about which image: columns, and (images, columns) of 0 and 1 in fp32. A run that was asked about
     other images than the first, by their labels, cannot be paired and is left out."""
-    if selection.outcomes is None:
-        return [], np.empty((0, 0), np.float32)
     known, asked = roles(selection.main), None
     found: dict[Column, np.ndarray] = {}
     for record in selection.main:
         run = record["run"]
         if run["dataset"] != dataset:
             continue
-        for role, outcome in selection.outcomes.of(record).items():
+        for role, outcome in selection.answers(record).items():
             asked = outcome.label if asked is None else asked
             if role in known and np.array_equal(outcome.label, asked):
                 found[run["method"], role, run["seed"]] = outcome.right

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from bench import stats
+from bench.selection import Selection
 from bench.stats import Record
 
 COSTS = {"seconds": "seconds", "parameters": "trainable parameters"}
@@ -19,7 +20,7 @@ COLUMNS = ("method", "h", "fit", "evaluate", "seconds", "parameters")
 THOUSAND = 1000  # images that an evaluation is priced by
 
 
-def costs(records: Sequence[Record], update: str = "new") -> pd.DataFrame:
+def costs(selection: Selection, update: str = "new") -> pd.DataFrame:
     """`COLUMNS`, a row for each method with an average H, in percent; NaN where a record does not say what it cost.
 
     fit         seconds, mean over the averaged datasets of the mean over seeds
@@ -27,6 +28,10 @@ def costs(records: Sequence[Record], update: str = "new") -> pd.DataFrame:
     seconds     both
     parameters  trainable ones, the same mean
     """
+    return selection.once(f"costs {update}", lambda: paid_for(selection.main, update))
+
+
+def paid_for(records: Sequence[Record], update: str) -> pd.DataFrame:
     seen, over = stats.seen_from(records, update), set(stats.averaged(records))
     found = []
     for record in seen:

@@ -14,7 +14,7 @@ from typing import TypeVar
 from bench import beyond, mixture, stats, suites
 from bench.archs import Arch
 from bench.naming import is_plain
-from bench.outcomes import Outcomes
+from bench.outcomes import Outcome, Outcomes
 from bench.plan import Settings, as_stored
 from bench.stats import Predictions, Record
 from bench.store import canonical
@@ -64,6 +64,10 @@ class Selection:
         """What ``make`` makes of the main suite, made once for its records: a report needs it for its tables, figures
         and text. Nobody may change it."""
         return make() if self.outcomes is None else self.outcomes.once(what, self.main, make)
+
+    def answers(self, record: Record) -> dict[str, Outcome]:
+        """The stored predictions of a record by role; nothing where there are none that can be used."""
+        return {} if self.outcomes is None else self.outcomes.of(record)
 
     def replaced(self, records: Iterable[Record]) -> Selection:
         """The same selection with other versions of its records, found by key (``check`` recounts them)."""

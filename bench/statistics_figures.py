@@ -33,8 +33,8 @@ def draw_ranks(selection: Selection) -> Figure | None:
         return None
     names, depth = stats.names(records, "method"), stats.depths(records)
     labels = {method: short_label(names[method], depth[method]) for method in names}
-    heights = [TOP + BAR * (1 + len(one.cliques)) + ROW * (rows_of(one) + 0.3) for one in found]
-    foot = 0.24 * (1 + bool(taxonomy.legend(depth.values())))
+    heights: list[float] = [TOP + BAR * (1 + len(one.cliques)) + ROW * (rows_of(one) + 0.3) for one in found]
+    foot: float = 0.24 * (1 + bool(taxonomy.legend(depth.values())))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH_INCHES, sum(heights) + foot))
         top = sum(heights) + foot
@@ -66,9 +66,9 @@ def draw_panel(axes, one: Ranking, labels: dict[str, str], height: float) -> Non
     title = f"{one.measure.name}: average rank over {stats.counted(one.datasets, 'dataset')}{chance}"
     axes.text(WIDTH_INCHES / 2, TOP - 0.1, title, ha="center", va="top", fontsize=9.5)
     axes.plot([left, right], [0, 0], color=INK, linewidth=1)
-    for rank in range(1, count + 1):
-        axes.plot([at(rank), at(rank)], [0, 0.06], color=INK, linewidth=0.8)
-        axes.text(at(rank), 0.09, str(rank), ha="center", va="bottom", fontsize=7.5)
+    for tick in range(1, count + 1):
+        axes.plot([at(tick), at(tick)], [0, 0.06], color=INK, linewidth=0.8)
+        axes.text(at(tick), 0.09, str(tick), ha="center", va="bottom", fontsize=7.5)
     for place, (first, last) in enumerate(one.cliques):
         ends = [at(one.ranks[first]) - 0.04, at(one.ranks[last]) + 0.04]
         axes.plot(ends, [-BAR * (place + 0.8)] * 2, color=COLOURS["h"], linewidth=3, solid_capstyle="round", zorder=4)
@@ -92,7 +92,7 @@ def draw_pareto(selection: Selection) -> Figure | None:
         (update, cost, table)
         for update in stats.updates(records)
         for cost in COSTS
-        if (table := costs(records, update).dropna(subset=[cost])) is not None and len(table)
+        if (table := costs(selection, update).dropna(subset=[cost])) is not None and len(table)
     ]
     if not panels:
         return None
@@ -116,8 +116,8 @@ AXES = {
 def draw_front(axes, table: pd.DataFrame, cost: str, labels: dict[str, str]) -> None:
     """Names stand at the right, by H, each with a line to its point: points may lie close together."""
     positive = table[cost][table[cost] > 0]
-    least, most = (positive.min(), positive.max()) if len(positive) else (1.0, 10.0)
-    nothing = 10 ** (math.floor(math.log10(least)) - 1)  # where a cost of 0 stands on a log axis
+    least, most = (float(positive.min()), float(positive.max())) if len(positive) else (1.0, 10.0)
+    nothing = 10.0 ** (math.floor(math.log10(least)) - 1)  # where a cost of 0 stands on a log axis
     places = table[cost].clip(lower=nothing)
     axes.set_xscale("log")
     axes.set_xlim(min(nothing * 2 if (table[cost] > 0).all() else nothing / 2, least / 2), most * 3)

@@ -32,12 +32,11 @@ def parts(selection: Selection) -> list[Part]:
     predictions."""
     if not has_statistics(selection):
         return []
-    return [
-        ("heading", HEADING),
-        ("list", findings(selection)),
-        ("text", INTERVALS),
-        ("sheet", ranking.ranks_sheet(selection)),
-    ]
+    told = findings(selection)
+    found: list[Part] = [("heading", HEADING), ("list", told) if told else ("text", "One method alone: no comparison.")]
+    if len(pairs_table(selection)):
+        found += [("text", INTERVALS), ("sheet", ranking.ranks_sheet(selection))]
+    return found
 
 
 def tables(selection: Selection) -> list[Part]:
@@ -183,7 +182,7 @@ def of_flips(selection: Selection) -> list[str]:
 def of_costs(selection: Selection) -> list[str]:
     said, names = [], stats.names(selection.main, "method")
     for update in stats.updates(selection.main):
-        table = costs(selection.main, update)
+        table = costs(selection, update)
         for cost, what in COSTS.items():
             kept = front(zip(table[cost], table["h"], strict=True)) if len(table) > 1 else []
             if kept:
@@ -196,7 +195,7 @@ def of_costs(selection: Selection) -> list[str]:
 def cost_block(selection: Selection) -> Block:
     names, lines = stats.names(selection.main, "method"), []
     for update in stats.updates(selection.main):
-        table = costs(selection.main, update)
+        table = costs(selection, update)
         fronts = {cost: front(zip(table[cost], table["h"], strict=True)) for cost in COSTS}
         for place, row in enumerate(table.itertuples()):
             on = " and ".join(cost for cost, kept in fronts.items() if place in kept)
