@@ -22,8 +22,9 @@ LISTED = 6  # names that a sentence holds
 INTERVALS = (
     f"Intervals hold the difference with {100 * COVERAGE:.0f} % over other test images and other seeds: {DRAWS:,} "
     "redraws of the images, the same for every method, and Student's t for the seeds. They speak of these datasets. "
-    "The ranks' tests are over datasets and speak of others like them. Every pair on every dataset: tables/pairs.csv; "
-    "over datasets: tables/wilcoxon.csv."
+    "The p of a sentence is of its pair alone. The ranks' tests are over datasets and speak of others like them. Every "
+    "pair on every dataset, also with p corrected for the number of pairs: tables/pairs.csv; over datasets: "
+    "tables/wilcoxon.csv."
 )
 
 
