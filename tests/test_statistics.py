@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from scipy import stats as scipy_stats
 
-from bench import agreement, calibrated, check, outputs, pareto, ranking, report, statistics_report, stats
+from bench import agreement, calibrated, check, comparison, outputs, pareto, ranking, report, statistics_report, stats
 from bench import statistics_figures as drawn
 from bench.figures import save
 from bench.measures import measures, score_table
@@ -29,6 +29,14 @@ CHANCES = {
 MANY = tuple("abcdefgh")
 HOSTILE = "<b>$x_1$ & {more} \\ =1|2</b>"
 COST = {"seconds": {"fit": 2.0, "evaluate": {"base": 0.1, "new": 0.3}}, "trainable_parameters": 64}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_draws():
+    """What is held here does not depend on how many; `test_comparison.py` has them all."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comparison, "DRAWS", 500)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -352,7 +360,6 @@ def test_the_reports_section_says_what_can_be_told_apart_and_shows_each_figure_o
 def test_what_is_missing_leaves_a_report_that_check_agrees_with(given, tmp_path):
     selection = selected(images=40, **given)
     outputs.write_tables(selection, tmp_path)
-    outputs.write_figures(selection, tmp_path)
     report.write_report(selection, tmp_path)
     assert check.recompute(selection, predictions_of(selection), tmp_path) == []
     assert check.recompute_report(selection, predictions_of(selection), tmp_path, (), "micro") == []
