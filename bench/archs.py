@@ -9,7 +9,9 @@ from pathlib import Path
 from bench.errors import UserError, unknown
 
 OTHER_ACTIVATION = "other_activation"  # the control that every arch has: the base's weights under the other activation
-ALL_SUITES = ("main", "ood", "components", "lambda", "heads", "condition", "context_length", "layers", "drift")
+PAPER_SUITES = ("main", "ood", "components", "lambda", "heads", "condition", "context_length", "layers", "drift")
+BEYOND_SUITES = ("targets",)  # what the paper does not have
+ALL_SUITES = (*PAPER_SUITES, *BEYOND_SUITES)
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,11 @@ class Arch:
         return {"base": self.base, "new": self.new, **self.more}
 
     @property
+    def is_micro(self) -> bool:
+        """Whether it is one of this suite's archs of micro models, whose steps are tiny."""
+        return self.base.is_micro and not self.source
+
+    @property
     def label(self) -> str:
         return " → ".join([self.base.label, ", ".join(t.label for role, t in self.towers.items() if role != "base")])
 
@@ -89,14 +96,14 @@ ARCHS = {
         protocol="micro",
         datasets="micro",
         controls={"unrelated": Tower("micro-unrelated", "", "quick_gelu", 96, 96, layers=6)},
-        suites=ALL_SUITES,
+        suites=PAPER_SUITES,
     ),
     "vit-b16": Arch(
         "vit-b16",
         Tower("ViT-B-16-quickgelu", "openai", "quick_gelu", 512, 512),
         Tower("EVA02-B-16", "merged2b_s8b_b131k", "gelu", 512, 512),
         controls={"unrelated": Tower("ViT-B-16", "laion2b_s34b_b88k", "gelu", 512, 512)},
-        suites=ALL_SUITES,
+        suites=PAPER_SUITES,
     ),
     "vit-l14": Arch(
         "vit-l14",
@@ -106,6 +113,57 @@ ARCHS = {
         controls={"unrelated": Tower("ViT-L-14", "laion2b_s32b_b82k", "gelu", 768, 768, clip_transform=False)},
     ),
 }
+
+
+def many(pair: str, **more: Tower) -> Arch:
+    """The pair's base and update with all further targets; the control that is one of them is no control there."""
+    arch = ARCHS[pair]
+    return replace(arch, id=f"{pair}-all", more=more, controls={}, suites=("main", *BEYOND_SUITES, "drift"))
+
+
+def b16(model: str, tag: str, activation: str = "gelu", clip_transform: bool = True) -> Tower:
+    return Tower(model, tag, activation, 512, 512, clip_transform=clip_transform)
+
+
+def l14(model: str, tag: str, activation: str = "gelu", clip_transform: bool = True) -> Tower:
+    return Tower(model, tag, activation, 768, 768, clip_transform=clip_transform)
+
+
+# Of open_clip's tags of the same widths; what is left out, and why: `bench.left_out`.
+MANY = (
+    many(
+        "micro",
+        second=Tower("micro-second", "", "gelu", 96, 96, layers=6),
+        larger=Tower("micro-larger", "", "gelu", 96, 96, layers=6),
+        unrelated=ARCHS["micro"].controls["unrelated"],
+    ),
+    many(
+        "vit-b16",
+        laion400m=b16("ViT-B-16", "laion400m_e32"),
+        laion2b=b16("ViT-B-16", "laion2b_s34b_b88k"),
+        datacomp_xl=b16("ViT-B-16", "datacomp_xl_s13b_b90k"),
+        dfn2b=b16("ViT-B-16-quickgelu", "dfn2b", "quick_gelu"),
+        metaclip_400m=b16("ViT-B-16-quickgelu", "metaclip_400m", "quick_gelu"),
+        metaclip_fullcc=b16("ViT-B-16-quickgelu", "metaclip_fullcc", "quick_gelu"),
+        convnext=b16("convnext_base", "laion400m_s13b_b51k"),
+        vitamin=b16("ViTamin-B", "datacomp1b"),
+        # theirs take pixels as they are, without a mean and a deviation
+        mobileclip=b16("MobileCLIP-B", "datacompdr_lt", clip_transform=False),
+        mobileclip2=b16("MobileCLIP2-B", "dfndr2b", clip_transform=False),
+    ),
+    many(
+        "vit-l14",
+        laion400m=l14("ViT-L-14", "laion400m_e32"),
+        laion2b=l14("ViT-L-14", "laion2b_s32b_b82k", clip_transform=False),
+        datacomp_xl=l14("ViT-L-14", "datacomp_xl_s13b_b90k"),
+        dfn2b=l14("ViT-L-14-quickgelu", "dfn2b", "quick_gelu"),
+        dfn2b_39b=l14("ViT-L-14", "dfn2b_s39b"),
+        metaclip_400m=l14("ViT-L-14-quickgelu", "metaclip_400m", "quick_gelu"),
+        metaclip_fullcc=l14("ViT-L-14-quickgelu", "metaclip_fullcc", "quick_gelu"),
+        vitamin=l14("ViTamin-L", "datacomp1b"),
+    ),
+)
+ARCHS |= {arch.id: arch for arch in MANY}
 
 
 def find_arch(name: str, base_weights: str = "", new_weights: str = "") -> Arch:

@@ -42,7 +42,7 @@ class Tally:
 
 def default_jobs(options: Options) -> int:
     """Micro's tensors are too small for several threads each: one single-threaded worker a core is faster."""
-    return min(cores(), 8) if options.arch.id == "micro" and options.device == "cpu" else 1
+    return min(cores(), 8) if options.arch.is_micro and options.device == "cpu" else 1
 
 
 def run_all(
@@ -233,7 +233,7 @@ def told(record: dict, encoded: dict[tuple[str, str], dict], run: Run) -> dict:
 
 def run_threads(options: Options, available: int) -> int:
     """Threads of one run: one for micro on the CPU, so that its numbers do not depend on the machine's cores."""
-    return 1 if options.arch.id == "micro" and options.device == "cpu" else available
+    return 1 if options.arch.is_micro and options.device == "cpu" else available
 
 
 @dataclass(frozen=True, eq=False)

@@ -209,7 +209,7 @@ def cells_of(
 ) -> list[tuple[str, suites.Variant, str]]:
     """(dataset, row, test set) of each run but for its seed. A suite on few datasets runs on others only where both it
     and they are named; without --suite, what was not asked for is left out."""
-    if suite == "main":
+    if suite in ("main", "targets"):  # the targets suite reads the main suite's runs on every target
         plain = [suites.Variant((), method) for method in methods]
         return [(d, row, "") for d in asked or datasets.default(arch.datasets) for row in plain]
     if suite == "ood":

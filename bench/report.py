@@ -152,7 +152,7 @@ def _parts(selection: Selection, answers: Sequence[known.Answer], given: str) ->
     parts += [("warning", warning)] if warning else []  # before any method's number, which rests on the same pictures
     parts += [("text", " ".join(summary(main, records)))]
     parts += [("text", quiet)] if quiet else []
-    parts += [("text", MICRO_NOTE)] if arch.id == "micro" else []
+    parts += [("text", MICRO_NOTE)] if arch.is_micro else []
     made = made_from(selection)
     if "audit" in made:
         said = audit.summary(made["audit"].frame, audit.not_comparable(selection))

@@ -60,7 +60,7 @@ def options_of(args: argparse.Namespace) -> Options:
 def default_together(arch: archs.Arch, device: str) -> int:
     """How many runs go side by side: many of micro's small steps, a few where launching kernels is what takes the time,
     one where a CPU multiplies large matrices."""
-    return 12 if arch.id == "micro" else 3 if device == "cuda" else 1
+    return 12 if arch.is_micro else 3 if device == "cuda" else 1
 
 
 def settings_of(args: argparse.Namespace, arch: archs.Arch) -> plan.Settings:
