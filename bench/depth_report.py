@@ -10,7 +10,7 @@ from bench import depth, stats, suites, taxonomy
 from bench.drift_numbers import AVERAGE
 from bench.drift_report import built_in, pair_name
 from bench.selection import Selection
-from bench.sheets import MISSING, Block, Cell, Sheet, percent
+from bench.sheets import MISSING, Block, Cell, Sheet, percent, signed
 from bench.stats import counted
 from bench.suite_tables import dataset_name, marks_of, rows_of
 
@@ -218,11 +218,6 @@ def left_out(selection: Selection) -> list[str]:
         what = f"{depth.OUTCOMES[row.outcome]} of {counted(row.undefined, 'pair')}"
         said.append(f"Start {row.start}, {row.update}: {what} is the same at every block and has no rank; left out.")
     return said
-
-
-def signed(mean: float, std: float) -> str:
-    """Points with their sign, as differences are read."""
-    return ("+" if mean >= 0.005 else "") + percent(mean, std)
 
 
 def number(value: float) -> str:

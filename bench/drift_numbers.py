@@ -11,6 +11,8 @@ Features (N, W), a row for each prompt:
     one_minus_cosine    mean over prompts
     cka         linear CKA, blind to rotation and scale. It is biased towards 1 where N is not far above W, so every row
                 tells its N
+    structure   Pearson correlation of the N (N - 1) / 2 cosines between two prompts, before and after: whether classes
+                that were alike still are (representational similarity analysis, Kriegeskorte et al. 2008)
 """
 
 from __future__ import annotations
@@ -18,12 +20,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 AVERAGE, POOLED = "average", "pooled"
 KINDS = ("all", "layernorm", "attention", "mlp", "other")  # of a block
-MEASURES = ("absolute", "relative", "norm_ratio", "one_minus_cosine", "cka")
+MEASURES = ("absolute", "relative", "norm_ratio", "one_minus_cosine", "cka", "structure")
 LAST = ("ln_final", "projected", "proj")  # registered before the blocks, computed after them
 
 Row = dict[str, Any]
@@ -79,6 +82,7 @@ def feature_change(old: Tensor, new: Tensor) -> Row:
         "norm_ratio": ratio(float(change.norm()), float(old.norm())),
         "one_minus_cosine": float(chords.mean()),
         "cka": linear_cka(old, new),
+        "structure": structure(old, new),
         "count": len(old),
     }
 
@@ -93,6 +97,23 @@ def linear_cka(x: Tensor, y: Tensor) -> float | None:
             return None
     x, y = centred
     return float((y.T @ x).square().sum() / ((x.T @ x).square().sum() * (y.T @ y).square().sum()).sqrt())
+
+
+def structure(x: Tensor, y: Tensor) -> float | None:
+    """Correlation of the cosines between the rows of (N, W) and those of (N, V), each pair of rows once. None under 3
+    rows, or where all cosines of a side are the same but for rounding."""
+    if len(x) < 3:
+        return None
+    first, second = torch.triu_indices(len(x), len(x), 1)
+    sides = []
+    for features in (x.double(), y.double()):
+        unit = F.normalize(features, dim=1)
+        cosines = (unit @ unit.T)[first, second]
+        centred = cosines - cosines.mean()
+        if centred.abs().max() <= 1e-6:  # the rounding of fp32 features
+            return None
+        sides.append(F.normalize(centred, dim=0))
+    return float(sides[0] @ sides[1])
 
 
 def ratio(part: float, whole: float) -> float | None:

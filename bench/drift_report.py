@@ -69,6 +69,8 @@ def drift_sheet(measures: Sequence[dict]) -> Sheet:
         blocks.append(_block(f"{of} features {where}, relative change (%)", shown, chosen, "relative"))
         blocks.append(_block(f"{of} features {where}, absolute change", shown, chosen, "absolute", _plain))
         blocks.append(_block(f"{of} features {where}, 1 − cosine", shown, chosen, "one_minus_cosine", _plain))
+        title = f"{of} features {where}, correlation of their similarities"
+        blocks.append(_block(title, shown, chosen, "structure", _plain))
         pooled = features[features["dataset"] == POOLED]
         count = (
             f", {int(pooled['count'].iloc[0])} {'prompts' if tower == 'text' else 'pictures'}" if len(pooled) else ""

@@ -87,6 +87,7 @@ def inline_svg(figure: Figure, name: str, description: str = "") -> str:
 
 
 def short_label(name: str, depth: str) -> str:
+    """A method's name on an axis, cut where it is long, with the mark of its place."""
     short = name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
     return f"{short} {taxonomy.mark(depth)}".rstrip()
 

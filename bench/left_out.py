@@ -1,8 +1,8 @@
 """Why a tag of open_clip with fitting widths is no target of ``vit-b16-all`` or ``vit-l14-all``.
 
 Data alone: shell patterns of "model/tag" by reason. A test walks what the installed open_clip lists and holds that each
-tag of these widths is either a target or under exactly one reason here. Any of them can still be a target of an arch file
-of the user's own, where its text tower is causal and has CLIP's vocabulary.
+tag of these widths is either a target or under exactly one reason here. An arch file of the user's own may name any of
+them, where it is compatible.
 """
 
 from __future__ import annotations

@@ -18,6 +18,8 @@ from bench import (
     comparison,
     depth,
     figures,
+    forecast,
+    forecast_report,
     ranking,
     retention,
     retention_report,
@@ -40,6 +42,9 @@ from bench.store import write_text
 from bench.suite_figures import draw_figure_2d, draw_figure_4, draw_lambda
 from bench.suite_tables import ablation_sheet, ablation_table, ood_sheet, ood_table
 from bench.tables import main_tables
+from bench.target_figures import draw_forecast, draw_targets
+from bench.targets import KEYS as TARGET_KEYS
+from bench.targets import has_targets, targets_sheet, targets_table
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,9 @@ FIGURES = {
         "main",
         "Base, New and H of each method, averaged over the datasets (the paper's Figure 2 a)",
         lambda selection: figures.draw_figure_2a(selection.main),
+    ),
+    "targets": Drawing(
+        "targets", "H and gain over zero-shot of each method on each target, averaged over the datasets", draw_targets
     ),
     "figure4": Drawing(
         "context_length", "ContCoOp's accuracy against the length of its context (Figure 4)", draw_figure_4
@@ -128,8 +136,11 @@ FIGURES = {
         "H against cost; filled, and on the line, the methods that no other beats at both",
         lambda selection: draw_pareto(selection) if has_statistics(selection) else None,
     ),
+    "forecast": Drawing(
+        "forecast", "Gain kept on a target: forecast before anything was trained there, and as measured", draw_forecast
+    ),
 }
-BEYOND = ("retention", "decision", "chains", "refresh")
+BEYOND = ("retention", "decision", "chains", "refresh", "forecast", "forecast_correlation")
 STATISTICS = ("ranks", "wilcoxon", "pairs", "calibration", "flips")
 P_DECIMALS = 6
 NAMES = (*suites.ALL_SUITES, *BEYOND, *STATISTICS)  # tables that go where their records do
@@ -140,6 +151,8 @@ def made_from(selection: Selection) -> dict[str, Output]:
     """By file name: "main", "main-NAME" for further updates, "audit" where the paper prints the arch, then the suites
     that have records, and what they tell together."""
     made = {name: Output(*pair, 2) for name, pair in main_tables(selection.main, selection.arch.id).items()}
+    if has_targets(selection.main):
+        made["targets"] = Output(targets_table(selection.main), targets_sheet(selection.main), len(TARGET_KEYS))
     for id, suite in suites.ABLATIONS.items():
         if id in selection.rows:
             frame = ablation_table(suite, selection)
@@ -168,6 +181,11 @@ def made_from(selection: Selection) -> dict[str, Output]:
         made["refresh"] = Output(frame, chains_report.refresh_sheet(selection), len(chains.REFRESH_KEYS))
     if has_statistics(selection):
         made.update(statistics_of(selection))
+    if forecast.has_forecast(cases := forecast.case_table(selection)):
+        frame, sheet = forecast.forecast_table(cases), forecast_report.forecast_sheet(selection)
+        made["forecast"] = Output(frame, sheet, len(forecast.KEYS))
+        frame, sheet = forecast.correlation_table(cases), forecast_report.correlation_sheet(selection)
+        made["forecast_correlation"] = Output(frame, sheet, len(forecast.RHO_KEYS))
     if selection.records:
         made["records"] = Output(behind.records_table(selection), None, len(behind.COLUMNS))
     return {name: made[name] for name in sorted(made, key=place)}

@@ -70,6 +70,11 @@ def percent(mean: float, std: float = np.nan) -> str:
     return MISSING if np.isnan(mean) else f"{mean:.2f}" + ("" if np.isnan(std) else f" ± {std:.2f}")
 
 
+def signed(mean: float, std: float = np.nan) -> str:
+    """Points with their sign, as differences are read."""
+    return ("+" if mean >= 0.005 else "") + percent(mean, std)
+
+
 def ranked(means: pd.Series, stds: pd.Series) -> list[Cell]:
     """A column's cells, best and second marked."""
     # Ranked as printed: two methods that read the same must not be told apart by digits nobody sees.
