@@ -12,7 +12,7 @@ from matplotlib.colors import Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
 
 from bench import forecast, stats, taxonomy
-from bench.figures import INK, STYLE, WIDTH_INCHES, label
+from bench.figures import INK, STYLE, WIDTH_INCHES, short_label
 from bench.selection import Selection
 from bench.sheets import MISSING
 from bench.stats import AVERAGE, counted
@@ -63,7 +63,7 @@ def draw_targets(selection: Selection) -> Figure | None:
             shown = [method for method in methods if method in matrix.index]
             draw_matrix(axes, matrix.reindex(index=shown, columns=backbones), signed="Gain" in title)
             axes.set_title(title, fontsize=9.5)
-            axes.set_yticks(range(len(shown)), [label(names[m], depth[m]) for m in shown])
+            axes.set_yticks(range(len(shown)), [short_label(names[m], depth[m]) for m in shown])
             turned = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if len(backbones) > 6 else {}
             axes.set_xticks(range(len(backbones)), [backbone_name(role) for role in backbones], **turned)
         figure.suptitle(f"Mean of {counted(len(stats.averaged(records)), 'dataset')}", fontsize=9.5)
