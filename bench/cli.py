@@ -71,7 +71,12 @@ def parser() -> Parser:
         "for leaderboard: results folders, or NAME=FOLDER where the group has another name (default: --out)",
     )
     what = p.add_argument_group("what to run")
-    what.add_argument("--arch", default="micro", help="backbone pair: micro (default), vit-b16, vit-l14, or FILE.toml")
+    what.add_argument(
+        "--arch",
+        default="micro",
+        help="a base and its update: micro (default), vit-b16, vit-l14; a base and many targets: micro-all, "
+        "vit-b16-all, vit-l14-all; or FILE.toml",
+    )
     what.add_argument(
         "--suite",
         nargs="+",

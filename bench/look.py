@@ -89,7 +89,8 @@ def list_datasets(args: argparse.Namespace) -> Table:
 def list_archs(args: argparse.Namespace) -> Table:
     shown = Table("arch", Column("base", overflow="fold"), Column("update", overflow="fold"), "W", "D", title="archs")
     for name, arch in archs.ARCHS.items():
-        shown.add_row(name, arch.base.label, arch.new.label, str(arch.base.width), str(arch.base.dim))
+        new = arch.new.label + (f" and {len(arch.more)} more" if arch.more else "")
+        shown.add_row(name, arch.base.label, new, str(arch.base.width), str(arch.base.dim))
     return shown
 
 

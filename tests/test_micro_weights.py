@@ -15,13 +15,11 @@ from bench.archs import ARCHS
 from datasets.micro import checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = {role: checkpoint.WEIGHTS / f"micro-{role}.safetensors" for role in ("base", "update", "unrelated")}
-TOWERS = {
-    "base": ARCHS["micro"].base,
-    "update": ARCHS["micro"].new,
-    "unrelated": ARCHS["micro"].controls["unrelated"],
-}
-SALTS = {"base": 0, "update": 0, "unrelated": 1}
+ROLES = ("base", "update", "unrelated", "second", "larger")
+FILES = {role: checkpoint.WEIGHTS / f"micro-{role}.safetensors" for role in ROLES}
+TOWERS = {"update": ARCHS["micro"].new, **ARCHS["micro-all"].towers}
+SALTS = {**dict.fromkeys(ROLES, 0), "unrelated": 1}
+FROM = {"update": "base", "second": "update", "larger": "base"}  # whose text tower each update started from
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +37,7 @@ def splitmix64_finaliser(value):
 
 def test_the_files_are_small_enough_to_ship():
     sizes = [path.stat().st_size for path in checkpoint.WEIGHTS.glob("*.safetensors")]
-    assert len(sizes) == 3 and max(sizes) <= 3_000_000 and sum(sizes) <= 12_000_000
+    assert len(sizes) == len(FILES) and max(sizes) <= 3_000_000 and sum(sizes) <= 12_000_000
 
 
 def test_rows_of_tokens_that_no_caption_used_are_their_initial_value(states):
@@ -49,7 +47,7 @@ def test_rows_of_tokens_that_no_caption_used_are_their_initial_value(states):
         trained = set(file.get_tensor("token_ids").tolist())
     untrained = [token for token in range(0, checkpoint.VOCABULARY, 97) if token not in trained]
     rows = {role: state[checkpoint.EMBEDDING][untrained] for role, state in states.items()}
-    assert torch.equal(rows["base"], rows["update"])
+    assert all(torch.equal(rows["base"], rows[role]) for role in FROM)
     for role, salt in SALTS.items():
         assert torch.equal(rows[role], checkpoint.initial_rows(untrained, rows[role].shape[1], salt))
     assert abs(float(F.cosine_similarity(rows["base"].flatten(), rows["unrelated"].flatten(), dim=0))) < 0.02
@@ -77,7 +75,7 @@ def test_initial_rows_are_that_hash_of_token_dimension_and_salt(salt):
     assert checkpoint.initial_rows(tokens, 5, salt).tolist() == expected
 
 
-@pytest.mark.parametrize("role", ["update", "unrelated"])
+@pytest.mark.parametrize("role", ROLES[1:])
 def test_saving_what_was_read_gives_the_same_weights(tmp_path, states, role):
     model = backbones.build(f"micro-{role}")
     model.load_state_dict(states[role])
@@ -102,9 +100,10 @@ def test_the_unrelated_model_has_the_bases_recipe_and_none_of_its_values(states)
             assert abs(cosine) < 0.5, name
 
 
-def test_the_update_follows_eva_clips_recipe(states):
-    """Text tower from the base's, changed less in shallow layers; joint space and activation made anew."""
-    base, new = states["base"], states["update"]
+@pytest.mark.parametrize("role", FROM)
+def test_an_update_follows_eva_clips_recipe(states, role):
+    """Text tower from the one before, changed less in shallow layers; joint space and activation made anew."""
+    base, new = states[FROM[role]], states[role]
     assert {n: v.shape for n, v in base.items() if n.startswith("text.")} == {
         n: v.shape for n, v in new.items() if n.startswith("text.")
     }
@@ -117,8 +116,28 @@ def test_the_update_follows_eva_clips_recipe(states):
     assert 0 < change(0) < change(3) < change(5) < 0.5
     cosine = F.cosine_similarity(base["text.text_projection"].flatten(), new["text.text_projection"].flatten(), dim=0)
     assert abs(cosine) < 0.1
-    towers = ARCHS["micro"].towers
-    assert (towers["base"].activation, towers["new"].activation) == ("quick_gelu", "gelu")
+    assert (TOWERS["base"].activation, TOWERS[role].activation) == ("quick_gelu", "gelu")
+
+
+def test_the_further_updates_have_the_updates_recipe_and_say_where_they_started():
+    recipes = {role: json.loads(checkpoint.metadata(FILES[role])["recipe"]) for role in ROLES}
+    for role, differs in {"second": {"name", "seed", "text_from"}, "larger": {"name", "seed"}}.items():
+        assert {k for k, v in recipes["update"].items() if recipes[role][k] != v} == differs
+        assert recipes[role]["text_from"] == f"micro-{FROM[role]}"
+        assert checkpoint.metadata(FILES[role])["stage"] == "done"
+    assert len({recipe["seed"] for recipe in recipes.values()}) == len(ROLES)
+    assert checkpoint.config("micro-second") == checkpoint.config("micro-update")
+
+
+def test_the_larger_update_has_the_larger_vision_tower(states):
+    def size(role):
+        # not the pooling by attention, which only the base's kind of tower has
+        names = [n for n in states[role] if n.startswith("visual.") and "attnpool" not in n and "running" not in n]
+        return sum(states[role][name].numel() for name in names)
+
+    assert 2 < size("larger") / size("base") < 3
+    total = {r: sum(v.numel() for n, v in states[r].items() if n.startswith("visual.")) for r in ("larger", "update")}
+    assert 1.8 < total["larger"] / total["update"] < 2.2
 
 
 @pytest.mark.parametrize("role", FILES)

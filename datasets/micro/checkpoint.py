@@ -79,5 +79,5 @@ def metadata(path: str | Path) -> dict[str, str]:
 
 
 def config(name: str) -> dict:
-    """open_clip's model config of ``micro-base``, ``micro-update`` or ``micro-unrelated``."""
+    """open_clip's model config of ``micro-base`` or another model shipped here."""
     return json.loads((WEIGHTS / f"{name}.json").read_text())

@@ -6,7 +6,8 @@ CLIP's contrastive loss, the heads staying on at a lower weight. The update foll
 vision tower; text tower started from the trained base's, its learning rate a tenth of the vision tower's and decayed
 0.75 a layer; ``text_projection`` and ``logit_scale`` re-initialised, so that the new joint space shares nothing with
 the old one; GELU for QuickGELU. A third model, ``unrelated``, repeats the base's recipe from other initial values on
-other pictures: what a backbone looks like that shares nothing with the base but its training.
+other pictures: what a backbone looks like that shares nothing with the base but its training. Two further updates,
+``second`` (of the update) and ``larger`` (of the base, with a larger vision tower), follow the update's recipe.
 
 Pictures are never repeated: they are rendered as they are needed, in a second process.
 """
@@ -18,7 +19,7 @@ import json
 import multiprocessing
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,9 @@ CONFIGS = {
     ),
     "unrelated": PretrainConfig("micro-unrelated", seed=3, attribute_steps=2000, align_steps=700, salt=1),
 }
+# the update's recipe twice more: upon the update itself, and upon the base with a larger vision tower
+CONFIGS["second"] = replace(CONFIGS["update"], name="micro-second", seed=4, text_from="micro-update")
+CONFIGS["larger"] = replace(CONFIGS["update"], name="micro-larger", seed=5)
 
 
 def build(name: str, salt: int = 0) -> nn.Module:
