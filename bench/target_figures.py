@@ -8,7 +8,7 @@ from itertools import cycle
 import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.colors import Normalize, TwoSlopeNorm
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from bench import forecast, stats, taxonomy
@@ -79,11 +79,12 @@ def draw_matrix(axes, matrix: pd.DataFrame, signed: bool) -> None:
     known = values[~np.isnan(values)]
     if signed:
         far = min(max(LEAST_SPAN, float(np.abs(known).max()) if known.size else 0.0), GAIN_SPAN)
-        norm, colours = TwoSlopeNorm(0, -far, far), matplotlib.colormaps[GAIN_MAP]
+        low, high, colours = -far, far, matplotlib.colormaps[GAIN_MAP]
     else:
         low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
         low = min(max(low, high - H_SPAN), high - LEAST_SPAN)
-        norm, colours = Normalize(low, high), matplotlib.colormaps[H_MAP]
+        colours = matplotlib.colormaps[H_MAP]
+    norm = Normalize(low, high)
     edges = [np.arange(count + 1) - 0.5 for count in (values.shape[1], values.shape[0])]
     shown = np.ma.masked_invalid(values)
     axes.set_facecolor(EMPTY)
@@ -91,9 +92,7 @@ def draw_matrix(axes, matrix: pd.DataFrame, signed: bool) -> None:
     size = 8 if values.shape[1] <= 6 else 6.5
     for (row, column), number in np.ndenumerate(values):
         text = MISSING if math.isnan(number) else f"{number:+.1f}" if signed else f"{number:.1f}"
-        red, green, blue, _ = (
-            (1.0, 1.0, 1.0, 1.0) if math.isnan(number) else colours(norm(min(max(number, norm.vmin), norm.vmax)))
-        )
+        red, green, blue, _ = (1.0, 1.0, 1.0, 1.0) if math.isnan(number) else colours(norm(min(max(number, low), high)))
         dark = 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.45
         axes.text(column, row, text, ha="center", va="center", fontsize=size, color=LIGHT if dark else DARK)
     axes.set_ylim(values.shape[0] - 0.5, -0.5)  # first method on top, as in the table
