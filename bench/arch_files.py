@@ -32,7 +32,7 @@ KEYS = ("id", "protocol", "datasets", "base", "new", "more", "controls")
 TOWER_KEYS = ("model", "pretrained", "weights", "activation")
 PROTOCOLS = ("published", "micro")
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # becomes a folder and part of file names
-TAKEN = ("base", "new", "paper", "reference", "published", "cache", OTHER_ACTIVATION)
+TAKEN = ("base", "new", "paper", "reference", "published", "cache", "evaluations", OTHER_ACTIVATION)
 
 
 def read_toml(path: Path, what: str) -> dict:

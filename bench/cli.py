@@ -19,12 +19,23 @@ COMMANDS = {
     "prepare": "download, verify and arrange datasets; with --check only look at what is there",
     "report": "make tables, figures and the report again from stored records alone",
     "check": "recompute every table cell from stored predictions",
+    "evaluate": "check that a plug-in file fits a backbone, and measure it there on a dataset",
+    "export": "copy plug-ins of finished runs to files for elsewhere, each with a card of what was measured",
     "merge": "join other results folders into --out, then report; refuses conflicts by name",
     "leaderboard": "one HTML page over several groups' results folders, to be published: leaderboard [NAME=]FOLDER…",
 }
 PUBLISHED_VIEWS, MICRO_VIEWS = 16, 4
 LIST_DEFAULTS = {"suite": [], "methods": [], "datasets": [], "seeds": [1, 2, 3], "overrides": [], "plugin_dir": []}
-FURTHER = ("ls", "prepare", "merge", "leaderboard")  # the commands that take further words
+FURTHER = ("ls", "prepare", "merge", "export", "leaderboard")  # the commands that take further words
+OWN = {  # flags that go with some commands alone
+    "check": ("prepare",),
+    "mirror": ("prepare",),
+    "plugin": ("evaluate",),
+    "backbone": ("evaluate",),
+    "dataset": ("evaluate",),
+    "json": ("evaluate",),
+    "to": ("export", "leaderboard"),
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -56,7 +67,11 @@ def parser() -> Parser:
         "      --seeds 1 --views 1 --set '*.epochs=2'\n      a trial of the same road\n"
         "  python run_all.py prepare dtd eurosat --data-root DATA\n      fetch two datasets (none named: all "
         "fifteen) and say what must be fetched by hand\n"
-        "  python run_all.py prepare --check --data-root DATA\n      is all there? nothing is fetched or changed\n\n"
+        "  python run_all.py prepare --check --data-root DATA\n      is all there? nothing is fetched or changed\n"
+        "  python run_all.py export --methods coop --datasets dtd --arch vit-b16 --to plugins\n      the plug-ins of "
+        "finished runs, for elsewhere\n"
+        "  python run_all.py evaluate --plugin FILE --backbone ViT-B-16/laion2b_s34b_b88k --dataset dtd \\\n"
+        "      --data-root DATA\n      does this plug-in work on that backbone? with --dry-run: does it fit at all?\n\n"
         "exit status: 0 every planned run is done, every dataset ready; 1 a run failed, a check found a difference or "
         "a dataset is not ready; 2 bad input; 130 stopped",
     )
@@ -67,8 +82,8 @@ def parser() -> Parser:
         "what",
         nargs="*",
         metavar="WHAT",
-        help="for ls: methods, datasets or archs; for prepare: dataset ids; for merge: results folders; "
-        "for leaderboard: results folders, or NAME=FOLDER where the group has another name (default: --out)",
+        help="for ls: methods, datasets or archs; for prepare: dataset ids; for merge: results folders; for export: "
+        "keys of runs; for leaderboard: results folders, or NAME=FOLDER where the group has another name (default: --out)",
     )
     what = p.add_argument_group("what to run")
     what.add_argument(
@@ -120,6 +135,27 @@ def parser() -> Parser:
         help="change a method's option; *.OPTION=VALUE for all methods that have it",
     )
     what.add_argument("--limit", type=int, help="trials: at most so many test images a class; marked in every table")
+    plugin = p.add_argument_group("plug-ins in files (evaluate, export; the format: docs/plugins.md)")
+    plugin.add_argument("--plugin", metavar="FILE", help="for evaluate: the plug-in, a .safetensors file")
+    plugin.add_argument(
+        "--backbone",
+        metavar="NAME",
+        help="for evaluate: a role of --arch (base, new, …); ARCH:ROLE, e.g. vit-b16:new; an embedded model, e.g. "
+        "micro-update; MODEL/TAG of open_clip; MODEL=FILE for a local checkpoint; hf-hub:ORG/NAME; local-dir:PATH",
+    )
+    plugin.add_argument(
+        "--dataset", metavar="ID", help="for evaluate: a dataset id or folder:PATH; its test images are used"
+    )
+    plugin.add_argument(
+        "--json", action="store_true", help="for evaluate: print the stored result in place of the table"
+    )
+    plugin.add_argument(
+        "--to",
+        metavar="PATH",
+        help="for export: a folder, or for one plug-in a file .safetensors; exported are the runs of the keys that are "
+        "named, or the done ones of those that the same flags would run (of the main suite, where none is named); for "
+        "leaderboard: the page to write (default: leaderboard.html)",
+    )
     where = p.add_argument_group("data and weights")
     where.add_argument("--data-root", default="", help="folder of datasets in CoOp's layout")
     where.add_argument(
@@ -143,9 +179,6 @@ def parser() -> Parser:
     where.add_argument("--hub-cache", help="where open_clip keeps downloaded weights")
     where.add_argument("--plugin-dir", nargs="+", action="extend", help="folders with method files of your own")
     where.add_argument("--out", default=str(ROOT / "results"), help="results folder (default: results of the checkout)")
-    where.add_argument(
-        "--to", default="", metavar="FILE", help="for leaderboard: the page to write (default: leaderboard.html)"
-    )
     where.add_argument("--cache", help="feature files (default: OUT/cache)")
     how = p.add_argument_group("how")
     how.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
@@ -206,7 +239,11 @@ def parser() -> Parser:
     how.add_argument(
         "--text-memory", type=float, default=4.0, metavar="GB", help="bound on what a text pass keeps (default: 4)"
     )
-    how.add_argument("--dry-run", action="store_true", help="print the plan and what it will take, do no run")
+    how.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the plan and what it will take, do no run; for evaluate: the contract check alone",
+    )
     how.add_argument("--fresh", action="store_true", help="do runs again that are done")
     how.add_argument("--fail-fast", action="store_true", help="stop at the first run that fails")
     how.add_argument(
@@ -237,13 +274,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
         )
     if args.command == "ls" and len(args.what) > 1:
         raise UserError(f"'{args.what[1]}' after 'ls {args.what[0]}': ls takes one list at most")
-    if args.to and args.command != "leaderboard":
-        raise UserError("--to goes with leaderboard: run_all.py leaderboard FOLDER … --to FILE")
-    if args.command != "prepare":
-        if args.check:
-            raise UserError("--check goes with prepare; the command that recomputes tables is: run_all.py check")
-        if args.mirror:
-            raise UserError("--mirror goes with prepare: run_all.py prepare DATASET … --mirror URL")
+    if args.check and args.command != "prepare":
+        raise UserError("--check goes with prepare; the command that recomputes tables is: run_all.py check")
+    for name, commands in OWN.items():
+        if getattr(args, name) and args.command not in commands:
+            also = "; name datasets by --datasets" if name == "dataset" else ""
+            told = " or ".join(f"run_all.py {command} … --{name}" for command in commands)
+            raise UserError(f"--{name} goes with {' and '.join(commands)}: {told}{also}")
     if args.mirror and not args.mirror.startswith(("http://", "https://")):
         raise UserError(f"--mirror {args.mirror}: expected an address that starts with http:// or https://")
     for name, least in (("shots", 1), ("limit", 1), ("jobs", 0), ("together", 0), ("workers", 0)):

@@ -38,6 +38,7 @@ from bench.drift_report import present
 from bench.errors import UserError
 from bench.look import dry_run, ls
 from bench.outcomes import Outcomes
+from bench.plugin_commands import evaluate, export
 from bench.prepare import prepare
 from bench.selection import Selection, select
 from bench.session import Session
@@ -48,6 +49,8 @@ from methods import discover
 __all__ = [
     "check",
     "doctor",
+    "evaluate",
+    "export",
     "leaderboard",
     "ls",
     "merge",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from bench import memory, provenance
@@ -18,11 +18,12 @@ from bench.backbones import first_line
 from bench.errors import UserError
 from bench.evaluate import evaluate, score
 from bench.plan import Run
+from bench.plugin_format import header_of
 from bench.seeds import generator
 from bench.session import Session, as_labels, encoded_since
 from bench.store import StorageError, sha256_of
 from bench.trainer import FitError, fit_together
-from methods.base import METHODS, Classes, TrainConfig
+from methods.base import METHODS, Classes, Method, TrainConfig
 
 # Tokens of the text tower that one step of runs side by side may have: more no longer gains (measured on the CPU; on a
 # GPU not measured, several thousand tokens fill one).
@@ -216,15 +217,7 @@ def train(session: Session, works: list[Work]) -> None:
 def write_plugin(session: Session, work: Work) -> None:
     method = work.method
     work.record["trainable_parameters"] = sum(p.numel() for p in method.parameters() if p.requires_grad)
-    run = work.run
-    metadata: dict[str, Any] = {
-        "method": run.method,
-        "config": asdict(run.config),
-        "shape": asdict(method.shape),
-        "base": session.backbone(run.path[-1]).fingerprint,  # the backbone that it was (last) trained on
-    }
-    if run.path != ("base",):
-        metadata |= {"path": [session.backbone(role).fingerprint for role in run.path], "refresh": run.refresh}
+    metadata = header_of(work.run, method, [session.backbone(role) for role in work.run.path])
     work.record["plugin_bytes"] = session.store.write_plugin(work.key, method.learned(), metadata)
 
 
@@ -236,15 +229,19 @@ def plugin_of(session: Session, run: Run) -> str:
     return plugin
 
 
+def outcome_on(session: Session, run: Run, carried: Method, role: str, inputs: Any) -> dict[str, Any]:
+    """``evaluate`` of a plug-in on that backbone, with the run's test images as ``read_tests`` left them."""
+    tested, backbone = session.tested(run), session.backbone(role)
+    classes = Classes(tested.id, tested.classnames, tested.templates)
+    return evaluate(carried, backbone, classes, inputs, as_labels(session.test_split(run), backbone.device))
+
+
 def carry_over(session: Session, work: Work) -> None:
     """A fresh method, the saved tensors put into it, evaluated on each backbone."""
     run, record = work.run, work.record
     if run.test and not METHODS[run.method].whole:
         raise UserError(f"{run.method}: the towers that it trained were not kept, so no other test set can be tried")
     plugin = plugin_of(session, run.trained) if run.test else work.key
-    tested = session.tested(run)
-    classes = Classes(tested.id, tested.classnames, tested.templates)
-    labels = as_labels(session.test_split(run), session.backbone("base").device)
     carried = session.make(run, session.shape_of(run))  # only what was saved may travel
     carried.load_learned(session.store.read_plugin(plugin)[0])
     carried.home = work.home  # of use on the backbone it was trained on alone
@@ -252,7 +249,7 @@ def carry_over(session: Session, work: Work) -> None:
     outcomes = {}
     for role in session.options.arch.towers:
         start, backbone = time.perf_counter(), session.backbone(role)
-        outcome = evaluate(carried, backbone, classes, work.tests[role], labels)
+        outcome = outcome_on(session, run, carried, role, work.tests[role])
         record["seconds"]["evaluate"][role] = time.perf_counter() - start
         record["targets"][role] = {"backbone": backbone.label, "fingerprint": backbone.fingerprint, **score(outcome)}
         outcomes.update({f"{role}.{name}": value.contiguous() for name, value in outcome.items()})

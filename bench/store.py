@@ -25,7 +25,8 @@ from bench.outcomes import Outcome
 from bench.processes import alive, place
 from bench.soundness import fault
 
-PLUGIN_FORMAT = "1"
+PLUGIN_FORMAT, PLUGIN_VERSION = "carryover-plugin", 1  # docs/plugins.md
+FIRST_FORMAT = "1"  # of the plug-ins that runs wrote before the format had a name: read, no longer written
 LEFT_BEHIND = re.compile(r"\..+\.(?P<place>[0-9a-f]{8})\.(?P<pid>\d+)\.[^.]+\.part")  # what ``temporary`` makes
 DAY = 86400.0  # seconds after which an unfinished file of a process elsewhere is nobody's
 
@@ -309,7 +310,8 @@ class Store:
         """Learned tensors only; returns the file's size in bytes."""
         path = self.path("plugins", key)
         # One entry, for safetensors writes several in no fixed order: the same plug-in is the same bytes.
-        write_tensors(path, tensors, {"plugin": canonical({"format": PLUGIN_FORMAT, "key": key, **metadata})})
+        header = {"format": PLUGIN_FORMAT, "version": PLUGIN_VERSION, "key": key, **metadata}
+        write_tensors(path, tensors, {"plugin": canonical(header)})
         return path.stat().st_size
 
     def read_plugin(self, key: str) -> tuple[dict[str, Tensor], dict]:
@@ -319,11 +321,11 @@ class Store:
             metadata = dict(parse_json(header["plugin"]))
         except (KeyError, ValueError, TypeError):
             metadata = {}
-        found = metadata.pop("format", None), metadata.pop("key", None)
-        if found != (PLUGIN_FORMAT, key):
+        form, version, own = (metadata.pop(name, None) for name in ("format", "version", "key"))
+        if (form, version) not in ((PLUGIN_FORMAT, PLUGIN_VERSION), (FIRST_FORMAT, None)) or own != key:
             raise UserError(
-                f"plug-in '{self.path('plugins', key)}' has format {found[0]} and key {found[1]}, expected "
-                f"{PLUGIN_FORMAT} and {key}: it is not the file this run wrote"
+                f"plug-in '{self.path('plugins', key)}' has format {form}, version {version} and key {own}, expected "
+                f"{PLUGIN_FORMAT}, {PLUGIN_VERSION} and {key}: it is not the file this run wrote"
             )
         return tensors, metadata
 

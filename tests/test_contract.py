@@ -238,7 +238,7 @@ def test_poisoned_test_labels_and_pixels_leave_the_plugin_bit_identical(method_n
         record = execute(session, run, "ab" * 8)
         assert record["status"] == "done", record["error"]
         tensors, metadata = session.store.read_plugin("ab" * 8)
-        assert metadata["base"] == session.backbone("base").fingerprint
+        assert metadata["trained_on"][-1]["fingerprint"] == session.backbone("base").fingerprint
         predictions = session.store.read_predictions("ab" * 8)
         found.append((bits(tensors), predictions["base"][1].tolist(), session.key(run)))
         support = session.support(run)

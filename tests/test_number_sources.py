@@ -57,6 +57,7 @@ DO_NOT = {  # what the files above import, and why a change of it needs no new v
     "bench/memory.py": "what a text pass may keep is in each record",
     "bench/errors.py": "says what went wrong",
     "bench/plan.py": "settings and options are in each key",
+    "bench/plugin_format.py": "says what a plug-in is; its tensors are written and read by the store",
     "bench/processes.py": "where things run",
     "bench/provenance.py": "says where a run was made",
     "bench/store.py": "writes and reads bytes; tests hold that they come back",

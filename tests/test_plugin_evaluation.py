@@ -1,0 +1,273 @@
+"""A plug-in that a run trained, exported, evaluated elsewhere with nothing but the file, beside zero-shot."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from worlds import METHODS, header_in, made, quietly, rewritten
+
+from bench import cli
+from bench.backbones import save
+from bench.plugin_evaluation import difference
+from bench.store import Store, read_tensors, sha256_of, unsealed
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return made(tmp_path_factory.mktemp("world"))
+
+
+def evaluated(capsys, *argv):
+    """The stored result of one call, as --json prints it."""
+    capsys.readouterr()
+    assert cli.main(["evaluate", "--json", "--device", "cpu", *map(str, argv)]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def same_bits(world, out, found, method, role):
+    """Plug-in and zero-shot predict what the records hold, classes and confidences."""
+    ours, _ = read_tensors(Store(out, "evaluations").path("predictions", found["key"]))
+    for name, of in (("plugin", method), ("zero_shot", "zs-clip")):
+        theirs, _ = read_tensors(Store(world.out, "pair").path("predictions", world.record(of)["key"]))
+        for part in ("predicted", "label", "confidence"):
+            assert torch.equal(ours[f"{name}.{part}"], theirs[f"{role}.{part}"]), (method, role, name, part)
+    target = world.record(method)["targets"][role]
+    for part in ("correct", "count", "accuracy"):
+        assert found[part] == target[part]
+    assert found["backbone"]["fingerprint"] == target["fingerprint"]
+
+
+@pytest.mark.parametrize("method, role", [("coop", "new"), ("linear-probe", "base")])
+def test_from_another_folder_with_nothing_but_the_file_it_gives_its_records_numbers_to_the_last_bit(
+    world, tmp_path, method, role
+):
+    (tmp_path / "empty").mkdir()
+    file, name = tmp_path / "given.safetensors", {"base": "a", "new": "b"}[role]
+    file.write_bytes(world.plugin(method).read_bytes())
+    command = ["evaluate", "--plugin", file, "--backbone", world.backbone(name), "--dataset", world.data()]
+    command += ["--out", tmp_path / "far", "--cache", tmp_path / "cold", "--device", "cpu", "--json"]
+    done = subprocess.run(
+        [sys.executable, ROOT / "run_all.py", *command],
+        cwd=tmp_path / "empty",
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    same_bits(world, tmp_path / "far", json.loads(done.stdout), method, role)
+    assert ("trained on: this is its Base" in done.stderr) == (role == "base")
+    assert not list((tmp_path / "empty").iterdir())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_gives_its_records_numbers_on_either_backbone_with_and_without_the_cache(
+    world, tmp_path, capsys, method
+):
+    for role, name in (("base", "a"), ("new", "b")):
+        argv = ["--plugin", world.plugin(method), "--backbone", world.backbone(name), "--dataset", world.data()]
+        for cache in (tmp_path / "cold", world.out / "cache"):
+            found = evaluated(capsys, *argv, "--out", tmp_path, "--cache", cache)
+            same_bits(world, tmp_path, found, method, role)
+
+
+def test_what_is_stored_follows_from_the_stored_predictions(world, tmp_path, capsys):
+    argv = ["--plugin", world.plugin("contcoop"), "--backbone", f"{world.arch}:new", "--dataset", world.data()]
+    found = evaluated(capsys, *argv, "--out", tmp_path)
+    store = Store(tmp_path, "evaluations")
+    stored = json.loads((store.folder / f"{found['key']}.json").read_text())
+    assert unsealed(stored) == found
+    assert found["files"]["predictions"] == sha256_of(store.path("predictions", found["key"]))
+    predictions = store.read_predictions(found["key"])
+    right = {name: predicted == label for name, (predicted, label) in predictions.items()}
+    assert found["accuracy"] == pytest.approx(100 * right["plugin"].mean())
+    assert found["zero_shot"]["accuracy"] == pytest.approx(100 * right["zero_shot"].mean())
+    assert found["difference"]["points"] == pytest.approx(100 * (right["plugin"].mean() - right["zero_shot"].mean()))
+    assert evaluated(capsys, *argv, "--out", tmp_path)["key"] == found["key"], "the same question, the same files"
+    others = evaluated(capsys, *argv[:-1], world.data("vehicles"), "--out", tmp_path)
+    fewer = evaluated(capsys, *argv, "--limit", 1, "--out", tmp_path)
+    assert len({found["key"], others["key"], fewer["key"]}) == 3 and fewer["count"] == 4
+
+
+def test_the_table_says_method_dataset_backbone_accuracy_zero_shot_and_difference(world, tmp_path, capsys):
+    argv = ["evaluate", "--plugin", world.plugin("coop"), "--backbone", "new", "--arch", world.arch, "--device", "cpu"]
+    found = evaluated(capsys, *argv[1:], "--dataset", world.data(), "--out", tmp_path)
+    assert cli.main([*map(str, argv), "--dataset", world.data(), "--out", str(tmp_path)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    d = found["difference"]
+    for part in ("CoOp", "folder:animals, 16 test images", "2 shots, seed 1", f"{found['accuracy']:.2f} %"):
+        assert part in shown
+    assert f"{d['points']:+.2f} points, {d['low']:+.2f} to {d['high']:+.2f} (95 %, paired over the images)" in shown
+    assert f"{found['zero_shot']['accuracy']:.2f} %, this backbone's" in shown and f"{found['key']}.json" in shown
+
+
+def test_features_that_a_run_left_in_the_cache_are_read_and_none_is_made(world, tmp_path, capsys):
+    cache = world.out / "cache"
+    before = sorted(path.name for path in cache.glob("*.safetensors"))
+    argv = ["--plugin", world.plugin("coop"), "--backbone", world.backbone("b"), "--dataset", world.data()]
+    evaluated(capsys, *argv, "--out", tmp_path, "--cache", cache)
+    assert sorted(path.name for path in cache.glob("*.safetensors")) == before and before
+
+
+def test_a_local_checkpoint_of_a_known_architecture_is_a_backbone(world, tmp_path, capsys, monkeypatch):
+    from bench import backbone_names, backbones
+    from datasets.micro import checkpoint
+
+    model = backbones.build("micro-update")
+    save(model, tmp_path / "mine.safetensors", "gelu")
+    monkeypatch.setattr(checkpoint, "read", lambda path: read_tensors(path)[0])
+    tower = backbone_names.tower_of(f"micro-update={tmp_path / 'mine.safetensors'}")
+    loaded = backbones.load(tower)
+    assert loaded.label == "micro-update/local file" and tower.activation == "gelu"
+    weight = "text.token_embedding.weight"
+    assert torch.equal(loaded.model.state_dict()[weight], model.state_dict()[weight])
+
+
+def test_a_plugin_of_another_program_is_evaluated(world, tmp_path, capsys):
+    """No source, config but the one option that shapes its tensor, no shots, no seed."""
+
+    def change(header):
+        header |= {"source": None, "config": {"context_length": 16}, "shots": None, "seed": None, "made_by": "me"}
+        header["trained_on"][0] |= {"fingerprint": None, "activation": None}
+        return header
+
+    file = rewritten(world.plugin("coop"), tmp_path / "mine.safetensors", change)
+    argv = ["--backbone", world.backbone("b"), "--dataset", world.data(), "--out", tmp_path]
+    own, theirs = (evaluated(capsys, "--plugin", path, *argv) for path in (file, world.plugin("coop")))
+    assert own["accuracy"] == theirs["accuracy"] and own["key"] != theirs["key"]
+    assert own["plugin"]["seed"] is None and own["plugin"]["made_by"] == "me"
+
+
+# ---- the interval ----------------------------------------------------------------------------------------------------
+
+
+def answers(won, lost, both, neither):
+    right = [1] * won + [0] * lost + [1] * both + [0] * neither
+    usual = [0] * won + [1] * lost + [1] * both + [0] * neither
+    return np.array(right, bool), np.array(usual, bool)
+
+
+@pytest.mark.parametrize("counts", [(40, 10, 100, 50), (3, 9, 20, 8), (250, 240, 300, 210)])
+def test_the_interval_is_that_of_redrawn_images(counts):
+    right, usual = answers(*counts)
+    found, count = difference(right, usual), len(right)
+    assert found["won"] == counts[0] and found["lost"] == counts[1]
+    assert found["points"] == pytest.approx(100 * (right.mean() - usual.mean()))
+    rng = np.random.default_rng(7)
+    drawn = rng.integers(0, count, (20000, count))
+    redrawn = 100 * (right[drawn].mean(1) - usual[drawn].mean(1))
+    low, high = np.quantile(redrawn, [0.025, 0.975])
+    step = 2 * 100 / count  # differences come in steps of one image
+    assert abs(found["low"] - low) <= 1.01 * step and abs(found["high"] - high) <= 1.01 * step
+    assert difference(right, usual) == found, "the same images, the same interval"
+
+
+def test_the_interval_of_many_images_is_the_normal_one():
+    right, usual = answers(3000, 2500, 10000, 4500)
+    share = (3000 - 2500) / 20000
+    error = np.sqrt((5500 / 20000 - share**2) / 20000)
+    found = difference(right, usual)
+    assert found["low"] == pytest.approx(100 * (share - 1.959964 * error), abs=0.02)
+    assert found["high"] == pytest.approx(100 * (share + 1.959964 * error), abs=0.02)
+
+
+def test_the_same_answers_differ_by_nothing():
+    right, usual = answers(0, 0, 5, 5)
+    assert difference(right, usual) == {"points": 0.0, "low": 0.0, "high": 0.0, "won": 0, "lost": 0}
+
+
+# ---- export ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_exported_plugin_is_the_runs_own_bytes_with_a_card_of_what_was_measured(world):
+    for method in ("coop", "zs-clip", "tip-adapter-f"):
+        path, record = world.plugin(method), world.record(method)
+        assert sha256_of(path) == record["files"]["plugin"]
+        card = json.loads(path.with_suffix(".json").read_text())
+        assert card["file"] == path.name and card["sha256"] == sha256_of(path) and card["key"] == record["key"]
+        assert card["git_commit"] == record["git_commit"] and card["run"] == record["run"]
+        for role in ("base", "new"):
+            assert card["measured"][role]["accuracy"] == record["targets"][role]["accuracy"]
+    assert len(list((world.home / "plugins").iterdir())) == 10
+
+
+def test_keys_choose_runs_and_one_may_go_to_a_file(world, tmp_path):
+    key = world.record("coop")["key"]
+    quietly("export", key, "--arch", world.arch, "--out", world.out, "--to", tmp_path / "mine.safetensors")
+    assert (tmp_path / "mine.safetensors").read_bytes() == world.plugin("coop").read_bytes()
+    assert json.loads((tmp_path / "mine.json").read_text())["file"] == "mine.safetensors"
+
+
+def copied(world, tmp_path):
+    for path in (world.out / "pair").rglob("*.*"):
+        target = tmp_path / "out" / path.relative_to(world.out)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    return Store(tmp_path / "out", "pair")
+
+
+def refused(capsys, *argv):
+    capsys.readouterr()
+    assert cli.main([str(word) for word in argv]) == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    return line
+
+
+def test_what_is_not_as_its_run_left_it_is_not_exported(world, tmp_path, capsys):
+    store, key = copied(world, tmp_path), world.record("coop")["key"]
+    argv = ["export", key, "--arch", world.arch, "--out", tmp_path / "out", "--to", tmp_path / "to"]
+    plugin, run = store.path("plugins", key), store.path("runs", key)
+    honest = plugin.read_bytes()
+    plugin.write_bytes(honest[:-1] + bytes([honest[-1] ^ 1]))
+    assert "was changed" in refused(capsys, *argv) and sha256_of(plugin)
+    plugin.unlink()
+    assert "no plug-in" in refused(capsys, *argv)
+    plugin.write_bytes(honest)
+    record = json.loads(run.read_text())
+    run.write_text(json.dumps({**record, "device": "other"}))
+    assert "changed or is damaged" in refused(capsys, *argv)
+    store.write_record({**unsealed(record), "status": "failed", "error": "the loss is nan"})
+    assert "not done (the loss is nan)" in refused(capsys, *argv)
+    store.write_record({**unsealed(record), "run": {**record["run"], "test": "shifted"}, "trained": "ab" * 8})
+    assert f"the plug-in of run {'ab' * 8}" in refused(capsys, *argv)
+    assert "unknown run" in refused(capsys, "export", "0" * 16, *argv[2:])
+    assert "--to is missing" in refused(capsys, *argv[:-2])
+    flags = ["--arch", world.arch, "--out", tmp_path / "out", "--datasets", world.data(), "--to", tmp_path / "to"]
+    assert "none is done" in refused(capsys, "export", *flags, "--seeds", 9)
+    more = [world.record("linear-probe")["key"], world.record("zs-clip")["key"]]
+    one = refused(capsys, "export", *more, *flags[:4], "--to", tmp_path / "one.safetensors")
+    assert "2 plug-ins and one file" in one
+    assert not (tmp_path / "to").exists() and not (tmp_path / "one.safetensors").exists()
+
+
+def test_a_plugin_of_an_older_run_gets_its_header_completed_from_the_record(world, tmp_path):
+    store, record = copied(world, tmp_path), world.record("coop")
+    path = store.path("plugins", record["key"])
+
+    def older(header):
+        kept = {name: header[name] for name in ("key", "method", "config", "shape")}
+        return {**kept, "format": "1", "base": header["trained_on"][0]["fingerprint"]}
+
+    new = header_in(path)
+    rewritten(path, path, older)
+    store.write_record({**unsealed(record), "files": {**record["files"], "plugin": sha256_of(path)}})
+    argv = ["--arch", world.arch, "--out", tmp_path / "out", "--to", tmp_path / "old.safetensors"]
+    quietly("export", record["key"], *argv)
+    assert header_in(tmp_path / "old.safetensors") == new
+    assert read_tensors(tmp_path / "old.safetensors")[0].keys() == {"context"}
+
+
+def test_flags_of_these_commands_are_refused_elsewhere(capsys):
+    for flag, command in (("plugin", "evaluate"), ("backbone", "evaluate"), ("dataset", "evaluate"), ("to", "export")):
+        assert f"--{flag} goes with {command}" in refused(capsys, f"--{flag}", "x")
+    assert "--json goes with evaluate" in refused(capsys, "export", "--json", "--to", "x")
+    for flag in ("plugin", "backbone", "dataset"):
+        given = [word for other in ("plugin", "backbone", "dataset") if other != flag for word in (f"--{other}", "x")]
+        assert f"--{flag} is missing" in refused(capsys, "evaluate", *given)
