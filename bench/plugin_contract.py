@@ -54,9 +54,12 @@ def check(plugin: Plugin, tower: Tower, data: Dataset) -> TrainConfig:
     try:
         backbone = architecture(tower)
         long = too_long(backbone, data.classnames)
-        reasons += long
+        if long:
+            most = backbone.text.text.context_length
+            reasons.append(f"class names longer than the text tower's {most} tokens: {listed(long)}")
         if config is not None and own is not None and not of_tensors(own, plugin.tensors):
-            reasons += on_model(kind, config, plugin, data, backbone, rows_only=bool(widths or long))
+            names = [name for name in data.classnames if name not in long]
+            reasons += on_model(kind, config, plugin, data, names, backbone, rows_only=bool(widths or long))
     except UserError as error:  # of the architecture itself: activation, tokenizer, no text tower of CLIP's kind
         reasons.append(str(error))
     if reasons or config is None:
@@ -89,10 +92,12 @@ def warnings_of(plugin: Plugin, backbone: Tower | Backbone) -> list[str]:
 
 
 def at_home(plugin: Plugin, backbone: Tower | Backbone) -> bool:
-    """Whether it is the backbone it was trained on: by fingerprint, or by name where that is not known."""
-    if plugin.home["fingerprint"] is None or isinstance(backbone, Tower):
-        return plugin.home["backbone"] == backbone.label
-    return plugin.home["fingerprint"] == backbone.fingerprint
+    """Whether it is the backbone it was trained on: by fingerprint, or where that is not known by name, which tells
+    nothing of a local file."""
+    if isinstance(backbone, Backbone) and plugin.home["fingerprint"] is not None:
+        return plugin.home["fingerprint"] == backbone.fingerprint
+    tower = backbone.tower if isinstance(backbone, Backbone) else backbone
+    return plugin.home["backbone"] == tower.label and not tower.weights
 
 
 def widths_of(plugin: Plugin, tower: Tower) -> list[str]:
@@ -182,14 +187,20 @@ def too_long(backbone: Backbone, names: Sequence[str]) -> list[str]:
             backbone.text.tokens([f"{name}."])
         except UserError:
             long.append(name)
-    return [f"class names longer than the text tower's {backbone.text.text.context_length} tokens: {listed(long)}"]
+    return long
 
 
 def on_model(
-    kind: type[Method], config: TrainConfig, plugin: Plugin, data: Dataset, backbone: Backbone, rows_only: bool
+    kind: type[Method],
+    config: TrainConfig,
+    plugin: Plugin,
+    data: Dataset,
+    names: Sequence[str],
+    backbone: Backbone,
+    rows_only: bool,
 ) -> list[str]:
-    """What binding, attaching and a prediction show. ``rows_only``: only whether rows for the classes are missing, as
-    what is wrong already would make the rest fail."""
+    """What binding, attaching and a prediction show with some of the classes ``names``. ``rows_only``: only whether
+    rows for the classes are missing, as what is wrong already would make the rest fail."""
     trained = set(plugin.shape.classnames)
     method = kind(config, plugin.shape).to(backbone.device).eval()
     method.load_learned(plugin.tensors)
@@ -201,7 +212,7 @@ def on_model(
         except Exception as error:
             return first_line(error)
 
-    strange = [name for name in dict.fromkeys(data.classnames) if name not in trained]
+    strange = [name for name in dict.fromkeys(names) if name not in trained]
     usual = list(dict.fromkeys(plugin.shape.classnames))[:FEW]
     rows = bool(strange and usual) and bool(bind(strange[:FEW])) and not bind(usual)
     if rows:
@@ -211,8 +222,8 @@ def on_model(
         ]
     if rows_only:
         return []
-    longest = max(data.classnames, key=lambda name: len(backbone.text.tokens([f"{name}."])[0]))
-    few = list(dict.fromkeys([*data.classnames[:FEW], longest]))
+    longest = max(names, key=lambda name: len(backbone.text.tokens([f"{name}."])[0]))
+    few = list(dict.fromkeys([*names[:FEW], longest]))
     if wrong := bind(few):
         return [f"{plugin.method} cannot be bound to {backbone.label}: {wrong}"]
     try:

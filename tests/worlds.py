@@ -50,7 +50,7 @@ class World:
         return f"local-dir:{self.home / name}"
 
 
-def made(home: Path) -> World:
+def made(home: Path, methods=METHODS) -> World:
     world = World(home)
     saved_locally(home / "a", 3, True)
     saved_locally(home / "b", 4, False)
@@ -63,7 +63,7 @@ def made(home: Path) -> World:
         "--datasets",
         world.data(),
         "--methods",
-        *METHODS,
+        *methods,
         *SHORT,
         "--out",
         str(world.out),
