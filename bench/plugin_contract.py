@@ -69,7 +69,7 @@ def check(plugin: Plugin, tower: Tower, data: Dataset) -> TrainConfig:
 
 def left_home(plugin: Plugin, backbone: Tower | Backbone) -> list[str]:
     """Why a plug-in cannot be evaluated on the backbone it was trained on, where it is not all that training left."""
-    if getattr(METHODS[plugin.method], "whole", True) or not at_home(plugin, backbone):
+    if METHODS[plugin.method].whole or not at_home(plugin, backbone):
         return []
     return [
         f"{plugin.method} trained towers of {backbone.label} too, and what they became is not in the file: it can be "
