@@ -101,11 +101,12 @@ def predictions(session: Session, run: Run, shape: Shape, tensors: dict[str, Ten
     """As ``execution.carry_over`` makes them: a fresh method, the saved tensors put into it, evaluated."""
     work = Work(run, "", {"seconds": {}}, {})
     read_tests(session, work)
-    session.forget()  # features as they are read from the file: where a tensor lies in memory can change last bits
-    read_tests(session, work)
+    inputs = work.tests["base"]
+    if isinstance(inputs, Tensor):
+        inputs = inputs.clone()  # read or just encoded, it lies alike in memory: where it lies can change last bits
     carried = session.make(run, shape)
     carried.load_learned(tensors)
-    outcome = outcome_on(session, run, carried, "base", work.tests["base"])
+    outcome = outcome_on(session, run, carried, "base", inputs)
     return {name: value.contiguous() for name, value in outcome.items()}
 
 
