@@ -44,8 +44,7 @@ def of_runs(store: Store, runs: Sequence[Run]) -> list[dict]:
     found = []
     for run in dict.fromkeys(run.trained for run in runs):
         wanted = parse_json(canonical(run.canonical()))
-        # A record from before an option was there is of its default.
-        mine = [r for r in done if all(wanted.get(name) == value for name, value in r["run"].items())]
+        mine = [record for record in done if record["run"] == wanted]
         found += [max(mine, key=age)] if mine else []
     if not found:
         raise UserError(
@@ -130,19 +129,21 @@ def copy(store: Store, arch: Arch, record: dict, path: Path) -> None:
 
 
 def completed(header: dict[str, Any], record: dict, arch: Arch) -> dict[str, Any]:
-    """What the header of an older plug-in lacks is in its run's record; the base's activation where ``arch`` still has
-    that base."""
-    run, base, identity = record["run"], record["targets"]["base"], record.get("identity") or {}
-    activation = arch.base.activation if arch.base.label == base["backbone"] else None
-    shape = header["shape"]
+    """What the header of an older plug-in lacks is in its run's record; the activation of a backbone that it was
+    trained on where ``arch`` still has that backbone."""
+    run, identity, shape = record["run"], record.get("identity") or {}, header["shape"]
+    labels = {target["fingerprint"]: target["backbone"] for target in record["targets"].values()}
+    activations = {tower.label: tower.activation for tower in arch.towers.values()}
+    trained_on = [
+        described(labels[own], own, shape["width"], shape["dim"], activations.get(labels[own]) or None)
+        for own in header.get("path") or [header["base"]]
+    ]
     return {
         "method": header["method"],
         "source": identity.get("method"),
         "config": header["config"],
         "shape": shape,
-        "trained_on": [
-            described(base["backbone"], header.get("base"), shape["width"], shape["dim"], activation or None)
-        ],
+        "trained_on": trained_on,
         "dataset": run["dataset"],
         "shots": run.get("shots"),
         "seed": run["seed"],

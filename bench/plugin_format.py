@@ -81,7 +81,9 @@ class Plugin:
 def header_of(run: Run, method: Method, backbones: Sequence[Backbone]) -> dict[str, Any]:
     """What the header of a run's plug-in says beside format, version and key. ``backbones`` it was trained on, in
     order. Nothing of machine or time: the same plug-in is the same bytes."""
+    refreshed = {"refresh": run.refresh} if len(run.path) > 1 else {}
     return {
+        **refreshed,
         "method": run.method,
         "source": source_hash(type(method)),
         "config": asdict(run.config),

@@ -140,8 +140,8 @@ def test_a_run_retrained_on_the_update_is_the_plain_run_of_an_arch_whose_base_is
     expected = done(there, plain)
     tensors, metadata = plugin(here, run)
     assert equal(tensors, plugin(there, plain)[0])
-    assert metadata["base"] == tiny.new.fingerprint == plugin(there, plain)[1]["base"]
-    assert metadata["path"] == [tiny.new.fingerprint]
+    found = [each["trained_on"] for each in (metadata, plugin(there, plain)[1])]
+    assert [[one["fingerprint"] for one in trained] for trained in found] == [[tiny.new.fingerprint]] * 2
     assert record["curve"] == expected["curve"]
     mine, theirs = (s.store.read_predictions(s.key(r)) for s, r in ((here, run), (there, plain)))
     for role, other in (("base", "new"), ("new", "base")):
