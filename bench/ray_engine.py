@@ -87,6 +87,7 @@ def connect(address: str) -> Any:
             ray.init(address="local", runtime_env={"env_vars": {"PYTHONPATH": str(ray_node.ROOT)}}, **here, **quiet)
     except (OSError, RuntimeError, ValueError) as error:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        said += " (a cluster that asks for a token: export RAY_AUTH_MODE=token, as on its nodes)" if address else ""
         raise UserError(f"--ray-address {address or 'of this machine'}: Ray could not be joined: {said}") from error
     return ray
 
