@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from bench import selection, stats
 from bench.leaderboard import Source
-from bench.leaderboard_rows import PLAIN, Counts, Row, arch_for, expected_of, of_suite, path_of, rows_of
+from bench.leaderboard_rows import Counts, Row, arch_for, expected_of, of_suite, rows_of
+from bench.naming import is_plain
 from bench.plan import Settings
 from bench.stats import Record, is_done
 from methods.base import METHODS
@@ -97,7 +98,7 @@ def account_of(source: Source, rows: Sequence[Row]) -> Account:
         known = run["method"] in METHODS
         left[
             "path"
-            if path_of(record) != PLAIN
+            if not is_plain(run)
             else "test"
             if run.get("test")
             else "suite"

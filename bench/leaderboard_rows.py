@@ -19,12 +19,12 @@ from bench import mixture, selection, stats, suites, taxonomy
 from bench.archs import ARCHS, Arch, Tower
 from bench.audit import default_settings
 from bench.leaderboard import Source
+from bench.naming import is_plain
 from bench.plan import Settings, as_stored, shown_setting
 from bench.stats import AVERAGE, TARGETS, Record, is_done
 from bench.store import canonical, digest
 from methods.base import METHODS
 
-PLAIN = ("base",)  # `Run.path` of a run that was trained on the base and carried over as it was
 Counts = dict[str, tuple[int, int]]  # role -> correct, count
 
 
@@ -88,11 +88,7 @@ def expected_of(arch: str, sources: Sequence[Source]) -> list[str]:
 
 def trained(records: Iterable[Record]) -> list[Record]:
     """Those trained on the base and tested on the dataset's own images: the main suite's and the ablations'."""
-    return [r for r in records if path_of(r) == PLAIN and not r["run"].get("test")]
-
-
-def path_of(record: Record) -> tuple[str, ...]:
-    return tuple(record["run"].get("path") or PLAIN)
+    return [r for r in records if is_plain(r["run"]) and not r["run"].get("test")]
 
 
 def arch_for(id: str) -> Arch:
@@ -103,7 +99,7 @@ def arch_for(id: str) -> Arch:
 
 def rows_of(source: Source, expected: Sequence[str]) -> list[Row]:
     arch = arch_for(source.arch)
-    plain = [r for r in source.records if path_of(r) == PLAIN]
+    plain = [r for r in source.records if is_plain(r["run"])]
     found = {tuple(r["run"].get(name) for name in stats.SETTINGS) for r in trained(plain)}
     default = default_settings(arch).of_runs
     rows: list[Row] = []
