@@ -10,8 +10,8 @@ from bench.errors import UserError, unknown
 
 OTHER_ACTIVATION = "other_activation"  # the control that every arch has: the base's weights under the other activation
 PAPER_SUITES = ("main", "ood", "components", "lambda", "heads", "condition", "context_length", "layers", "drift")
-BEYOND_SUITES = ("targets",)  # what the paper does not have
-ALL_SUITES = (*PAPER_SUITES, *BEYOND_SUITES)
+ALL_SUITES = (*PAPER_SUITES, "targets")
+MANY_SUITES = ("main", "targets", "retention", "chains", "drift")  # of the archs with many targets
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ ARCHS = {
 def many(pair: str, **more: Tower) -> Arch:
     """The pair's base and update with all further targets; the control that is one of them is no control there."""
     arch = ARCHS[pair]
-    return replace(arch, id=f"{pair}-all", more=more, controls={}, suites=("main", *BEYOND_SUITES, "drift"))
+    return replace(arch, id=f"{pair}-all", more=more, controls={}, suites=MANY_SUITES)
 
 
 def b16(model: str, tag: str, activation: str = "gelu", clip_transform: bool = True) -> Tower:
