@@ -13,6 +13,7 @@ from bench.evaluate import evaluate
 from bench.execution import execute
 from bench.plan import Run
 from bench.session import SELECTED_ON_TEST
+from bench.trainer import fit
 from methods import default
 from methods.base import METHODS, Classes
 from methods.test_time import PER_IMAGE, confident_views, marginal_entropy
@@ -340,6 +341,14 @@ def test_they_are_run_where_they_are_named_only():
     assert [METHODS[name].depth for name in METHODS_HERE] == ["input", "output"]
 
 
+@pytest.mark.parametrize("name", METHODS_HERE)
+def test_the_trainer_has_nothing_to_do_whatever_the_epochs(name, tiny, support):
+    method = bound(name, tiny.base, epochs=3)
+    before = {key: value.clone() for key, value in method.state_dict().items()}
+    assert fit(method, support, torch.Generator().manual_seed(0)) == []
+    assert all(torch.equal(value, before[key]) for key, value in method.state_dict().items())
+
+
 @pytest.mark.parametrize(
     "name, options, told",
     [
@@ -349,7 +358,6 @@ def test_they_are_run_where_they_are_named_only():
         ("rada-tt", {"updates": -1}, "updates 0 or more"),
         ("tpt", {"area": (0.5, 0.2)}, "the smaller first"),
         ("tpt", {"area": (0.5,)}, "two numbers"),
-        ("rada-tt", {"epochs": 5}, "epochs is 0"),
         ("rada-tt", {"temperature": 0.0}, "temperature above 0"),
         ("tpt", {"lr": -1.0}, "lr"),
         ("tpt", {"words": " "}, "at least one word"),
