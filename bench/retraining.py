@@ -47,8 +47,8 @@ def chain_of(arch: Arch) -> tuple[str, ...]:
 
 
 def learns(method: str) -> bool:
-    """Whether there is anything to retrain."""
-    return METHODS[method].depth != "none"
+    """Whether there is anything to retrain: not in zero-shot, nor in what adapts to each test image by itself."""
+    return METHODS[method].depth != "none" and METHODS[method].needs != "views"
 
 
 def has_steps(method: str) -> bool:
