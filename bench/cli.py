@@ -83,7 +83,7 @@ def parser() -> Parser:
         nargs="*",
         metavar="WHAT",
         help="for ls: methods, datasets or archs; for prepare: dataset ids; for merge: results folders; for export: "
-        "keys of runs; for leaderboard: results folders, or NAME=FOLDER where the group has another name (default: --out)",
+        "keys of runs; for leaderboard: results folders, or NAME=FOLDER (default: --out)",
     )
     what = p.add_argument_group("what to run")
     what.add_argument(
