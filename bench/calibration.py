@@ -241,26 +241,27 @@ class Calibration:
             support = dataclasses.replace(support, views=Noise(session.features("base")))
         method = session.make(run, Shape.of(base, names, len(support.labels)))
         method.bind(base, classes)  # derives what the backbone then keeps for all
-        with method.attach(base):
-            begin = self._seconds(lambda: method.bind(base, classes)) + self._seconds(lambda: method.start(support))
+        begin = self._seconds(lambda: method.bind(base, classes))
+        with method.attach(base):  # after `bind`, as in a run: what it keeps must be of the backbone as it is
+            begin += self._seconds(lambda: method.start(support))
             step = self._measure_step(self._beside(run, method, classes), support) if run.config.epochs else 0.0
             method.train()
             finish = self._seconds(lambda: method.finish(support))
         method.eval()
         x = self._inputs(run, support)
         most = len(x)
-        with method.attach(base), torch.no_grad():
-            method.predict(x[:1])
 
-            def predict(images: int) -> None:
-                method.bind(base, classes)
+        def predict(images: int) -> None:
+            method.bind(base, classes)
+            with method.attach(base), torch.no_grad():
                 method.predict(x[:images])
 
-            call = repeated(lambda: self._seconds(lambda: predict(1)))
-            images, seconds = 1, call
-            while images < most and seconds < 2 * call + ENOUGH:  # until the images, not the call, take the time
-                images = min(4 * images, most)
-                seconds = self._seconds(partial(predict, images))
+        predict(1)
+        call = repeated(lambda: self._seconds(lambda: predict(1)))
+        images, seconds = 1, call
+        while images < most and seconds < 2 * call + ENOUGH:  # until the images, not the call, take the time
+            images = min(4 * images, most)
+            seconds = self._seconds(partial(predict, images))
         image = max(0.0, (seconds - call) / max(images - 1, 1))
         return begin, step, finish, max(0.0, call - image), image
 
