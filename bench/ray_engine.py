@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from functools import partial
@@ -30,6 +31,7 @@ from bench.workers import Lost
 
 OBJECTS = 256 << 20  # bytes of Ray's own memory where it is started here: records and small files alone pass through
 CHECK = 300.0  # seconds that nodes have to say whether they are fit
+ANSWER = 20.0  # seconds that a cluster's head has to take a connection
 SHIPPED = ("bench", "datasets", "methods", "pyproject.toml", "run_all.py")  # what of the checkout workers need
 Say = Callable[[str], None]
 
@@ -78,6 +80,8 @@ def connect(address: str) -> Any:
             f"--ray-address {address}: Ray's client is not supported; run the command on a node of the cluster with "
             "--ray-address auto, or HOST:PORT of its head"
         )
+    if address not in ("", "auto"):
+        reach(address)
     try:
         if address:
             left = [f"/{path.name}" for path in ray_node.ROOT.iterdir() if path.name not in SHIPPED]
@@ -90,6 +94,17 @@ def connect(address: str) -> Any:
         said += " (a cluster that asks for a token: export RAY_AUTH_MODE=token, as on its nodes)" if address else ""
         raise UserError(f"--ray-address {address or 'of this machine'}: Ray could not be joined: {said}") from error
     return ray
+
+
+def reach(address: str) -> None:
+    """Ray itself tries for minutes. Raises UserError where nothing answers."""
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal() and int(port) < 1 << 16):
+        raise UserError(f"--ray-address {address}: expected 'auto', or HOST:PORT of the cluster's head")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER).close()
+    except OSError as error:
+        raise UserError(f"--ray-address {address}: nothing answers there: {error.strerror or error}") from error
 
 
 class Cluster:

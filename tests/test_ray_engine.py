@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 from test_kill import same_results
 
-from bench import backbones, cli, provenance, ray_engine
-from bench.errors import UserError
+from bench import backbones, cli, provenance
 
 ray = pytest.importorskip("ray", reason='Ray is not installed: pip install ".[ray]"')
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
@@ -209,14 +208,3 @@ def read(path):
         return path.read_text()
     except OSError:
         return ""
-
-
-def test_an_address_where_no_cluster_is_ends_in_one_line(local, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("RAY_gcs_server_request_timeout_seconds", "1")
-    argv = [*local[1], "--engine", "ray", "--out", str(tmp_path), "--ray-address"]
-    assert cli.main([*argv, "ray://localhost:1"]) == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "not supported" in line
-    with pytest.raises(UserError, match="could not be joined"):
-        ray_engine.connect("127.0.0.1:1")
-    assert not ray.is_initialized()

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from test_key_walk import toy_run
 
-from bench import execution, ray_engine, ray_node, ray_pool, ray_worker
+from bench import cli, execution, ray_engine, ray_node, ray_pool, ray_worker
 from bench.errors import UserError
 from bench.ray_pool import TRIES, Node, Pool
 from bench.store import StorageError
@@ -326,3 +326,32 @@ def test_without_ray_the_engine_is_refused_in_one_line_that_says_how_to_get_it(m
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r'not installed; pip install "\.\[ray\]"'):
         ray_engine.connect("")
+
+
+@pytest.mark.parametrize(
+    "address, said",
+    [
+        ("ray://localhost:10001", "client is not supported"),
+        ("head", "expected 'auto', or HOST:PORT"),
+        ("head:six", "expected 'auto', or HOST:PORT"),
+        ("127.0.0.1:1", "nothing answers there"),
+    ],
+)
+def test_an_address_where_no_cluster_can_be_is_refused_before_ray_tries(address, said, monkeypatch):
+    def never(**_):
+        raise AssertionError("not asked")
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=never))
+    with pytest.raises(UserError, match=f"^--ray-address {address}: .*{said}"):
+        ray_engine.connect(address)
+
+
+def test_flags_of_ray_without_it_and_shares_of_a_gpu_that_are_none_are_refused(capsys):
+    for argv, said in (
+        (["--ray-address", "auto"], "--ray-address goes with --engine ray"),
+        (["--ray-gpus", "0"], "--ray-gpus goes with --engine ray"),
+        (["--engine", "ray", "--ray-gpus", "1.5"], "--ray-gpus 1.5: expected a share of one GPU, 0 to 1"),
+        (["--engine", "ray", "--ray-gpus", "nan"], "--ray-gpus nan: expected a share of one GPU, 0 to 1"),
+    ):
+        assert cli.main(argv) == 2
+        assert said in capsys.readouterr().err
