@@ -381,13 +381,20 @@ def test_check_finds_lost_and_damaged_predictions(experiment):
     assert status == 1 and "damaged" in " ".join(out.split())
 
 
-def test_report_makes_the_same_tables_from_records_alone(experiment):
+def test_report_makes_the_same_tables_from_stored_files_and_accuracies_from_records_alone(experiment):
     tables = experiment.out / "micro" / "tables"
     before = {path.name: path.read_bytes() for path in tables.iterdir()}
     shutil.rmtree(tables)
-    shutil.rmtree(experiment.out / "micro" / "predictions")
     assert experiment("report")[0] == 0
     assert {path.name: path.read_bytes() for path in tables.iterdir()} == before
+    shutil.rmtree(tables)
+    shutil.rmtree(experiment.out / "micro" / "predictions")
+    assert experiment("report")[0] == 0
+    # what is counted image by image
+    counted = {f"{name}.{ending}" for name in ("pairs", "flips", "calibration") for ending in ("csv", "md", "tex")}
+    after = {path.name: path.read_bytes() for path in tables.iterdir()}
+    assert {name: after[name] for name in before.keys() - counted} == {n: before[n] for n in before.keys() - counted}
+    assert {"main.csv", "records.csv"} < before.keys() - counted
 
 
 def test_doctor_names_all_that_is_wrong_at_once(experiment, tmp_path):
