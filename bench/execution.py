@@ -179,7 +179,7 @@ def train(session: Session, works: list[Work]) -> None:
     """Fit and write the plug-ins. Where runs fail together in any other way than by their loss, each is tried alone."""
     backbone, start = session.backbone(works[0].run.path[-1]), time.perf_counter()
     methods = [work.method for work in works]
-    outcomes = None
+    outcomes, sizes = None, [0] * len(works)
     for method in methods:
         method.train()
     try:
@@ -190,6 +190,7 @@ def train(session: Session, works: list[Work]) -> None:
                 [generator("fit", work.run.dataset, work.run.method, work.run.seed) for work in works],
                 resume=works[0].run.source is not None,
             )
+            sizes = [trained_values(method) for method in methods]
     except (Exception, SystemExit) as error:
         if len(works) == 1:
             return fail(session, works[0], error)
@@ -203,8 +204,9 @@ def train(session: Session, works: list[Work]) -> None:
                 train(session, [work])
         return
     seconds = (time.perf_counter() - start) / len(works)
-    for work, outcome in zip(works, outcomes, strict=True):
+    for work, outcome, size in zip(works, outcomes, sizes, strict=True):
         work.record["seconds"]["fit"] += seconds
+        work.record["trainable_parameters"] = size
         work.record["together"] = len(works)
         if isinstance(outcome, FitError):
             fail(session, work, outcome)
@@ -214,9 +216,15 @@ def train(session: Session, works: list[Work]) -> None:
         attempt(session, work, write_plugin)
 
 
+def trained_values(method: Method) -> int:
+    """Values that training changed, towers that stay at home included; none where only test images change them."""
+    if method.needs == "views":
+        return 0
+    return sum(parameter.numel() for _, parameters in method.trained() for parameter in parameters)
+
+
 def write_plugin(session: Session, work: Work) -> None:
     method = work.method
-    work.record["trainable_parameters"] = sum(p.numel() for p in method.parameters() if p.requires_grad)
     metadata = header_of(work.run, method, [session.backbone(role) for role in work.run.path])
     work.record["plugin_bytes"] = session.store.write_plugin(work.key, method.learned(), metadata)
 

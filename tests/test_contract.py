@@ -253,9 +253,10 @@ def test_record_of_a_run_says_what_was_done(method_name, session_on):
     record = execute(session, run, session.key(run))
     learned, _ = session.store.read_plugin(record["key"])
     assert record["status"] == "done" and record["error"] is None
-    assert record["trainable_parameters"] == sum(
-        v.numel() for n, v in learned.items() if n not in METHODS[method_name].learned_buffers
-    )
+    kind = METHODS[method_name]
+    values = sum(v.numel() for n, v in learned.items() if n not in kind.learned_buffers)
+    towers = sum(v.numel() for n, v in session.backbone("base").model.named_parameters() if n != "logit_scale")
+    assert record["trainable_parameters"] == (0 if kind.needs == "views" else values + towers * (not kind.whole))
     assert record["plugin_bytes"] == session.store.path("plugins", record["key"]).stat().st_size
     assert len(record["curve"]) == run.config.epochs
     predictions = session.store.read_predictions(record["key"])
