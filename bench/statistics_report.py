@@ -22,9 +22,9 @@ LISTED = 6  # names that a sentence holds
 INTERVALS = (
     f"Intervals hold the difference with {100 * COVERAGE:.0f} % over other test images and other seeds: {DRAWS:,} "
     "redraws of the images, the same for every method, and Student's t for the seeds. They speak of these datasets. "
-    "What is called told apart goes by Holm over all pairs, beside the p of the pair alone. The ranks' tests are over datasets and speak of others like them. Every "
-    "pair on every dataset, also with p corrected for the number of pairs: tables/pairs.csv; over datasets: "
-    "tables/wilcoxon.csv."
+    "What is called told apart goes by Holm over all pairs, beside the p of the pair alone. The ranks' tests are over "
+    "datasets and speak of others like them. Every pair on every dataset, also with p corrected for the number of pairs: "
+    "tables/pairs.csv; over datasets: tables/wilcoxon.csv."
 )
 
 
@@ -119,7 +119,8 @@ def of_differences(selection: Selection) -> list[str]:
             said.append(
                 f"{measure.name} averaged over the datasets: {names[order[0]]} less {names[other]} is "
                 f"{row['difference']:+.2f} points, 95 % interval {row['low']:+.2f} to {row['high']:+.2f}, "
-                f"{p_text(row['p'])} ({p_text(row['p_holm'])} by Holm over all pairs), {over}: {shown} on these datasets."
+                f"{p_text(row['p'])} ({p_text(row['p_holm'])} by Holm over all pairs), {over}: {shown} on these "
+                "datasets."
             )
     return said
 
