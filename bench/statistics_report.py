@@ -23,7 +23,7 @@ INTERVALS = (
     f"Intervals hold the difference with {100 * COVERAGE:.0f} % over other test images and other seeds: {DRAWS:,} "
     "redraws of the images, the same for every method, and Student's t for the seeds. They speak of these datasets. "
     "What is called told apart goes by Holm over all pairs, beside the p of the pair alone. The ranks' tests are over "
-    "datasets and speak of others like them. Every pair on every dataset, also with p corrected for the number of pairs: "
+    "datasets and speak of others like them. Every pair on every dataset, also with p corrected for their number: "
     "tables/pairs.csv; over datasets: tables/wilcoxon.csv."
 )
 
