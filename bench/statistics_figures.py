@@ -108,7 +108,7 @@ def draw_pareto(selection: Selection) -> Figure | None:
 
 
 AXES = {
-    "seconds": "Seconds of the fit and of 1000 evaluated images (log axis)",
+    "seconds": "Seconds of the fit and of 1000 evaluated images, frozen features ready (log axis)",
     "parameters": "Trainable parameters (log axis; 0 at its left end)",
 }
 

@@ -191,6 +191,8 @@ def of_costs(selection: Selection) -> list[str]:
                 where = "H" if update == "new" else f"H, {update}"
                 methods = ", ".join(names[table["method"][place]] for place in kept)
                 said.append(f"{where} against {what}: no method beats {methods} at both.")
+    if said:
+        said.append("Seconds have frozen features ready; methods that read pixels encode them within.")
     return said
 
 
