@@ -198,7 +198,7 @@ def test_without_an_address_ray_runs_on_this_machine_and_leaves_no_process(local
     assert cli.main([*few, "--out", str(tmp_path / "out")]) == 0
     assert len(started) == 1 and not ray.is_initialized()
     assert list((tmp_path / "out" / "cache").glob("*.safetensors")), "a cache that a node sees is the node's too"
-    session = started[0]["session_dir"]
+    session = started[0].address_info["session_dir"]
     until(lambda: not [p for p in Path("/proc").glob("[0-9]*/cmdline") if session in read(p)])
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
 
