@@ -13,7 +13,7 @@ from bench import plan
 from bench.archs import ARCHS, find_arch
 from bench.errors import UserError
 from bench.store import Store, canonical, read_tensors, sha256_of, whole, write_tensors, write_text
-from methods import ordered
+from methods import default, ordered
 from methods.base import METHODS
 
 IDENTITY = {"backbones": {"base": "a", "new": "b"}, "splits": {"train_sha256": "c"}, "method": "d", "templates": ["{}"]}
@@ -31,9 +31,9 @@ def grid(arch="vit-b16", **changes):
 
 def test_default_grid_is_every_dataset_seed_and_method_once_grouped_by_dataset_and_seed():
     runs = grid("micro", protocol="micro")
-    expected = [(d, s, m) for d in datasets.default("micro") for s in (1, 2, 3) for m in ordered()]
+    expected = [(d, s, m) for d in datasets.default("micro") for s in (1, 2, 3) for m in default()]
     assert [(r.dataset, r.seed, r.method) for r in runs] == expected
-    assert len(runs) == 11 * 3 * len(ordered())
+    assert len(runs) == 11 * 3 * len(default())
     assert {(r.arch, r.test, r.shots) for r in runs} == {("micro", "", 16)}
 
 

@@ -72,7 +72,7 @@ def table_rows(text):
     """Rows of README's result table as plain text cells."""
     block = text.split("<!-- average of results/reference/micro/main.csv -->")[1].strip().split("\n\n")[0]
     for line in block.splitlines()[2:]:
-        yield [re.sub(r"\*\*|</?u>|†", "", cell).strip() for cell in line.strip("|").split("|")]
+        yield [re.sub(r"\*\*|</?u>|[†‡§]|<sup>.*?</sup>", "", cell).strip() for cell in line.strip("|").split("|")]
 
 
 def test_ci_runs_readmes_own_test_command():
