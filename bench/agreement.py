@@ -14,11 +14,11 @@ import pandas as pd
 
 from bench import stats, taxonomy
 from bench.measures import sections
+from bench.naming import ZERO_SHOT as ZERO_SHOT  # others take it from here too
 from bench.outcomes import Outcome, summarised
 from bench.selection import Selection
 from bench.sheets import MISSING, Block, Cell, Sheet, percent
 
-ZERO_SHOT = "zs-clip"
 KEYS = ("dataset", "method", "backbone")
 VALUES = ("flips", "negative", "positive", "moved")
 COLUMNS = (*KEYS, "seeds", *(name for value in VALUES for name in (value, value + "_std")), "beside_zero_shot")

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from bench import retraining, stats
 from bench.chains import CARRIED, REFRESHED, RETRAINED, TARGET, WHOLE, chain_table, refresh_table
 from bench.figures import INK
+from bench.naming import ZERO_SHOT
 from bench.retention_report import INTERVAL, Names, labelled, points
 from bench.selection import Selection
 from bench.sheets import MISSING, Block, Cell, Sheet, percent
@@ -27,7 +28,6 @@ WAYS = {
     REFRESHED: f"refreshed at each ({retraining.CHAIN_STEPS} steps)",
     RETRAINED: "retrained on each",
 }
-ZERO_SHOT = "zero-shot"
 
 
 def chain_sheet(selection: Selection) -> Sheet:
@@ -41,7 +41,7 @@ def chain_sheet(selection: Selection) -> Sheet:
         rows = []
         for (method, way), line in part.groupby(["method", "way"], sort=False):
             label = names.method(method)
-            if dataset != AVERAGE and method != retraining.ZERO_SHOT:
+            if dataset != AVERAGE and method != ZERO_SHOT:
                 label += f", {WAYS[way]}"
             numbers = [percent(*pair) for pair in zip(line["accuracy"], line["accuracy_std"], strict=True)]
             rows.append((Cell(label), *map(Cell, numbers)))
@@ -101,7 +101,7 @@ def draw_chains(selection: Selection) -> Figure | None:
         return None
     figure, (axes,) = stacked(1)
     for place, (method, line) in enumerate(table.groupby("method", sort=False)):
-        if method == retraining.ZERO_SHOT:
+        if method == ZERO_SHOT:
             style: dict[str, Any] = {"color": INK, "linestyle": (0, (4, 2)), "marker": ""}
         else:
             style = {"color": PALETTE[place % len(PALETTE)], "marker": SIGNS[place % len(SIGNS)], "markersize": 4}
@@ -141,12 +141,10 @@ def draw_refresh(selection: Selection, axis: str, label: str) -> Figure | None:
                 style = {"color": PALETTE[place % len(PALETTE)], "marker": SIGNS[place], "markersize": 4}
                 text = f"{names.method(method)}, from {start}"
                 draw_line(axes, x, line[start], line[f"{start}_std"], text, {**style, "linestyle": dash})
-        shot = [
-            r for r in selection.main if (r["run"]["dataset"], r["run"]["method"]) == (dataset, retraining.ZERO_SHOT)
-        ]
+        shot = [r for r in selection.main if (r["run"]["dataset"], r["run"]["method"]) == (dataset, ZERO_SHOT)]
         level, _ = stats.mean_std(r["targets"][TARGET]["accuracy"] for r in shot if stats.is_done(r))
         if not math.isnan(level):
-            axes.axhline(level, color=INK, linestyle=(0, (4, 2)), linewidth=1, label=ZERO_SHOT)
+            axes.axhline(level, color=INK, linestyle=(0, (4, 2)), linewidth=1, label="zero-shot")
         axes.set_xticks(range(len(ticks)), ticks)
         axes.set_ylabel("Top-1 accuracy (%)")
         axes.set_title(names.dataset(dataset), fontsize=9.5)

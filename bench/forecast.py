@@ -27,8 +27,9 @@ import pandas as pd
 from bench import stats
 from bench.drift_report import drift_table, whole_blocks
 from bench.intervals import half_width
+from bench.naming import ZERO_SHOT
 from bench.selection import Selection
-from bench.targets import ZERO_SHOT, seed_gains
+from bench.targets import seed_gains
 
 PREDICTORS = {
     "parameter_drift": "parameter drift",  # of the text blocks, relative, mean over blocks; one number a target

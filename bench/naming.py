@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+ZERO_SHOT = "zs-clip"  # the method that every gain is measured from
 WHOLE_SCHEDULE = -1  # `Run.refresh`: as many steps as the method trains from nothing
 # Of `Run`, later than the first records: left out where a run has just this, so that keys of such runs stay.
 UNSAID: dict[str, object] = {"path": ["base"], "refresh": 0, "carried_shots": 0}

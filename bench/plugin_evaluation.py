@@ -19,6 +19,7 @@ from bench.archs import Arch, Tower
 from bench.evaluate import score
 from bench.execution import Work, outcome_on, read_tests
 from bench.features import FEATURES_VERSION
+from bench.naming import ZERO_SHOT
 from bench.plan import NUMBERS_VERSION, Run
 from bench.plugin_contract import Incompatible, check, left_home, warnings_of
 from bench.plugin_format import Plugin
@@ -28,7 +29,6 @@ from methods import source_hash
 from methods.base import METHODS, Shape, TrainConfig
 
 FOLDER = "evaluations"  # under --out, beside those of the archs
-ZERO_SHOT = "zs-clip"
 REDRAWS, LEVEL = 10_000, 0.95
 
 

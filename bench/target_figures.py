@@ -13,10 +13,11 @@ from matplotlib.figure import Figure
 
 from bench import forecast, stats, taxonomy
 from bench.figures import INK, STYLE, WIDTH_INCHES, short_label
+from bench.naming import ZERO_SHOT
 from bench.selection import Selection
 from bench.sheets import MISSING
 from bench.stats import AVERAGE, counted
-from bench.targets import ZERO_SHOT, backbone_name, has_targets, targets_table
+from bench.targets import backbone_name, has_targets, targets_table
 
 CELL_INCHES, FRAME_INCHES = 0.3, 1.15  # height of a row; of a panel's title and its column names
 DARK, LIGHT = "#000000", "#fefefe"  # on the cells, which keep their colours; not the page's own ink and paper

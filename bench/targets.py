@@ -13,10 +13,10 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from bench import stats, taxonomy
+from bench.naming import ZERO_SHOT
 from bench.sheets import MISSING, Block, Cell, Sheet, percent, ranked, signed
 from bench.stats import AVERAGE, Record, counted, mean_std
 
-ZERO_SHOT = "zs-clip"
 KEYS = ("dataset", "method", "backbone")
 COLUMNS = (*KEYS, "seeds", "accuracy", "accuracy_std", "h", "h_std", "gain_seeds", "gain", "gain_std")
 SHOWN = {"base": "Base", "new": "New"}  # further targets by their own names
