@@ -87,6 +87,8 @@ def rows(suite: str, finder: Finder, records: Sequence[Record]) -> list[tuple]:
     made = []
     for dataset in stats.ids(records, "dataset"):
         for method in ordered():
+            if suite == "retention" and not retraining.learns(method):
+                continue
             if not any((r["run"]["dataset"], r["run"]["method"]) == (dataset, method) for r in records):
                 continue
             found = [(dataset, variant, finder.records(dataset, variant)) for variant in make(method)]

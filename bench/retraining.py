@@ -7,15 +7,16 @@ nothing: against steps, and against shots.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import datasets
 from bench.archs import Arch
-from bench.naming import WHOLE_SCHEDULE
+from bench.naming import WHOLE_SCHEDULE, ZERO_SHOT
 from bench.suites import Variant
-from methods.base import METHODS
+from methods.base import METHODS, Shape
 
-ZERO_SHOT = "zs-clip"
+ANY_SHAPE = Shape(512, 512, ("one", "two"), 2, 12, 12, 768)  # which tensors a method learns goes by no size
 CHAIN = ("base", "new", "second")  # roles that update one another in turn, as far as an arch has them
 STEPS = (5, 10, 20, 40, 80)  # of a refresh, and of its control from nothing; beside them 0 and the whole schedule
 CHAIN_STEPS = 20  # of the refresh on each backbone of the chain
@@ -47,8 +48,16 @@ def chain_of(arch: Arch) -> tuple[str, ...]:
 
 
 def learns(method: str) -> bool:
-    """Whether there is anything to retrain: not in zero-shot, nor in what adapts to each test image by itself."""
-    return METHODS[method].depth != "none" and METHODS[method].needs != "views"
+    """Whether there is anything to carry: not in zero-shot, nor in what adapts to each test image by itself, nor where
+    all that was trained stays at home (its plug-in is empty, so that reused it is zero-shot)."""
+    return METHODS[method].depth != "none" and METHODS[method].needs != "views" and not is_empty(method)
+
+
+@functools.lru_cache(maxsize=64)
+def is_empty(method: str) -> bool:
+    """Whether a plug-in holds no tensor. One that is whole holds all that training left, so it is not asked."""
+    made = METHODS[method]
+    return not made.whole and not made(made.Config(), ANY_SHAPE).learned()
 
 
 def has_steps(method: str) -> bool:
