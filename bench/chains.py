@@ -5,14 +5,15 @@ against steps and against shots. Runs are those of ``bench.retraining``; accurac
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 import pandas as pd
 
-from bench import resample, retraining, stats
-from bench.retention import accuracy, draws, steps_made
+from bench import paired, retraining, stats
+from bench.naming import ZERO_SHOT
+from bench.retention import accuracy, options_of, steps_made
 from bench.selection import Row, Selection
 from bench.stats import AVERAGE, Record
 
@@ -59,9 +60,9 @@ def chain_table(selection: Selection) -> pd.DataFrame:
         scores = [of_main(selection, dataset, method) for dataset in sets]
         made += lines(AVERAGE, method, CARRIED, {role: mean_at(scores, role) for role in chain}, chain)
     for (dataset, method), rows in rows_by(selection).items():
-        if not any(row[:3] == [dataset, retraining.ZERO_SHOT, CARRIED] for row in made):
-            shot = of_main(selection, dataset, retraining.ZERO_SHOT)
-            made += lines(dataset, retraining.ZERO_SHOT, CARRIED, {role: at(shot, role) for role in chain}, chain)
+        if not any(row[:3] == [dataset, ZERO_SHOT, CARRIED] for row in made):
+            shot = of_main(selection, dataset, ZERO_SHOT)
+            made += lines(dataset, ZERO_SHOT, CARRIED, {role: at(shot, role) for role in chain}, chain)
         plain = of_main(selection, dataset, method)
         made += lines(dataset, method, CARRIED, {role: at(plain, role) for role in chain}, chain)
         for way in (REFRESHED, RETRAINED):
@@ -122,11 +123,13 @@ def points(selection: Selection, dataset: str, method: str, rows: dict[tuple[str
 
 def refresh_table(selection: Selection) -> pd.DataFrame:
     """`REFRESH`: accuracy on the update after so many steps on so many shots, started from what was carried and from
-    nothing; ``lead`` is the first less the second in points over the seeds that both have, with the interval of the
-    paired bootstrap; ``steps_made`` what the steps come to in whole epochs."""
+    nothing; ``lead`` is the first less the second in points over the seeds that both have, with the interval of
+    `bench.paired`; ``steps_made`` what the steps come to in whole epochs."""
     made: list[list] = []
-    for (dataset, method), rows in rows_by(selection).items():
-        for point in points(selection, dataset, method, rows):
+    of = {key: list(points(selection, *key, rows)) for key, rows in rows_by(selection).items()}
+    drawn = {dataset: drawn_on(selection, dataset, of) for dataset in dict.fromkeys(key[0] for key in of)}
+    for (dataset, method), found in of.items():
+        for point in found:
             carried, nothing = at(point.carried, TARGET), at(point.nothing, TARGET)
             both = sorted(set(carried) & set(nothing))
             trained = [steps_made(record) for record in point.nothing if stats.is_done(record)]
@@ -136,21 +139,26 @@ def refresh_table(selection: Selection) -> pd.DataFrame:
                     median(trained) if trained else math.nan,
                     *stats.mean_std(carried.values()),
                     *stats.mean_std(nothing.values()),
-                    *lead(selection, point, dataset, method, both),
+                    *lead(point, dataset, both, drawn[dataset]),
                 ]
             )
     return pd.DataFrame(made, columns=list(REFRESH))
 
 
-def lead(selection: Selection, point: Point, dataset: str, method: str, seeds: Sequence[int]) -> tuple:
-    if not seeds:
+def drawn_on(
+    selection: Selection, dataset: str, of: Mapping[tuple[str, str], Sequence[Point]]
+) -> dict[paired.Column, paired.Drawn]:
+    here = [point for (name, _), found in of.items() if name == dataset for point in found]
+    records = [r for point in here for r in (*point.carried, *point.nothing) if stats.is_done(r)]
+    return paired.image_draws(selection, dataset, [(record["key"], TARGET) for record in records])
+
+
+def lead(
+    point: Point, dataset: str, seeds: Sequence[int], drawn: Mapping[paired.Column, paired.Drawn]
+) -> tuple[float, float, float]:
+    ways = [{r["run"]["seed"]: r for r in records} for records in (point.carried, point.nothing)]
+    options = options_of(TARGET, dataset, [[records[seed] for records in ways] for seed in seeds], drawn)
+    if options is None:
         return (math.nan,) * 3
-    pairs = [
-        [next(r for r in records if r["run"]["seed"] == seed) for seed in seeds]
-        for records in (point.carried, point.nothing)
-    ]
-    first, second = (sum(accuracy(r, TARGET) for r in records) / len(seeds) for records in pairs)
-    keys = [[record["key"] for record in records] for records in pairs]
-    drawn = draws(selection, TARGET, keys, "refresh", dataset, method, point.steps, str(point.shots))
-    ends = resample.interval(drawn[:, 0] - drawn[:, 1]) if len(drawn) else (math.nan, math.nan)
-    return first - second, *ends
+    first, second = options.own.mean(0).tolist()
+    return first - second, *options.interval([1, -1])

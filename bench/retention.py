@@ -1,49 +1,56 @@
 """Reuse, retrain, or zero-shot: what of a method's gain an update leaves, and which of the three to take.
 
 On a target backbone the floor is its own zero-shot accuracy, the ceiling the same method trained on it from nothing:
-``retention = (reused - zero-shot) / (retrained - zero-shot)``. Intervals are those of a paired bootstrap over seeds and
-test images (``bench.resample``).
+``retention = (reused - zero-shot) / (retrained - zero-shot)``. Intervals are those of the pairs, over seeds and
+test images (``bench.paired``).
 """
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
 import pandas as pd
 
-from bench import resample, retraining
-from bench.errors import UserError
+from bench import paired
+from bench.naming import ZERO_SHOT
 from bench.selection import Selection
 from bench.stats import AVERAGE, Record
 from bench.trainer import epoch_steps
-from methods.base import TrainConfig
+from methods.base import METHODS, TrainConfig
 
 OPTIONS = ("zero-shot", "reuse", "retrain")  # the cheapest first: nothing to keep, nothing to train, training
 NOTHING = "nothing to retain"
+UNDECIDED = "undecided"
+MARGIN = 1.0  # points that an option may be behind the best and still be taken for being cheaper
 RULE = (
-    "The choice is the cheapest of zero-shot, reuse and retrain, in this order, whose accuracy is not below the best "
-    "one's beyond the 95 % interval of their difference."
+    "The choice is the cheapest of zero-shot, reuse and retrain, in this order, that is shown to be not more than "
+    f"{MARGIN:g} point behind the best one (the 95 % interval of its difference from the best is above -{MARGIN:g}), "
+    f"and “{UNDECIDED}” where a cheaper one is neither shown to be that near nor shown to be behind at all."
 )
 KEYS = ("target", "dataset", "method")
 SCORES = ("zero_shot", "reused", "retrained")
 COST = ("fit_seconds", "feature_seconds", "steps", "parameters")
 RETENTION = (*KEYS, "seeds", *SCORES, "retention", "low", "high", *COST)
-GAINS = ("reuse_gain", "reuse_low", "reuse_high", "retrain_gain", "retrain_low", "retrain_high")
-DECISION = (*KEYS, "seeds", "choice", "gain", "gain_low", "gain_high", *GAINS, *COST)
+GAINS = {  # column -> an option, and the one it is compared with
+    "reuse": ("reuse", "zero-shot"),
+    "retrain": ("retrain", "zero-shot"),
+    "more": ("retrain", "reuse"),
+}
+OF_GAINS = tuple(name + end for name in GAINS for end in ("_gain", "_low", "_high"))
+DECISION = (*KEYS, "seeds", "choice", "best", "gain", "gain_low", "gain_high", *OF_GAINS, *COST)
 
 
 @dataclass(frozen=True)
 class Compared:
     """The three options on one target, dataset (or the average) and method.
 
-    means   accuracies in percent, in the order of ``OPTIONS``
-    drawn   (draws, 3) the same of each draw of the bootstrap; empty where the predictions cannot be had
-    cost    of retraining, as ``COST`` names it; NaN where it was not measured
+    means    accuracies in percent, in the order of ``OPTIONS``
+    options  the same of each seed and of each draw of images; None without a seed
+    cost     of retraining, as ``COST`` names it; NaN where it was not measured
     """
 
     target: str
@@ -51,62 +58,89 @@ class Compared:
     method: str
     seeds: int
     means: tuple[float, float, float]
-    drawn: np.ndarray
+    options: paired.Options | None
     cost: tuple[float, ...]
 
     @property
     def keys(self) -> tuple[str, str, str]:
         return self.target, self.dataset, self.method
 
+    @property
+    def has_intervals(self) -> bool:
+        return self.options is not None and len(self.options.drawn) > 0
+
     def difference(self, one: str, other: str) -> tuple[float, float, float]:
         """Accuracy of one option less another's, in points, and the ends of its interval."""
-        a, b = OPTIONS.index(one), OPTIONS.index(other)
-        value = self.means[a] - self.means[b]
-        if not len(self.drawn):
-            return value, math.nan, math.nan
-        return value, *resample.interval(self.drawn[:, a] - self.drawn[:, b])
+        value = self.means[OPTIONS.index(one)] - self.means[OPTIONS.index(other)]
+        return value, *(self.options.interval(less(one, other)) if self.options else (math.nan, math.nan))
 
     @property
     def retention(self) -> tuple[float, float, float]:
         """The share of the gain that was kept, and the ends of its interval; NaN where the gain to be kept is not above
         nothing beyond its interval."""
         kept, gain = self.difference("reuse", "zero-shot")[0], self.difference("retrain", "zero-shot")
-        if not gain[1] > 0:
+        if self.options is None or not gain[1] > 0:
             return math.nan, math.nan, math.nan
-        floor, reused, ceiling = self.drawn.T
-        return kept / gain[0], *resample.ratio_interval(reused - floor, ceiling - floor)
+        ends = self.options.ratio_interval(less("reuse", "zero-shot"), less("retrain", "zero-shot"))
+        return kept / gain[0], *ends
+
+    @property
+    def best(self) -> str:
+        """The option of the highest accuracy, of equal ones the cheapest; empty where there is no interval."""
+        return OPTIONS[int(np.argmax(self.means))] if self.has_intervals else ""
 
     @property
     def choice(self) -> str:
         """By ``RULE``; empty where there is no interval to decide by."""
-        if not len(self.drawn):
-            return ""
-        best = OPTIONS[int(np.argmax(self.means))]
-        return next(one for one in OPTIONS if one == best or self.difference(best, one)[1] <= 0)
+        for one in OPTIONS if self.best else ():
+            _, low, high = self.difference(one, self.best)
+            if one == self.best or low > -MARGIN:
+                return one
+            if high >= 0:
+                return UNDECIDED
+        return ""
+
+
+def less(one: str, other: str) -> list[int]:
+    """Weights of the options in their difference."""
+    return [(option == one) - (option == other) for option in OPTIONS]
 
 
 # ---- from records ----------------------------------------------------------------------------------------------------
+
+Three = tuple[Record, Record, Record]  # zero-shot's, the reused, the retrained: of one seed
 
 
 def compared(selection: Selection) -> list[Compared]:
     """Of every target, dataset and method that was retrained; then, of each target and method, the average over the
     datasets, where the method has all of them."""
-    reused = {(r["run"]["dataset"], r["run"]["method"], r["run"]["seed"]): r for r in selection.main}
-    rates, found = rates_of(selection.records), []
+    of_main = {(r["run"]["dataset"], r["run"]["method"], r["run"]["seed"]): r for r in selection.main}
+    threes: dict[tuple[str, str, str], dict[int, Three]] = {}
     for row in selection.rows.get("retention", ()):
         (target,), method = row.variant.path, row.variant.method
-        by_seed = {
-            record["run"]["seed"]: (
-                reused.get((row.dataset, retraining.ZERO_SHOT, record["run"]["seed"])),
-                reused.get((row.dataset, method, record["run"]["seed"])),
-                record,
-            )
-            for record in row.records
-        }
-        whole = {s: three for s, three in by_seed.items() if all(r and accuracy(r, target) >= 0 for r in three)}
-        threes = [whole[seed] for seed in sorted(whole)]
-        found.append(compare(selection, target, row.dataset, method, threes, rates))
-    return [*found, *averages(found)]
+        here = threes.setdefault((target, row.dataset, method), {})
+        for record in sorted(row.records, key=lambda r: r["run"]["seed"]):
+            seed = record["run"]["seed"]
+            floor, reused = (of_main.get((row.dataset, name, seed)) for name in (ZERO_SHOT, method))
+            if floor and reused and all(accuracy(r, target) >= 0 for r in (floor, reused, record)):
+                here[seed] = floor, reused, record
+    drawn = {dataset: drawn_on(selection, dataset, threes) for dataset in dict.fromkeys(key[1] for key in threes)}
+    rates, found = rates_of(selection.records), []
+    for (target, dataset, method), by_seed in threes.items():
+        options = options_of(target, dataset, list(by_seed.values()), drawn[dataset])
+        cost = [[v for three in by_seed.values() if (v := part(three[2])) is not None] for part in costs(target, rates)]
+        medians = tuple(median(values) if values else math.nan for values in cost)
+        found.append(compare(target, dataset, method, len(by_seed), options, medians))
+    for target, method in dict.fromkeys((target, method) for target, _, method in threes):
+        datasets = dict.fromkeys(dataset for role, dataset, _ in threes if role == target)
+        each = {dataset: threes.get((target, dataset, method), {}) for dataset in datasets}
+        shared = sorted(set.intersection(*map(set, each.values())))
+        parts = [options_of(target, d, [by_seed[seed] for seed in shared], drawn[d]) for d, by_seed in each.items()]
+        options = paired.joined(AVERAGE, [part for part in parts if part]) if shared else None
+        mine = [one.cost for one in found if (one.target, one.method) == (target, method)]
+        means = np.mean(mine, axis=0) if shared else np.full(len(COST), math.nan)
+        found.append(compare(target, AVERAGE, method, len(shared), options, tuple(map(float, means))))
+    return found
 
 
 def accuracy(record: Record, target: str) -> float:
@@ -115,66 +149,30 @@ def accuracy(record: Record, target: str) -> float:
     return float(found.get("accuracy", math.nan)) if record.get("status") == "done" else math.nan
 
 
-def compare(
-    selection: Selection, target: str, dataset: str, method: str, threes: Sequence[tuple], rates: dict[str, float]
-) -> Compared:
+def drawn_on(
+    selection: Selection, dataset: str, threes: Mapping[tuple[str, str, str], Mapping[int, Three]]
+) -> dict[paired.Column, paired.Drawn]:
+    here = [(target, by_seed.values()) for (target, name, _), by_seed in threes.items() if name == dataset]
+    columns = [(r["key"], target) for target, whole in here for three in whole for r in three]
+    return paired.image_draws(selection, dataset, columns)
+
+
+def options_of(
+    target: str, dataset: str, threes: Sequence[Sequence[Record]], drawn: Mapping[paired.Column, paired.Drawn]
+) -> paired.Options | None:
+    """``threes``: the options' records of each seed."""
     if not threes:
-        nothing = (math.nan,) * 3
-        return Compared(target, dataset, method, 0, nothing, np.empty((0, 3)), (math.nan,) * len(COST))
-    floor, reused, ceiling = (float(np.mean([accuracy(three[k], target) for three in threes])) for k in range(3))
-    drawn = draws(selection, target, [[three[k]["key"] for three in threes] for k in range(3)], dataset, method)
-    cost = [[value for three in threes if (value := part(three[2])) is not None] for part in costs(target, rates)]
-    measured = tuple(median(values) if values else math.nan for values in cost)
-    return Compared(target, dataset, method, len(threes), (floor, reused, ceiling), drawn, measured)
+        return None
+    own = np.array([[accuracy(record, target) for record in three] for three in threes])
+    columns = [[(record["key"], target) for record in three] for three in threes]
+    return paired.Options(dataset, own, paired.mean_draws(drawn, columns))
 
 
-def averages(found: Sequence[Compared]) -> Iterator[Compared]:
-    """Seeds are those done on every dataset at least; costs are means over the datasets."""
-    for target in dict.fromkeys(one.target for one in found):
-        of_target = [one for one in found if one.target == target]
-        sets = dict.fromkeys(one.dataset for one in of_target)
-        for method in dict.fromkeys(one.method for one in of_target):
-            mine = [one for one in of_target if one.method == method and one.seeds]
-            whole = len(mine) == len(sets)
-            means = np.mean([one.means for one in mine], axis=0) if whole else np.full(3, math.nan)
-            drawn = np.empty((0, 3))
-            if whole and all(len(one.drawn) for one in mine):
-                drawn = np.mean([one.drawn for one in mine], axis=0)
-            cost = np.mean([one.cost for one in mine], axis=0) if whole else np.full(len(COST), math.nan)
-            seeds = min(one.seeds for one in mine) if whole else 0
-            floor, reused, ceiling = map(float, means)
-            yield Compared(target, AVERAGE, method, seeds, (floor, reused, ceiling), drawn, tuple(map(float, cost)))
-
-
-# ---- draws -----------------------------------------------------------------------------------------------------------
-
-
-def draws(selection: Selection, target: str, keys: Sequence[Sequence[str]], *axes: str) -> np.ndarray:
-    """(draws, K) accuracies of K options, each given by the keys of its seeds; empty where any prediction is missing
-    or not of the same images."""
-    if selection.predictions is None:
-        return np.empty((0, len(keys)))
-    rows, truth = [], None
-    for key in (key for option in keys for key in option):
-        try:
-            predicted, label = selection.predictions(key)[target]
-        except (UserError, OSError, KeyError, ValueError, TypeError):
-            return np.empty((0, len(keys)))
-        truth = label if truth is None else truth
-        if predicted.shape != label.shape or not np.array_equal(label, truth):
-            return np.empty((0, len(keys)))
-        rows.append(predicted == label)
-    shape = len(keys), len(keys[0]), len(rows[0])
-    return drawn_once(np.packbits(rows, axis=1).tobytes(), shape, (target, *axes))
-
-
-@functools.lru_cache(maxsize=2048)
-def drawn_once(packed: bytes, shape: tuple[int, int, int], axes: tuple[str, ...]) -> np.ndarray:
-    """Tables, figures and report ask for the same draws."""
-    options, seeds, count = shape
-    bits = np.frombuffer(packed, np.uint8).reshape(options * seeds, -1)
-    right = np.unpackbits(bits, axis=1, count=count).astype(bool)
-    return resample.accuracies(right.reshape(shape), *axes)
+def compare(
+    target: str, dataset: str, method: str, seeds: int, options: paired.Options | None, cost: tuple[float, ...]
+) -> Compared:
+    floor, reused, ceiling = options.own.mean(0).tolist() if options else (math.nan,) * 3
+    return Compared(target, dataset, method, seeds, (floor, reused, ceiling), options, cost)
 
 
 # ---- cost ------------------------------------------------------------------------------------------------------------
@@ -206,11 +204,13 @@ def costs(target: str, rates: dict[str, float]) -> tuple:
 
 
 def pictures(record: Record) -> int:
-    """Pictures and views that training reads: the support images as they are and in views, and few-shot validation's,
-    4 a class at most."""
+    """Pictures and views that are encoded before training: the support images as they are and in views, and few-shot
+    validation's, 4 a class at most. A method that reads pixels encodes its views while it is fitted."""
     run, split = record["run"], record.get("split") or {}
     support, config = split.get("support") or 0, run.get("config") or {}
     views = (run.get("views") or len(record.get("curve") or ())) if config.get("crop") != [1.0, 1.0] else 0
+    if run["method"] in METHODS and METHODS[run["method"]].needs == "pixels":
+        views = 0
     return support * (1 + views) + (split.get("classes") or 0) * min(run.get("shots") or 0, 4)
 
 
@@ -233,11 +233,17 @@ def retention_table(selection: Selection) -> pd.DataFrame:
 
 
 def decision_table(selection: Selection) -> pd.DataFrame:
-    """`DECISION`: the choice, what it gains over zero-shot, what reuse gains over zero-shot and retraining over reuse
-    (points and intervals), and what retraining costs."""
+    """`DECISION`: the choice, the best option and what that which is chosen (undecided: the best) gains over zero-shot,
+    then `GAINS` (points and intervals), and what retraining costs."""
     rows = []
     for one in compared(selection):
-        gain = one.difference(one.choice, "zero-shot") if one.choice else (math.nan,) * 3
-        reuse, retrain = one.difference("reuse", "zero-shot"), one.difference("retrain", "reuse")
-        rows.append([*one.keys, one.seeds, one.choice, *gain, *reuse, *retrain, *one.cost])
+        gains = [value for pair in GAINS.values() for value in one.difference(*pair)]
+        rows.append([*one.keys, one.seeds, one.choice, one.best, *gain_of(one), *gains, *one.cost])
     return pd.DataFrame(rows, columns=list(DECISION))
+
+
+def gain_of(one: Compared) -> tuple[float, float, float]:
+    """Over zero-shot, of the option that is chosen, or of the best where it is undecided."""
+    if not one.choice:
+        return (math.nan,) * 3
+    return one.difference(one.best if one.choice == UNDECIDED else one.choice, "zero-shot")

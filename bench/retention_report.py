@@ -12,15 +12,15 @@ from matplotlib.figure import Figure
 
 from bench import stats, taxonomy
 from bench.figures import COLOURS, INK, LONGEST_NAME, STYLE, WIDTH_INCHES
-from bench.retention import NOTHING, OPTIONS, RULE, Compared, compared
+from bench.retention import GAINS, NOTHING, OPTIONS, RULE, UNDECIDED, Compared, compared, gain_of
 from bench.selection import Row, Selection
 from bench.sheets import MISSING, Block, Cell, Sheet, percent
 from bench.stats import AVERAGE
 from bench.suite_tables import marks_of, not_run
 
 INTERVAL = (
-    "Intervals: 95 %, paired bootstrap over seeds and test images. With one seed they tell of images alone; with few, "
-    "they are somewhat too narrow for seeds. No correction for the number of comparisons."
+    "Intervals: 95 %, test images drawn with replacement (paired, one draw for all seeds), seeds by Student's t, as in "
+    "the pairs of methods. With one seed they tell of images alone. No correction for the number of comparisons."
 )
 MEASURE = (
     "Retention: (reused - zero-shot) / (retrained - zero-shot), accuracies on the target in percent. Reused was "
@@ -29,8 +29,9 @@ MEASURE = (
 )
 COSTS = (
     "Cost of retraining: medians over seeds (of the average: means over datasets) of the seconds to fit, of the "
-    "seconds to encode its pictures and views on the target at the speed measured here (all methods on a dataset share "
-    "them), training steps, and trainable parameters."
+    "seconds to encode its pictures and views on the target at the speed measured here (methods on frozen features "
+    "share them on a dataset; methods that read pixels encode their views while they are fitted, so that is in the "
+    "seconds to fit), training steps, and trainable parameters."
 )
 ROW_INCHES, FRAME_INCHES = 0.3, 0.9
 FLOOR, CEILING = "zero-shot (floor)", "retrained (ceiling)"
@@ -95,22 +96,21 @@ def decision_sheet(selection: Selection) -> Sheet:
         gained = []
         for m in methods:
             one = found[AVERAGE, m]
-            reuse, retrain = one.difference("reuse", "zero-shot"), one.difference("retrain", "reuse")
             fit, encode, steps, _ = costs_of(one)
-            costing = (points(*reuse), points(*retrain), fit, encode, steps, one.choice or MISSING)
-            gained.append(tuple(map(Cell, (names.method(m), *costing))))
-        header = ("Method", "Reuse gains", "Retrain gains more", "Fit (s)", "Encode (s)", "Steps", "Choice")
+            gains = (points(*one.difference(*pair)) for pair in GAINS.values())
+            gained.append(tuple(map(Cell, (names.method(m), *gains, fit, encode, steps, chosen(one)))))
+        header = ("Method", "Reuse gains", "Retrain gains", "Over reuse", "Fit (s)", "Encode (s)", "Steps", "Choice")
         title = f"Average over {stats.counted(len(sets) - 1, 'dataset')}, {names.targets[target]}"
         blocks.append(Block(Cell(title), header, tuple(gained)))
         choices = Counter(one.choice for (dataset, _), one in found.items() if dataset != AVERAGE)
-        counts.append([names.targets[target], *(str(choices[option]) for option in OPTIONS)])
-    header = ("Target", *(option.capitalize() for option in OPTIONS))
+        counts.append([names.targets[target], *(str(choices[option]) for option in (*OPTIONS, UNDECIDED))])
+    header = ("Target", *(option.capitalize() for option in (*OPTIONS, UNDECIDED)))
     blocks.append(Block(Cell("How often each is chosen"), header, tuple(tuple(map(Cell, row)) for row in counts)))
-    gains = (
-        "Beside a choice: what it gains over zero-shot on the target, in points, with its interval. Reuse gains over "
-        "zero-shot; retrain gains over reuse."
+    told = (
+        "Beside a choice: what it gains over zero-shot on the target, in points, with its interval; beside "
+        f"“{UNDECIDED}” the same of the best. Reuse and retrain gain over zero-shot; over reuse: retrain less reuse."
     )
-    return Sheet("Reuse, retrain, or zero-shot", tuple(blocks), remarks(selection, names, RULE, gains, COSTS))
+    return Sheet("Reuse, retrain, or zero-shot", tuple(blocks), remarks(selection, names, RULE, told, COSTS))
 
 
 def remarks(selection: Selection, names: Names, *own: str) -> tuple[str, ...]:
@@ -139,7 +139,7 @@ def share(one: Compared | None) -> str:
         return MISSING
     value, low, high = one.retention
     if math.isnan(value):
-        return NOTHING if len(one.drawn) else MISSING
+        return NOTHING if one.has_intervals else MISSING
     return f"{value:.2f} [{low:.2f}, {high:.2f}]"
 
 
@@ -152,9 +152,10 @@ def points(value: float, low: float, high: float) -> str:
 def chosen(one: Compared | None) -> str:
     if one is None or not one.choice:
         return MISSING
-    return (
-        one.choice if one.choice == "zero-shot" else f"{one.choice} {points(*one.difference(one.choice, 'zero-shot'))}"
-    )
+    if one.choice == "zero-shot":
+        return one.choice
+    gain = points(*gain_of(one))
+    return f"{UNDECIDED} (best: {one.best} {gain})" if one.choice == UNDECIDED else f"{one.choice} {gain}"
 
 
 def costs_of(one: Compared) -> Sequence[str]:
