@@ -130,10 +130,10 @@ def test_runs_that_fail_together_are_tried_alone(monkeypatch, session_on):
     session = session_on("together", together=4)
     together = execution.fit_together
 
-    def breaks(methods, *rest):
+    def breaks(methods, *rest, **more):
         if len(methods) > 1:
             raise RuntimeError("as one they fail")
-        return together(methods, *rest)
+        return together(methods, *rest, **more)
 
     monkeypatch.setattr(execution, "fit_together", breaks)
     runs = [
