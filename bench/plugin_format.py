@@ -7,7 +7,7 @@ below. ``docs/plugins.md`` documents it for other programs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,9 @@ OF_BACKBONE: dict[str, tuple[type, ...]] = {
     "dim": (int,),
     "activation": (str, NULL),
 }
+# Of the towers' attention blocks, for methods inside them: 0 where they are left out.
+MAY_BE_IN_SHAPE = ("text_layers", "image_layers", "image_width")
+DEEPEST = 1000  # blocks of a tower
 LARGEST = 10**7  # of a number in "shape": beyond it a header is no plug-in's
 PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # torch.save's archive, bare pickles
 
@@ -70,7 +73,8 @@ class Plugin:
     @property
     def shape(self) -> Shape:
         own = self.header["shape"]
-        return Shape(own["width"], own["dim"], tuple(own["classnames"]), own["support"])
+        given = {field.name: own[field.name] for field in fields(Shape) if field.name in own}
+        return Shape(**{**given, "classnames": tuple(own["classnames"])})
 
     @property
     def home(self) -> dict[str, Any]:
@@ -173,10 +177,11 @@ def faults(header: dict[str, Any]) -> list[str]:
         names = shape.get("classnames")
         if isinstance(names, list) and not all(isinstance(name, str) for name in names):
             wrong.append("shape.classnames are not text")
-        for name in ("width", "dim", "support"):
+        wrong += of_kinds(shape, {name: (int,) for name in MAY_BE_IN_SHAPE if name in shape}, "shape.")
+        for name in ("width", "dim", "support", *MAY_BE_IN_SHAPE):
             value = shape.get(name)
-            least = 0 if name == "support" else 1
-            if isinstance(value, int) and not least <= value <= LARGEST:
+            least = 1 if name in ("width", "dim") else 0
+            if isinstance(value, int) and not least <= value <= (DEEPEST if name.endswith("layers") else LARGEST):
                 wrong.append(f"shape.{name} is {value}")
     if isinstance(trained_on, list):
         wrong += [] if trained_on else ["trained_on names no backbone"]

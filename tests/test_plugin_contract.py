@@ -19,11 +19,14 @@ from bench.plugin_format import read
 from datasets import folder
 from methods.base import METHODS, Method, register
 
+TRAINED = ("coop", "linear-probe", "tip-adapter-f", "contcoop", "clip-lora", "maple")
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    world = made(tmp_path_factory.mktemp("world"), methods=("coop", "linear-probe", "tip-adapter-f", "contcoop"))
+    world = made(tmp_path_factory.mktemp("world"), methods=TRAINED)
     saved_locally(world.home / "wide", 5, False, width=48)
+    saved_locally(world.home / "shallower", 5, False, layers=2)
     pictures_in(world.home / "talkative", ("cat", "long"), per_class=4)
     (world.home / "talkative" / "classes.txt").write_text(f"cat\nlong = {'very ' * 90}long\n")
     return world
@@ -51,7 +54,7 @@ def with_option(world, tmp_path, method="coop", tensors=None, **options):
     return rewritten(world.plugin(method), tmp_path / "changed.safetensors", change, tensors)
 
 
-@pytest.mark.parametrize("method", ["coop", "linear-probe", "tip-adapter-f", "contcoop"])
+@pytest.mark.parametrize("method", TRAINED)
 def test_a_plugin_fits_the_update_and_the_backbone_it_was_trained_on(world, method):
     assert reasons(world, world.plugin(method), "a") == reasons(world, world.plugin(method), "b") == []
 
@@ -115,6 +118,14 @@ def test_a_layer_that_the_tower_does_not_have_is_named(world, tmp_path):
     assert reasons(world, with_option(world, tmp_path, layer=2)) == []
     (reason,) = reasons(world, with_option(world, tmp_path, layer=7))
     assert "cannot be attached" in reason and "layer 7 is not one of the tower's 3 blocks" in reason
+
+
+@pytest.mark.parametrize("method", ["clip-lora", "maple"])
+def test_towers_of_other_blocks_than_a_method_inside_them_learned_for_are_named(world, tmp_path, method):
+    assert reasons(world, world.plugin(method), "b") == []
+    assert read(world.plugin(method)).shape.text_layers == 3
+    (reason,) = reasons(world, world.plugin(method), "shallower")
+    assert method in reason and "cannot be " in reason
 
 
 def test_another_vocabulary_is_named(world, monkeypatch):

@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,9 @@ from bench.plan import Run
 from bench.plugin_format import Plugin, header_of, read
 from bench.store import Store, canonical
 from methods import source_hash
-from methods.base import METHODS
+from methods.base import METHODS, Shape
 
+SHAPE = {"width": 32, "dim": 32, "classnames": ["a"], "support": 1}
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "plugins.md"
 
 
@@ -54,6 +56,17 @@ def test_a_runs_plugin_says_what_it_is_and_where_it_was_trained(written, tiny):
     assert (plugin.header["dataset"], plugin.header["shots"], plugin.header["seed"]) == ("toy", 16, 3)
     assert plugin.header["source"] == source_hash(METHODS["coop"])
     assert plugin.header["config"]["context_length"] == 4 and plugin.shape.classnames[0] == "cat"
+
+
+def test_every_entry_of_a_methods_shape_is_kept_and_documented(written, tmp_path):
+    full = Shape(32, 32, ("cat", "dog"), 4, 3, 2, 48)
+    names = [field.name for field in fields(Shape)]
+    assert sorted(names) == sorted([*plugin_format.OF_SHAPE, *plugin_format.MAY_BE_IN_SHAPE])
+    path = rewritten(written, tmp_path / "p.safetensors", lambda header: {**header, "shape": asdict(full)})
+    assert read(path).shape == full
+    assert all(f"`{name}`" in DOCUMENT.read_text(encoding="utf-8") for name in names)
+    path = rewritten(written, tmp_path / "p.safetensors", lambda header: {**header, "shape": SHAPE})
+    assert read(path).shape == Shape(32, 32, ("a",), 1)
 
 
 def test_a_directorys_place_is_not_told(tiny):
@@ -104,6 +117,8 @@ def test_all_that_is_missing_or_of_another_kind_is_named_at_once(written, tmp_pa
         ({"method": "cop"}, "Did you mean 'coop'.*--plugin-dir"),
         ({"shape": {"width": 32, "dim": 32, "classnames": ["a", 3], "support": 1}}, "classnames are not text"),
         ({"shape": {"width": 10**9, "dim": 32, "classnames": ["a"], "support": 1}}, "shape.width is 1000000000"),
+        ({"shape": {**SHAPE, "text_layers": 10**6}}, "shape.text_layers is 1000000"),
+        ({"shape": {**SHAPE, "image_width": "wide"}}, "shape.image_width is str"),
         ({"trained_on": ["micro-base"]}, r"trained_on\[0\] is no object"),
     ],
 )

@@ -17,7 +17,7 @@ from bench import cli
 from bench.store import read_tensors
 
 SETS = {"animals": ("cat", "brown bear", "sea lion", "ant"), "vehicles": ("cat", "red bus", "tram", "canoe")}
-METHODS = ("zs-clip", "linear-probe", "tip-adapter-f", "coop", "contcoop", "rada-towers")
+METHODS = ("zs-clip", "linear-probe", "tip-adapter-f", "coop", "contcoop", "rada-towers", "clip-lora", "maple", "tpt")
 SHORT = ["--shots", "2", "--seeds", "1", "--views", "1", "--set", "*.steps=3", "*.max_iter=5", "*.search_steps=1"]
 
 
