@@ -401,7 +401,7 @@ def test_folders_and_names_that_cannot_be_taken_are_refused_in_one_line(groups, 
             leaderboard.read(words)
     (source,) = leaderboard.read([north / "micro"])  # an arch's own folder
     assert (source.group, source.arch) == ("north", "micro")
-    with pytest.raises(UserError, match="goes with leaderboard"):
+    with pytest.raises(UserError, match="goes with export and leaderboard"):
         cli.parse(["report", "--to", "x.html"])
     monkeypatch.chdir(tmp_path)
     assert cli.main(["leaderboard", "--out", str(north)]) == 0 and (tmp_path / "leaderboard.html").is_file()
