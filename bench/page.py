@@ -133,7 +133,7 @@ a { color: inherit; }
 .warning { margin: 1rem 0 1.5rem; padding: .2rem 1.1rem; border: 1px solid var(--warn); border-left-width: .5rem;
   border-radius: 6px; background: var(--warned); }
 .warning ul { padding-left: 1.2rem; }
-.blocks { display: grid; gap: .4rem 1.6rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 23rem), 1fr)); }
+.blocks { display: grid; gap: .4rem 1.6rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr)); }
 .blocks.wide { grid-template-columns: repeat(auto-fit, minmax(min(100%, 34rem), 1fr)); }
 .blocks.whole { grid-template-columns: 1fr; }
 section { min-width: 0; }
