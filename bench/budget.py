@@ -15,10 +15,12 @@ from pathlib import Path
 from bench import executor, timing
 from bench.backbones import first_line
 from bench.calibration import Calibration
+from bench.description import describe
+from bench.draws import FewShot, augments, view_count
 from bench.errors import UserError
 from bench.features import TEST_RECIPE, view_recipe
 from bench.plan import Run
-from bench.session import TEST_VIEWS_SEED, FewShot, Session, augments, view_count
+from bench.session import TEST_VIEWS_SEED, Session
 from bench.store import canonical
 from bench.trainer import Schedule, epoch_steps
 from datasets.base import Split
@@ -154,7 +156,7 @@ def out_bytes(session: Session, counted: Iterable[Counts]) -> int:
         run, few = counts.run, session.fewshot(counts.run)
         shape = session.shape_of(run)
         learned = session.make(run, shape).learned()
-        described = len(json.dumps(session.describe(run, "0" * 16), indent=1, sort_keys=True))
+        described = len(json.dumps(describe(session, run, "0" * 16), indent=1, sort_keys=True))
         epochs = counts.steps // max(epoch_steps(run.config, counts.support), 1)
         header = len(canonical({"config": run.canonical()["config"], "classnames": list(shape.classnames)})) * 11 // 10
         total += described + OUTCOME + epochs * CURVE_ROW

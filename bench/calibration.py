@@ -20,6 +20,7 @@ from itertools import cycle, islice
 import torch
 
 from bench import executor
+from bench.draws import view_count
 from bench.evaluate import ROWS
 from bench.execution import STEP_TOKENS, alike
 from bench.features import FeatureStore
@@ -27,7 +28,7 @@ from bench.loading import MOST_THREADS
 from bench.plan import Run
 from bench.processes import cores
 from bench.seeds import generator
-from bench.session import Session, view_count
+from bench.session import Session
 from bench.trainer import epoch_steps, fit_together
 from datasets.fewshot import VAL_SHOTS
 from methods.base import METHODS, Classes, Method, Shape, Support

@@ -15,12 +15,14 @@ from typing import Any
 
 from bench import memory, provenance
 from bench.backbones import first_line
+from bench.description import describe, encoded_since
+from bench.draws import as_labels
 from bench.errors import UserError
 from bench.evaluate import evaluate, score
 from bench.plan import Run
 from bench.plugin_format import header_of
 from bench.seeds import generator
-from bench.session import Session, as_labels, encoded_since
+from bench.session import Session
 from bench.store import StorageError, sha256_of
 from bench.trainer import FitError, fit_together
 from methods.base import METHODS, Classes, Method, TrainConfig
@@ -81,7 +83,7 @@ def with_less_memory(session: Session, run: Run, key: str) -> dict:
 
 def tried(session: Session, unit: Sequence[tuple[Run, str]]) -> Iterator[dict]:
     """The records of one try."""
-    works = [Work(run, key, session.describe(run, key), {}) for run, key in unit]
+    works = [Work(run, key, describe(session, run, key), {}) for run, key in unit]
     provenance.reset_peak(session.backbone("base").device)
     for work in works:
         before = session.encoded()

@@ -16,11 +16,12 @@ import torch
 
 from bench import workers
 from bench.claims import POLL, Claims
+from bench.description import add_encoded, describe, encoded_since
 from bench.errors import UserError
 from bench.execution import alike, execute_together
 from bench.plan import Run
 from bench.processes import cores
-from bench.session import Options, Session, add_encoded, encoded_since
+from bench.session import Options, Session
 from bench.store import StorageError
 from methods.base import METHODS
 
@@ -300,7 +301,7 @@ def gathered(session: Session, queue: Queue, outcomes: Iterable[tuple[Any, Any]]
         lost = isinstance(found, workers.Lost)  # e.g. it could not even read the dataset, which may have gone meanwhile
         yield (
             run,
-            {**session.describe(run, key), "status": "failed", "error": found.reason}
+            {**describe(session, run, key), "status": "failed", "error": found.reason}
             if lost
             else told(found, queue.encoded, run),
         )

@@ -18,10 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.backbones import Backbone
+from bench.draws import as_labels
 from bench.evaluate import ROWS, score
 from bench.known import published_for, read_stored, stored_path
 from bench.plan import NUMBERS_VERSION
-from bench.session import Session, as_labels
+from bench.session import Session
 from bench.store import canonical, write_text
 from methods.base import Classes
 

@@ -1,19 +1,18 @@
-"""One process's working state: loaded backbones, opened datasets, feature stores, and what is known of a run before it
-is done (``bench.execution`` does it)."""
+"""One process's working state: loaded backbones, opened datasets, feature stores; what identifies a run, and what it
+reads (``bench.execution`` does it)."""
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
 import datasets
-from bench import backbones, provenance
+from bench import backbones
 from bench.archs import Arch
+from bench.draws import FewShot, as_labels, at_most, augments, view_count
 from bench.errors import UserError, unknown
 from bench.features import FEATURES_VERSION, FeatureStore
 from bench.loading import Loader, default_workers
@@ -21,15 +20,13 @@ from bench.pixels import Pictures, views_of
 from bench.plan import FRESH_VIEWS, NUMBERS_VERSION, Run
 from bench.seeds import derive
 from bench.store import Store, digest
-from bench.trainer import Schedule, epoch_steps
 from datasets import manifests
 from datasets.base import Dataset, Split
 from datasets.fewshot import draw
-from methods import discover, ordered, source_hash
+from methods import discover, source_hash
 from methods.base import METHODS, Method, Shape, Support
 
 TEST_VIEWS_SEED = 0  # views of test images are the same for every run, as the images are
-SELECTED_ON_TEST = "epoch or hyper-parameters chosen on test images (its published protocol)"
 
 
 @dataclass(frozen=True)
@@ -52,37 +49,6 @@ class Options:
     folders: tuple[tuple[str, str], ...] = ()  # (id, path) of each folder:PATH
     manifests: str = ""  # folder of few-shot subsets that are used in place of the draw
     workers: int | None = None  # processes that decode images; None: as many as pay on the device
-
-
-@dataclass(frozen=True)
-class FewShot:
-    """The pictures of one (dataset, shots, seed, limit)."""
-
-    data: Dataset
-    support: Split
-    val: Split
-    test: Split
-    given: dict[str, str] = field(default_factory=dict)  # `manifests.digests` of the user's folder
-
-    @cached_property
-    def contents(self) -> list[str]:
-        """Of the pictures themselves, so that a replaced file is another run."""
-        return [s.content_sha256(self.data.classnames) for s in (self.support, self.val, self.test)]
-
-    @cached_property
-    def manifests(self) -> dict[str, str]:
-        """The files' texts; made once, for every picture is read for them."""
-        names = self.data.classnames
-        return {"train": manifests.text_of(self.support, names), "val": manifests.text_of(self.val, names)}
-
-    @cached_property
-    def hashes(self) -> dict[str, str]:
-        names = self.data.classnames
-        return {
-            "train_sha256": self.support.sha256(names),
-            "val_sha256": self.val.sha256(names),
-            "test_sha256": self.test.sha256(names),
-        }
 
 
 class Session:
@@ -295,53 +261,6 @@ class Session:
             torch.manual_seed(derive("init", run.dataset, run.method, run.seed))
             return METHODS[run.method](run.training, shape).to(self.backbone("base").device)
 
-    def describe(self, run: Run, key: str) -> dict:
-        """All of a record that is known before the run."""
-        few, kind, tested = self.fewshot(run), METHODS[run.method], self.tested(run)
-        marks = list(dict.fromkeys([*few.data.notes, *tested.notes]))
-        if self.options.manifests:
-            marks.append(manifests.MARK)
-        if kind.selects_on_test(run.config):
-            marks.append(SELECTED_ON_TEST)
-        marks += kind.marks(run.config, self.backbone(run.path[-1]))
-        if run.limit:
-            marks.append(f"trial: at most {run.limit} test images a class")
-        return {
-            "key": key,
-            "status": "planned",
-            "error": None,
-            "run": run.canonical(),
-            "names": {"dataset": few.data.name, "method": kind.name or run.method, "test": tested.name},
-            "depth": kind.depth,
-            "order": {"dataset": datasets.order(run.dataset), "method": ordered().index(run.method)},
-            "averaged": not run.test and run.dataset in datasets.default(self.options.arch.datasets),
-            "identity": self.identity(run),
-            "about": tested.about,
-            "marks": marks,
-            "manifests": few.given,
-            "split": {
-                **few.hashes,
-                "classes": len(tested.classnames),
-                "support": len(few.support),
-                **self._test_hash(run),
-            },
-            "trained": self.key(run.trained),
-            "files": {},
-            "targets": {},
-            "curve": [],
-            "encoded": {},
-            "seconds": {"evaluate": {}},
-            "versions": provenance.versions(),
-            "device": provenance.device_name(torch.device(self.options.device)),
-            "git_commit": provenance.git_commit(),
-            "git_dirty": provenance.git_dirty(),
-            "text_budget_bytes": self.text_budget,
-            "started": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        }
-
-    def _test_hash(self, run: Run) -> dict[str, str]:
-        return {"test_sha256": self.shifted(run)[1]} if run.test else {}
-
     def shifted(self, run: Run) -> tuple[str, str]:
         """sha256 of a shifted set's content and of its list; as for a few-shot draw, taken once."""
         axes = run.test, run.limit
@@ -349,53 +268,3 @@ class Session:
             split, names = self.test_split(run), self.tested(run).classnames
             self._shifted[axes] = split.content_sha256(names), split.sha256(names)
         return self._shifted[axes]
-
-
-def encoded_since(before: dict[str, tuple[int, float]], now: dict[str, tuple[int, float]]) -> dict[str, dict]:
-    """As a record holds it: backbone -> images and seconds, of those that encoded anything."""
-    found = {}
-    for role, (images, seconds) in now.items():
-        start = before.get(role, (0, 0.0))
-        if images > start[0]:
-            found[role] = {"images": images - start[0], "seconds": seconds - start[1]}
-    return found
-
-
-def add_encoded(record: dict, more: dict[str, dict]) -> None:
-    """What was encoded for the run before it began: part of what its features took."""
-    for role, made in more.items():
-        own = record["encoded"].setdefault(role, {"images": 0, "seconds": 0.0})
-        own["images"] += made["images"]
-        own["seconds"] += made["seconds"]
-        record["seconds"]["features"] = record["seconds"].get("features", 0.0) + made["seconds"]
-
-
-def augments(run: Run) -> bool:
-    """Whether the run trains on views; a crop of (1, 1) leaves the test transform alone."""
-    return tuple(run.config.crop) != (1.0, 1.0)
-
-
-def view_count(run: Run, support: int) -> int:
-    """V of a run on so many support images; with fresh views as many as its method has epochs."""
-    if run.views != FRESH_VIEWS:
-        return run.views
-    config = run.training
-    epochs = Schedule(config, epoch_steps(config, support)).epochs if config.epochs else 0
-    return max(epochs, METHODS[run.method].least_views)
-
-
-def at_most(split: Split, limit: int | None) -> Split:
-    """The first ``limit`` pictures of each class."""
-    if not limit:
-        return split
-    seen: dict[int, int] = {}
-    chosen = []
-    for index, label in enumerate(split.labels.tolist()):
-        seen[label] = seen.get(label, 0) + 1
-        if seen[label] <= limit:
-            chosen.append(index)
-    return split.take(chosen)
-
-
-def as_labels(split: Split, device) -> torch.Tensor:
-    return torch.from_numpy(split.labels.copy()).to(device)

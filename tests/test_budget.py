@@ -11,6 +11,7 @@ from conftest import write_caltech
 from bench import budget, cli
 from bench.backbones import fingerprint
 from bench.calibration import Calibration, Costs, Growth, cost_key
+from bench.description import describe
 from bench.session import Session
 from bench.settings import options_of, plan_of
 from methods import PAPER_ORDER as METHODS_OF_PAPER
@@ -78,7 +79,7 @@ def test_fresh_views_are_as_many_as_epochs_and_methods_share_them(tiny_plan):
     written = {path.name for path in Path(session.options.cache).glob("*.safetensors")}
     planned_files = {f.path.name for found in counted.values() for f in found.files if not f.test}
     assert written == planned_files
-    assert all(session.describe(run, session.key(run))["run"]["views"] == 0 for run in runs)
+    assert all(describe(session, run, session.key(run))["run"]["views"] == 0 for run in runs)
 
 
 def test_published_selection_on_test_reads_the_whole_validation_split_too(tiny_plan):

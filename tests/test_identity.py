@@ -7,7 +7,7 @@ import pytest
 
 from bench import outputs, plan, selection
 from bench.archs import ARCHS
-from bench.session import SELECTED_ON_TEST
+from bench.description import SELECTED_ON_TEST
 from methods import ordered
 from methods.base import METHODS
 

@@ -19,6 +19,7 @@ from torch import nn
 from torch.func import functional_call
 
 from bench import archs, attention, backbones
+from bench.description import describe
 from bench.errors import UserError
 from bench.evaluate import evaluate
 from bench.execution import execute
@@ -485,9 +486,9 @@ def test_the_mark_is_in_the_record_of_a_run(resnet, tmp_path, monkeypatch):
     monkeypatch.setattr(backbones, "load", lambda tower, *_: roles[tower.model])
     session = Session(Options(archs.ARCHS["micro"], "cpu", str(tmp_path), str(tmp_path / "cache")))
     run = replace(toy_run("maple"), arch="micro", dataset="micro_counting", shots=1, limit=1)
-    assert f"MaPLe {TEXT_ALONE}" in session.describe(run, "0" * 16)["marks"]
+    assert f"MaPLe {TEXT_ALONE}" in describe(session, run, "0" * 16)["marks"]
     assert (
-        f"MaPLe {TEXT_ALONE}" not in session.describe(replace(run, method="coop", config=short("coop")), "0")["marks"]
+        f"MaPLe {TEXT_ALONE}" not in describe(session, replace(run, method="coop", config=short("coop")), "0")["marks"]
     )
 
 

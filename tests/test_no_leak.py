@@ -13,8 +13,8 @@ from PIL import Image
 from toys import open_toy, pictures, toy, toy_run
 
 from bench import execution, executor, outputs, report, selection, suites
+from bench.description import SELECTED_ON_TEST
 from bench.plan import Settings
-from bench.session import SELECTED_ON_TEST
 from methods import discover, ordered
 from methods.base import METHODS
 

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 import datasets
 from bench import backbones, cli
 from bench.archs import ARCHS
+from bench.draws import at_most
 from bench.features import FeatureStore
-from bench.session import at_most
 from methods.base import Classes
 
 LEAST_COSINE, MOST_POINTS = 0.999, 2.0  # measured on the whole sets: 0.9996 and 0.29 (PROTOCOL.md, section 1)

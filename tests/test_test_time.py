@@ -8,11 +8,11 @@ import torch
 from conftest import DIM, NAMES, TEMPLATES, make, views_of, wrap
 from references import encode_prompts
 
+from bench.description import SELECTED_ON_TEST
 from bench.errors import UserError
 from bench.evaluate import evaluate
 from bench.execution import execute
 from bench.plan import Run
-from bench.session import SELECTED_ON_TEST
 from bench.trainer import fit
 from methods import default
 from methods.base import METHODS, Classes

@@ -19,11 +19,12 @@ from collections.abc import Sequence
 import torch
 
 from bench import archs, plan
+from bench.draws import as_labels
 from bench.evaluate import evaluate
 from bench.execution import execute
 from bench.plan import Run
 from bench.prompts import TextTower
-from bench.session import Options, Session, as_labels
+from bench.session import Options, Session
 from bench.store import Store
 from methods.base import Classes
 
