@@ -135,7 +135,7 @@ def feature_files(session: Session, run: Run, few: FewShot) -> Iterator[Features
     if kind.needs == "views":
         count, crop = kind.test_views(run.config)
         tests += [view_recipe(crop, TEST_VIEWS_SEED, view) for view in range(count - 1)]
-    for role in session.options.arch.towers:
+    for role in run.evaluated_on(session.options.arch.towers):
         for recipe in tests:
             yield file(role, session.test_split(run), recipe, True)
     if run.test:
@@ -162,7 +162,7 @@ def out_bytes(session: Session, counted: Iterable[Counts]) -> int:
         total += described + OUTCOME + epochs * CURVE_ROW
         if not run.test:
             total += sum(value.nbytes + HEADER for value in learned.values()) + header + 2 * HEADER
-        total += len(session.options.arch.towers) * (counts.tests * PREDICTION + 3 * HEADER)
+        total += len(run.evaluated_on(session.options.arch.towers)) * (counts.tests * PREDICTION + 3 * HEADER)
         draw = run.dataset, run.shots, run.seed
         if draw not in draws:
             draws[draw] = sum(len(split.manifest(few.data.classnames)) for split in (few.support, few.val))
@@ -224,7 +224,7 @@ def estimate(
             missing[f"{run.method}: {first_line(error)}"] = None
             continue
         own[run] += add(timing.fit_stage(run.method), fit)
-        own[run] += add(timing.evaluation_stage(run.method), evaluation * len(towers))
+        own[run] += add(timing.evaluation_stage(run.method), evaluation * len(run.evaluated_on(towers)))
     try:
         out = out_bytes(session, counted)
     except Exception as error:

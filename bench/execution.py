@@ -130,7 +130,7 @@ def fail(session: Session, work: Work, error: BaseException) -> None:
 
 def read_tests(session: Session, work: Work) -> None:
     start = time.perf_counter()
-    work.tests = {role: session.inputs(work.run, role) for role in session.options.arch.towers}
+    work.tests = {role: session.inputs(work.run, role) for role in work.run.evaluated_on(session.options.arch.towers)}
     work.record["seconds"]["features"] = time.perf_counter() - start
 
 
@@ -247,7 +247,7 @@ def outcome_on(session: Session, run: Run, carried: Method, role: str, inputs: A
 
 
 def carry_over(session: Session, work: Work) -> None:
-    """A fresh method, the saved tensors put into it, evaluated on each backbone."""
+    """A fresh method, the saved tensors put into it, evaluated on each backbone that the run is asked about on."""
     run, record = work.run, work.record
     if run.test and not METHODS[run.method].whole:
         raise UserError(f"{run.method}: the towers that it trained were not kept, so no other test set can be tried")
@@ -257,7 +257,7 @@ def carry_over(session: Session, work: Work) -> None:
     carried.home = work.home  # of use on the backbone it was trained on alone
     record["files"]["plugin"] = sha256_of(session.store.path("plugins", plugin))
     outcomes = {}
-    for role in session.options.arch.towers:
+    for role in work.tests:
         start, backbone = time.perf_counter(), session.backbone(role)
         outcome = outcome_on(session, run, carried, role, work.tests[role])
         record["seconds"]["evaluate"][role] = time.perf_counter() - start

@@ -332,10 +332,9 @@ def read_features(session: Session, runs: Sequence[Run], supports: bool = True) 
     """Makes the feature files that runs of one ``axes`` read; what is wrong with a picture, each run says itself.
     Returns what was encoded (``encoded_since``)."""
     before = session.encoded()
-    tests = {METHODS[run.method].needs: run for run in reversed(runs)}.values()
-    wanted: list[Callable[[], object]] = [
-        partial(session.inputs, run, role) for run in tests for role in session.options.arch.towers
-    ]
+    roles = session.options.arch.towers
+    tests = {(METHODS[run.method].needs, role): run for run in reversed(runs) for role in run.evaluated_on(roles)}
+    wanted: list[Callable[[], object]] = [partial(session.inputs, run, role) for (_, role), run in tests.items()]
     wanted += [partial(session.support, run) for run in runs if supports and not run.test]
     for read in wanted:
         try:

@@ -76,9 +76,8 @@ def draw_figure_2a(records: Iterable[Record]) -> Figure:
     return figure
 
 
-def inline_svg(figure: Figure, name: str, description: str = "") -> str:
-    """A figure as an <svg> element for an HTML page: no prologue, no fixed size, ink in the page's text colour."""
-    svg = _svg_text(figure, name)
+def inline_svg(svg: str, name: str, description: str = "") -> str:
+    """A figure's `svg_text` as an <svg> element of an HTML page: no prologue, no fixed size, ink in its text colour."""
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor").replace(PAPER, "none")
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, count=1, flags=re.DOTALL)
     head, body = svg.split(">", 1)
@@ -110,7 +109,8 @@ def _write_value(axes, row: float, mean: float, std: float, colour: str) -> None
     )
 
 
-def _svg_text(figure: Figure, salt: str) -> str:
+def svg_text(figure: Figure, salt: str) -> str:
+    """The figure as an SVG file."""
     # The salt fixes the ids of clip paths, which are random otherwise; one a figure keeps them apart on one page.
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": f"carryover {salt}"}):
         text = io.StringIO()
@@ -118,13 +118,13 @@ def _svg_text(figure: Figure, salt: str) -> str:
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
 
 
-def save(figure: Figure, stem: Path) -> list[Path]:
-    """Writes stem + ".svg" and ".png"; returns both paths."""
-    svg, png = stem.with_name(stem.name + ".svg"), stem.with_name(stem.name + ".png")
-    write_text(svg, _svg_text(figure, stem.name))
+def save(figure: Figure, stem: Path, svg: str = "") -> list[Path]:
+    """Writes stem + ".svg" (``svg``, where it was made before) and ".png"; returns both paths."""
+    vector, png = stem.with_name(stem.name + ".svg"), stem.with_name(stem.name + ".png")
+    write_text(vector, svg or svg_text(figure, stem.name))
     with matplotlib.rc_context(STYLE), whole(png) as temporary:
         figure.savefig(temporary, format="png", dpi=PNG_DPI, metadata={"Software": None})
-    return [svg, png]
+    return [vector, png]
 
 
 def _attribute(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -30,12 +30,11 @@ class Outcome(NamedTuple):
 @dataclass(eq=False)
 class Outcomes:
     """``read``: a run's key -> its outcomes by role; it may raise UserError, OSError, KeyError or ValueError. Nothing
-    is read before it is asked for, and nothing twice. ``kept`` holds what was made of them."""
+    is read before it is asked for, and nothing twice."""
 
     read: Callable[[str], Mapping[str, Outcome]]
     found: dict[str, dict[str, Outcome]] = field(default_factory=dict)
     lines: dict[str, str] = field(default_factory=dict)
-    kept: dict[Any, Any] = field(default_factory=dict)
 
     def of(self, record: Record) -> dict[str, Outcome]:
         """By role; nothing for a run that is not done or whose predictions cannot be used (`left_out` says why)."""
@@ -60,18 +59,6 @@ class Outcomes:
                 where = f"{run['dataset']}, {run['method']}, seed {run['seed']}"
                 lines.append(f"{where} has no usable predictions: {self.lines[record['key']]}.")
         return lines
-
-    def once(self, what: str, records: Iterable[Record], make: Callable[[], Any]) -> Any:
-        """What ``make`` gives, made once for these records as they are."""
-        token = what, tuple(self.trait(record) for record in records)
-        if token not in self.kept:
-            self.kept[token] = make()
-        return self.kept[token]
-
-    @staticmethod
-    def trait(record: Record) -> tuple:
-        targets = record.get("targets") or {}
-        return record["key"], is_done(record), tuple((role, (t or {}).get("accuracy")) for role, t in targets.items())
 
 
 def sound(outcome: Outcome) -> Outcome:

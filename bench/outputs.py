@@ -150,6 +150,10 @@ ORDER = (*suites.ALL_SUITES, *STATISTICS, "depth", "depth_correlation", *BEYOND,
 def made_from(selection: Selection) -> dict[str, Output]:
     """By file name: "main", "main-NAME" for further updates, "audit" where the paper prints the arch, then the suites
     that have records, and what they tell together."""
+    return dict(selection.once("outputs", lambda: all_of(selection)))
+
+
+def all_of(selection: Selection) -> dict[str, Output]:
     made = {name: Output(*pair, 2) for name, pair in main_tables(selection.main, selection.arch.id).items()}
     if has_targets(selection.main):
         made["targets"] = Output(targets_table(selection.main), targets_sheet(selection.main), len(TARGET_KEYS))
@@ -224,11 +228,22 @@ def write_tables(selection: Selection, folder: Path) -> list[Path]:
 def write_figures(selection: Selection, folder: Path) -> list[Path]:
     """Writes every figure that has something to show as `figures/<name>.svg` and `.png` under folder."""
     written = []
-    for name, drawing in FIGURES.items():
-        if (figure := drawing.draw(selection)) is not None:
-            written += figures.save(figure, Path(folder) / "figures" / name)
+    for name in FIGURES:
+        if (figure := drawn(name, selection)) is not None:
+            written += figures.save(figure, Path(folder) / "figures" / name, svg_of(name, selection))
     remove_others(written, Path(folder) / "figures", FIGURES)
     return written
+
+
+def drawn(name: str, selection: Selection) -> Figure | None:
+    """The figure of this file name, or None where the selection has nothing to show in it."""
+    return selection.once(f"figure {name}", lambda: FIGURES[name].draw(selection))
+
+
+def svg_of(name: str, selection: Selection) -> str:
+    """The figure of this file name as an SVG file; empty where there is none."""
+    figure = drawn(name, selection)
+    return selection.once(f"svg {name}", lambda: figures.svg_text(figure, name) if figure else "")
 
 
 def remove_others(written: Iterable[Path], folder: Path, names: Iterable[str]) -> None:

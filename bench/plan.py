@@ -24,7 +24,7 @@ NUMBERS_VERSION = 2  # raised whenever a change of the code changes numbers, so 
 
 @dataclass(frozen=True)
 class Run:
-    """One method trained on one few-shot subset of one dataset, evaluated on every backbone of the arch.
+    """One method trained on one few-shot subset of one dataset, evaluated on an arch's backbones (`evaluated_on`).
 
     views   augmented views kept of each training image, of which an epoch draws one; 0: a fresh one every epoch
     test    the set whose test images it is evaluated on: empty for the dataset's own; else an out-of-distribution set,
@@ -77,6 +77,11 @@ class Run:
     def training(self) -> TrainConfig:
         """The config that the trainer goes by on the last backbone of the path."""
         return replace(self.config, steps=self.refresh) if len(self.path) > 1 and self.refresh > 0 else self.config
+
+    def evaluated_on(self, roles: Iterable[str]) -> list[str]:
+        """Of an arch's backbones, all for what is trained on the base. What is trained on another one is asked about on
+        the last of its path alone: there it stands beside what was carried."""
+        return [role for role in roles if self.path == ("base",) or role == self.path[-1]]
 
     def canonical(self) -> dict:
         """As records hold it. What only some runs have is left out of the others, whose keys it thus leaves alone."""

@@ -18,7 +18,7 @@ import pandas as pd
 from bench import audit, audit_page, known, statistics_report, stats, taxonomy, timing
 from bench.figures import inline_svg
 from bench.naming import told
-from bench.outputs import FIGURES, made_from
+from bench.outputs import FIGURES, made_from, svg_of
 from bench.page import Part, html_page
 from bench.plan import shown_setting
 from bench.selection import Selection
@@ -191,12 +191,9 @@ def _parts(selection: Selection, answers: Sequence[known.Answer], given: str) ->
 
 def _figures(selection: Selection, beside: str) -> list[Part]:
     """Those that stand below a table, or in a section."""
-    drawn = {stem: drawing.draw(selection) for stem, drawing in FIGURES.items() if drawing.beside == beside}
-    return [
-        ("figure", (stem, FIGURES[stem].caption, inline_svg(figure, stem, FIGURES[stem].caption)))
-        for stem, figure in drawn.items()
-        if figure is not None
-    ]
+    here = {stem: svg_of(stem, selection) for stem, drawing in FIGURES.items() if drawing.beside == beside}
+    captions = {stem: FIGURES[stem].caption for stem, svg in here.items() if svg}
+    return [("figure", (stem, text, inline_svg(here[stem], stem, text))) for stem, text in captions.items()]
 
 
 def _heading(name: str, sheet: Sheet) -> str:

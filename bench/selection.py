@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from bench import beyond, mixture, stats, suites
 from bench.archs import Arch
@@ -53,6 +53,7 @@ class Selection:
     call: dict | None = None
     predictions: Callable[[str], Predictions] | None = None
     outcomes: Outcomes | None = None
+    kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def records(self) -> list[Record]:
@@ -61,9 +62,11 @@ class Selection:
         return list({record["key"]: record for record in every}.values())
 
     def once(self, what: str, make: Callable[[], Made]) -> Made:
-        """What ``make`` makes of the main suite, made once for its records: a report needs it for its tables, figures
-        and text. Nobody may change it."""
-        return make() if self.outcomes is None else self.outcomes.once(what, self.main, make)
+        """What ``make`` makes of the selection, made once: tables, figures and text all need it. Nobody may change
+        it."""
+        if what not in self.kept:
+            self.kept[what] = make()
+        return self.kept[what]
 
     def answers(self, record: Record) -> dict[str, Outcome]:
         """The stored predictions of a record by role; nothing where there are none that can be used."""

@@ -41,8 +41,8 @@ def faults(record: dict) -> Iterator[str]:
     run = record["run"]
     yield from of_kind(run, NEEDED_OF_RUN, "run.", needed=True)
     yield from of_kind(run, OF_RUN, "run.")
-    if not all(isinstance(role, str) for role in run.get("path") or ()):
-        yield "run.path are not text"
+    if not all(isinstance(role, str) for role in run.get("path") or ()) or run.get("path") == []:
+        yield "run.path are not names of backbones"
     carried = (record.get("identity") or {}).get("carried")
     for name, key in (("key", record["key"]), ("trained", record.get("trained")), ("identity.carried", carried)):
         if key and not (isinstance(key, str) and KEY.fullmatch(key)):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import pandas as pd
 
 from bench import taxonomy
 from bench.errors import UserError, printable
-from bench.naming import told
+from bench.naming import is_plain, setting, told
 
 Record = Mapping[str, Any]
 Predictions = Mapping[str, tuple[np.ndarray, np.ndarray]]  # target -> predicted and true class, both (B,) integers
@@ -53,9 +54,11 @@ def counted(count: int, noun: str) -> str:
 
 
 def is_done(record: Record) -> bool:
-    """Whether the record holds a finished run with an accuracy on both backbones."""
-    targets = record.get("targets") or {}
-    return record.get("status") == "done" and all("accuracy" in (targets.get(name) or {}) for name in TARGETS)
+    """Whether the record holds a finished run with an accuracy on both backbones; of what was trained on another one
+    than the base: on the last of its path."""
+    targets, run = record.get("targets") or {}, record["run"]
+    asked = TARGETS if is_plain(run) else setting(run, "path")[-1:]
+    return record.get("status") == "done" and all("accuracy" in (targets.get(name) or {}) for name in asked)
 
 
 def updates(records: Iterable[Record]) -> list[str]:
@@ -159,11 +162,9 @@ def summarise(records: Sequence[Record]) -> pd.DataFrame:
     scores, datasets, methods = seed_scores(records), ids(records, "dataset"), ids(records, "method")
     over = averaged(records)
     rows = []
-    for dataset in datasets:
-        for method in methods:
-            rows.append(
-                [dataset, method, *spread(scores[(scores["dataset"] == dataset) & (scores["method"] == method)])]
-            )
+    cells = dict(list(scores.groupby(["dataset", "method"])))
+    for cell in product(datasets, methods):
+        rows.append([*cell, *spread(cells.get(cell, scores.iloc[:0]))])
     for method in methods:
         of_method = scores[(scores["method"] == method) & scores["dataset"].isin(over)]
         by_seed = of_method.groupby("seed")
