@@ -20,6 +20,7 @@ from bench.plan import Run, key_of
 from bench.ray_engine import Cluster
 from bench.session import Options, Session
 from bench.soundness import fault
+from bench.stats import is_done
 from methods import ordered
 from methods.base import METHODS
 
@@ -144,9 +145,8 @@ def test_a_run_retrained_on_the_update_is_the_plain_run_of_an_arch_whose_base_is
     assert [[one["fingerprint"] for one in trained] for trained in found] == [[tiny.new.fingerprint]] * 2
     assert record["curve"] == expected["curve"]
     mine, theirs = (s.store.read_predictions(s.key(r)) for s, r in ((here, run), (there, plain)))
-    for role, other in (("base", "new"), ("new", "base")):
-        assert (mine[role][0] == theirs[other][0]).all(), "each is evaluated on every backbone"
-        assert record["targets"][role]["accuracy"] == expected["targets"][other]["accuracy"]
+    assert (mine["new"][0] == theirs["base"][0]).all(), "there it is that arch's base"
+    assert record["targets"]["new"]["accuracy"] == expected["targets"]["base"]["accuracy"]
 
 
 @pytest.mark.parametrize("name", STEPPED)
@@ -168,8 +168,7 @@ def test_a_refresh_at_learning_rate_0_leaves_the_carried_plug_in_as_it_is(name, 
     after = plugin(session, run)[0]
     assert equal({k: v for k, v in tensors.items() if k not in chosen}, {k: after[k] for k in after if k not in chosen})
     if not chosen:
-        carried = {role: t["accuracy"] for role, t in record["targets"].items()}
-        assert carried == {role: t["accuracy"] for role, t in evaluated(session, trained).items()}
+        assert record["targets"]["new"]["accuracy"] == evaluated(session, trained)["new"]["accuracy"]
 
 
 def evaluated(session, run):
@@ -258,7 +257,7 @@ def test_runs_are_done_after_those_they_need_in_whatever_order_they_are_planned(
     for run in planned:
         assert equal(plugin(one, run)[0], plugin(other, run)[0])
         first, second = (s.store.read_predictions(s.key(run)) for s in (one, other))
-        assert all((first[role][0] == second[role][0]).all() for role in ("base", "new", "second"))
+        assert first.keys() == second.keys() and all((first[role][0] == second[role][0]).all() for role in first)
 
 
 def test_side_by_side_refreshed_runs_wait_for_the_plug_ins_of_all_of_them(chain):
@@ -316,6 +315,19 @@ def test_a_worker_elsewhere_is_sent_the_plug_ins_that_its_runs_start_from(chain)
     (sent,) = Cluster.plugins(session, [(run, session.key(run))])
     assert sent == {key: session.store.path("plugins", key).read_bytes()}
     assert Cluster.plugins(session, [(run.source, key)]) == ({},)
+
+
+@pytest.mark.parametrize("path", [("base",), ("second",), ("base", "new"), ("base", "new", "second")])
+def test_what_was_trained_elsewhere_is_asked_about_there_alone_and_is_done_with_that(chain, path):
+    session, run = chain("here"), toy_run("coop", path=path, refresh=2 * (len(path) > 1))
+    roles = {"base", "new", "second"} if path == ("base",) else {path[-1]}
+    record = done(session, run)
+    assert set(record["targets"]) == set(record["seconds"]["evaluate"]) == roles
+    assert set(session.store.read_predictions(record["key"])) == roles
+    assert {file.role for file in count(session, run).files if file.test} == roles
+    assert is_done(record)
+    del record["targets"][path[-1] if len(roles) == 1 else "new"]
+    assert not is_done(record)
 
 
 def test_records_say_the_path_and_the_key_of_what_was_carried(chain):
