@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 
 from bench import stats
+from bench.intervals import t_quantile
 from bench.measures import Measure, measures, roles
 from bench.rank_tests import DECIMALS, holm
 from bench.seeds import derive
@@ -112,14 +113,23 @@ def seed_errors(differences: np.ndarray, name: str) -> np.ndarray | float:
 
 @lru_cache(maxsize=64)
 def student(name: str, count: int, draws: int) -> np.ndarray:
-    """The same for all pairs of a dataset, as they share its seeds."""
-    return source(name, "seeds", count).standard_t(count - 1, draws)
+    """The same for all pairs of a dataset, as they share its seeds: the quantiles themselves in an order drawn at
+    random, so that the part of the seeds has no error of its own."""
+    return source(name, "seeds", count).permutation(student_quantiles(count - 1, draws))
+
+
+@lru_cache(maxsize=8)
+def student_quantiles(freedom: int, draws: int) -> np.ndarray:
+    """Of Student's t at (i + 1/2) / draws, rising."""
+    odd = draws % 2
+    upper = [t_quantile(freedom, (2 * i + 1 + odd) / draws) for i in range(draws // 2)]
+    return np.array([*(-t for t in reversed(upper)), *[0.0] * odd, *upper])
 
 
 def interval(draws: np.ndarray) -> tuple[float, float, float]:
     """2.5th and 97.5th percentile of draws of a difference, and the two-sided p that it is 0."""
     draws = np.round(draws, DECIMALS)
-    low, high = np.quantile(draws, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
+    low, high = np.quantile(draws, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2], method="hazen")
     rarer = min(np.count_nonzero(draws <= 0), np.count_nonzero(draws >= 0))
     return float(low), float(high), min(1.0, 2 * (rarer + 1) / (len(draws) + 1))
 

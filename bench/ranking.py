@@ -15,6 +15,7 @@ from itertools import combinations
 import pandas as pd
 
 from bench import stats, taxonomy
+from bench.comparison import DRAWS
 from bench.measures import Measure, measures, score_table
 from bench.rank_tests import LEVEL, cliques, friedman, holm, least_p, ranks, signed_rank
 from bench.selection import Selection
@@ -181,6 +182,11 @@ def limits(records: Sequence[Record]) -> list[str]:
             f"With {counted(sets, 'dataset')} and {pairs} pairs of methods no pair can be told apart after Holm's "
             f"correction: the smallest p is {least:.4g} and is taken {pairs} times. Fewer methods (--methods) or more "
             "datasets can."
+        )
+    if pairs * (rarest := 2 / (DRAWS + 1)) >= LEVEL:
+        said.append(
+            f"With {pairs} pairs of methods none can be told apart over images and seeds after Holm's correction: "
+            f"{DRAWS:,} redraws give no p below {rarest:.2g}, which is taken {pairs} times. Fewer methods can."
         )
     lacking = [name for name in scores.columns if scores[name].isna().any()]
     names = stats.names(records, "method")

@@ -108,7 +108,7 @@ def draw_pareto(selection: Selection) -> Figure | None:
 
 
 AXES = {
-    "seconds": "Seconds of the fit and of 1000 evaluated images, frozen features ready (log axis)",
+    "seconds": "Seconds: fit and 1000 test images, frozen features ready (log axis)",
     "parameters": "Trainable parameters (log axis; 0 at its left end)",
 }
 

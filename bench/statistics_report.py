@@ -35,8 +35,9 @@ def parts(selection: Selection) -> list[Part]:
         return []
     told = findings(selection)
     found: list[Part] = [("heading", HEADING), ("list", told) if told else ("text", "One method alone: no comparison.")]
-    if len(pairs_table(selection)):
-        found += [("text", INTERVALS), ("sheet", ranking.ranks_sheet(selection))]
+    if len(table := pairs_table(selection)):
+        found += [("text", INTERVALS)] if table["low"].notna().any() else []
+        found += [("sheet", ranking.ranks_sheet(selection))]
     return found
 
 
@@ -175,9 +176,11 @@ def of_flips(selection: Selection) -> list[str]:
             line += f"zero-shot changes {row['flips']:.1f} % of its predictions ({row['negative']:.1f} from right to "
             line += f"wrong, {row['positive']:.1f} from wrong to right); "
         few, many = part.iloc[0], part.iloc[-1]
-        line += f"fewest are changed by {names[few['method']]} ({few['flips']:.1f}, {few['negative']:.1f} to wrong)"
-        line += f", most by {names[many['method']]} ({many['flips']:.1f}, {many['negative']:.1f} to wrong)"
-        said.append(line + ".")
+        if len(part) > 1:
+            line += f"fewest are changed by {names[few['method']]} ({few['flips']:.1f}, {few['negative']:.1f} to wrong)"
+            line += f", most by {names[many['method']]} ({many['flips']:.1f}, {many['negative']:.1f} to wrong)"
+        if len(part) > 1 or len(zero):
+            said.append(line.removesuffix("; ") + ".")
     return said
 
 

@@ -70,8 +70,17 @@ def test_where_images_agree_it_is_the_paired_t_test_over_seeds():
     theirs = scipy_stats.ttest_rel([100, 100, 100, 100], [100, 0, 100, 100])
     ends = theirs.confidence_interval(0.95)
     assert row["difference"] == 25.0 and row["seeds"] == 4
-    assert (row["low"], row["high"]) == pytest.approx((ends.low, ends.high), rel=0.06)  # percentiles of 10,000 draws
-    assert row["p"] == pytest.approx(theirs.pvalue, abs=0.02)
+    assert (row["low"], row["high"]) == pytest.approx((ends.low, ends.high), rel=1e-5)
+    assert row["p"] == pytest.approx(theirs.pvalue, abs=3 / comparison.DRAWS)
+
+
+@pytest.mark.parametrize("freedom, draws", [(1, 10_000), (2, 10_000), (4, 501)])
+def test_the_part_of_the_seeds_is_students_t_itself_in_random_order(freedom, draws):
+    drawn = comparison.student("d", freedom + 1, draws)
+    expected = scipy_stats.t.ppf((np.arange(draws) + 0.5) / draws, freedom)
+    assert np.allclose(np.sort(drawn), expected, rtol=1e-9, atol=1e-9)
+    assert not np.array_equal(np.sort(drawn), drawn)
+    assert not np.array_equal(drawn, comparison.student("e", freedom + 1, draws))
 
 
 def test_where_seeds_agree_and_with_one_seed_it_is_the_bootstrap_over_images_alone():
@@ -93,7 +102,8 @@ def test_a_method_beside_its_own_double_has_no_difference_and_p_is_one():
 
 def test_interval_and_p_by_hand():
     low, high, p = comparison.interval(np.arange(-10.0, 91.0))  # 101 draws, 11 of them 0 or less
-    assert (low, high) == pytest.approx((-7.5, 87.5)) and p == pytest.approx(2 * 12 / 102)
+    assert (low, high) == pytest.approx((-7.975, 87.975))  # 101 x 0.025 draws from either end, each at its middle
+    assert p == pytest.approx(2 * 12 / 102)
     assert comparison.interval(np.ones(9))[2] == pytest.approx(0.2)  # no draw on the other side: 2 / (draws + 1)
 
 

@@ -5,17 +5,20 @@ import math
 import re
 from dataclasses import replace
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 from scipy import stats as scipy_stats
 
 from bench import agreement, calibrated, check, comparison, outputs, pareto, ranking, report, statistics_report, stats
 from bench import statistics_figures as drawn
-from bench.figures import save
+from bench.figures import STYLE, save
 from bench.measures import measures, score_table
 from bench.outcomes import Outcome
 from tests import answered
@@ -398,6 +401,38 @@ def test_a_further_update_has_its_ranks_flips_calibration_and_cost():
     assert "H, large" in section and "update 'large'" in section and "With the update 'large'" in section
     titles = [block.title.text for block in agreement.flips_sheet(selection).blocks]
     assert titles[-1] == "Average over 6 datasets, update 'large'" and len(titles) == 8
+
+
+def test_labels_of_the_figures_lie_within_them(eight):
+    for draw in (drawn.draw_ranks, drawn.draw_pareto):
+        figure = draw(eight)
+        with matplotlib.rc_context(STYLE):
+            canvas = FigureCanvasAgg(figure)
+            canvas.draw()
+        width, height = canvas.get_width_height()
+        for axes in figure.axes:
+            for label in filter(Text.get_text, (axes.xaxis.label, axes.yaxis.label, axes.title, *axes.texts)):
+                box = label.get_window_extent(canvas.get_renderer())
+                assert 0 <= box.x0 and box.x1 <= width and 0 <= box.y0 and box.y1 <= height, label.get_text()
+
+
+def test_one_method_alone_is_not_called_the_best_and_the_worst_of_flips():
+    (line,) = statistics_report.of_flips(selected({"zs-clip": CHANCES["zs-clip"]}, images=40))
+    assert "zero-shot changes" in line and line.endswith("from wrong to right).")
+    assert not statistics_report.of_flips(selected({"coop": CHANCES["coop"]}, images=40))
+
+
+def test_too_many_methods_for_the_redraws_are_named():
+    many = {f"m{i:02d}": {"base": 0.5, "new": 0.5} for i in range(23)}
+    few = dict(list(many.items())[:22])
+    lines = [" ".join(ranking.limits(selected(each, images=20, datasets=("a",)).main)) for each in (few, many)]
+    assert "253 pairs of methods none" in lines[1] and "redraws" not in lines[0]
+
+
+def test_without_predictions_of_any_pair_nothing_is_said_of_intervals():
+    records, stored = answered.world(CHANCES, images=40)
+    assert "Intervals hold" in texts_of(answered.selection_of(records, stored))[0]
+    assert "Intervals hold" not in texts_of(answered.selection_of(records, {}))[0]
 
 
 def test_a_hostile_name_is_shown_as_it_is_in_sheets_and_figures(tmp_path):
