@@ -23,6 +23,7 @@ TOP = 0.62  # inches of title and axis
 LINE = {"color": WHISKER, "linewidth": 0.8}
 PANEL = 2.9
 DOT = "#0072B2"
+LEADER = {"arrowstyle": "-", "alpha": 0.3, "linewidth": 0.6, "shrinkB": 3, "relpos": (0, 0.5)}  # to a name's left end
 
 
 def draw_ranks(selection: Selection) -> Figure | None:
@@ -135,7 +136,7 @@ def draw_front(axes, table: pd.DataFrame, cost: str, labels: dict[str, str]) -> 
         axes.annotate(
             labels[table["method"][index]], (x, y), (1.03, row), xycoords="data", textcoords="axes fraction",
             fontsize=7.5, va="center", annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": INK, "alpha": 0.3, "linewidth": 0.6, "shrinkB": 3},
+            arrowprops={**LEADER, "color": INK},
         )  # fmt: skip
     axes.set_xlabel(AXES[cost])
     # The style keeps $ plain, so that a user's names show as they are: no powers of ten in TeX.

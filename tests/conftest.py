@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import asdict, fields, replace
 from types import SimpleNamespace
 
@@ -44,6 +45,8 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a script, and so in its children
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     discover(tuple(config.getoption("--plugin-dir")))
 
 

@@ -190,11 +190,11 @@ def run_stage(model, heads, embedding, lexicon, config: PretrainConfig, told: bo
             saved = time.time()
 
 
-def pretrain(config: PretrainConfig, out: Path, precision: str) -> None:
+def pretrain(config: PretrainConfig, out: Path, precision: str, lexicon: Lexicon) -> None:
     """Train one model and write ``out/<name>.safetensors``, every few minutes and at the end."""
     begun = time.time()
     torch.manual_seed(config.seed)
-    model, lexicon = build(config.name, config.salt), Lexicon()
+    model = build(config.name, config.salt)
     model.visual.to(memory_format=torch.channels_last)
     heads = AttributeHeads(model.text.text_projection.shape[1])
     header = {
@@ -249,14 +249,13 @@ def main() -> None:
     )
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    jobs = []
+    jobs, lexicon = [], Lexicon()  # one survey of the captions for all of them
     for model in CONFIGS if options.model == "all" else (options.model,):
         steps = {k: v for k in ("attribute_steps", "align_steps") if (v := getattr(options, k)) is not None}
         config = PretrainConfig(**{**asdict(CONFIGS[model]), **steps})
         (options.out / f"{config.name}.safetensors").unlink(missing_ok=True)
-        jobs.append(
-            multiprocessing.get_context("spawn").Process(target=pretrain, args=(config, options.out, options.precision))
-        )
+        given = config, options.out, options.precision, lexicon
+        jobs.append(multiprocessing.get_context("spawn").Process(target=pretrain, args=given))
         jobs[-1].start()
     for job in jobs:  # the base first: if it fails, the update would wait for ever
         job.join()
