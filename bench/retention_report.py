@@ -34,6 +34,7 @@ COSTS = (
     "seconds to fit), training steps, and trainable parameters."
 )
 ROW_INCHES, FRAME_INCHES = 0.3, 0.9
+FURTHEST = 20.0  # points below the lowest zero-shot accuracy that a panel shows
 FLOOR, CEILING = "zero-shot (floor)", "retrained (ceiling)"
 
 
@@ -189,8 +190,10 @@ def draw_retention(selection: Selection) -> Figure | None:
             axes.spines[["top", "right"]].set_visible(False)
             axes.grid(axis="x", color=INK, alpha=0.15, linewidth=0.6)
             axes.set_axisbelow(True)
+            edge = max(min(map(leftmost, rows)), min(one.means[0] for one in rows) - FURTHEST)
             for place, one in enumerate(rows):
-                draw_row(axes, place, one)
+                draw_row(axes, place, one, edge)
+            axes.set_xlim(left=edge - 1.5)
         panels[-1].set_xlabel("Top-1 accuracy on the target (%)")
         handles, labels = panels[0].get_legend_handles_labels()
         unique = dict(zip(labels, handles, strict=True))
@@ -198,11 +201,21 @@ def draw_retention(selection: Selection) -> Figure | None:
     return figure
 
 
-def draw_row(axes, place: int, one: Compared) -> None:
+def leftmost(one: Compared) -> float:
+    value, low, _ = one.difference("reuse", "zero-shot")
+    return min(*one.means, one.means[1] - (0.0 if math.isnan(low) else max(0.0, value - low)))
+
+
+def draw_row(axes, place: int, one: Compared, edge: float) -> None:
+    """What was reused and breaks down stands at the edge with its number: it shall not press the others together."""
     floor, reused, ceiling = one.means
     axes.plot([floor, ceiling], [place, place], color=INK, alpha=0.35, linewidth=1.2, zorder=1)
     axes.plot([floor], [place], "|", color=INK, markersize=11, markeredgewidth=1.6, label=FLOOR)
     axes.plot([ceiling], [place], "s", color=COLOURS["h"], markersize=5, label=CEILING)
+    if reused < edge:
+        axes.plot([edge], [place], "<", color=COLOURS["new"], markersize=5.5, zorder=3)
+        axes.text(edge + 1, place, f"{reused:.1f}", va="center", fontsize=8)
+        return
     axes.plot([reused], [place], "o", color=COLOURS["new"], markersize=5.5, label="reused", zorder=3)
     value, low, high = one.difference("reuse", "zero-shot")
     if not math.isnan(low):
