@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.errors import UserError
 from bench.store import StorageError
-from bench.workers import ENDED, FAILED, RESULT, STOPPED, Lost, too_late
+from bench.workers import ENDED, RESULT, STOPPED, Lost, Unit, too_late
 
 TRIES = 3  # of an item whose worker dies, each on another node where there is one
 LOOK = 2.0  # seconds between looks at the cluster
@@ -32,15 +32,6 @@ class Node:
     failed: int = 0  # workers that did not even start
 
 
-@dataclass
-class Unit:
-    """Items still without a result; ``begun``: whether any has come. tried: nodes on which their worker died."""
-
-    items: list
-    tried: tuple[str, ...] = ()
-    begun: bool = False
-
-
 @dataclass(eq=False)
 class Hand:
     """A worker: ``waits`` is what it says next, ``unit`` what it is at."""
@@ -53,11 +44,9 @@ class Hand:
     heard: float = field(default_factory=time.monotonic)
 
     def late(self, limit: float | None) -> bool:
-        """A unit's items may be done side by side, so that its first result takes as long as all."""
         if limit is None or self.unit is None:
             return False
-        together = 1 if self.unit.begun else len(self.unit.items)
-        return time.monotonic() >= self.heard + limit * together
+        return time.monotonic() >= self.heard + self.unit.patience(limit)
 
 
 class Pool:
@@ -185,14 +174,7 @@ class Pool:
             yield from self.died(hand, error)
             return
         if kind == RESULT:
-            unit.begun = True
-            yield unit.items.pop(0), content
-        elif kind == FAILED:
-            yield unit.items.pop(0), Lost(str(content))
-            if unit.items:
-                self.give(hand, unit)
-            else:
-                hand.unit = None
+            yield unit.take(content)
         elif kind == ENDED:
             hand.unit = None
         elif kind == STOPPED:
@@ -228,8 +210,9 @@ class Pool:
         assert hand.unit is not None
         if len(hand.unit.items) > 1:
             self.again += [Unit([item], hand.unit.tried) for item in hand.unit.items]
-        else:
-            yield hand.unit.items[0], Lost(too_late(self.limit))
+            return
+        for item in hand.unit.items:
+            yield item, Lost(too_late(self.limit))
 
     def end(self, hand: Hand) -> None:
         self.hands.remove(hand)

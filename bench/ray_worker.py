@@ -24,7 +24,7 @@ from bench.loading import default_workers
 from bench.processes import alive
 from bench.session import Options, Session
 from bench.store import here, whole
-from bench.workers import RESULT, STOPPED, answers
+from bench.workers import RESULT, STOPPED, Lost, answers
 
 MADE = ("plugins", "predictions")  # what of a run comes back beside its record
 
@@ -118,7 +118,7 @@ class Worker:
         for key, plugin in plugins.items():
             put(store.path("plugins", key), plugin)
         for kind, content in answers(self.work, items):
-            if kind == RESULT and not isinstance(items[0], executor.Pictures):
+            if kind == RESULT and not isinstance(items[0], executor.Pictures) and not isinstance(content, Lost):
                 content = self.packed(content)
             elif kind == STOPPED:
                 content = f"on {socket.gethostname()}: {content}"

@@ -21,7 +21,7 @@ from bench.processes import deaf_to_interrupts, follow_parent
 from bench.store import StorageError
 
 START = "spawn"  # forked workers would share the parent's threads and CUDA state
-READY, RESULT, FAILED, ENDED, BROKEN, STOPPED = "ready", "result", "failed", "ended", "broken", "stopped"
+READY, RESULT, ENDED, BROKEN, STOPPED = "ready", "result", "ended", "broken", "stopped"
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,25 @@ class Lost:
 
 @dataclass
 class Unit:
-    """Items still without a result; ``alone``: a dead worker held them, and they have this one further try."""
+    """Items still without a result.
+
+    tried   where workers died that held them
+    begun   whether the first result of those that are done in one go has come
+    """
 
     items: list
-    alone: bool = False
-    begun: bool = False  # whether any of its results has come
+    tried: tuple[str, ...] = ()
+    begun: bool = False
+
+    def take(self, result: Any) -> tuple[Any, Any]:
+        """(item, result) of the next. After one that is lost, the rest are begun anew."""
+        self.begun = not isinstance(result, Lost)
+        return self.items.pop(0), result
+
+    def patience(self, limit: float) -> float:
+        """Seconds that its next result may take: items may be done side by side, so that the first takes as long as
+        all."""
+        return limit * (1 if self.begun else max(len(self.items), 1))
 
 
 @dataclass(eq=False)
@@ -54,9 +68,8 @@ class Worker:
             self.pipe.send(unit.items)
 
     def silent_until(self, limit: float) -> float:
-        """When it is late. A unit's items may be done side by side, so that its first result takes as long as all."""
-        together = len(self.unit.items) if self.unit and not self.unit.begun else 1
-        return self.heard + limit * together
+        """When it is late."""
+        return self.heard + (self.unit.patience(limit) if self.unit else limit)
 
     def end(self) -> None:
         self.process.kill()
@@ -72,8 +85,8 @@ def outcomes(
     draw    called for each free worker after each outcome: the next unit, empty where none can be begun now. The call
             is over when none can and no worker is busy
     start   called with ``args`` in each new worker; returns ``work``, which is called with a unit's items and yields
-            one result an item, in their order. An item whose UserError ends ``work`` is lost, and the rest of its unit
-            goes on; a StorageError ends the call, for it concerns every item.
+            one result an item, in their order. An item whose error ends ``work`` is lost, and the rest of its unit goes
+            on; a StorageError ends the call, for it concerns every item.
     limit   seconds that an item may take; then its worker is killed and it is lost. Of a unit of several, which may be
             done side by side, each is tried by itself first.
 
@@ -87,7 +100,7 @@ def outcomes(
     try:
         while True:
             spare = [worker for worker in workers if worker.unit is None]
-            solitary = any(worker.unit and worker.unit.alone for worker in workers)
+            solitary = any(worker.unit and worker.unit.tried for worker in workers)
             while (
                 not solitary and len(workers) - len(spare) < jobs and (unit := again.pop(0) if again else drawn(draw))
             ):
@@ -117,14 +130,7 @@ def outcomes(
                 if kind == READY:
                     worker.ready = started = True
                 elif kind == RESULT:
-                    unit.begun = True
-                    yield unit.items.pop(0), content
-                elif kind == FAILED:
-                    yield unit.items.pop(0), Lost(str(content))
-                    if unit.items:
-                        worker.give(unit)
-                    else:
-                        worker.unit = None
+                    yield unit.take(content)
                 elif kind == ENDED:
                     worker.unit = None
                 elif kind == STOPPED:
@@ -139,17 +145,15 @@ def outcomes(
                         if len(unit.items) > 1:
                             again += [Unit([item]) for item in unit.items]
                             continue
-                        yield (
-                            unit.items[0],
-                            Lost(too_late(limit)),
-                        )
+                        for item in unit.items:
+                            yield item, Lost(too_late(limit))
                     elif not started:
                         raise UserError(f"a worker process could not start ({ending(code)}); try --jobs 1")
-                    elif unit.alone:
+                    elif unit.tried:
                         for item in unit.items:
                             yield item, Lost(f"its worker process died twice ({ending(code)}), the second time alone")
                     else:
-                        alone += [Unit([item], True) for item in unit.items]
+                        alone += [Unit([item], ("beside others",)) for item in unit.items]
         for worker in workers:
             with contextlib.suppress(OSError):
                 worker.pipe.send(None)
@@ -216,15 +220,21 @@ def serve(pipe: connection.Connection, start: Callable, args: tuple) -> None:
 
 
 def answers(work: Callable, items: list) -> Iterator[tuple[str, Any]]:
-    """What a worker says of a unit: (RESULT, it) for each item, then ENDED; or what stopped it, in one line."""
-    try:
-        for result in work(items):
-            yield RESULT, result
-        yield ENDED, None
-    except StorageError as error:
-        yield STOPPED, str(error)
-    except UserError as error:
-        yield FAILED, str(error)
-    except Exception as error:
-        said = (str(error).strip().splitlines() or [""])[0]
-        yield FAILED, f"{type(error).__name__}: {said}"
+    """What a worker says of a unit: (RESULT, it or Lost) for each item, then ENDED; or what stopped it, in one line."""
+    left = list(items)
+    while left:
+        try:
+            for result in work(list(left)):
+                left.pop(0)
+                yield RESULT, result
+            break
+        except StorageError as error:
+            yield STOPPED, str(error)
+            return
+        except UserError as error:
+            said = str(error)
+        except Exception as error:
+            said = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+        left.pop(0)
+        yield RESULT, Lost(said)
+    yield ENDED, None

@@ -13,7 +13,7 @@ from bench import cli, execution, ray_engine, ray_node, ray_pool, ray_worker
 from bench.errors import UserError
 from bench.ray_pool import TRIES, Node, Pool
 from bench.store import StorageError
-from bench.workers import ENDED, FAILED, RESULT, STOPPED, Lost
+from bench.workers import ENDED, RESULT, STOPPED, Lost
 
 
 class Died(Exception):
@@ -150,7 +150,7 @@ def test_an_item_that_hangs_is_ended_at_its_limit_alone_and_the_others_of_its_un
 
 
 def test_a_failed_item_goes_and_the_rest_of_its_unit_goes_on_but_a_full_disk_ends_the_call():
-    ray = Played({"a": 1}, script=lambda item: (FAILED, "no such picture") if item == "q" else None)
+    ray = Played({"a": 1}, script=lambda item: (RESULT, Lost("no such picture")) if item == "q" else None)
     found = ray.outcomes(["pqr"])
     assert (found["p"], found["r"], found["q"]) == ("P", "R", Lost("no such picture"))
     full = Played({"a": 1, "b": 1}, script=lambda item: (STOPPED, "on a: disk full"))
