@@ -26,7 +26,7 @@ from bench.processes import cores
 from bench.ray_pool import Node, Pool
 from bench.session import Options, Session
 from bench.settings import default_together
-from bench.store import StorageError, sha256_of, temporary
+from bench.store import StorageError, temporary
 from bench.workers import Lost
 
 OBJECTS = 256 << 20  # bytes of Ray's own memory where it is started here: records and small files alone pass through
@@ -242,9 +242,8 @@ def received(session: Session, run: Run, parcel: Any) -> dict | Lost:
         ray_worker.put(store.path("plugins", record["key"]), files.get("plugins"))
     if "predictions" in files:
         ray_worker.put(store.path("predictions", record["key"]), files["predictions"])
-    for name, path in store.files_of(record).items() if record["status"] == "done" else ():
-        if sha256_of(path) != record["files"].get(name):
-            raise StorageError(f"'{path}' did not arrive from its Ray worker as it was written there; run again")
+    if path := ray_worker.changed(store, record):
+        raise StorageError(f"'{path}' did not arrive from its Ray worker as it was written there; run again")
     if record["status"] == "done" and not run.test:
         session.write_manifests(run)
     return {**record, "git_commit": provenance.git_commit(), "git_dirty": provenance.git_dirty()}

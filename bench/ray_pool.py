@@ -1,7 +1,8 @@
 """A pool of Ray actors that survives its workers and nodes, with the manners of ``bench.workers``.
 
 Knows nothing of runs. Each actor is bound to one node, so that the pool knows how many a node holds, leaves out nodes
-that are not fit, and tries elsewhere what was lost. Nodes that join are used, those that leave are not waited for.
+that are not fit or cannot be written on, and tries elsewhere what was lost. Nodes that join are used, those that leave
+are not waited for.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class Node:
     host: str
     room: int
     failed: int = 0  # workers that did not even start
+    full: bool = False  # its disk, or it cannot be written on for another reason
 
 
 @dataclass(eq=False)
@@ -56,7 +58,7 @@ class Pool:
     nodes   the fit nodes of the cluster now
     more    items -> what else their worker is sent
     most    workers at once; None: as many as the nodes hold
-    say     told of workers that are lost
+    say     told of workers that are lost and nodes that are left out
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Pool:
         try:
             while True:
                 self.look()
+                self.let_go([hand for hand in self.hands if hand.node.full and hand.unit is None])
                 self.fill(waiting())
                 while (unit_hand := self.next_unit(draw)) is not None:
                     self.give(*unit_hand)
@@ -103,13 +106,18 @@ class Pool:
             return
         self.looked, found = now, {node.id: node for node in self.nodes()}
         self.known = {id: self.known.get(id, node) for id, node in found.items()}
-        if self.usable():
+        if self.able():
             self.fit = now
         elif now - self.fit > PATIENCE:
             raise UserError("the Ray cluster has no fit node left; what is done is kept: the same command goes on")
 
     def usable(self) -> list[Node]:
-        return [node for node in self.known.values() if node.failed < TRIES]
+        """Where workers can be hired."""
+        return [node for node in self.known.values() if node.failed < TRIES and not node.full]
+
+    def able(self) -> bool:
+        """Whether any worker can be hired, or one that started is still there."""
+        return bool(self.usable()) or any(hand.ready and not hand.node.full for hand in self.hands)
 
     def fill(self, waiting: int) -> None:
         """As many workers as there is work and room for, spread over the nodes; what was lost should find another."""
@@ -141,7 +149,7 @@ class Pool:
     def elsewhere(self, unit: Unit) -> bool:
         """Whether a worker on a node where it was not yet tried is there, or was asked for a moment ago."""
         now = time.monotonic()
-        others = [hand for hand in self.hands if hand.node.id not in unit.tried]
+        others = [hand for hand in self.hands if hand.node.id not in unit.tried and not hand.node.full]
         return any(hand.ready or now - hand.heard < PATIENCE for hand in others)
 
     def give(self, hand: Hand, unit: Unit) -> None:
@@ -178,7 +186,7 @@ class Pool:
         elif kind == ENDED:
             hand.unit = None
         elif kind == STOPPED:
-            raise StorageError(content)
+            self.leave_out(hand, content)
 
     def died(self, hand: Hand, error: BaseException) -> Iterator[tuple[Any, Any]]:
         """Each item goes on by itself, so that the one that kills its worker costs no other."""
@@ -196,13 +204,28 @@ class Pool:
                 where = f"{len(tried)} times, the last on {hand.node.host}"
                 yield item, Lost(f"its Ray worker died {where} ({reason}); out of memory?")
 
+    def leave_out(self, hand: Hand, reason: str) -> None:
+        """Its node cannot be written on. That is no fault of the items, so that it counts as no try of theirs; workers
+        beside it may end what they are at."""
+        node, unit, hand.unit = hand.node, hand.unit, None
+        assert unit is not None
+        self.again.append(Unit(unit.items, unit.tried))
+        said, node.full = node.full, True
+        if not self.able():
+            raise StorageError(
+                f"no node of the Ray cluster is left to write on; the last, {node.host}: {reason}. Free space there or "
+                "choose another --ray-scratch; what is done is kept: the same command goes on"
+            )
+        if not said:
+            self.say(f"{node.host} is left out from now on: {reason}; what it was at is tried on another node")
+
     def failed(self, node: Node, reason: str) -> None:
         """A worker of it could not start."""
         node.failed += 1
-        if not self.usable():
+        if not self.able():
             raise UserError(f"a Ray worker could not start on {node.host}: {reason}")
         if node.failed == TRIES:
-            self.say(f"{node.host} is left out: Ray workers could not start there: {reason}")
+            self.say(f"{node.host} gets no more Ray workers: they could not start there: {reason}")
 
     def ended_late(self, hand: Hand) -> Iterator[tuple[Any, Any]]:
         """Of several, which may be done side by side, each is tried by itself first."""
@@ -221,7 +244,11 @@ class Pool:
 
     def dismiss(self) -> None:
         """Ctrl-C, --fail-fast too: what runs now is not waited for and will be done again."""
-        hands, self.hands = self.hands, []
+        self.let_go(self.hands)
+
+    def let_go(self, hands: list[Hand]) -> None:
+        """They tidy up where they are idle."""
+        self.hands = [hand for hand in self.hands if hand not in hands]
         with contextlib.suppress(Exception):
             idle = [hand.actor.leave.remote() for hand in hands if hand.ready and hand.unit is None]
             self.ray.wait(idle, num_returns=len(idle), timeout=GOODBYE) if idle else None

@@ -6,9 +6,9 @@ folder of its own on its node and hands the files over with the record, so that 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -23,8 +23,8 @@ from bench.errors import UserError
 from bench.loading import default_workers
 from bench.processes import alive
 from bench.session import Options, Session
-from bench.store import here, whole
-from bench.workers import RESULT, STOPPED, Lost, answers
+from bench.store import StorageError, Store, here, sha256_of, whole
+from bench.workers import STOPPED, answers
 
 MADE = ("plugins", "predictions")  # what of a run comes back beside its record
 
@@ -114,35 +114,55 @@ class Worker:
     def do(self, items: list, plugins: dict[str, bytes | None]) -> Iterator[tuple[str, Any]]:
         """As ``workers.answers``, with a `Parcel` for each run. plugins: key -> file, of those that the items read and
         do not make; None where there is none."""
+        for kind, content in answers(partial(self.done, plugins), items):
+            if kind == STOPPED:  # the fault alone: the advice that follows is for a call's own folders
+                content = content.partition("; ")[0]
+            yield kind, content
+        with contextlib.suppress(StorageError):
+            for key in plugins:
+                put(self.session.store.path("plugins", key), None)
+
+    def done(self, plugins: dict[str, bytes | None], items: list) -> Iterator[Any]:
+        """What ``do`` gives of each item. Raises StorageError where this node's folders cannot be written in."""
         store = self.session.store
+        store.check_writable()
         for key, plugin in plugins.items():
             put(store.path("plugins", key), plugin)
-        for kind, content in answers(self.work, items):
-            if kind == RESULT and not isinstance(items[0], executor.Pictures) and not isinstance(content, Lost):
-                content = self.packed(content)
-            elif kind == STOPPED:
-                content = f"on {socket.gethostname()}: {content}"
-            yield kind, content
-        for key in plugins:
-            put(store.path("plugins", key), None)
+        for result in self.work(items):
+            yield result if isinstance(items[0], executor.Pictures) else self.packed(result)
 
     def packed(self, record: dict) -> Parcel:
-        files = {}
-        for kind in MADE:
-            path = self.session.store.path(kind, record["key"])
-            if path.is_file():
-                files[kind] = path.read_bytes()
-                path.unlink()
+        """Its files are taken away, so that a node's disk does not fill with what the driver has."""
+        store, files = self.session.store, {}
+        try:
+            if path := changed(store, record):
+                raise StorageError(f"'{path}' is not there as it was written")
+            for kind in MADE:
+                path = store.path(kind, record["key"])
+                if path.is_file():
+                    files[kind] = path.read_bytes()
+                    path.unlink()
+        except OSError as error:
+            raise StorageError(f"cannot read '{self.folder}': {error.strerror or error}") from error
         return Parcel(record, files)
 
     def leave(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def changed(store: Store, record: dict) -> Path | None:
+    """The first file of a done record that is not there with the bytes that the run left. Raises OSError."""
+    noted = store.files_of(record).items() if record["status"] == "done" else ()
+    return next((path for name, path in noted if sha256_of(path) != record["files"].get(name)), None)
+
+
 def put(path: Path, content: bytes | None) -> None:
-    """The file with that content, or no file."""
+    """The file with that content, or no file. Raises StorageError."""
     if content is None:
-        path.unlink(missing_ok=True)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(f"cannot delete '{path}': {error.strerror or error}; mend the disk") from error
         return
     with whole(path) as unfinished:
         unfinished.write_bytes(content)

@@ -2,6 +2,7 @@
 done in another folder."""
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
@@ -15,19 +16,24 @@ from bench.ray_pool import TRIES, Node, Pool
 from bench.store import StorageError
 from bench.workers import ENDED, RESULT, STOPPED, Lost
 
+FULL = "cannot write 'x': No space left on device"
+
 
 class Died(Exception):
     pass
 
 
 class Played:
-    """As much of Ray as the pool knows. Items are letters; ``deadly``: letter -> nodes on which it kills its worker."""
+    """As much of Ray as the pool knows. Items are letters; ``deadly``: letter -> nodes on which it kills its worker;
+    ``unfit``: node -> what its workers say of their start, one after another; ``full``: node -> letters that its disk
+    has no room for."""
 
     exceptions = SimpleNamespace(RayError=Died)
 
-    def __init__(self, rooms, deadly=(), unfit=(), script=None):
+    def __init__(self, rooms, deadly=(), unfit=(), full=(), script=None):
         self.cluster = {host: Node(host, host, room) for host, room in rooms.items()}
-        self.deadly, self.unfit, self.script = dict(deadly), dict(unfit), script or (lambda items: None)
+        self.deadly, self.full, self.script = dict(deadly), dict(full), script or (lambda items: None)
+        self.unfit = {host: iter(faults) for host, faults in dict(unfit).items()}
         self.hired, self.done, self.said, self.killed = [], [], [], []
 
     def hire(self, node):
@@ -49,7 +55,7 @@ class Played:
         if isinstance(what, Died):
             raise what
         if what[0] == "ready":
-            if isinstance(fault := self.unfit.get(what[1], ""), Died):
+            if isinstance(fault := next(self.unfit.get(what[1], iter(())), ""), Died):
                 raise fault
             return fault
         return what
@@ -76,6 +82,8 @@ class Stream:
         item = self.items.pop(0)
         if self.node in self.ray.deadly.get(item, ()):
             return Died(f"killed by {item}")
+        if item in self.ray.full.get(self.node, ""):
+            return STOPPED, FULL
         self.ray.done.append((item, self.node))
         return self.ray.script(item) or (RESULT, item.upper())
 
@@ -136,10 +144,16 @@ def test_without_any_fit_node_the_call_ends_in_one_line(monkeypatch):
 
 @pytest.mark.parametrize("fault", ["no CUDA device", Died("no CUDA device")], ids=["it says so", "it dies"])
 def test_a_node_on_which_no_worker_starts_is_left_out_or_ends_the_call_where_it_is_the_only_one(fault):
-    ray = Played({"a": 1, "b": 1}, unfit={"a": fault})
+    ray = Played({"a": 1, "b": 1}, unfit={"a": [fault] * 9})
     assert ray.outcomes(["p", "q", "r", "s"]) == {"p": "P", "q": "Q", "r": "R", "s": "S"}
     with pytest.raises(UserError, match="could not start on a: no CUDA device"):
-        Played({"a": 2}, unfit={"a": fault}).outcomes(["p"])
+        Played({"a": 2}, unfit={"a": [fault] * 9}).outcomes(["p"])
+
+
+def test_a_node_that_holds_fewer_workers_than_its_cores_goes_on_with_those_that_started():
+    ray = Played({"a": 4}, unfit={"a": ["", *["no memory"] * 9]})
+    assert ray.outcomes(["p", "q", "r", "s", "t"]) == dict(zip("pqrst", "PQRST", strict=True))
+    assert len(ray.hired) <= 4 + TRIES and "could not start there: no memory" in ray.said[-1]
 
 
 def test_an_item_that_hangs_is_ended_at_its_limit_alone_and_the_others_of_its_unit_are_done():
@@ -149,14 +163,43 @@ def test_an_item_that_hangs_is_ended_at_its_limit_alone_and_the_others_of_its_un
     assert "longer than --run-limit 0.02 s" in found["z"].reason
 
 
-def test_a_failed_item_goes_and_the_rest_of_its_unit_goes_on_but_a_full_disk_ends_the_call():
+def test_a_failed_item_goes_and_the_rest_of_its_unit_goes_on():
     ray = Played({"a": 1}, script=lambda item: (RESULT, Lost("no such picture")) if item == "q" else None)
     found = ray.outcomes(["pqr"])
     assert (found["p"], found["r"], found["q"]) == ("P", "R", Lost("no such picture"))
-    full = Played({"a": 1, "b": 1}, script=lambda item: (STOPPED, "on a: disk full"))
-    with pytest.raises(StorageError, match="on a: disk full"):
-        full.outcomes(["p", "q"])
-    assert sorted(full.killed) == sorted(full.hired)
+
+
+def test_a_node_with_a_full_disk_is_left_out_with_one_line_and_what_it_was_at_is_done_elsewhere():
+    ray = Played({"a": 2, "b": 1}, full={"a": "qrtuvw"})  # the first unit goes to the roomier node
+    assert ray.outcomes(["pqr", "s", "tu", "v", "w"]) == {letter: letter.upper() for letter in "pqrstuvw"}
+    assert ("p", "a") in ray.done and ("q", "b") in ray.done
+    assert sorted(item for item, _ in ray.done) == list("pqrstuvw"), "each is done once"
+    (line,) = ray.said
+    assert line.startswith(f"a is left out from now on: {FULL}")
+    assert ray.hired.count("a") == 2 and sorted(ray.killed) == sorted(ray.hired)
+
+
+def test_full_disks_are_no_tries_of_an_item_and_the_last_one_ends_the_call_in_one_line():
+    hosts = "abcd"[: TRIES + 1]
+    full = dict.fromkeys(hosts, "p")
+    ray = Played({host: 1 for host in hosts} | {"e": 1}, full=full)
+    assert ray.outcomes(["p"], most=1) == {"p": "P"} and ray.done == [("p", "e")]
+    assert sorted(line[0] for line in ray.said) == sorted(hosts)
+    ray, found = Played({"a": 1, "b": 1}, full={"a": "pqr", "b": "r"}), []
+    units = [["p"], ["q"], ["r"]]
+    with pytest.raises(StorageError, match=f"no node .* is left to write on; the last, b: {FULL}") as told:
+        for outcome in ray.pool().outcomes(lambda: units.pop(0) if units else [], lambda: len(units)):
+            found.append(outcome)
+    assert dict(found)["q"] == "Q", "what came before is not lost"
+    assert len(ray.said) == 1 and ray.said[0].startswith("a is left out") and "\n" not in str(told.value)
+    assert sorted(ray.killed) == sorted(ray.hired)
+
+
+def test_workers_beside_one_that_found_the_disk_full_end_what_they_are_at_and_are_let_go():
+    ray = Played({"a": 2, "b": 1}, full={"a": "p"})  # it has room for smaller files
+    assert set(ray.outcomes(["p", "qr", "s", "t", "u"])) == set("pqrstu")
+    on_a = [item for item, node in ray.done if node == "a"]
+    assert on_a in (["q", "r"], ["s"]) and ray.hired.count("a") == 2
 
 
 # ---- files of a run done elsewhere -----------------------------------------------------------------------------------
@@ -251,6 +294,48 @@ def test_a_training_run_that_fails_elsewhere_leaves_no_earlier_plug_in_to_be_eva
     monkeypatch.setattr(execution, "fit_together", fail)
     assert ray_engine.received(driver, run, sent(worker, driver, run))["status"] == "failed"
     assert not driver.store.path("plugins", driver.key(run)).exists()
+
+
+def unusable(folder):
+    """A disk that has gone: a file where the folder was."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.touch()
+
+
+@pytest.mark.parametrize("when", ["before", "while the run is done", "before its files are read"])
+def test_a_worker_that_cannot_write_on_its_node_says_so_and_fails_no_run(elsewhere, tmp_path, monkeypatch, when):
+    driver, worker = elsewhere
+    run, node = toy_run("coop"), tmp_path / "node"
+    key, work = driver.key(run), worker.work
+
+    def lose(*_, **__):
+        unusable(node)
+        return {}
+
+    def lost_at_the_end(items):
+        for record in work(items):
+            lose()
+            yield record
+
+    if when == "before":
+        lose()
+    elif when == "while the run is done":
+        monkeypatch.setattr(execution, "score", lose)
+    else:
+        worker.work = lost_at_the_end
+    ((kind, reason),) = worker.do([(run, key)], {"0" * 24: b"another's"})
+    assert kind == STOPPED and str(node) in reason and "--" not in reason and ";" not in reason
+    assert not list(driver.store.folder.rglob(f"{key}*"))
+
+
+def test_a_full_disk_of_the_drivers_own_ends_the_call(elsewhere):
+    driver, worker = elsewhere
+    run = toy_run("coop")
+    parcel = sent(worker, driver, run)
+    unusable(driver.store.folder / "predictions")
+    with pytest.raises(StorageError, match=f"cannot write '{driver.store.folder}/predictions.*; choose .* --out"):
+        ray_engine.received(driver, run, parcel)
 
 
 # ---- nodes -----------------------------------------------------------------------------------------------------------
