@@ -1,6 +1,8 @@
 """``--engine ray`` gives the tables of the local engine, byte for byte, on a cluster of two nodes that share no folder,
-with a worker killed in the middle, then the driver. The cluster runs on this host: two raylets of one core."""
+with a worker killed in the middle, then the driver, or the other node's disk gone. The cluster runs on this host: two
+raylets of one core."""
 
+import csv
 import functools
 import json
 import os
@@ -8,11 +10,12 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
-from test_kill import same_results
+from test_kill import bits, same_results
 
 from bench import backbones, cli, provenance
 
@@ -24,10 +27,20 @@ PLAN = ("--suite", "main", "ood", "--methods", "zs-clip", "coop", "zz-patient", 
 PLAN += ("--datasets", "micro_generic", "micro_stars", "--shots", "1", "--limit", "1", "--views", "1")
 PLAN += ("--set", "*.steps=2", "--together", "2")
 RUNS = 3 * 2 * 2 + 3 * 2 * 4 + 2  # methods, sets, seeds; four shifted sets; CoOp's shorter context of the ood suite
+BEYOND = ("--suite", "retention", "chains", "--methods", "coop", "zz-adapter", "--seeds", "1")
+BEYOND += ("--datasets", "micro_stars", "--shots", "2", "--limit", "4", "--views", "1", "--set", "*.steps=4")
+SECONDS = ("fit_seconds", "feature_seconds")  # a machine's, not a result
 PATIENT = """
 import os, time
 from pathlib import Path
 from methods.base import Method, cosine_logits, register
+from methods.clip_adapter import CLIPAdapter
+
+def wait():  # the first that comes here waits for its end
+    if not Path({mark!r}).exists():
+        Path({mark!r} + ".part").write_text(str(os.getpid()))
+        os.rename({mark!r} + ".part", {mark!r})
+        time.sleep(600)
 
 @register("zz-patient")
 class Patient(Method):
@@ -37,11 +50,16 @@ class Patient(Method):
         self.scale, self.classifier = backbone.scale, backbone.zero_shot(classes)
 
     def logits(self, x):
-        if not Path({mark!r}).exists():  # the first that comes here waits for its end
-            Path({mark!r} + ".part").write_text(str(os.getpid()))
-            os.rename({mark!r} + ".part", {mark!r})
-            time.sleep(600)
+        wait()
         return cosine_logits(self.scale, x, self.classifier)
+
+@register("zz-adapter")
+class PatientAdapter(CLIPAdapter):
+    name = "Patient adapter"
+
+    def logits(self, x):
+        wait()
+        return super().logits(x)
 """
 
 
@@ -63,11 +81,20 @@ def cluster(tmp_path_factory):
         made = Cluster()
         for number in (1, 2):
             scratch = folder / str(number)
-            scratch.mkdir()
+            mount(scratch)
             made.add_node(num_cpus=1, object_store_memory=100 << 20, env_vars={"NODE_SCRATCH": str(scratch)})
         made.folder = folder
         yield made
         made.shutdown()
+
+
+def mount(scratch, target=None):
+    """A node's disk; with a target that is no folder: it is gone."""
+    disk = scratch.with_suffix(".disk")
+    disk.mkdir(exist_ok=True)
+    link = scratch.with_suffix(".new")
+    link.symlink_to(target or disk)
+    os.replace(link, scratch)
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +192,62 @@ def test_on_two_nodes_without_a_common_folder_a_worker_and_then_the_driver_kille
         assert list((node / "cache").glob("*.safetensors")), "each node made the features that it needed"
         until(lambda node=node: not list(node.glob("work.*/*/predictions/*")))
     assert not list((out / "cache").glob("*.safetensors")), "the driver's folder was not used"
+
+
+def rows(folder):
+    found = {}
+    for path in (folder / "tables").glob("*.csv"):
+        with path.open(newline="") as file:
+            found[path.name] = [{k: v for k, v in row.items() if k not in SECONDS} for row in csv.DictReader(file)]
+    return found
+
+
+def test_retention_and_chains_outlive_a_killed_worker_and_the_disk_of_a_node_and_give_the_local_engines_tables(
+    cluster, local, tmp_path, capsys
+):
+    """A worker is killed while it trains; at that moment the other node's disk goes, so that the killed one's node has
+    to do all the rest. Plug-ins that runs start from go from worker to worker through the driver."""
+    folder, flags = local
+    mark, out, reference = folder / "mark", tmp_path / "out", tmp_path / "local"
+    plan = [*BEYOND, *flags[flags.index("--device") :]]
+    mark.touch()
+    assert cli.main([*plan, "--jobs", "1", "--out", str(reference)]) == 0
+    capsys.readouterr()
+    mark.unlink()
+    nodes = [cluster.folder / "1", cluster.folder / "2"]
+    ended = threading.Event()
+
+    def harm():
+        until(lambda: ended.is_set() or mark.exists())
+        if not mark.exists():
+            return
+        pid = int(mark.read_text())
+        nodes.sort(key=lambda node: not list(node.glob(f"features/work.*.{pid}")))
+        mount(nodes[1], "/dev/null")
+        os.kill(pid, signal.SIGKILL)
+
+    harming = threading.Thread(target=harm)
+    harming.start()
+    try:
+        status = cli.main(through_ray(cluster, plan, out))
+    finally:
+        ended.set()
+        harming.join()
+        for node in nodes:
+            mount(node)
+    told = capsys.readouterr().out
+    assert status == 0, told
+    lost, left_out = (re.findall(f"^.* {words} .*$", told, re.MULTILINE) for words in ("was lost", "is left out"))
+    assert len(lost) == len(left_out) == 1 and f"cannot write '{nodes[1]}" in left_out[0], told
+    done, planned = ({path.name for path in (place / "micro" / "runs").iterdir()} for place in (out, reference))
+    assert done == planned, "a disk's fault is no run's failure"
+    ours, theirs = rows(out / "micro"), rows(reference / "micro")
+    assert {"retention.csv", "decision.csv", "chains.csv", "refresh.csv"} <= ours.keys() and ours == theirs
+    plain = [name for name in theirs if name not in ("retention.csv", "decision.csv")]  # with seconds
+    for name in plain:
+        one, other = (place / "micro" / "tables" / name for place in (out, reference))
+        assert one.read_bytes() == other.read_bytes(), name
+    assert bits(out / "micro" / "plugins") == bits(reference / "micro" / "plugins")
 
 
 def test_nodes_with_other_packages_are_named_in_one_line_before_any_work(cluster, local, tmp_path, monkeypatch, capsys):
