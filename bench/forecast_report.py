@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
 from bench import forecast, stats
-from bench.forecast import EVERY, LEFT_OUT, MEAN, OUTCOMES, PREDICTORS, SAME, SELECTED
+from bench.forecast import BASELINES, EVERY, LEFT_OUT, OUTCOMES, PREDICTORS
+from bench.forecast_models import LEVEL, MEAN, SAME, SELECTED
 from bench.selection import Selection
 from bench.sheets import MISSING, Block, Cell, Sheet
 from bench.stats import counted
@@ -17,38 +18,56 @@ from bench.targets import backbone_name
 
 TITLE, RHO_TITLE = "Forecast of what survives an update", "Rank correlation of the forecast's predictors"
 LIKE = {"target": "same dataset on the other targets", "dataset": "same target on the other datasets"}
-UNITS = {"kept": "points", "share": "share"}
+UNITS = {"kept": "points", "share": "fraction"}
 NAMES = {
     MEAN: "Mean (baseline)",
-    SAME: "Mean of the same dataset, or target",
-    "backbones": "Selected, backbones alone",
-    "with_zero_shot": "Selected, with zero-shot",
+    SAME: "Mean of the same dataset, or target (baseline)",
+    LEVEL: "One accuracy everywhere (baseline)",
+    SELECTED: "Selected forecast",
 }
 
 
 def forecast_sheet(selection: Selection) -> Sheet:
-    """A block an outcome: a row a model (the pairs of predictors are in the CSV alone), error with a target and with a
-    dataset left out, each less than the mean's by how much."""
-    cases = forecast.case_table(selection)
+    """Of each outcome a block with a row a model (the pairs of predictors are in the CSV alone), its median error over
+    methods with a target and with a dataset left out; then a block for either with a row a method."""
+    cases, methods = forecast.case_table(selection), stats.names(stats.select(selection.main), "method")
     table = forecast.forecast_table(cases)
-    table = table[table["method"] == EVERY]
     blocks = []
     for outcome, name in OUTCOMES.items():
-        part = table[table["outcome"] == outcome].set_index(["left_out", "model"])
-        header = ["Model"]
+        part, header = {left_out: errors_of(table, EVERY, outcome, left_out) for left_out in LEFT_OUT}, ["Model"]
         for left_out in LEFT_OUT:
             header += [f"Error, {left_out} left out", "Less than the mean's by"]
         rows = []
-        for model in (MEAN, SAME, *SELECTED, *forecast.usable(cases)):
+        for model in (*BASELINES, SELECTED, *forecast.usable(cases)):
             cells = [Cell(NAMES.get(model, PREDICTORS.get(model, model)))]
             for left_out in LEFT_OUT:
-                one = part.loc[left_out, model]
-                better = MISSING if model == MEAN else between(one["better"], one["better_low"], one["better_high"])
-                cells += [Cell(number(one["mae"])), Cell(better)]
+                one = part[left_out].loc[model]
+                cells += [Cell(number(one["mae"])), Cell(less(one))]
             rows.append(tuple(cells))
-        title = f"{name.capitalize()} ({UNITS[outcome]}), mean absolute error over all methods"
+        title = f"{name.capitalize()} ({UNITS[outcome]}), mean absolute error, median over methods"
         blocks.append(Block(Cell(title), tuple(header), tuple(rows)))
-    return Sheet(TITLE, tuple(blocks), (paragraph(cases), *told(selection, cases)))
+    for outcome, name in OUTCOMES.items():
+        for left_out in LEFT_OUT:
+            better = beating(table, outcome, left_out)[1]
+            rows = []
+            for method in dict.fromkeys(cases["method"]):
+                own = errors_of(table, method, outcome, left_out)
+                errors = [Cell(number(own.loc[model]["mae"])) for model in (SELECTED, *BASELINES)]
+                told = Cell("yes" if method in better else "no")
+                rows.append((Cell(methods[method]), *errors, Cell(less(own.loc[SELECTED])), told))
+            like = f"Same {'dataset' if left_out == 'target' else 'target'}'s mean"
+            columns = (
+                "Method",
+                "Selected",
+                "Mean",
+                like,
+                "One accuracy",
+                "Less than the mean's by",
+                "Better than all three",
+            )
+            title = f"{name.capitalize()} ({UNITS[outcome]}), mean absolute error by method, a {left_out} left out"
+            blocks.append(Block(Cell(title), columns, tuple(rows)))
+    return Sheet(TITLE, tuple(blocks), (paragraph(cases, methods), *told_of(selection, cases)))
 
 
 def correlation_sheet(selection: Selection) -> Sheet:
@@ -75,57 +94,92 @@ def correlation_sheet(selection: Selection) -> Sheet:
     return Sheet(RHO_TITLE, tuple(blocks), remarks)
 
 
-def paragraph(cases: pd.DataFrame) -> str:
-    """What was found, made of the table's numbers alone."""
+def paragraph(cases: pd.DataFrame, names: Mapping[str, str] | None = None) -> str:
+    """What was found, made of the table's numbers alone; ``names`` of methods, where they are not their ids."""
     table = forecast.forecast_table(cases)
-    table = table[table["method"] == EVERY].set_index(["outcome", "left_out", "model"])
-    said = []
+    general: dict[bool, list[str]] = {True: [], False: []}
+    said: list[str] = []
+    count = cases["method"].nunique()
     for outcome, name in OUTCOMES.items():
-        for selected, what in {"backbones": "the two backbones alone", "with_zero_shot": "these and zero-shot"}.items():
-            found = {left_out: table.loc[outcome, left_out, selected] for left_out in LEFT_OUT}
-            same = {left_out: table.loc[outcome, left_out, SAME]["mae"] for left_out in LEFT_OUT}
-            parts = [
-                f"with a {left_out} left out by {number(one['mae'])} (the mean by {number(one['mae_mean'])}, the mean "
-                f"of the {LIKE[left_out]} by {number(same[left_out])})"
-                for left_out, one in found.items()
-            ]
-            line = f"{name.capitalize()} ({UNITS[outcome]}) forecast from {what} errs {', '.join(parts)}: "
-            said.append(line + f"{verdict(found, same)}.")
-    return " ".join(said)
+        for left_out in LEFT_OUT:
+            beaten, every = beating(table, outcome, left_out)
+            errors = errors_of(table, EVERY, outcome, left_out)["mae"]
+            line = (
+                f"{name.capitalize()} ({UNITS[outcome]}) for a new {left_out}: median error over methods "
+                f"{number(errors[SELECTED])}, of the mean {number(errors[MEAN])}, of the mean of the {LIKE[left_out]} "
+                f"{number(errors[SAME])}, of one accuracy everywhere {number(errors[LEVEL])}; "
+            )
+            said.append(line + verdict(beaten, every, count, names or {}) + ".")
+            general[2 * len(every) > count].append(f"{name} for a new {left_out}")
+    lead = "Drift and similarity of the two backbones alone "
+    if not general[True]:
+        return " ".join([lead + "are not shown to tell, for most methods, what survives an update.", *said])
+    lead += f"tell for most methods, better than every baseline: {', '.join(general[True])}"
+    lead += f"; not shown: {', '.join(general[False])}." if general[False] else "."
+    return " ".join([lead, *said])
 
 
-def verdict(found: Mapping[str, pd.Series], same: Mapping[str, float]) -> str:
-    """Of a selected forecast, by what was left out: whether its interval lies on the better side of the mean, and
-    whether a mean that knows more does better still."""
-    beaten = [left_out for left_out, one in found.items() if one["better_low"] > 0]
+def errors_of(table: pd.DataFrame, method: str, outcome: str, left_out: str) -> pd.DataFrame:
+    """The rows of `forecast.forecast_table` of one method, outcome and what is left out, by model."""
+    own = (table["method"] == method) & (table["outcome"] == outcome) & (table["left_out"] == left_out)
+    return table[own].set_index("model")
+
+
+def beating(table: pd.DataFrame, outcome: str, left_out: str) -> tuple[list[str], list[str]]:
+    """Methods whose selected forecast is better than the mean (the interval lies above 0), and those of them where it
+    errs less than the other baselines too."""
+    beaten, every = [], []
+    for method in [name for name in dict.fromkeys(table["method"]) if name != EVERY]:
+        part = errors_of(table, method, outcome, left_out)
+        if part.loc[SELECTED]["better_low"] > 0:
+            beaten.append(method)
+            if all(part.loc[SELECTED]["mae"] < part.loc[model]["mae"] for model in BASELINES):
+                every.append(method)
+    return beaten, every
+
+
+def verdict(beaten: Sequence[str], every: Sequence[str], count: int, names: Mapping[str, str]) -> str:
+    """For how many of ``count`` methods the forecast is shown to be better than the mean, and than all baselines."""
     if not beaten:
-        return "not shown to be better than the mean"
-    told = f"better than the mean for {' and for '.join(f'new {left_out}s' for left_out in beaten)}"
-    told += "".join(f", not shown to be for new {left_out}s" for left_out in found if left_out not in beaten)
-    worse = [left_out for left_out in beaten if same[left_out] <= found[left_out]["mae"]]
-    return told + "".join(f", but no better than the mean of the {LIKE[left_out]}" for left_out in worse)
+        return f"not shown to be better than the mean for any of {counted(count, 'method')}"
+
+    def listed(found: Sequence[str]) -> str:
+        short = f" ({', '.join(names.get(method, method) for method in found)})"
+        return f"{len(found)} of {counted(count, 'method')}{short if len(found) < count else ''}"
+
+    if len(every) == len(beaten):
+        return f"better than every baseline for {listed(every)}"
+    return f"better than the mean for {listed(beaten)}, than every baseline for {listed(every) if every else 'none'}"
 
 
-def told(selection: Selection, cases: pd.DataFrame) -> list[str]:
+def told_of(selection: Selection, cases: pd.DataFrame) -> list[str]:
     """What the numbers are of: cases, models that were selected, predictors that are not used."""
     targets = ", ".join(backbone_name(role) for role in dict.fromkeys(cases["target"]))
+    intervals = cases["method"].nunique() * len(OUTCOMES) * len(LEFT_OUT)
     lines = [
         f"{counted(len(cases), 'case')}: a method on a dataset carried to a target, seeds averaged, where it gained at "
         f"least {forecast.LEAST_GAIN:g} point on the base; {counted(cases['method'].nunique(), 'method')}, "
         f"{counted(cases['dataset'].nunique(), 'dataset')}, {counted(cases['target'].nunique(), 'target')} "
         f"({targets}). Gain kept: over the target's own zero-shot; share kept: that divided by the gain on the base.",
-        "Error: mean over the cases of a group left out, then over groups. Each method has a line of its own (ridge on "
-        "standardised predictors). A selected forecast chooses one or two predictors, or the mean, without the group "
-        "left out; a single predictor's row is one of many tried, so the lowest of them is no finding. In brackets "
-        "Student's 95 % interval over groups, which share rows, so a rough one.",
-        "A dataset's own zero-shot on the base is the same for all targets: where it helps with a target left out, it "
-        "tells datasets apart, which the mean of the same dataset on the other targets does as well.",
+        "Each method has a line of its own (ridge on standardised predictors), fitted without the group that it is "
+        "judged on. The selected forecast chooses one or two predictors, or the mean, without that group as well; a "
+        "single predictor's row is one of many tried, so the lowest of them is no finding. No forecast lies outside "
+        "the outcomes of the cases it was made from.",
+        "Error: mean over a method's cases of a group left out, then over groups; the median over methods is taken "
+        "group by group. In brackets Student's 95 % interval over groups, which share rows, so a rough one: by chance "
+        f"alone it would lie above 0 about once in forty, and {intervals} are asked.",
+        "Baselines: the mean of the method's other cases; the mean of those with the same dataset (a target left out) "
+        "or on the same target (a dataset left out); and one accuracy everywhere, the method's mean accuracy in its "
+        "other cases less the target's zero-shot. The last knows zero-shot on the target, which the forecast does not: "
+        "where it errs least, as for a plug-in that ends at chance, what is kept is zero-shot's doing. Better than all "
+        "three: the interval lies above 0, and neither of the other two errs less.",
     ]
-    for (outcome, left_out), (_, selected) in forecast.forecasts(cases).items():
-        for name, chosen in selected.items():
-            counts = Counter(NAMES[MEAN] if not model else shown(model) for model in chosen)
-            picked = ", ".join(f"{one} ({count})" for one, count in counts.most_common())
-            lines.append(f"{NAMES[name]}, for {OUTCOMES[outcome]}, a {left_out} left out: {picked}.")
+    for (outcome, left_out), (_, chosen) in forecast.forecasts(cases).items():
+        each = pd.DataFrame({"method": cases["method"], "group": cases[left_out], "model": chosen})
+        models = each.drop_duplicates(["method", "group"])["model"]
+        counts = Counter(NAMES[MEAN] if not model else shown(model) for model in models)
+        picked = ", ".join(f"{one} ({count})" for one, count in counts.most_common())
+        lines.append(f"Selected for {OUTCOMES[outcome]}, a {left_out} left out, by method and {left_out}: {picked}.")
     idle = [name for name in PREDICTORS if name not in forecast.usable(cases)]
     if idle:
         names = ", ".join(PREDICTORS[name] for name in idle)
@@ -138,9 +192,14 @@ def shown(model: tuple[str, ...]) -> str:
 
 
 def number(value: float) -> str:
-    return MISSING if math.isnan(value) else f"{value:.2f}"
+    return MISSING if math.isnan(value) else f"{round(value, 2) + 0.0:.2f}"  # no -0.00
 
 
 def between(value: float, low: float, high: float) -> str:
     """A number with its interval, where it has one."""
     return number(value) + ("" if math.isnan(low) or math.isnan(high) else f" [{number(low)}, {number(high)}]")
+
+
+def less(row: pd.Series) -> str:
+    """By how much a model's error is less than the mean's; a dash for the mean itself."""
+    return MISSING if math.isnan(row["better_low"]) else between(row["better"], row["better_low"], row["better_high"])

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from bench import forecast, stats, taxonomy
 from bench.figures import INK, STYLE, WIDTH_INCHES, short_label
+from bench.forecast_models import SELECTED
 from bench.naming import ZERO_SHOT
 from bench.selection import Selection
 from bench.sheets import MISSING
@@ -105,7 +106,7 @@ def draw_matrix(axes, matrix: pd.DataFrame, signed: bool) -> None:
 def draw_forecast(selection: Selection) -> Figure | None:
     """The gain kept as measured against what was forecast from the backbones alone, a mark a case: from cases of other
     targets on the left, from those of other datasets on the right. None without a forecast."""
-    cases, outcome, model = forecast.case_table(selection), "kept", "backbones"
+    cases, outcome, model = forecast.case_table(selection), "kept", SELECTED
     if not forecast.has_forecast(cases):
         return None
     table = forecast.forecast_table(cases).set_index(["outcome", "method", "model", "left_out"])
@@ -134,6 +135,7 @@ def draw_forecast(selection: Selection) -> Figure | None:
             axes.grid(color=INK, alpha=0.15, linewidth=0.6)
             axes.set_axisbelow(True)
         panels[0].set_ylabel("Gain kept on the target (points)")
+        figure.suptitle("From the two backbones alone. Error: mean absolute, median over methods", fontsize=9)
         figure.legend(
             *panels[0].get_legend_handles_labels(),
             loc="outside lower center",
