@@ -183,9 +183,17 @@ def build(name: str) -> nn.Module:
 
 @cache
 def tokenizer(name: str):
+    """open_clip's tokenizer of a model. Raises UserError where the model needs another package's that is not to be
+    had; CLIP's own comes with open_clip."""
     if name.startswith("micro-"):
         open_clip.add_model_config(MICRO)
-    return open_clip.get_tokenizer(name)
+    try:
+        return open_clip.get_tokenizer(name)
+    except (ImportError, OSError, ValueError) as error:  # one of transformers', which need not be there, or its files
+        raise UserError(
+            f"{name}: its tokenizer is not CLIP's and cannot be made here ({first_line(error)}): prompts of another "
+            "vocabulary cannot be carried over; choose a model with CLIP's tokenizer"
+        ) from error
 
 
 def read_micro(tower: Tower) -> nn.Module:

@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -132,6 +133,25 @@ def test_another_vocabulary_is_named(world, monkeypatch):
     monkeypatch.setattr(backbones, "tokenizer", lambda name: lambda texts: torch.tensor([[1, 5, 2, 0]]))
     (reason,) = reasons(world, world.plugin("coop"))
     assert "its tokenizer starts a text with 1" in reason
+
+
+@pytest.mark.parametrize("installed", [False, True])
+def test_a_model_with_a_tokenizer_of_another_package_is_named_beside_all_else(world, monkeypatch, capsys, installed):
+    """Without that package, and with it where the tokenizer's files cannot be had."""
+
+    class Missing:
+        @staticmethod
+        def from_pretrained(*args, **kwargs):
+            raise OSError("cannot reach the hub\nat all")
+
+    monkeypatch.setitem(sys.modules, "transformers", SimpleNamespace(AutoTokenizer=Missing) if installed else None)
+    backbones.tokenizer.cache_clear()
+    argv = ["evaluate", "--dry-run", "--plugin", world.plugin("coop"), "--backbone", "ViT-B-16-SigLIP/webli"]
+    capsys.readouterr()
+    assert cli.main([*map(str, argv), "--dataset", world.data()]) == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and "text width W" in line and "joint width D" in line
+    assert "its tokenizer is not CLIP's" in line and ("cannot reach the hub" if installed else "transformers") in line
 
 
 def test_a_tower_that_the_method_cannot_attach_to_is_named(world, tmp_path, clean_registry):
