@@ -7,6 +7,7 @@ architecture with random weights, with a few classes and one image.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
@@ -121,7 +122,7 @@ def config_of(kind: type[Method], given: dict[str, Any]) -> tuple[TrainConfig | 
             wrong.append(f"config: {unknown('option', name, known)}")
             continue
         value, usual = tuple(value) if isinstance(value, list) else value, known[name]
-        if isinstance(usual, float) and isinstance(value, int) and not isinstance(value, bool):
+        if isinstance(usual, float) and type(value) is int and abs(value) <= sys.float_info.max:
             value = float(value)
         if type(value) is not type(usual) or (isinstance(value, float) and not math.isfinite(value)):
             wrong.append(

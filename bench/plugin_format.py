@@ -6,6 +6,7 @@ below. ``docs/plugins.md`` documents it for other programs.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from bench.backbones import Backbone
-from bench.errors import UserError, quoted, unknown
+from bench.errors import UserError, printable, quoted, unknown
 from bench.plan import NUMBERS_VERSION, Run
 from bench.store import (
     FIRST_FORMAT,
@@ -53,6 +54,7 @@ OF_BACKBONE: dict[str, tuple[type, ...]] = {
 # Of the towers' attention blocks, for methods inside them: 0 where they are left out.
 MAY_BE_IN_SHAPE = ("text_layers", "image_layers", "image_width")
 DEEPEST = 1000  # blocks of a tower
+DEEPEST_HEADER = 50  # objects and lists within each other
 LARGEST = 10**7  # of a number in "shape": beyond it a header is no plug-in's
 PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # torch.save's archive, bare pickles
 
@@ -128,10 +130,15 @@ def read(path: str | Path) -> Plugin:
         raise UserError(f"{where} has no entry 'plugin' in its header; {EXPECTED}")
     try:
         header = parse_json(metadata["plugin"])
+        json.dumps(header, ensure_ascii=False).encode()  # "\\ud800" is JSON, and no text
     except ValueError as error:
-        raise UserError(f"{where}: the entry 'plugin' of its header is not JSON ({error}); {EXPECTED}") from None
+        raise UserError(
+            f"{where}: the entry 'plugin' of its header is not JSON in UTF-8 ({printable(str(error))}); {EXPECTED}"
+        ) from None
     if not isinstance(header, dict):
         raise UserError(f"{where}: the entry 'plugin' of its header is no JSON object; {EXPECTED}")
+    if nested(header, DEEPEST_HEADER):
+        raise UserError(f"{where}: its header is nested more than {DEEPEST_HEADER} deep; {EXPECTED}")
     check_version(where, header)
     if wrong := faults(header):
         raise UserError(f"{where}: {'; '.join(wrong)}; {EXPECTED}")
@@ -139,6 +146,12 @@ def read(path: str | Path) -> Plugin:
         line = unknown("method", header["method"], METHODS)
         raise UserError(f"{where}: {line}. A method of your own is found by --plugin-dir FOLDER")
     return Plugin(str(path), sha256_of(path), tensors, header)
+
+
+def nested(value: Any, levels: int) -> bool:
+    """Whether there is more than so many levels of objects and lists: what result files could not be written with."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return inner is not None and (not levels or any(nested(one, levels - 1) for one in inner))
 
 
 def not_tensors(path: Path, error: UserError) -> str:

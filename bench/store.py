@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import tempfile
@@ -72,13 +73,19 @@ def sha256_of(path: Path) -> str:
 
 
 def parse_json(text: str):
-    """As ``json.loads``; NaN, infinities and nesting without end are a ValueError too."""
+    """As ``json.loads``; NaN, infinities, numbers beyond a float and nesting without end are a ValueError too: what is
+    read can be written again."""
 
     def refuse(constant: str):
         raise ValueError(f"{constant} is no JSON")
 
+    def finite(number: str) -> float:
+        if math.isinf(value := float(number)):
+            raise ValueError(f"{quoted(number, 20)} is more than a float holds")
+        return value
+
     try:
-        return json.loads(text, parse_constant=refuse)
+        return json.loads(text, parse_constant=refuse, parse_float=finite)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

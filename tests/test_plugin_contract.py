@@ -100,6 +100,8 @@ def test_options_that_the_method_does_not_have_or_take_are_named(world, tmp_path
     assert kind.startswith("config: lr is") and "fast" in kind and kind.endswith("a value like 0.002 (float)")
     (refused,) = reasons(world, with_option(world, tmp_path, start="anywhere"))
     assert refused == "config: start is 'fixed' or 'rows'; found 'anywhere'"
+    (large,) = reasons(world, with_option(world, tmp_path, lr=10**400))
+    assert large.startswith("config: lr is '1000") and large.endswith("a value like 0.002 (float)")
     two = reasons(world, with_option(world, tmp_path, context_length=True, momentum=[0.9]))
     assert len(two) == 2 and all(reason.startswith("config: ") for reason in two)
 

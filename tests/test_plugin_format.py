@@ -16,7 +16,7 @@ from bench import plugin_format
 from bench.errors import UserError
 from bench.plan import Run
 from bench.plugin_format import Plugin, header_of, read
-from bench.store import Store, canonical
+from bench.store import Store, canonical, read_tensors
 from methods import source_hash
 from methods.base import METHODS, Shape
 
@@ -159,6 +159,30 @@ def test_files_that_are_no_plugin_say_what_was_expected(tmp_path):
     bare.write_bytes(b"x" * 100)
     assert "cannot be read as safetensors" in refusal(bare)
     assert "no file" in refusal(tmp_path / "nowhere.safetensors")
+
+
+@pytest.mark.parametrize(
+    "entry, expected",
+    [
+        ('"x": 1e999', "'1e999' is more than a float holds"),
+        ('"x": [{"y": -2.5e400}]', "'-2.5e400' is more than"),
+        ('"dataset": "\\ud800"', "surrogates not allowed"),
+        ('"x": {"\\udfff": 1}', "surrogates not allowed"),
+        ('"x": ' + "[" * 60 + "]" * 60, "nested more than 50 deep"),
+    ],
+)
+def test_a_header_that_results_could_not_be_written_with_is_refused(written, tmp_path, entry, expected):
+    """Written by hand, as ``json.dumps`` of the test would not."""
+    tensors, metadata = read_tensors(written)
+    text = f"{metadata['plugin'][:-1]},{entry}}}"
+    save_file(tensors, tmp_path / "p.safetensors", metadata={"plugin": text})
+    line = refusal(tmp_path / "p.safetensors")
+    assert expected in line and line.isprintable()
+
+
+def test_further_fields_of_any_sound_content_are_kept(written, tmp_path):
+    fields = {"x": [1.5, 10**400, {"y": [None, "\U0001f600 é"]}], "z": -1e308}
+    assert read(rewritten(written, tmp_path / "p.safetensors", lambda h: {**h, **fields})).header.items() >= fields.items()
 
 
 def test_plugins_that_older_runs_wrote_are_still_read_by_the_store(tmp_path):
