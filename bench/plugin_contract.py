@@ -44,7 +44,7 @@ def check(plugin: Plugin, tower: Tower, data: Dataset) -> TrainConfig:
     in, as ``backbones.resolve`` does."""
     kind, widths = METHODS[plugin.method], widths_of(plugin, tower)
     config, wrong = config_of(kind, plugin.header["config"])
-    own: dict[str, tuple[int, ...]] | None = None
+    own: dict[str, Tensor] | None = None
     if config is not None:
         try:
             own = made(kind, config, plugin)
@@ -137,9 +137,9 @@ def config_of(kind: type[Method], given: dict[str, Any]) -> tuple[TrainConfig | 
         return None, [f"config: {first_line(error)}"]
 
 
-def made(kind: type[Method], config: TrainConfig, plugin: Plugin) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of what the method learns with that config and shape. On torch's meta device where the method
-    can, so that a header's large numbers take no memory. Raises UserError where it cannot be made."""
+def made(kind: type[Method], config: TrainConfig, plugin: Plugin) -> dict[str, Tensor]:
+    """What the method learns with that config and shape, by name, for shapes and types alone. On torch's meta device
+    where the method can, so that a header's large numbers take no memory. Raises UserError where it cannot be made."""
     try:
         try:
             with torch.device("meta"):
@@ -149,23 +149,30 @@ def made(kind: type[Method], config: TrainConfig, plugin: Plugin) -> dict[str, t
     except Exception as error:  # a method of anyone's raises what it likes
         raise UserError(f"{plugin.method} cannot be made with that config and shape: {first_line(error)}") from error
     learned: dict[str, Tensor] = {name: value for name, value in method.named_parameters() if value.requires_grad}
-    learned |= {name: value for name, value in method.named_buffers() if name in kind.learned_buffers}
-    return {name: tuple(value.shape) for name, value in learned.items()}
+    return learned | {name: value for name, value in method.named_buffers() if name in kind.learned_buffers}
 
 
-def of_tensors(own: dict[str, tuple[int, ...]], given: dict[str, Tensor]) -> list[str]:
-    """A line for each tensor that is not the method's by name, shape or finite numbers."""
+def of_tensors(own: dict[str, Tensor], given: dict[str, Tensor]) -> list[str]:
+    """A line for each tensor that is not the method's by name, shape, type or finite numbers. Where the method has
+    floating-point numbers any width of them will do: they are taken in its own."""
     found = []
-    for name, shape in own.items():
-        if name not in given:
+    for name, like in own.items():
+        shape, dtype, one = tuple(like.shape), like.dtype, given.get(name)
+        if one is None:
             found.append(f"tensor '{name}' {shape} is missing")
-        elif tuple(given[name].shape) != shape:
-            found.append(f"tensor '{name}' has shape {tuple(given[name].shape)}, the method's has {shape}")
-        elif given[name].is_floating_point() and not torch.isfinite(given[name]).all():
-            found.append(f"tensor '{name}' holds NaN or infinity")
+        elif tuple(one.shape) != shape:
+            found.append(f"tensor '{name}' has shape {tuple(one.shape)}, the method's has {shape}")
+        elif one.dtype != dtype and not (one.is_floating_point() and like.is_floating_point()):
+            found.append(f"tensor '{name}' is of type {type_of(one)}, the method's of {type_of(like)}")
+        elif not torch.isfinite(one.to(dtype)).all():
+            found.append(f"tensor '{name}' holds NaN or infinity" + (f" as {type_of(like)}" * (one.dtype != dtype)))
     known = ", ".join(own) or "none"
     found += [f"tensor {quoted(name)} is none of the method's ({known})" for name in given if name not in own]
     return found
+
+
+def type_of(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def architecture(tower: Tower) -> Backbone:

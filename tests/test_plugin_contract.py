@@ -85,6 +85,30 @@ def test_tensors_that_are_not_the_methods_are_named_with_their_shapes(world, tmp
     assert reasons(world, changed(world, tmp_path, "coop", bad)) == ["tensor 'context' holds NaN or infinity"]
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool, torch.complex64])
+def test_tensors_of_numbers_that_are_not_floating_point_are_named_with_both_types(world, tmp_path, dtype):
+    given = {"context": load_file(world.plugin("coop"))["context"].to(dtype)}
+    (reason,) = reasons(world, changed(world, tmp_path, "coop", given))
+    name = str(dtype).removeprefix("torch.")
+    assert reason == f"tensor 'context' is of type {name}, the method's of float32"
+
+
+def test_labels_stored_as_floating_point_are_named(world, tmp_path):
+    given = load_file(world.plugin("tip-adapter-f"))
+    given["labels"] = given["labels"].float() + 0.9
+    (reason,) = reasons(world, changed(world, tmp_path, "tip-adapter-f", given))
+    assert reason == "tensor 'labels' is of type float32, the method's of int64"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_floating_point_of_another_width_is_taken_where_the_methods_holds_it(world, tmp_path, dtype):
+    context = load_file(world.plugin("coop"))["context"].to(dtype)
+    assert reasons(world, changed(world, tmp_path, "coop", {"context": context})) == []
+    context[0, 0] = torch.finfo(dtype).max
+    beyond = reasons(world, changed(world, tmp_path, "coop", {"context": context}))
+    assert beyond == (["tensor 'context' holds NaN or infinity as float32"] if dtype is torch.float64 else [])
+
+
 @pytest.mark.parametrize("method, rows", [("linear-probe", True), ("tip-adapter-f", True), ("coop", False)])
 def test_classes_without_a_row_are_named_for_methods_that_have_rows_alone(world, method, rows):
     found = reasons(world, world.plugin(method), "b", "vehicles")
