@@ -182,7 +182,7 @@
     const start = section.ranked ? sorted(kept, h, "descending") : kept;
     const order = chosen ? sorted(start, chosen, state.way) : start;
     const said = section.ranked ? ["Ranked: ", make("b", {}, section.title)]
-      : [make("b", {}, section.title), ": fewer datasets, trials, or other options; averages here are over what the group ran"];
+      : [make("b", {}, section.title), ": fewer datasets or seeds, trials, or other options; averages here are over what the group ran"];
     return make("tbody", { class: section.ranked ? "ranked" : "unranked" }, band(all, said), order.map((row) => line(row, all)));
   }
 

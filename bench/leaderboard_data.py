@@ -12,7 +12,7 @@ from bench.archs import ARCHS
 from bench.audit import default_settings
 from bench.leaderboard import reason
 from bench.leaderboard_groups import Account
-from bench.leaderboard_rows import Row, arch_for, counts_of, settings_text
+from bench.leaderboard_rows import SEEDS, Row, arch_for, counts_of, settings_text
 from bench.plan import shown_setting
 from bench.provenance import CHANGES
 from bench.stats import AVERAGE, Record, is_done
@@ -126,8 +126,11 @@ def notes_of(row: Row) -> list[str]:
         found.append(f"{row.complete} of {row.expected} datasets")
     elif not row.numbers[AVERAGE]["seeds"]:
         found.append("no seed is done on every dataset")
-    if 0 < row.numbers[AVERAGE]["seeds"] < len(row.seeds):
-        found.append(f"average over {row.numbers[AVERAGE]['seeds']} of {len(row.seeds)} seeds")
+    seeds = row.numbers[AVERAGE]["seeds"]
+    if 0 < seeds < len(row.seeds):
+        found.append(f"average over {seeds} of {len(row.seeds)} seeds")
+    if 0 < seeds < SEEDS:
+        found.append(f"{stats.counted(int(seeds), 'seed')}, fewer than {SEEDS}: not ranked")
     default = default_settings(arch_for(row.arch))
     if not row.ranked and settings_text(row.settings) != settings_text(default):
         found.append(settings_text(row.settings))

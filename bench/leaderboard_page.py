@@ -16,7 +16,7 @@ from bench import leaderboard, stats, taxonomy
 from bench.leaderboard import reason
 from bench.leaderboard_data import content
 from bench.leaderboard_groups import OTHER_RUNS, Account, board
-from bench.leaderboard_rows import Row
+from bench.leaderboard_rows import SEEDS, Row
 from bench.page import escaped, page_of
 from bench.sheets import MISSING
 from bench.stats import Record
@@ -80,8 +80,9 @@ def reading() -> str:
         "Top-1 accuracy in percent, mean over seeds; the small number is the sample deviation over seeds. The average "
         "is that of the datasets, its H that of the averaged Base and New, as in each group's tables/main.csv.",
         "Ranks are by H as printed, within one arch, over rows with the same settings, weights, test images and "
-        "program version, done on all datasets; equal numbers share a rank. Rows on fewer datasets, trials with "
-        "--limit and rows with other options stand below, unranked; an average there is over what the group ran.",
+        f"program version, done on all datasets with at least {SEEDS} seeds; equal numbers share a rank. Rows on fewer "
+        "datasets or seeds, trials with --limit and rows with other options stand below, unranked; an average there is "
+        "over what the group ran.",
         "“vs zero-shot” is the accuracy on the target less that of its zero-shot CLIP in the same group, in points. "
         "Parameters and fit seconds are medians over runs; seconds depend on the machine.",
         "A run of two groups is shown once where its numbers are equal; where they differ, both are shown and marked.",

@@ -2,7 +2,7 @@
 
 The numbers are those of `tables/main.csv`, made by the same selection and the same means. Only rows of one league are
 ranked together: same arch, settings, weights, test images, class names, templates and program version, no ``--limit``,
-the protocol's own options, and an average over all datasets of the arch.
+the protocol's own options, and an average over all datasets of the arch and at least as many seeds as the protocol has.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import datasets
 from bench import mixture, selection, stats, suites, taxonomy
 from bench.archs import ARCHS, Arch, Tower
 from bench.audit import default_settings
+from bench.cli import LIST_DEFAULTS
 from bench.leaderboard import Source
 from bench.naming import is_plain
 from bench.plan import Settings, as_stored, shown_setting
@@ -25,6 +26,7 @@ from bench.stats import AVERAGE, TARGETS, Record, is_done
 from bench.store import canonical, digest
 from methods.base import METHODS
 
+SEEDS = len(LIST_DEFAULTS["seeds"])  # of the protocol: an average over fewer is not ranked, whoever else has how many
 Counts = dict[str, tuple[int, int]]  # role -> correct, count
 
 
@@ -56,7 +58,7 @@ class Row:
     @property
     def ranked(self) -> bool:
         whole = self.complete == self.expected and not math.isnan(self.numbers[AVERAGE]["base"][0])
-        return whole and not self.options and self.settings.limit is None
+        return whole and self.numbers[AVERAGE]["seeds"] >= SEEDS and not self.options and self.settings.limit is None
 
     @property
     def protocol(self) -> list[object]:

@@ -216,6 +216,29 @@ def test_trials_other_options_other_shots_and_missing_datasets_are_never_ranked_
     assert titles == ["16 shots, protocol micro, fp32, 4 views", "4 shots, protocol micro, fp32, 4 views"]
 
 
+@pytest.mark.parametrize("seeds, ranked", [((2,), False), ((1, 4), False), ((4, 5, 6), True), ((1, 2, 3, 4), True)])
+def test_a_row_of_fewer_seeds_than_three_is_shown_and_marked_and_never_ranked(groups, tmp_path, seeds, ranked):
+    write(tmp_path / "few", [record_of(run, changed=40) for run in planned(methods=["coop"], seeds=seeds)])
+    rows, _ = rows_of(groups / "north", tmp_path / "few")
+    (few,) = [row for row in rows if row.group == "few"]
+    notes = leaderboard_data.notes_of(few)
+    said = f"{len(seeds)} seed{'s' * (len(seeds) > 1)}, fewer than 3: not ranked"
+    assert few.ranked == ranked and (said in notes) != ranked and few.complete == few.expected
+    assert all(row.ranked and "not ranked" not in str(leaderboard_data.notes_of(row)) for row in rows if row != few)
+    sections = leaderboard_data.sections(rows)
+    assert [few.id in section["rows"] for section in sections if section["ranked"]] == [ranked]
+
+
+def test_seeds_that_are_not_done_on_every_dataset_do_not_count_for_a_rank(tmp_path):
+    """Three seeds on ten datasets, two of them on the eleventh: the average is over two."""
+    runs = planned(methods=["coop"])
+    write(tmp_path / "g", [record_of(run) for run in runs if (run.dataset, run.seed) != ("micro_land", 3)])
+    ((row,), _) = rows_of(tmp_path / "g")
+    assert row.seeds == [1, 2, 3] and row.complete == row.expected and not row.ranked
+    notes = leaderboard_data.notes_of(row)
+    assert "average over 2 of 3 seeds" in notes and "2 seeds, fewer than 3: not ranked" in notes
+
+
 @pytest.mark.parametrize("part", ["backbones", "pictures", "numbers"])
 def test_rows_of_other_weights_test_images_or_program_versions_are_ranked_apart(groups, tmp_path, part):
     def other(record):
