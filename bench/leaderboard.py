@@ -17,7 +17,15 @@ from bench.plan import key_of
 from bench.stats import Record, is_done
 from bench.store import Store
 
-PLACE = re.compile(r"(?<![\w./])(?:[A-Za-z]:)?[/\\](?:[^\s'\"/\\]+[/\\])+")  # the folders of a file named in an error
+# A path that starts at a root, as errors name one. In quotes it ends with them; elsewhere, as a folder's name may have
+# blanks there too, rather a word too much is taken away than part of a name left.
+ROOT = r"(?<![\w.…/\\])(?<!\w:(?=//))(?:file:/*|~\w*(?=[/\\])|[A-Za-z]:(?=[/\\]))?(?:(?:\.\./)+|[/\\]+)(?=[^\s/\\])"
+PLACE = re.compile(
+    rf"""(?<='){ROOT}(?:[^']|'(?=\w))*(?=')"""
+    rf"""|(?<="){ROOT}[^"]*(?=")"""
+    rf"""|{ROOT}(?:(?:(?! (?:[A-Za-z]:)?[/\\])[^'";,:()/\\])*[/\\]+)*[^\s'";,:()/\\]*"""
+)
+HOMES = ("home", "users")  # folders of folders that have people's names
 NAME_LIMIT = 60  # characters of a group's name
 REASON_LIMIT = 200  # characters of a reason that the page shows
 ROUNDING = 1e-6  # points that an accuracy may be off its counts
@@ -117,5 +125,13 @@ def fault(record: Record, arch: str) -> str:
 
 def reason(text: str) -> str:
     """An error as one line that can be published: without folders of the machine, cut where it is long."""
-    line = printable(" ".join(PLACE.sub("…/", text).split()))
+    line = " ".join(text.split())[: 10 * REASON_LIMIT]  # a text of any length takes no time
+    line = printable(PLACE.sub(shown, line))
     return line if len(line) <= REASON_LIMIT else line[:REASON_LIMIT] + "…"
+
+
+def shown(place: re.Match[str]) -> str:
+    """What is left of a path: the name of a file, or of a model's directory; of another folder nothing."""
+    *folders, name = re.split(r"[/\\]+", place[0].rstrip("/\\"))
+    named = re.search(r"\w\.\w{1,12}$", name) or place.string[: place.start()].endswith("local-dir:")
+    return f"…/{name}" if named and folders[-1].lower() not in HOMES else "…"

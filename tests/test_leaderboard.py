@@ -334,10 +334,38 @@ def test_every_file_is_in_a_row_or_named_with_its_reason(groups, tmp_path, capsy
 def test_no_folder_of_the_machine_is_on_the_page(built, groups):
     text = built.read_text()
     assert str(groups) not in text and "/home/someone" not in text and "…/x.jpg" in text
-    assert leaderboard.reason("cannot open 'C:\\Users\\me\\x.pt' or /opt/data/y") == "cannot open '…/x.pt' or …/y"
     assert leaderboard_data.published({"new": ["EVA02-B-16/merged2b", "hf-hub:timm/vit"]}) == {
         "new": ["EVA02-B-16/merged2b", "hf-hub:timm/vit"]
     }
+
+
+PLACES = {
+    "cannot open 'C:\\Users\\me\\x.pt' or /opt/data/y": "cannot open '…/x.pt' or …",
+    "no file '/home/alice smith/my data/x.json'; give one": "no file '…/x.json'; give one",
+    "cannot read /home/alice van smith/x.json: it is empty": "cannot read …/x.json: it is empty",
+    "'/home/o'brien/a b/x.json' and \"/home/o'brien/c d/y.json\"": "'…/x.json' and \"…/y.json\"",
+    "no folder '/home/alice'": "no folder '…'",
+    "no folder /Users/alice.smith": "no folder …",
+    "at file:///home/alice/x, file:///home/alice/x.pt": "at …, …/x.pt",
+    "\\\\server\\share\\alice\\x.pt or C:/Users/alice/x.pt": "…/x.pt or …/x.pt",
+    "[Errno 2] No such file: 'C:\\\\Users\\\\alice smith\\\\x.pt'": "[Errno 2] No such file: '…/x.pt'",
+    "(/home/alice/x.pt) --out=/home/alice/r, ../alice/x.pt; ~alice/x.pt": "(…/x.pt) --out=…, …/x.pt; …/x.pt",
+    "local-dir:/home/alice smith/models/clip": "local-dir:…/clip",
+    "folder:/home/alice/pets: no images": "folder:…: no images",
+}
+
+
+@pytest.mark.parametrize("text", PLACES)
+def test_of_a_path_in_an_error_the_name_of_a_file_alone_is_left(text):
+    assert leaderboard.reason(text) == PLACES[text]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["EVA02-B-16/merged2b, hf-hub:timm/vit", "3 / 4 images/s and/or none", "https://example.org/a/b.pt", "…/x.jpg"],
+)
+def test_what_is_no_path_of_a_machine_stays(text):
+    assert leaderboard.reason(text) == text
 
 
 def test_names_cannot_break_the_page_or_its_data(tmp_path):

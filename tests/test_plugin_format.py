@@ -182,7 +182,9 @@ def test_a_header_that_results_could_not_be_written_with_is_refused(written, tmp
 
 def test_further_fields_of_any_sound_content_are_kept(written, tmp_path):
     fields = {"x": [1.5, 10**400, {"y": [None, "\U0001f600 é"]}], "z": -1e308}
-    assert read(rewritten(written, tmp_path / "p.safetensors", lambda h: {**h, **fields})).header.items() >= fields.items()
+    assert (
+        read(rewritten(written, tmp_path / "p.safetensors", lambda h: {**h, **fields})).header.items() >= fields.items()
+    )
 
 
 def test_plugins_that_older_runs_wrote_are_still_read_by_the_store(tmp_path):
