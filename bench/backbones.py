@@ -165,7 +165,7 @@ def model_config(name: str, cache_dir: str | None = None) -> dict:
     if config is not None and not (isinstance(config, dict) and isinstance(config.get("text_cfg", {}), dict)):
         raise UserError(f"{name}: its open_clip config is not as expected; take the model's own open_clip_config.json")
     if config is None:
-        raise unknown("open_clip model", name, open_clip.list_models())
+        raise unknown("open_clip model", name, open_clip.list_models(), "open_clip.list_models() names them")
     return config
 
 
@@ -299,9 +299,14 @@ def check_tag(tower: Tower, activation: str) -> None:
     """A tag's weights were trained with one activation. Raises UserError where the model's is the other."""
     published = open_clip.get_pretrained_cfg(tower.model, tower.pretrained) if tower.pretrained else {}
     if tower.pretrained and not published and not tower.weights:
-        raise unknown(
-            f"pretrained tag of {tower.model}", tower.pretrained, open_clip.list_pretrained_tags_by_model(tower.model)
-        )
+        tags = open_clip.list_pretrained_tags_by_model(tower.model)
+        if not tags:
+            own = "its weights are embedded" if tower.is_micro else "open_clip has no weights of it"
+            raise UserError(
+                f"unknown pretrained tag of {tower.model} '{tower.pretrained}': {own}; leave the tag out"
+                + ("" if tower.is_micro else " and give a checkpoint")
+            )
+        raise unknown(f"pretrained tag of {tower.model}", tower.pretrained, tags)
     if published and bool(published.get("quick_gelu", False)) != (activation == "quick_gelu"):
         other = {"quick_gelu": "the plain model name", "gelu": "the '-quickgelu' model name"}[activation]
         raise UserError(

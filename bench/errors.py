@@ -5,17 +5,28 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MOST, NEAR = 60, 5  # known names that one line says all of; of more, how many
+
 
 class UserError(Exception):
     """What was found, what was expected, what to do: one line, shown as it is, exit status 2."""
 
 
-def unknown(kind: str, given: str, known: Iterable[str]) -> UserError:
-    """The error for a name that is not there, with the nearest one that is."""
+def unknown(kind: str, given: str, known: Iterable[str], listing: str = "") -> UserError:
+    """The error for a name that is not there, with the nearest one that is; of many the nearest few, and ``listing``,
+    which says where all of them are."""
     known = list(known)
-    near = difflib.get_close_matches(given.lower(), known, n=1, cutoff=0.4)
+    near = [name for name in known if given and name.startswith(given)][:NEAR]
+    of = {name.lower(): name for name in known}
+    near = near or [of[name] for name in difflib.get_close_matches(given.lower(), of, n=NEAR, cutoff=0.4)]
     hint = f" Did you mean '{near[0]}'?" if near else ""
-    return UserError(f"unknown {kind} '{given}'.{hint} Known: {', '.join(known)}")
+    if len(known) > MOST:
+        few = near or known[:NEAR]
+        where = f" ({listing})" if listing else ""
+        return UserError(
+            f"unknown {kind} '{given}'.{hint} Known: {', '.join(few)} and {len(known) - len(few)} more{where}"
+        )
+    return UserError(f"unknown {kind} '{given}'.{hint} Known: {', '.join(known) or 'none'}")
 
 
 def printable(text: str) -> str:

@@ -59,7 +59,12 @@ def one(store: Store, records: dict[str, dict], key: str) -> dict:
         path = store.path("runs", key)
         if path.is_file():
             raise UserError(f"export: the record '{path}' was changed or is damaged; run it again")
-        raise unknown(f"run in '{store.folder}'", key, records)
+        if not records:
+            raise UserError(
+                f"export: no finished run in '{store.folder}'; choose its results folder with --out and --arch, or "
+                "run first"
+            )
+        raise unknown(f"run in '{store.folder}'", key, records, f"the names of the files in '{store.folder / 'runs'}'")
     record = records[key]
     if record["run"].get("test"):
         raise UserError(

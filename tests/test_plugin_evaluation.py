@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -255,6 +257,23 @@ def test_what_is_not_as_its_run_left_it_is_not_exported(world, tmp_path, capsys)
     one = refused(capsys, "export", *more, *flags[:4], "--to", tmp_path / "one.safetensors")
     assert "2 plug-ins and one file" in one
     assert not (tmp_path / "to").exists() and not (tmp_path / "one.safetensors").exists()
+
+
+def test_of_hundreds_of_runs_an_unknown_key_names_the_nearest_few_and_where_all_are(world, tmp_path, capsys):
+    store, one = Store(tmp_path / "out", "pair"), unsealed(world.record("coop"))
+    argv = ["--arch", world.arch, "--out", tmp_path / "out", "--to", tmp_path / "to"]
+    line = refused(capsys, "export", "0" * 16, *argv)
+    assert "no finished run in" in line and "--out and --arch" in line and "Known" not in line
+    for number in range(200):
+        key = sha256(str(number).encode()).hexdigest()[:16]
+        store.write_record({**one, "key": key, "trained": key})
+    line = refused(capsys, "export", key[:6], *argv)
+    assert f"Did you mean '{key}'?" in line and "and 199 more" in line and str(store.folder / "runs") in line
+    line = refused(capsys, "export", key[:-1] + "x", *argv)
+    assert (
+        f"Did you mean '{key}'?" in line and len(re.findall(r"\b[0-9a-f]{16}\b", line)) == 6 and "and 195 more" in line
+    )
+    assert "and 195 more" in refused(capsys, "export", "zzzz", *argv)
 
 
 def test_a_plugin_of_an_older_run_gets_its_header_completed_from_the_record(world, tmp_path):
