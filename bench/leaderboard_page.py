@@ -29,7 +29,7 @@ TITLE = "Carryover leaderboard"
 def write_page(words: Sequence[str | Path], path: Path) -> tuple[list[Row], list[Account]]:
     """Reads the folders (`leaderboard.read`) and writes the page; returns what is on it. Raises UserError."""
     rows, accounts, expected = board(leaderboard.read(words))
-    write_text(path, page(rows, accounts, expected))
+    write_text(path, page(rows, accounts, expected), "--to")
     return rows, accounts
 
 

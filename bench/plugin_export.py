@@ -77,23 +77,41 @@ def one(store: Store, records: dict[str, dict], key: str) -> dict:
 
 def write(store: Store, arch: Arch, records: Sequence[dict], to: str) -> list[Path]:
     """Each plug-in and its card (the same name with .json). ``to`` is a folder, or for one plug-in a file
-    ``*.safetensors``. Raises UserError, before anything is written, for files that are not as their runs left them."""
+    ``*.safetensors``. Raises UserError, before anything is written, for files that are not as their runs left them,
+    and where a card would replace another's file."""
     target = Path(to)
     single = target.suffix == ENDING and not target.is_dir()
     if single and len(records) > 1:
         raise UserError(f"export: {len(records)} plug-ins and one file, --to {to}; give a folder")
-    for record in records:
+    paths = [target if single else target / f"{name_of(record)}{ENDING}" for record in records]
+    for record, path in zip(records, paths, strict=True):
         sound(store, record)
+        check_free(path.with_suffix(".json"))
     written = []
-    for record in records:
-        path = target if single else target / f"{name_of(record)}{ENDING}"
+    for record, path in zip(records, paths, strict=True):
         copy(store, arch, record, path)
         write_text(
             path.with_suffix(".json"),
             json.dumps(card(store, record, path), indent=1, sort_keys=True, allow_nan=False) + "\n",
+            "--to",
         )
         written.append(path)
     return written
+
+
+def check_free(path: Path) -> None:
+    """Raises UserError where another file than a card of an earlier export has the name that a card needs."""
+    try:
+        found = parse_json(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict) or found.get("format") != CARD:
+        raise UserError(
+            f"export: '{path}' is there and is no card of a plug-in, which would be written in its place; move it "
+            "away, or choose another name with --to"
+        )
 
 
 def sound(store: Store, record: dict) -> None:
@@ -121,7 +139,7 @@ def copy(store: Store, arch: Arch, record: dict, path: Path) -> None:
     header = parse_json(metadata["plugin"])
     if header.get("format") == PLUGIN_FORMAT:
         content = source.read_bytes()
-        with whole(path) as unfinished:
+        with whole(path, "--to") as unfinished:
             unfinished.write_bytes(content)
         return
     complete = {
@@ -130,7 +148,7 @@ def copy(store: Store, arch: Arch, record: dict, path: Path) -> None:
         "key": record["key"],
         **completed(header, record, arch),
     }
-    write_tensors(path, tensors, {"plugin": canonical(complete)})
+    write_tensors(path, tensors, {"plugin": canonical(complete)}, "--to")
 
 
 def completed(header: dict[str, Any], record: dict, arch: Arch) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from bench.soundness import fault
 PLUGIN_FORMAT, PLUGIN_VERSION = "carryover-plugin", 1  # docs/plugins.md
 FIRST_FORMAT = "1"  # of the plug-ins that runs wrote before the format had a name: read, no longer written
 LEFT_BEHIND = re.compile(r"\..+\.(?P<place>[0-9a-f]{8})\.(?P<pid>\d+)\.[^.]+\.part")  # what ``temporary`` makes
+OUT = "--out (and --cache)"  # the flags that choose where files go, but for commands that have --to
 DAY = 86400.0  # seconds after which an unfinished file of a process elsewhere is nobody's
 
 
@@ -117,15 +118,16 @@ def sweep(*folders: Path) -> int:
 
 
 @contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def whole(path: Path, flag: str = OUT) -> Iterator[Path]:
     """A temporary path in the same folder that becomes ``path`` when the block ends well, and vanishes otherwise. When
-    the block is over, file and name are on the disk, not only in memory. Raises StorageError."""
+    the block is over, file and name are on the disk, not only in memory. Raises StorageError, which names the ``flag``
+    that chooses the place."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = temporary(path)
     except OSError as error:
         raise StorageError(
-            f"cannot write '{path}': {error.strerror or error}; choose a writable folder with --out (and --cache)"
+            f"cannot write '{path}': {error.strerror or error}; choose a writable folder with {flag}"
         ) from error
     try:
         yield unfinished
@@ -157,13 +159,13 @@ def settle(folder: Path) -> None:
             os.close(handle)
 
 
-def write_text(path: Path, text: str) -> None:
-    with whole(Path(path)) as unfinished:
+def write_text(path: Path, text: str, flag: str = OUT) -> None:
+    with whole(Path(path), flag) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    with whole(Path(path)) as unfinished:
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str], flag: str = OUT) -> None:
+    with whole(Path(path), flag) as unfinished:
         save_file(tensors, unfinished, metadata=metadata)
 
 

@@ -216,6 +216,30 @@ def test_keys_choose_runs_and_one_may_go_to_a_file(world, tmp_path):
     assert json.loads((tmp_path / "mine.json").read_text())["file"] == "mine.safetensors"
 
 
+@pytest.mark.parametrize("content", ["[1, 2]", "no JSON", '{"format": "mine"}', b"\xff"])
+def test_a_file_that_is_no_card_is_not_written_over_and_a_card_is(world, tmp_path, capsys, content):
+    key, theirs = world.record("coop")["key"], tmp_path / "to" / "x.json"
+    argv = ["export", key, "--arch", world.arch, "--out", world.out, "--to", tmp_path / "to" / "x.safetensors"]
+    theirs.parent.mkdir()
+    theirs.write_bytes(content if isinstance(content, bytes) else content.encode())
+    before = theirs.read_bytes()
+    line = refused(capsys, *argv)
+    assert str(theirs) in line and "no card" in line and "--to" in line
+    assert theirs.read_bytes() == before and [path.name for path in theirs.parent.iterdir()] == ["x.json"]
+    theirs.unlink()
+    quietly(*argv)
+    quietly(*argv)
+    assert json.loads(theirs.read_text())["key"] == key
+
+
+def test_a_place_that_cannot_be_written_to_is_told_with_the_flag_that_chose_it(world, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    flags = ["--arch", world.arch, "--out", world.out, "--to", tmp_path / "file" / "x.safetensors"]
+    for argv in (["export", world.record("coop")["key"], *flags], ["leaderboard", world.out, *flags[-2:]]):
+        line = refused(capsys, *argv)
+        assert "cannot write" in line and "--to" in line and "--out" not in line and "--cache" not in line
+
+
 def copied(world, tmp_path):
     for path in (world.out / "pair").rglob("*.*"):
         target = tmp_path / "out" / path.relative_to(world.out)
