@@ -20,13 +20,13 @@ from bench.archs import Tower
 from bench.backbone_names import tower_of
 from bench.console import escape
 from bench.errors import UserError
-from bench.plugin_contract import check, warnings_of
+from bench.plugin_contract import EMPTY, check, warnings_of
 from bench.plugin_evaluation import FOLDER, alone, evaluate_plugin
 from bench.plugin_format import read
 from bench.session import Session
 from bench.settings import arch_of, options_of, plan_of
 from bench.stats import counted
-from bench.store import Store
+from bench.store import Store, read_tensors
 from methods import discover
 
 console, aside = Console(), Console(stderr=True)
@@ -133,4 +133,6 @@ def export(args: argparse.Namespace) -> int:
         console.print(escape(str(path)), highlight=False, soft_wrap=True)
     more = f", of which {FEW} are named here" if len(written) > FEW else ""
     console.print(f"{counted(len(written), 'plug-in')} written{more}; a card (.json) beside each", highlight=False)
+    bare = [record["run"]["method"] for record, path in zip(records, written, strict=True) if not read_tensors(path)[0]]
+    show_warnings([EMPTY.format(method) for method in dict.fromkeys(bare)])
     return 0

@@ -25,6 +25,9 @@ from methods import source_hash
 from methods.base import METHODS, Classes, Method, TrainConfig
 
 FEW = 3  # classes that a trial binds to, beside the longest
+EMPTY = (
+    "the file holds no tensor: {} leaves nothing learned to carry over, so what is evaluated is the method as it starts"
+)
 NAMED = 8  # names that a line lists
 
 
@@ -89,7 +92,7 @@ def warnings_of(plugin: Plugin, backbone: Tower | Backbone) -> list[str]:
         )
     if at_home(plugin, backbone):
         found.append(f"{backbone.label} is the backbone it was trained on: this is its Base, nothing is carried over")
-    return found
+    return found + ([] if plugin.tensors else [EMPTY.format(plugin.method)])
 
 
 def at_home(plugin: Plugin, backbone: Tower | Backbone) -> bool:

@@ -216,6 +216,23 @@ def test_keys_choose_runs_and_one_may_go_to_a_file(world, tmp_path):
     assert json.loads((tmp_path / "mine.json").read_text())["file"] == "mine.safetensors"
 
 
+@pytest.mark.parametrize("method, empty", [("zs-clip", True), ("tpt", True), ("coop", False), ("linear-probe", False)])
+def test_a_plugin_without_a_tensor_is_told_at_export_check_and_evaluation(world, tmp_path, capsys, method, empty):
+    def said(*argv):
+        capsys.readouterr()
+        assert cli.main([*map(str, argv)]) == 0
+        return " ".join(capsys.readouterr().err.split())
+
+    argv = ["--plugin", world.plugin(method), "--backbone", world.backbone("b"), "--dataset", world.data()]
+    note = f"the file holds no tensor: {method} leaves nothing learned to carry over"
+    export = ["export", world.record(method)["key"], "--arch", world.arch, "--out", world.out, "--to", tmp_path]
+    assert (not read_tensors(world.plugin(method))[0]) == empty
+    for call in (export, ["evaluate", "--dry-run", *argv]):
+        assert (note in said(*call)) == empty
+    found = evaluated(capsys, *argv, "--out", tmp_path)
+    assert any(note in line for line in found["warnings"]) == empty
+
+
 @pytest.mark.parametrize("content", ["[1, 2]", "no JSON", '{"format": "mine"}', b"\xff"])
 def test_a_file_that_is_no_card_is_not_written_over_and_a_card_is(world, tmp_path, capsys, content):
     key, theirs = world.record("coop")["key"], tmp_path / "to" / "x.json"
