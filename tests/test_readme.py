@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,40 @@ def test_readmes_table_and_picture_are_those_of_the_reference_run():
         for cell, column in zip(cells[:3], ("base", "new", "h"), strict=True):
             assert cell.startswith(f"{float(row[column]):.2f}"), (method, column)
     assert (folder / "figure2a.svg").is_file() and "results/reference/micro/figure2a.svg" in README
+
+
+def test_what_the_documentation_tells_of_micro_all_is_that_of_the_reference_run():
+    folder = ROOT / "results" / "reference" / "micro-all"
+    found = {}
+    for name in ("retention", "decision"):
+        with (folder / f"{name}.csv").open(newline="") as file:
+            for row in csv.DictReader(file):
+                found.setdefault((row["target"], row["dataset"], row["method"]), {}).update(row)
+    text = (ROOT / "docs" / "retention.md").read_text(encoding="utf-8")
+    block = text.split("<!-- retention of results/reference/micro-all -->")[1].strip().split("\n\n")[0]
+    shown = {cells[0]: cells[1:] for cells in map(cells_of, block.splitlines()[2:])}
+    learned = [method for target, dataset, method in found if (target, dataset) == ("new", "average")]
+    assert list(shown) == [METHODS[method].name for method in learned] and len(shown) == 9
+    for method in learned:
+        new, far = found["new", "average", method], found["unrelated", "average", method]
+        kept = within(new, "retention", "", ".2f") if new["retention"] else "nothing to retain"
+        gains = [within(row, f"{kind}_gain", f"{kind}_", "+.1f") for row in (new, far) for kind in ("reuse", "retrain")]
+        assert shown[METHODS[method].name] == [*gains[:2], kept, *gains[2:]]
+    choices = Counter(row["choice"] for (_, dataset, _), row in found.items() if dataset != "average")
+    assert choices == {"retrain": 73, "undecided": 31, "zero-shot": 3, "reuse": 1}
+    told = f'"retrain" {choices["retrain"]} times, undecided {choices["undecided"]} times'
+    assert told in " ".join(text.split())
+    for picture in re.findall(r"results/reference/(micro-all/\w+\.svg)", README + text):
+        assert (folder.parent / picture).is_file()
+
+
+def within(row, value, ends, form):
+    number, low, high = (format(float(row[name]), form) for name in (value, f"{ends}low", f"{ends}high"))
+    return f"{number} [{low}, {high}]"
+
+
+def cells_of(line):
+    return [cell.strip() for cell in line.strip("|").split("|")]
 
 
 def table_rows(text):
