@@ -97,7 +97,7 @@ def parser() -> Parser:
         nargs="+",
         action="extend",
         help="experiments (default: all the arch has): main, ood, components, lambda, heads, condition, "
-        "context_length, layers, drift; beyond the paper: retention, chains",
+        "context_length, layers, drift; beyond the paper: targets, retention, chains",
     )
     what.add_argument(
         "--methods",
