@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench import audit, audit_page, known, statistics_report, stats, taxonomy, timing
+from bench import audit, audit_page, known, retention_report, statistics_report, stats, targets, taxonomy, timing
 from bench.figures import inline_svg
 from bench.naming import told
 from bench.outputs import FIGURES, made_from, svg_of
@@ -152,6 +152,7 @@ def _parts(selection: Selection, answers: Sequence[known.Answer], given: str) ->
     warning, quiet = known.warning(answers), known.remark(answers, main, arch.id)
     parts += [("warning", warning)] if warning else []  # before any method's number, which rests on the same pictures
     parts += [("text", " ".join(summary(main, records)))]
+    parts += [("text", line)] if (line := " ".join(of_updates(selection))) else []
     parts += [("text", quiet)] if quiet else []
     parts += [("text", MICRO_NOTE)] if arch.is_micro else []
     made = made_from(selection)
@@ -187,6 +188,12 @@ def _parts(selection: Selection, answers: Sequence[known.Answer], given: str) ->
     parts += [("block", _failures(failed))] if failed else [("text", "No run failed.")]
     parts += [("heading", "Regenerate"), ("text", "All runs that are not stored yet, then this report from records:")]
     return [*parts, ("command", "\n".join(commands))]
+
+
+def of_updates(selection: Selection) -> list[str]:
+    """What several targets, and training on them, tell: a sentence each."""
+    said = targets.findings(selection.main) if targets.has_targets(selection.main) else []
+    return said + [line for line in (retention_report.counted_choices(selection),) if line]
 
 
 def _figures(selection: Selection, beside: str) -> list[Part]:

@@ -113,7 +113,11 @@ Three = tuple[Record, Record, Record]  # zero-shot's, the reused, the retrained:
 
 def compared(selection: Selection) -> list[Compared]:
     """Of every target, dataset and method that was retrained; then, of each target and method, the average over the
-    datasets, where the method has all of them."""
+    datasets, where the method has all of them. Nobody may change the list."""
+    return selection.once("retention", lambda: measured(selection))
+
+
+def measured(selection: Selection) -> list[Compared]:
     of_main = {(r["run"]["dataset"], r["run"]["method"], r["run"]["seed"]): r for r in selection.main}
     threes: dict[tuple[str, str, str], dict[int, Three]] = {}
     for row in selection.rows.get("retention", ()):

@@ -150,6 +150,18 @@ def points(value: float, low: float, high: float) -> str:
     return f"{value:+.1f}" + ("" if math.isnan(low) else f" [{low:+.1f}, {high:+.1f}]")
 
 
+def counted_choices(selection: Selection) -> str:
+    """How often each option is chosen, over all targets, as a sentence; empty without a choice."""
+    single = [one for one in compared(selection) if one.dataset != AVERAGE and one.choice]
+    choices = Counter(one.choice for one in single)
+    if not single:
+        return ""
+    parts = {"method": "method", "dataset": "dataset", "update": "target"}
+    of = ", ".join(stats.counted(len({getattr(one, part) for one in single}), noun) for noun, part in parts.items())
+    told = ", ".join(f"{name} {count}" for name, count in choices.most_common())
+    return f"Reuse, retrain, or zero-shot? Of {stats.counted(len(single), 'choice')} ({of}): {told}."
+
+
 def chosen(one: Compared | None) -> str:
     if one is None or not one.choice:
         return MISSING

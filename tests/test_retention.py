@@ -3,6 +3,7 @@
 import csv
 import math
 import random
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -539,6 +540,10 @@ def test_report_shows_the_tables_and_figures_and_is_the_same_each_time():
     assert report.texts(selection)[0] == first
     for name in ("retention", "chains", "refresh_steps", "refresh_shots"):
         assert f"figures/{name}.svg" in first and outputs.FIGURES[name].draw(selection) is not None
+    counts = Counter(row["choice"] for row in cells(selection, "decision") if row["dataset"] != "average")
+    opening = first.split("\n## ")[0]
+    assert f"Of {sum(counts.values())} choices (2 methods, {len(SETS)} datasets, " in opening
+    assert all(f"{name} {count}" in opening for name, count in counts.items())
     for heading in ("What an update leaves", "Reuse, retrain, or zero-shot", "Modules through successive updates"):
         assert heading in first and heading in page
     assert outputs.FIGURES["chains"].draw(replace(selection, rows={})) is None
