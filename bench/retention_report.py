@@ -156,8 +156,8 @@ def counted_choices(selection: Selection) -> str:
     choices = Counter(one.choice for one in single)
     if not single:
         return ""
-    parts = {"method": "method", "dataset": "dataset", "update": "target"}
-    of = ", ".join(stats.counted(len({getattr(one, part) for one in single}), noun) for noun, part in parts.items())
+    parts = ("method", "dataset", "target")
+    of = ", ".join(stats.counted(len({getattr(one, part) for one in single}), part) for part in parts)
     told = ", ".join(f"{name} {count}" for name, count in choices.most_common())
     return f"Reuse, retrain, or zero-shot? Of {stats.counted(len(single), 'choice')} ({of}): {told}."
 
