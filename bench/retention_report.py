@@ -91,8 +91,9 @@ def decision_sheet(selection: Selection) -> Sheet:
     names, blocks, counts = Names(selection), [], []
     for target, found in grouped(compared(selection)).items():
         sets, methods = (list(dict.fromkeys(key[part] for key in found)) for part in (0, 1))
-        header = ("Method", *map(names.dataset, sets))
-        rows = [[Cell(names.method(m)), *(Cell(chosen(found.get((d, m)))) for d in sets)] for m in methods]
+        single = [dataset for dataset in sets if dataset != AVERAGE]  # its choice stands in the next block
+        header = ("Method", *map(names.dataset, single))
+        rows = [[Cell(names.method(m)), *(Cell(chosen(found.get((d, m)))) for d in single)] for m in methods]
         blocks.append(Block(Cell(f"Choice on {names.targets[target]}"), header, tuple(map(tuple, rows))))
         gained = []
         for m in methods:
@@ -101,7 +102,7 @@ def decision_sheet(selection: Selection) -> Sheet:
             gains = (points(*one.difference(*pair)) for pair in GAINS.values())
             gained.append(tuple(map(Cell, (names.method(m), *gains, fit, encode, steps, chosen(one)))))
         header = ("Method", "Reuse gains", "Retrain gains", "Over reuse", "Fit (s)", "Encode (s)", "Steps", "Choice")
-        title = f"Average over {stats.counted(len(sets) - 1, 'dataset')}, {names.targets[target]}"
+        title = f"Average over {stats.counted(len(single), 'dataset')}, {names.targets[target]}"
         blocks.append(Block(Cell(title), header, tuple(gained)))
         choices = Counter(one.choice for (dataset, _), one in found.items() if dataset != AVERAGE)
         counts.append([names.targets[target], *(str(choices[option]) for option in (*OPTIONS, UNDECIDED))])
