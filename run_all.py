@@ -2,8 +2,13 @@
 """The documented entry: ``python run_all.py`` runs the suite, ``python run_all.py --help`` says the rest."""
 
 import sys
+from pathlib import Path
 
-from bench.cli import main
+# The checkout's own folder leaves the path, or its `datasets` would hide the package of that name from every library.
+ROOT = Path(__file__).resolve().parent
+sys.path[:] = [str(ROOT / "src"), *(p for p in sys.path if Path(p).resolve() not in (ROOT, ROOT / "src"))]
+
+from carryover.bench.cli.main import main  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -39,3 +39,7 @@ def quoted(text: str, limit: int = 80) -> str:
     """Text from a file or a folder as one printable line in quotes, cut to ``limit`` characters."""
     line = printable(text).replace("\n", r"\n")
     return f"'{line[:limit]}…'" if len(line) > limit else f"'{line}'"
+
+
+class StorageError(UserError):
+    """A file could not be written (disk full, read-only): it concerns every run, not the one that met it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
-from bench.errors import UserError, unknown
+from carryover.bench.errors import UserError, unknown
 
 T = TypeVar("T")
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from bench.errors import unknown
-from datasets import coop_format, fgvc, folder, imagenet, micro
-from datasets.base import Dataset
+from carryover.bench.errors import unknown
+from carryover.datasets import coop_format, fgvc, folder, imagenet, micro
+from carryover.datasets.base import Dataset
 
 PAPER_ORDER = (
     "imagenet",

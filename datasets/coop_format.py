@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from bench.errors import UserError, quoted
-from datasets import layouts
-from datasets.base import Dataset, Split
-from datasets.images import split_of_files
-from datasets.listing import Listing
-from datasets.splits import NOTE, ensure_made, made_path
-from datasets.templates import TEMPLATES
+from carryover.bench.errors import UserError, quoted
+from carryover.datasets import layouts
+from carryover.datasets.base import Dataset, Split
+from carryover.datasets.images import split_of_files
+from carryover.datasets.listing import Listing
+from carryover.datasets.splits import NOTE, ensure_made, made_path
+from carryover.datasets.templates import TEMPLATES
 
 LAYOUTS = {id: layout for id, layout in layouts.LAYOUTS.items() if layout.split}
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from bench.errors import UserError, quoted
+from carryover.bench.errors import UserError, quoted
 
 AGENT = "carryover-prepare"  # some servers turn away urllib's own name
 TIMEOUT = 60.0  # seconds without a byte

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence, Set
 
-from datasets.base import Split
+from carryover.datasets.base import Split
 
 VAL_SHOTS = 4
 

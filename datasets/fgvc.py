@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.errors import UserError, quoted
-from datasets.base import Dataset
-from datasets.images import split_of_files
-from datasets.layouts import LAYOUTS, count_notes, find_folder
-from datasets.listing import Listing
-from datasets.templates import TEMPLATES
+from carryover.bench.errors import UserError, quoted
+from carryover.datasets.base import Dataset
+from carryover.datasets.images import split_of_files
+from carryover.datasets.layouts import LAYOUTS, count_notes, find_folder
+from carryover.datasets.listing import Listing
+from carryover.datasets.templates import TEMPLATES
 
 IDS = ("fgvc_aircraft",)
 

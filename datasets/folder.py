@@ -16,11 +16,11 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from bench.errors import UserError, quoted
-from datasets.base import Dataset, Split
-from datasets.images import split_of_files
-from datasets.listing import ENDINGS, Listing
-from datasets.templates import PHOTO
+from carryover.bench.errors import UserError, quoted
+from carryover.datasets.base import Dataset, Split
+from carryover.datasets.images import split_of_files
+from carryover.datasets.listing import ENDINGS, Listing
+from carryover.datasets.templates import PHOTO
 
 PREFIX = "folder:"
 PARTS = ("train", "val", "test")

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from bench.errors import UserError
-from datasets.base import Split
+from carryover.bench.errors import UserError
+from carryover.datasets.base import Split
 
 
 def read_image(path: Path, dataset: str = "") -> Image.Image:

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.errors import UserError
-from datasets.base import Split
+from carryover.bench.errors import UserError
+from carryover.datasets.base import Split
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ def find_folder(id: str, data_root: str) -> Path:
         raise UserError(f"--data-root: no folder '{data_root}'")
     folder = root / layout.folder
     if not folder.is_dir():
-        from datasets.sources import needed  # it knows the addresses, and is written in terms of the layouts
+        from carryover.datasets.sources import needed  # it knows the addresses, and is written in terms of the layouts
 
         raise UserError(f"{id}: no folder '{folder}'; put there {needed(id)}, or leave {id} out of --datasets")
     return folder

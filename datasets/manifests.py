@@ -17,8 +17,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bench.errors import UserError, quoted
-from datasets.base import Dataset, Split
+from carryover.bench.errors import UserError, quoted
+from carryover.datasets.base import Dataset, Split
 
 MARK = "few-shot images from a manifest of the user's"
 FIELDS = {"key": str, "class": str, "label": int}

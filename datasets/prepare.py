@@ -15,13 +15,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import datasets
-from bench.errors import UserError, quoted
-from datasets import coop_format, fetch
-from datasets.layouts import LAYOUTS
-from datasets.sources import SOURCES, Source
-from datasets.unpack import unpack
-from datasets.verify import Finding, check_dataset
+from carryover import datasets
+from carryover.bench.errors import UserError, quoted
+from carryover.datasets import coop_format, fetch
+from carryover.datasets.layouts import LAYOUTS
+from carryover.datasets.sources import SOURCES, Source
+from carryover.datasets.unpack import unpack
+from carryover.datasets.verify import Finding, check_dataset
 
 DOWNLOADS = "downloads"
 

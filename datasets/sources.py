@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from datasets.layouts import HENDRYCKS, LAYOUTS
+from carryover.datasets.layouts import HENDRYCKS, LAYOUTS
 
 DRIVE = "https://drive.google.com/file/d/"
 VGG = "https://www.robots.ox.ac.uk/~vgg/data"

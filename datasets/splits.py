@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.errors import UserError, quoted
-from bench.store import write_text
-from datasets.layouts import LAYOUTS
-from datasets.listing import Listing
+from carryover.bench.errors import UserError, quoted
+from carryover.bench.host.files import write_text
+from carryover.datasets.layouts import LAYOUTS
+from carryover.datasets.listing import Listing
 
 NOTE = "not the published split: made by --make-split, by the published rule"
 SEED = 1

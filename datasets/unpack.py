@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from bench.errors import UserError, quoted
+from carryover.bench.errors import UserError, quoted
 
 CHUNK = 1 << 20
 MOST_FILES = 2_000_000  # ImageNet has 1.3 million

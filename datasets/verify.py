@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-import datasets
-from bench.errors import UserError
-from datasets.layouts import LAYOUTS, count_notes, find_folder
-from datasets.splits import made_path
+from carryover import datasets
+from carryover.bench.errors import UserError
+from carryover.datasets.layouts import LAYOUTS, count_notes, find_folder
+from carryover.datasets.splits import made_path
 
 SAMPLE = 20  # pictures decoded, spread over the splits
 NAMED = 3  # broken pictures that are named; the others are counted

@@ -9,9 +9,9 @@ import inspect
 import sys
 from pathlib import Path
 
-from bench import taxonomy
-from bench.errors import UserError
-from methods.base import METHODS, Method
+from carryover.bench import places
+from carryover.bench.errors import UserError
+from carryover.methods.base import METHODS, Method
 
 # The order of the paper's tables; other methods follow by where they stand, then by name.
 PAPER_ORDER = ("zs-clip", "linear-probe", "clip-adapter", "tip-adapter-f", "coop", "cocoop", "kgcoop", "contcoop")
@@ -21,7 +21,7 @@ def discover(plugin_dirs: tuple[str, ...] = ()) -> None:
     """Import every method file here and in the user's folders. Raises UserError for a file that cannot be imported."""
     for path in sorted(Path(__file__).parent.glob("[a-z]*.py")):
         if path.stem != "base":
-            importlib.import_module(f"methods.{path.stem}")
+            importlib.import_module(f"carryover.methods.{path.stem}")
     for folder in plugin_dirs:
         if not Path(folder).is_dir():
             raise UserError(f"--plugin-dir: no folder '{folder}'")
@@ -50,7 +50,7 @@ def import_file(path: Path) -> None:
 
 def ordered() -> list[str]:
     """All method ids, the paper's first and in its order, the others from the input of a model to its output."""
-    others = sorted((taxonomy.rank(METHODS[name].depth), name) for name in METHODS if name not in PAPER_ORDER)
+    others = sorted((places.rank(METHODS[name].depth), name) for name in METHODS if name not in PAPER_ORDER)
     return [name for name in PAPER_ORDER if name in METHODS] + [name for _, name in others]
 
 
@@ -65,7 +65,11 @@ def source_hash(method: type[Method]) -> str:
     files; part of its runs' keys. Other modules of the user's are not followed."""
     modules = {sys.modules[base.__module__] for base in method.__mro__ if issubclass(base, Method)}
     homes = {getattr(value, "__module__", None) for module in modules for value in vars(module).values()}
-    modules |= {sys.modules[h] for h in homes if isinstance(h, str) and h.startswith(("methods.", "carryover_plugin_"))}
+    modules |= {
+        sys.modules[h]
+        for h in homes
+        if isinstance(h, str) and h.startswith(("carryover.methods.", "carryover_plugin_"))
+    }
     files = {inspect.getfile(module) for module in modules}
     # Sorted by content, so that the hash does not change with the folder that a user's file lies in.
     return hashlib.sha256(b"\0".join(sorted(Path(file).read_bytes() for file in files))).hexdigest()

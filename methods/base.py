@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.errors import UserError
-from bench.registry import Registry
+from carryover.bench.errors import UserError
+from carryover.bench.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Support:
 
     features (N, D), labels (N,)   test-transform features of the support images, not normalised
     views (V, N, D)                features of augmented views of the same images; for a method that needs pixels
-                                   their pixels (V, N, 3, H, H), indexed alike (``bench.pixels.Pictures``)
+                                   their pixels (V, N, 3, H, H), indexed alike (``bench.features.pixels.Pictures``)
     fresh                          whether epoch e takes view e - 1 of every image, instead of one of V at random
     val_features, val_labels       the few-shot validation set (4 a class)
     leak                           None, unless the method's config asks for a published protocol that selects on more
@@ -123,7 +123,7 @@ class Method(nn.Module):
     """Base class. Only ``nn.Parameter``s (and the buffers named in ``learned_buffers``) are saved and carried over.
 
     name, paper   as tables show it; authors, year and arXiv number
-    depth         where it stands (``bench.taxonomy``): "input" (tokens), "inner" (layers of a tower), "output" (the
+    depth         where it stands (``bench.places``): "input" (tokens), "inner" (layers of a tower), "output" (the
                   joint space), "towers" (inside both), or "none" (nothing learned)
     needs         what ``logits`` and ``predict`` are given: "features" (B, D) of the frozen image tower; "pixels"
                   (B, 3, H, H), preprocessed, for methods that change or open the towers; "views": to ``predict``

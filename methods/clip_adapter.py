@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from bench.errors import UserError
-from methods.base import Method, TrainConfig, cosine_logits, register
-from methods.prompts import coop_epochs
+from carryover.bench.errors import UserError
+from carryover.methods.base import Method, TrainConfig, cosine_logits, register
+from carryover.methods.parts.prompts import coop_epochs
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from bench.attention import Add, open_projections
-from bench.errors import UserError
-from datasets.templates import PHOTO
-from methods.base import Method, TrainConfig, register
-from methods.inside import InsideMethod
+from carryover.bench.backbones.attention import Add, open_projections
+from carryover.bench.errors import UserError
+from carryover.datasets.templates import PHOTO
+from carryover.methods.base import Method, TrainConfig, register
+from carryover.methods.parts.inside import InsideMethod
 
 ITERATIONS = 500  # published, for each shot
 

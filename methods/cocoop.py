@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from bench.errors import UserError
-from methods.base import Method, register
-from methods.prompts import PromptConfig, PromptMethod, start_from_words
+from carryover.bench.errors import UserError
+from carryover.methods.base import Method, register
+from carryover.methods.parts.prompts import PromptConfig, PromptMethod, start_from_words
 
 PREDICTED_VALUES = 1 << 26  # class features (B, C, D) held at a time in prediction: a quarter of a gigabyte
 

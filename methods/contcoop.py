@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.errors import UserError
-from methods.base import Method, cosine_logits, register
-from methods.prompts import PromptConfig, PromptMethod, coop_epochs
+from carryover.bench.errors import UserError
+from carryover.methods.base import Method, cosine_logits, register
+from carryover.methods.parts.prompts import PromptConfig, PromptMethod, coop_epochs
 
 NEAR_ZERO = 1e-12  # under the root of the distance, whose gradient is undefined at 0
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import torch
 
-from bench.errors import UserError
-from methods.base import Method, register
-from methods.prompts import CONTEXT_STD, PromptConfig, PromptMethod, coop_epochs
+from carryover.bench.errors import UserError
+from carryover.methods.base import Method, register
+from carryover.methods.parts.prompts import CONTEXT_STD, PromptConfig, PromptMethod, coop_epochs
 
 
 @dataclass(frozen=True)

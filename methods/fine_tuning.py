@@ -6,8 +6,8 @@ other backbone it is that backbone's zero-shot.
 
 from __future__ import annotations
 
-from methods.base import cosine_logits, register
-from methods.towers import TowersConfig, TowersMethod
+from carryover.methods.base import cosine_logits, register
+from carryover.methods.parts.towers import TowersConfig, TowersMethod
 
 
 @register("fine-tuning")

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 
 import torch.nn.functional as F
 
-from methods.base import cosine_logits, register
-from methods.coop import Config as CoOpConfig
-from methods.coop import CoOp
-from methods.prompts import start_from_words
+from carryover.methods.base import cosine_logits, register
+from carryover.methods.coop import Config as CoOpConfig
+from carryover.methods.coop import CoOp
+from carryover.methods.parts.prompts import start_from_words
 
 # The teacher's template where it is not the dataset's own: KgCoOp writes DTD as a sentence and uses one on ImageNet.
 TEACHER_TEMPLATES = {"dtd": ("a photo of a {}, a type of texture.",), "imagenet": ("a photo of a {}.",)}

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.errors import UserError
-from methods.base import Method, TrainConfig, register
+from carryover.bench.errors import UserError
+from carryover.methods.base import Method, TrainConfig, register
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bench.attention import added_tokens
-from bench.class_tokens import ClassTokens
-from bench.errors import UserError
-from methods.base import Method, TrainConfig, register
-from methods.inside import InsideMethod
-from methods.prompts import CONTEXT_STD
+from carryover.bench.backbones.attention import added_tokens
+from carryover.bench.backbones.class_tokens import ClassTokens
+from carryover.bench.errors import UserError
+from carryover.methods.base import Method, TrainConfig, register
+from carryover.methods.parts.inside import InsideMethod
+from carryover.methods.parts.prompts import CONTEXT_STD
 
 
 @dataclass(frozen=True)

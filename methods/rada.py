@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from bench.errors import UserError
-from datasets.templates import PHOTO
-from methods.base import Method, TrainConfig, cosine_logits, register
+from carryover.bench.errors import UserError
+from carryover.datasets.templates import PHOTO
+from carryover.methods.base import Method, TrainConfig, cosine_logits, register
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from bench.errors import UserError
-from methods import rada
-from methods.base import register
-from methods.towers import TowersConfig, TowersMethod
+from carryover.bench.errors import UserError
+from carryover.methods import rada
+from carryover.methods.base import register
+from carryover.methods.parts.towers import TowersConfig, TowersMethod
 
 
 @dataclass(frozen=True)

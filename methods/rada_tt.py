@@ -1,7 +1,7 @@
 """RAda at test time (Chen et al. 2025): each test image learns a mask of its own from its views, without its label.
 
 The mask starts at 1, exactly zero-shot (``methods.rada``), and its last projection takes one step down the entropy of
-what confident views agree on (``methods.test_time``). As it starts at zero, none of the other projections has a
+what confident views agree on (``methods.parts.test_time``). As it starts at zero, none of the other projections has a
 gradient at first: they stay as drawn. The plug-in is this random start; nothing in it is learned. Each image has a last
 projection of its own, and the module is never written to.
 """
@@ -13,9 +13,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from methods import rada
-from methods.base import cosine_logits, register
-from methods.test_time import TestTimeConfig, TestTimeMethod, adapted, confident_views, marginal_entropy, take
+from carryover.methods import rada
+from carryover.methods.base import cosine_logits, register
+from carryover.methods.parts.test_time import (
+    TestTimeConfig,
+    TestTimeMethod,
+    adapted,
+    confident_views,
+    marginal_entropy,
+    take,
+)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from methods.base import Method, TrainConfig, cosine_logits, register
+from carryover.methods.base import Method, TrainConfig, cosine_logits, register
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.errors import UserError
-from methods.base import Method, TrainConfig, register
+from carryover.bench.errors import UserError
+from carryover.methods.base import Method, TrainConfig, register
 
 LOGIT_SCALE = 100.0  # the published code writes it out instead of reading the backbone's
 ROWS = 4096

@@ -1,7 +1,7 @@
 """TPT (Shu et al. 2022, NeurIPS): the prompt is tuned to each test image, without its label.
 
 The context starts at "a photo of a" for every image and takes one step down the entropy of what confident views of the
-image agree on (``methods.test_time``). Nothing is learned before and nothing is kept: no plug-in travels, the new
+image agree on (``methods.parts.test_time``). Nothing is learned before and nothing is kept: no plug-in travels, the new
 backbone supplies all. As azshue/TPT releases it (tpt_classification.py), but for its colour augmentations.
 """
 
@@ -12,9 +12,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.errors import UserError
-from methods.base import cosine_logits, register
-from methods.test_time import TestTimeConfig, TestTimeMethod, adapted, confident_views, cosines, marginal_entropy, take
+from carryover.bench.errors import UserError
+from carryover.methods.base import cosine_logits, register
+from carryover.methods.parts.test_time import (
+    TestTimeConfig,
+    TestTimeMethod,
+    adapted,
+    confident_views,
+    cosines,
+    marginal_entropy,
+    take,
+)
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from datasets.templates import PHOTO
-from methods.base import Method, TrainConfig, cosine_logits, register
+from carryover.datasets.templates import PHOTO
+from carryover.methods.base import Method, TrainConfig, cosine_logits, register
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from bench import stats
-from bench.archs import ARCHS
-from bench.outcomes import Outcome, Outcomes
-from bench.selection import Selection
+from carryover.bench.backbones.archs import ARCHS
+from carryover.bench.records import reading
+from carryover.bench.records.predictions import Outcome, Outcomes
+from carryover.bench.records.selection import Selection
 
 CLASSES = 5
 
@@ -31,7 +31,7 @@ def record(dataset, method, seed, outcomes, status="done", **others):
 
 def selection_of(records, stored, **more):
     """``stored``: by key, what its predictions file holds."""
-    return Selection(ARCHS["micro"], tuple(stats.select(records)), outcomes=Outcomes(stored.__getitem__), **more)
+    return Selection(ARCHS["micro"], tuple(reading.select(records)), outcomes=Outcomes(stored.__getitem__), **more)
 
 
 def world(chances, images=200, seeds=(1, 2, 3), datasets=("a", "b"), rng=0, fails=(), **others):

@@ -14,14 +14,14 @@ import torch
 from open_clip.transform import PreprocessCfg
 from PIL import Image
 
-import datasets
-from bench import archs, backbones
-from bench.archs import Arch
-from bench.session import Options, Session
-from datasets import coop_format
-from datasets.base import Dataset, Split
-from methods import discover, ordered
-from methods.base import METHODS, Classes, Shape, Support
+from carryover import datasets
+from carryover.bench.backbones import archs, loading
+from carryover.bench.backbones.archs import Arch
+from carryover.bench.engine.session import Options, Session
+from carryover.datasets import coop_format
+from carryover.datasets.base import Dataset, Split
+from carryover.methods import discover, ordered
+from carryover.methods.base import METHODS, Classes, Shape, Support
 
 WIDTH = DIM = 32
 IMAGE_SIZE = 32
@@ -95,7 +95,7 @@ def tiny_pair():
 
 def wrap(model, name, activation):
     tower = archs.Tower(name, "", activation, WIDTH, DIM)
-    return backbones.Backbone(model, tower, open_clip.get_tokenizer("ViT-B-32"))
+    return loading.Backbone(model, tower, open_clip.get_tokenizer("ViT-B-32"))
 
 
 @pytest.fixture(scope="session")
@@ -203,7 +203,7 @@ def session_on(monkeypatch, tiny, tmp_path):
         )
         monkeypatch.setattr(datasets, "load", lambda id, root="", **_: data)
         towers = SimpleNamespace(base=tiny.base, new=tiny.new)
-        monkeypatch.setattr(backbones, "load", lambda tower, *rest: getattr(towers, tower.model.split("-")[1]))
+        monkeypatch.setattr(loading, "load", lambda tower, *rest: getattr(towers, tower.model.split("-")[1]))
         arch = Arch("tiny", tiny.base.tower, tiny.new.tower)
         return Session(Options(arch, "cpu", str(tmp_path / name), str(tmp_path / name / "cache"), **options))
 

@@ -23,17 +23,19 @@ import time
 import traceback
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
 import torch  # noqa: E402
 
-from bench import backbones, cli, workers  # noqa: E402
+from carryover.bench.backbones import loading
+from carryover.bench.cli import main as cli_main
+from carryover.bench.host import worker_pool  # noqa: E402
 
 EVENTS = ("open", "os.rename", "os.link", "os.remove", "os.mkdir", "os.utime")
 METHODS, SETS, SEEDS = ["zs-clip", "clip-adapter", "coop"], ["micro_stars", "micro_textures"], ["1", "2"]
 TRIAL = ["--shots", "1", "--limit", "1", "--views", "1", "--set", "*.steps=2", "--device", "cpu"]
-workers.START = "fork"  # the engine itself spawns; importing torch in each worker would take most of the test
-backbones.load = functools.cache(backbones.load)  # nothing is written while they load
+worker_pool.START = "fork"  # the engine itself spawns; importing torch in each worker would take most of the test
+loading.load = functools.cache(loading.load)  # nothing is written while they load
 torch.set_num_threads(1)
 
 
@@ -76,7 +78,7 @@ def child(argv: list[str], out: Path, log: Path, threads: int, last: int | None)
     counter.folder, counter.count, counter.last = str(out) if last else "", 0, last
     status = 99
     try:
-        status = cli.main(argv)
+        status = cli_main.main(argv)
     except BaseException:
         traceback.print_exc()
     finally:
@@ -102,9 +104,9 @@ def main(folder: Path, kills: int, seed: int) -> dict:
     """The reference is made in this process, so that its children find all imported, loaded and drawn once."""
     rng, counter.folder = random.Random(seed), str(folder)
     with contextlib.redirect_stdout(io.StringIO()):
-        cli.main(command(folder / "warm", None))
+        cli_main.main(command(folder / "warm", None))
         start, counter.count = time.monotonic(), 0
-        status = cli.main(command(folder / "reference", None))
+        status = cli_main.main(command(folder / "reference", None))
     took, events, counter.folder = time.monotonic() - start, counter.count, ""
     told = {"reference": status, "events": events, "seconds": took, "kills": [], "finished": []}
     number = 0

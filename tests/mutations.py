@@ -23,7 +23,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = ("bench", "datasets", "methods", "tests", "pyproject.toml", "run_all.py")
+SOURCES = ("bench", "datasets", "methods", "src", "tests", "pyproject.toml", "run_all.py")
 DATA = ("results/paper", "results/published")
 LIMIT = 300  # seconds for the tests of one defect
 
@@ -44,21 +44,21 @@ SMALL_TOWER = ("tests/test_text_path.py", "-k", "context_length_does_not_matter 
 MUTANTS = (
     Mutant(
         "the row before EOT is read",
-        "bench/class_tokens.py",
+        "bench/backbones/class_tokens.py",
         "torch.tensor([len(row) - 1 for row in self.rows], device",
         "torch.tensor([len(row) - 2 for row in self.rows], device",
         SMALL_TOWER,
     ),
     Mutant(
         "positions of the names start at the prompt's, not behind the shared prefix",
-        "bench/text_pass.py",
+        "bench/backbones/text_pass.py",
         "positions[1 + n : 1 + n + group.length]",
         "positions[1 : 1 + group.length]",
         SMALL_TOWER,
     ),
     Mutant(
         "names attend to the first row of the shared prefix in place of each",
-        "bench/text_pass.py",
+        "bench/backbones/text_pass.py",
         "torch.bmm(head_k, q.transpose(1, 2))",
         "torch.bmm(head_k[:, :1].expand_as(head_k), q.transpose(1, 2))",
         SMALL_TOWER,
@@ -73,21 +73,21 @@ MUTANTS = (
     ),
     Mutant(
         "the average row's H is the mean of the datasets' H",
-        "bench/stats.py",
+        "bench/stats/means.py",
         "new, new_std, harmonic_mean(base, new), h_std])",
         'new, new_std, float(of_method["h"].mean()), h_std])',
         ("tests/test_stats.py",),
     ),
     Mutant(
         "the deviation over seeds is that of a population",
-        "bench/stats.py",
+        "bench/stats/means.py",
         "array.std(ddof=1)",
         "array.std(ddof=0)",
         ("tests/test_stats.py",),
     ),
     Mutant(
         "every method is handed test labels",
-        "bench/session.py",
+        "bench/engine/session.py",
         "if METHODS[run.method].selects_on_test(run.config):\n                leak",
         "if run.config:\n                leak",
         ("tests/test_contract.py", "-k", "poisoned and tip"),
@@ -101,28 +101,28 @@ MUTANTS = (
     ),
     Mutant(
         "views do not depend on the seed",
-        "bench/transforms.py",
+        "bench/features/transforms.py",
         'derive("view", self.seed, self.number, key)',
         'derive("view", 0, self.number, key)',
         ("tests/test_roles_and_seeds.py", "-k", "seed"),
     ),
     Mutant(
         "features are found whatever the weights",
-        "bench/features.py",
+        "bench/features/store.py",
         '"backbone": self.backbone.fingerprint,',
         '"backbone": "",',
         ("tests/test_features.py", "-k", "named_by_everything"),
     ),
     Mutant(
         "a run that failed counts as done",
-        "bench/store.py",
+        "bench/records/store.py",
         ' and stored.get("status") == "done"',
         "",
         ("tests/test_plan_store.py", "-k", "not_done_is_done_again"),
     ),
     Mutant(
         "base and new are swapped in the evaluation",
-        "bench/execution.py",
+        "bench/engine/one_run.py",
         "evaluate(carried, backbone, classes",
         'evaluate(carried, session.backbone({"base": "new"}.get(role, "base")), classes',
         ("tests/test_roles_and_seeds.py", "-k", "role"),
@@ -143,21 +143,21 @@ MUTANTS = (
     ),
     Mutant(
         "a cell of a spreadsheet may be a formula",
-        "bench/sheets.py",
+        "bench/report/sheets.py",
         """printable("'" + text if hazard else text)""",
         "printable(text)",
         ("tests/test_tables.py", "-k", "csv_gives"),
     ),
     Mutant(
         "a run whose worker died is tried on the same node again",
-        "bench/ray_pool.py",
+        "bench/cluster/pool.py",
         "if hand.node.id not in unit.tried or not self.elsewhere(unit):",
         "if True:",
         ("tests/test_ray_pool.py", "-k", "kills"),
     ),
     Mutant(
         "a run is not sent the plug-in that it evaluates or starts from",
-        "bench/ray_engine.py",
+        "bench/cluster/engine.py",
         "for run, _ in items if run.source}",
         "for run, _ in items if not run.source}",
         ("tests/test_ray_pool.py", "-k", "is_sent_the_plug_in"),
@@ -176,7 +176,7 @@ class Copies:
                 source, target = ROOT / name, copy / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 if source.is_dir():
-                    shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+                    shutil.copytree(source, target, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", ".*"))
                 else:
                     shutil.copy(source, target)
             self.free.put(copy)

@@ -1,4 +1,4 @@
-"""Slow, plain restatements that the tests hold the suite against; nothing here calls bench/prompts.py."""
+"""Slow, plain restatements that the tests hold the suite against; nothing here calls bench/backbones/text_tower.py."""
 
 from __future__ import annotations
 

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import datasets
-from bench.errors import UserError
-from bench.plan import Settings
+from carryover import datasets
+from carryover.bench.errors import UserError
+from carryover.bench.plan.grid import Settings
 
 # id: (folder, image folder, split file, path of a picture as in that set's split file, class names as in the file)
 SPLIT_FILE_SETS = {

@@ -11,10 +11,10 @@ import torch
 from conftest import text_config, tiny_model
 from safetensors.torch import save_file
 
-from bench import archs, backbones
-from bench.archs import find_arch
-from bench.cli import main
-from bench.errors import UserError
+from carryover.bench.backbones import archs, loading
+from carryover.bench.backbones.arch_files import find_arch
+from carryover.bench.cli.main import main
+from carryover.bench.errors import UserError
 
 CLIP = '[base]\nmodel = "ViT-B-16-quickgelu"\npretrained = "openai"\n'
 MICRO = '[base]\nmodel = "micro-base"\n[new]\nmodel = "micro-update"\n'
@@ -43,7 +43,7 @@ def saved_locally(folder, seed, quick_gelu, mean=(0.5, 0.5, 0.5), **text):
 def test_three_lines_a_backbone_make_an_arch(tmp_path):
     arch = find_arch(str(write(tmp_path, CLIP + '[new]\nmodel = "EVA02-B-16"\npretrained = "merged2b_s8b_b131k"\n')))
     assert arch.id == "my-pair" and arch.protocol == "published" and arch.datasets == "paper"
-    resolved, published = backbones.resolve_arch(arch), archs.ARCHS["vit-b16"]
+    resolved, published = loading.resolve_arch(arch), archs.ARCHS["vit-b16"]
     for role in ("base", "new"):
         ours, theirs = resolved.towers[role], published.towers[role]
         assert (ours.model, ours.pretrained) == (theirs.model, theirs.pretrained)
@@ -85,10 +85,10 @@ def test_what_does_not_fit_is_one_line(tmp_path, capsys, text, expected):
 
 def test_a_long_reason_is_cut_between_words():
     words = "abcdefg " * 40
-    line = backbones.first_line(ValueError(words + "\nmore"))
+    line = loading.first_line(ValueError(words + "\nmore"))
     assert line.endswith("abcdefg…") and 190 < len(line) <= 200
-    assert backbones.first_line(ValueError("x" * 200)) == "x" * 200
-    assert backbones.first_line(ValueError("x" * 300)) == "x" * 199 + "…"
+    assert loading.first_line(ValueError("x" * 200)) == "x" * 200
+    assert loading.first_line(ValueError("x" * 300)) == "x" * 199 + "…"
 
 
 def test_a_file_that_is_not_there_is_one_line(tmp_path, capsys):
@@ -99,7 +99,7 @@ def test_a_file_that_is_not_there_is_one_line(tmp_path, capsys):
 def test_a_model_directory_is_loaded_with_its_own_transform(tmp_path):
     model = saved_locally(tmp_path / "model", 3, False)
     path = write(tmp_path, '[base]\nmodel = "local-dir:model"\n[new]\nmodel = "local-dir:model"\n')
-    loaded = backbones.load(backbones.resolve_arch(find_arch(str(path))).base)
+    loaded = loading.load(loading.resolve_arch(find_arch(str(path))).base)
     assert (loaded.width, loaded.dim, loaded.tower.activation) == (32, 32, "gelu")
     assert tuple(loaded.preprocess_config.mean) == (0.5, 0.5, 0.5)
     pixels = torch.rand(2, 3, 32, 32)
@@ -116,7 +116,7 @@ def test_widths_are_compared_before_any_weights_are_read(tmp_path):
     (tmp_path / "b" / "open_clip_model.safetensors").unlink()
     arch = find_arch(str(write(tmp_path, '[base]\nmodel = "local-dir:a"\n[new]\nmodel = "local-dir:b"\n')))
     with pytest.raises(UserError, match="32/32.*48/32"):
-        backbones.resolve_arch(arch)
+        loading.resolve_arch(arch)
 
 
 def test_a_vocabulary_of_another_kind_is_refused(tmp_path):
@@ -124,13 +124,13 @@ def test_a_vocabulary_of_another_kind_is_refused(tmp_path):
         def __call__(self, texts):
             return torch.tensor([[1, 5, 2, 0]])
 
-    model, tower = backbones.build("micro-base"), archs.ARCHS["micro"].base
-    kept, backbones.tokenizer = backbones.tokenizer, lambda name: Other()
+    model, tower = loading.build("micro-base"), archs.ARCHS["micro"].base
+    kept, loading.tokenizer = loading.tokenizer, lambda name: Other()
     try:
         with pytest.raises(UserError, match="tokenizer"):
-            backbones.check(model, tower)
+            loading.check(model, tower)
     finally:
-        backbones.tokenizer = kept
+        loading.tokenizer = kept
 
 
 @pytest.fixture(scope="module")
@@ -180,4 +180,4 @@ def test_a_model_that_brings_its_weights_takes_no_others(tmp_path):
 def test_a_torchscript_archive_is_named_as_what_it_is(tmp_path):
     torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / "clip.pt"))
     with pytest.raises(UserError, match="TorchScript.*state_dict"):
-        backbones.check_checkpoint(archs.Tower("ViT-B-16-quickgelu", width=512, weights=str(tmp_path / "clip.pt")))
+        loading.check_checkpoint(archs.Tower("ViT-B-16-quickgelu", width=512, weights=str(tmp_path / "clip.pt")))

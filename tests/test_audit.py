@@ -11,12 +11,19 @@ import pytest
 from scipy import stats as scipy_stats
 from test_figures_report import HOSTILE, Page
 
-from bench import audit, audit_page, check, cli, intervals, outputs, plan, report, settings, stats
-from bench.archs import ARCHS
-from bench.selection import Selection, select
-from bench.tables import PAPER_FOLDER
-from datasets import PAPER_OOD, PAPER_ORDER
-from methods.base import METHODS
+from carryover.bench.analyses import audit, audit_page
+from carryover.bench.backbones.archs import ARCHS
+from carryover.bench.cli import main as cli_main
+from carryover.bench.cli.flags import parse
+from carryover.bench.cli.options import plan_of, settings_of
+from carryover.bench.plan.runs import as_stored
+from carryover.bench.records import reading
+from carryover.bench.records.printed import PAPER_FOLDER
+from carryover.bench.records.selection import Selection, select
+from carryover.bench.report import outputs, recompute, report
+from carryover.bench.stats import intervals
+from carryover.datasets import PAPER_OOD, PAPER_ORDER
+from carryover.methods.base import METHODS
 
 BASE = ("base", "new", "h")
 METHOD_IDS = ("zs-clip", "linear-probe", "clip-adapter", "tip-adapter-f", "coop", "cocoop", "kgcoop", "contcoop")
@@ -33,12 +40,12 @@ def printed(file):
 
 
 def defaults(arch="vit-b16", *flags):
-    return settings.settings_of(cli.parse(["--arch", arch, *flags]), ARCHS[arch])
+    return settings_of(parse(["--arch", arch, *flags]), ARCHS[arch])
 
 
 def record(dataset, method, seed, base, new=None, options=(), test="", status="done", marks=(), arch="vit-b16", **run):
     """As a finished run would store it, by the suite's own options."""
-    config = plan.as_stored(defaults(arch).configure(method, dataset, tuple(options)))
+    config = as_stored(defaults(arch).configure(method, dataset, tuple(options)))
     scores = {"base": base, "new": base if new is None else new}
     targets = {role: {"backbone": role, "correct": 1, "count": 2, "accuracy": value} for role, value in scores.items()}
     run = {"arch": arch, "dataset": dataset, "method": method, "seed": seed, "shots": 16, "precision": "fp32",
@@ -274,7 +281,7 @@ def test_a_failed_run_is_told_from_one_that_was_never_started():
     ],
 )
 def test_trials_are_not_compared(flags, run, said):
-    config = plan.as_stored(defaults("vit-b16", *flags).configure("coop", "dtd"))
+    config = as_stored(defaults("vit-b16", *flags).configure("coop", "dtd"))
     trial = [record("dtd", "coop", s, 70.0, **run) | {} for s in (1, 2, 3)]
     for one in trial:
         one["run"]["config"] = config
@@ -343,8 +350,8 @@ def planned(command):
     """What the command line would run, by its own parser and plan."""
     words = shlex.split(command)
     assert words[:2] == ["python", "run_all.py"] and words[words.index("--data-root") + 1] == "DATA"
-    args = cli.parse(words[2:])
-    return settings.plan_of(args, ARCHS[args.arch])
+    args = parse(words[2:])
+    return plan_of(args, ARCHS[args.arch])
 
 
 @pytest.mark.parametrize("arch", ["vit-b16", "vit-l14"])
@@ -407,8 +414,8 @@ def test_what_a_command_stores_is_found_again_by_a_plain_report(tmp_path, capsys
     out = ["--out", str(tmp_path), "--device", "cpu", "--jobs", "1", "--limit", "1", "--seeds", "1"]
     row = ["--suite", "main", "--datasets", "micro_actions", "--methods", "contcoop", "--set", "contcoop.lam=0.3"]
     steps = ["contcoop.steps=1"]
-    assert cli.main([*row, *steps, *out]) == 0
-    assert cli.main(["report", "--set", *steps, *out]) == 0
+    assert cli_main.main([*row, *steps, *out]) == 0
+    assert cli_main.main(["report", "--set", *steps, *out]) == 0
     with (tmp_path / "micro" / "tables" / "lambda.csv").open(newline="") as file:
         found = {r["lambda"]: r for r in csv.DictReader(file) if r["dataset"] == "micro_actions"}
     assert {label for label, r in found.items() if r["seeds"] == "1"} == {"0.3"} and len(found) == 5
@@ -431,9 +438,9 @@ def test_the_csv_is_written_and_checked_against_predictions(tmp_path):
     rows = list(csv.DictReader(io.StringIO(path.read_text())))
     assert tuple(rows[0]) == audit.COLUMNS and len(rows) == 369
     stored = predictions_of(records).__getitem__
-    assert check.recompute(chosen(records), stored, tmp_path) == []
+    assert recompute.recompute(chosen(records), stored, tmp_path) == []
     path.write_text(path.read_text().replace(",below,", ",within,", 1))
-    (line,) = check.recompute(chosen(records), stored, tmp_path)
+    (line,) = recompute.recompute(chosen(records), stored, tmp_path)
     assert "verdict of ('Table 2', 'dtd', 'coop', 'base') is 'within', recomputed 'below'" in line
 
 
@@ -485,4 +492,4 @@ def test_hostile_names_notes_and_options_stay_text():
 def test_two_pages_of_the_same_records_have_the_same_bytes(whole):
     again = audited(list(reversed(whole)))
     assert audit_page.audit_html("vit-b16", again) == audit_page.audit_html("vit-b16", audited(whole))
-    assert stats.counted(1, "cell") == "1 cell"
+    assert reading.counted(1, "cell") == "1 cell"

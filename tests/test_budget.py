@@ -8,19 +8,20 @@ import pytest
 import torch
 from conftest import write_caltech
 
-from bench import budget, cli
-from bench.backbones import fingerprint
-from bench.calibration import Calibration, Costs, Growth, cost_key
-from bench.description import describe
-from bench.session import Session
-from bench.settings import options_of, plan_of
-from methods import PAPER_ORDER as METHODS_OF_PAPER
-from methods import discover
-from methods.base import METHODS, Method
+from carryover.bench.backbones.loading import fingerprint
+from carryover.bench.cli import flags, main
+from carryover.bench.cli.options import options_of, plan_of
+from carryover.bench.engine.record_draft import describe
+from carryover.bench.engine.session import Session
+from carryover.bench.preflight import budget
+from carryover.bench.preflight.device_speed import Calibration, Costs, Growth, cost_key
+from carryover.methods import PAPER_ORDER as METHODS_OF_PAPER
+from carryover.methods import discover
+from carryover.methods.base import METHODS, Method
 
 
 def planned(*argv):
-    args = cli.parse([*map(str, argv), "--device", "cpu"])
+    args = flags.parse([*map(str, argv), "--device", "cpu"])
     options = options_of(args)
     discover(())
     return Session(options), plan_of(args, options.arch)
@@ -95,7 +96,7 @@ def test_predicted_bytes_are_those_that_a_run_writes_and_what_is_done_is_not_cou
     before = budget.estimate(session, runs, 1)
     assert not (tmp_path / "out").exists(), "an estimate writes nothing"
     assert before.runs == 6 and before.done == 0 and not before.missing
-    assert cli.main([*map(str, argv), "--device", "cpu"]) == 0
+    assert main.main([*map(str, argv), "--device", "cpu"]) == 0
 
     def written(folder, *kinds):
         return sum(f.stat().st_size for kind in kinds for f in (folder / kind).rglob("*") if f.is_file())
@@ -204,13 +205,13 @@ def test_workers_take_whole_groups_and_the_last_one_decides(tiny_plan):
 
 def test_dry_run_shows_plan_and_estimate_and_ends_well_where_there_is_none(capsys, caltech, tmp_path):
     argv = ["--dry-run", "--datasets", "caltech101", "--methods", "zs-clip", "--seeds", 1, "--out", tmp_path / "out"]
-    assert cli.main([*map(str, argv), "--data-root", str(caltech[0])]) == 0
+    assert main.main([*map(str, argv), "--data-root", str(caltech[0])]) == 0
     out = capsys.readouterr().out
     assert "1 runs" in out and "about" in out and "of features" in out
-    assert cli.main([*map(str, argv), "--data-root", str(tmp_path / "nowhere")]) == 0
+    assert main.main([*map(str, argv), "--data-root", str(tmp_path / "nowhere")]) == 0
     out = capsys.readouterr().out
     assert "1 runs" in out and "nowhere" in out
     bad = tmp_path / "bad.safetensors"
     bad.write_bytes(b"x")
-    assert cli.main([*map(str, argv), "--base-weights", str(bad)]) == 0
+    assert main.main([*map(str, argv), "--base-weights", str(bad)]) == 0
     assert "no estimate" in capsys.readouterr().out

@@ -7,13 +7,15 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from bench import claims, processes
-from bench.claims import Claims
-from bench.features import FeatureStore
-from bench.store import sweep, whole, write_text
+import carryover
+from carryover.bench.features.store import FeatureStore
+from carryover.bench.host import claims, processes
+from carryover.bench.host.claims import Claims
+from carryover.bench.host.files import sweep, whole, write_text
 
 
 def dead_pid():
@@ -137,7 +139,7 @@ def test_of_many_processes_each_claim_is_taken_by_one_even_where_all_find_it_aba
 
 
 def test_two_that_need_the_same_features_encode_them_once(tmp_path, tiny, caltech_readonly, monkeypatch):
-    import datasets
+    from carryover import datasets
 
     data = datasets.load("caltech101", str(caltech_readonly[0]))
     encode, begun = FeatureStore._encode, []
@@ -164,7 +166,7 @@ def test_two_that_need_the_same_features_encode_them_once(tmp_path, tiny, caltec
 
 
 def test_two_that_start_at_once_do_not_trip_over_the_trial_of_the_folder(tmp_path):
-    from bench.store import Store
+    from carryover.bench.records.store import Store
 
     wrong = []
 
@@ -190,7 +192,7 @@ WRITER = """
 import os, sys
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
-from bench.store import whole
+from carryover.bench.host.files import whole
 with whole(Path(sys.argv[1])) as unfinished:
     unfinished.write_text("half")
     os._exit(9)
@@ -199,8 +201,8 @@ with whole(Path(sys.argv[1])) as unfinished:
 
 def leave(path):
     """An unfinished file as a killed writer leaves it."""
-    root = os.path.dirname(os.path.dirname(os.path.abspath(claims.__file__)))
-    subprocess.run([sys.executable, "-c", WRITER, str(path), root])
+    root = Path(carryover.__file__).parent.parent
+    subprocess.run([sys.executable, "-c", WRITER, str(path), str(root)])
 
 
 def test_what_a_killed_writer_left_is_swept_and_what_a_living_one_writes_is_not(tmp_path):

@@ -14,9 +14,10 @@ import torch
 from conftest import FOLDER, IMAGES, SPLIT, write_caltech
 from safetensors.torch import save_file
 
-from bench import backbones, cli
-from bench.archs import ARCHS
-from bench.store import read_tensors
+from carryover.bench.backbones import loading
+from carryover.bench.backbones.archs import ARCHS
+from carryover.bench.cli import main
+from carryover.bench.host.files import read_tensors
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -24,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def call(capsys, *argv):
     """(exit status, stdout, stderr) of one command line."""
     capsys.readouterr()
-    status = cli.main([str(part) for part in argv])
+    status = main.main([str(part) for part in argv])
     out, err = capsys.readouterr()
     return status, out, err
 
@@ -165,19 +166,19 @@ def test_a_pickled_checkpoint_is_refused_and_its_code_is_not_run(capsys, tmp_pat
 def test_a_tower_with_another_activation_than_declared_is_refused():
     from dataclasses import replace
 
-    model, tower = backbones.build("micro-base"), ARCHS["micro"].base
-    backbones.check(model, tower)
+    model, tower = loading.build("micro-base"), ARCHS["micro"].base
+    loading.check(model, tower)
     for changes, expected in (
         ({"activation": "gelu"}, "QuickGELU"),
         ({"width": 64}, "width 96"),
         ({"dim": 64}, "joint width"),
     ):
-        with pytest.raises(backbones.UserError, match=expected):
-            backbones.check(model, replace(tower, **changes))
+        with pytest.raises(loading.UserError, match=expected):
+            loading.check(model, replace(tower, **changes))
     with torch.no_grad():
         model.text.ln_final.bias[0] = float("nan")
-    with pytest.raises(backbones.UserError, match="ln_final.bias"):
-        backbones.check(model, tower)
+    with pytest.raises(loading.UserError, match="ln_final.bias"):
+        loading.check(model, tower)
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_any_work(capsys, tmp_path):
@@ -246,7 +247,7 @@ def finished(tmp_path_factory):
     """(data root, results folder) of a finished experiment; tests copy it before they change it."""
     root, out = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("results") / "out"
     write_caltech(root)
-    assert cli.main([*map(str, (*SETTINGS, *LOCAL)), "--data-root", str(root), "--out", str(out)]) == 0
+    assert main.main([*map(str, (*SETTINGS, *LOCAL)), "--data-root", str(root), "--out", str(out)]) == 0
     return root, out
 
 
@@ -407,7 +408,7 @@ def test_doctor_names_all_that_is_wrong_at_once(experiment, tmp_path):
 
 
 FAILING = """
-from methods.base import Method, register
+from carryover.methods.base import Method, register
 
 
 @register("zz-fails")

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from bench import comparison, stats, tables
-from bench.measures import measures
-from bench.outcomes import Outcome
+from carryover.bench.analyses import main_table
+from carryover.bench.records import reading
+from carryover.bench.records.predictions import Outcome
+from carryover.bench.stats import means, pairs
+from carryover.bench.stats.measures import measures
 from tests import answered
 
 TWO = {"x": {"base": 0.7, "new": 0.6}, "y": {"base": 0.6, "new": 0.5}}
@@ -17,7 +19,7 @@ THREE = {**TWO, "z": {"base": 0.3, "new": 0.8}}
 
 
 def table_of(records, stored):
-    return comparison.pairs_table(answered.selection_of(records, stored))
+    return pairs.pairs_table(answered.selection_of(records, stored))
 
 
 def cell(table, dataset, measure, method="x", other="y"):
@@ -33,7 +35,7 @@ def of_hits(hits, label=None):
     for order, (method, rows) in enumerate(hits.items()):
         for seed, row in enumerate(np.asarray(rows, bool), 1):
             truth = np.zeros(len(row), int) if label is None else label
-            found = {role: Outcome(np.where(row, truth, truth + 1), truth, None) for role in stats.TARGETS}
+            found = {role: Outcome(np.where(row, truth, truth + 1), truth, None) for role in reading.TARGETS}
             records.append(answered.record("d", method, seed, found, order={"dataset": 0, "method": order}))
             stored[records[-1]["key"]] = found
     return records, stored
@@ -42,8 +44,8 @@ def of_hits(hits, label=None):
 def test_image_draws_have_the_mean_and_variance_of_the_closed_form():
     rng = np.random.default_rng(0)
     right = (rng.uniform(size=(400, 3)) < [0.8, 0.7, 0.5]).astype(np.float32)
-    draws = comparison.drawn_accuracies(right, comparison.source("test"))
-    assert draws.shape == (comparison.DRAWS, 3)
+    draws = pairs.drawn_accuracies(right, pairs.source("test"))
+    assert draws.shape == (pairs.DRAWS, 3)
     for a, b in itertools.combinations(range(3), 2):
         difference, drawn = 100.0 * (right[:, a].astype(float) - right[:, b]), draws[:, a] - draws[:, b]
         error = difference.std() / math.sqrt(400)  # of a mean of paired differences
@@ -52,10 +54,10 @@ def test_image_draws_have_the_mean_and_variance_of_the_closed_form():
 
 
 def test_every_draw_is_of_as_many_images_counted_with_their_repeats(monkeypatch):
-    monkeypatch.setattr(comparison, "DRAWS", 7)
-    monkeypatch.setattr(comparison, "BLOCK", 60)  # blocks of three draws, the last of one
+    monkeypatch.setattr(pairs, "DRAWS", 7)
+    monkeypatch.setattr(pairs, "BLOCK", 60)  # blocks of three draws, the last of one
     right = (np.random.default_rng(1).uniform(size=(20, 4)) < 0.5).astype(np.float32)
-    draws, stream = comparison.drawn_accuracies(right, comparison.source("here")), comparison.source("here")
+    draws, stream = pairs.drawn_accuracies(right, pairs.source("here")), pairs.source("here")
     expected = []
     for size in (3, 3, 1):
         for picks in stream.randint(20, size=(size, 20), dtype=np.uint16):
@@ -71,16 +73,16 @@ def test_where_images_agree_it_is_the_paired_t_test_over_seeds():
     ends = theirs.confidence_interval(0.95)
     assert row["difference"] == 25.0 and row["seeds"] == 4
     assert (row["low"], row["high"]) == pytest.approx((ends.low, ends.high), rel=1e-5)
-    assert row["p"] == pytest.approx(theirs.pvalue, abs=3 / comparison.DRAWS)
+    assert row["p"] == pytest.approx(theirs.pvalue, abs=3 / pairs.DRAWS)
 
 
 @pytest.mark.parametrize("freedom, draws", [(1, 10_000), (2, 10_000), (4, 501)])
 def test_the_part_of_the_seeds_is_students_t_itself_in_random_order(freedom, draws):
-    drawn = comparison.student("d", freedom + 1, draws)
+    drawn = pairs.student("d", freedom + 1, draws)
     expected = scipy_stats.t.ppf((np.arange(draws) + 0.5) / draws, freedom)
     assert np.allclose(np.sort(drawn), expected, rtol=1e-9, atol=1e-9)
     assert not np.array_equal(np.sort(drawn), drawn)
-    assert not np.array_equal(drawn, comparison.student("e", freedom + 1, draws))
+    assert not np.array_equal(drawn, pairs.student("e", freedom + 1, draws))
 
 
 def test_where_seeds_agree_and_with_one_seed_it_is_the_bootstrap_over_images_alone():
@@ -101,10 +103,10 @@ def test_a_method_beside_its_own_double_has_no_difference_and_p_is_one():
 
 
 def test_interval_and_p_by_hand():
-    low, high, p = comparison.interval(np.arange(-10.0, 91.0))  # 101 draws, 11 of them 0 or less
+    low, high, p = pairs.interval(np.arange(-10.0, 91.0))  # 101 draws, 11 of them 0 or less
     assert (low, high) == pytest.approx((-7.975, 87.975))  # 101 x 0.025 draws from either end, each at its middle
     assert p == pytest.approx(2 * 12 / 102)
-    assert comparison.interval(np.ones(9))[2] == pytest.approx(0.2)  # no draw on the other side: 2 / (draws + 1)
+    assert pairs.interval(np.ones(9))[2] == pytest.approx(0.2)  # no draw on the other side: 2 / (draws + 1)
 
 
 def covered(seed_deviation, seeds=3, images=100, worlds=300):
@@ -128,7 +130,7 @@ def covered(seed_deviation, seeds=3, images=100, worlds=300):
 
 @pytest.mark.parametrize("seed_deviation", [0.0, 0.03, 0.15])
 def test_the_interval_holds_the_truth_about_as_often_as_it_says(monkeypatch, seed_deviation):
-    monkeypatch.setattr(comparison, "DRAWS", 1000)
+    monkeypatch.setattr(pairs, "DRAWS", 1000)
     ours, plain, low_p = covered(seed_deviation)
     assert ours >= 0.93 and low_p <= 0.07, "within 1.6 standard errors of 300 worlds, or wider than it says"
     if seed_deviation == 0.15:  # where seeds decide, three of them drawn with replacement claim far too much
@@ -137,7 +139,7 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says(monkeypatch, see
 
 def test_differences_are_those_of_the_main_table_averages_and_h_included():
     records, stored = answered.world(THREE, rng=6)
-    table, main = table_of(records, stored), tables.main_table(records).set_index(["dataset", "method"])
+    table, main = table_of(records, stored), main_table.main_table(records).set_index(["dataset", "method"])
     assert list(dict.fromkeys(table["dataset"])) == ["a", "b", "average"] and len(table) == 3 * 3 * 3
     for row in table.itertuples():
         expected = main.loc[(row.dataset, row.method), row.measure] - main.loc[(row.dataset, row.other), row.measure]
@@ -150,14 +152,14 @@ def test_differences_are_those_of_the_main_table_averages_and_h_included():
 
 def test_the_averages_seed_part_is_that_of_the_seeds_averages():
     records, stored = answered.world(TWO, rng=7)
-    sample = list(comparison.samples(answered.selection_of(records, stored)))[-1]
+    sample = list(pairs.samples(answered.selection_of(records, stored)))[-1]
     measure = measures(records)[2]
     _, own, _ = sample.cell("x", measure, (1, 2, 3))
-    scores = stats.seed_scores(records)
+    scores = means.seed_scores(records)
     scores = scores[scores["method"] == "x"].groupby("seed")[["base", "new"]].mean()
     expected = [scipy_stats.hmean(row) for row in scores.to_numpy()]
     assert own == pytest.approx(expected)
-    assert measure.id == "h" and own.std(ddof=1) == pytest.approx(stats.average_rows(records).loc["x", "h_std"])
+    assert measure.id == "h" and own.std(ddof=1) == pytest.approx(means.average_rows(records).loc["x", "h_std"])
 
 
 def test_holm_is_over_the_pairs_of_one_dataset_and_measure():
@@ -184,9 +186,9 @@ def test_predictions_that_are_gone_or_of_other_images_are_left_out_and_named():
     records, stored = answered.world(TWO, rng=10, datasets=("a",))
     del stored["a-x-1"]
     other = stored["a-y-2"]["base"]
-    stored["a-y-2"] = {r: Outcome(other.predicted[:50], other.label[:50], None) for r in stats.TARGETS}
+    stored["a-y-2"] = {r: Outcome(other.predicted[:50], other.label[:50], None) for r in reading.TARGETS}
     selection = answered.selection_of(records, stored)
-    assert cell(comparison.pairs_table(selection), "a", "base")["seeds"] == 1
+    assert cell(pairs.pairs_table(selection), "a", "base")["seeds"] == 1
     assert [line[:12] for line in selection.outcomes.left_out(selection.main)] == ["a, x, seed 1"]
 
 
@@ -195,7 +197,7 @@ def test_each_update_has_its_own_rows_and_base_is_not_told_twice():
     records, stored = answered.world(chances, rng=11)
     table = table_of(records, stored)
     assert list(dict.fromkeys(table["measure"])) == ["base", "new", "h", "large", "h-large"]
-    seen = tables.main_table(stats.seen_from(records, "large")).set_index(["dataset", "method"])
+    seen = main_table.main_table(reading.seen_from(records, "large")).set_index(["dataset", "method"])
     for measure, column in (("large", "new"), ("h-large", "h")):
         expected = seen.loc[("average", "x"), column] - seen.loc[("average", "y"), column]
         assert cell(table, "average", measure)["difference"] == pytest.approx(expected)
@@ -204,21 +206,21 @@ def test_each_update_has_its_own_rows_and_base_is_not_told_twice():
 def test_one_method_no_records_and_no_predictions_have_no_pairs():
     records, stored = answered.world({"x": TWO["x"]})
     assert table_of(records, stored).empty and table_of([], {}).empty
-    assert list(table_of([], {}).columns) == list(comparison.COLUMNS)
+    assert list(table_of([], {}).columns) == list(pairs.COLUMNS)
 
 
 def test_a_pair_reads_the_same_from_both_sides():
     table = table_of(*answered.world(TWO, rng=12))
-    one, other = (comparison.row_of(table, "a", "base", *pair) for pair in (("x", "y"), ("y", "x")))
+    one, other = (pairs.row_of(table, "a", "base", *pair) for pair in (("x", "y"), ("y", "x")))
     assert one["difference"] == -other["difference"] and (one["low"], one["high"]) == (-other["high"], -other["low"])
-    assert one["p"] == other["p"] and comparison.row_of(table, "a", "base", "x", "nobody") is None
+    assert one["p"] == other["p"] and pairs.row_of(table, "a", "base", "x", "nobody") is None
 
 
 def test_the_same_records_give_the_same_numbers_and_are_counted_once(monkeypatch):
     records, stored = answered.world(TWO, rng=13)
     selection = answered.selection_of(records, stored)
-    first = comparison.pairs_table(selection)
-    assert comparison.pairs_table(selection) is first
+    first = pairs.pairs_table(selection)
+    assert pairs.pairs_table(selection) is first
     assert table_of(list(reversed(records)), stored).equals(first)
     recounted = selection.replaced([{**records[0], "status": "failed", "targets": {}}, *records[1:]])
-    assert cell(comparison.pairs_table(recounted), "a", "base")["seeds"] == 2
+    assert cell(pairs.pairs_table(recounted), "a", "base")["seeds"] == 2

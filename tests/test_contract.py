@@ -7,14 +7,15 @@ import torch
 import torch.nn.functional as F
 from conftest import NAMES, TEMPLATES, make, pixels_of, short, support_for, views_of
 
-import datasets
-from bench import backbones, taxonomy
-from bench.errors import UserError
-from bench.execution import execute
-from bench.plan import Run
-from bench.store import Store
-from bench.trainer import fit
-from methods.base import METHODS, Classes, TrainConfig
+from carryover import datasets
+from carryover.bench import places
+from carryover.bench.backbones import loading
+from carryover.bench.engine.one_run import execute
+from carryover.bench.engine.trainer import fit
+from carryover.bench.errors import UserError
+from carryover.bench.plan.runs import Run
+from carryover.bench.records.store import Store
+from carryover.methods.base import METHODS, Classes, TrainConfig
 
 ORDER = [2, 0, 3, 1]
 
@@ -74,7 +75,7 @@ def bits(tensors):
 def test_describes_itself(method_name):
     kind = METHODS[method_name]
     assert kind.name and kind.paper
-    assert taxonomy.place(kind.depth) in taxonomy.PLACES
+    assert places.place(kind.depth) in places.PLACES
     assert kind.needs in ("features", "pixels", "views")
     assert isinstance(kind.Config(), TrainConfig)
     replace(kind.Config(), **kind.micro)
@@ -178,7 +179,7 @@ def test_training_leaves_the_backbone_bit_identical(method_name, tiny, classes, 
     after = model.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
-    assert backbones.fingerprint(model, tiny.base.tower) == tiny.base.fingerprint
+    assert loading.fingerprint(model, tiny.base.tower) == tiny.base.fingerprint
     assert not model.training and not any(p.requires_grad or p.grad is not None for p in model.parameters())
 
 

@@ -9,11 +9,11 @@ import pytest
 from conftest import FOLDER, IMAGES, ON_DISK, SPLIT, write_split
 from PIL import Image
 
-import datasets
-from bench.errors import UserError
-from datasets import coop_format, micro
-from datasets.base import Split
-from datasets.fewshot import draw
+from carryover import datasets
+from carryover.bench.errors import UserError
+from carryover.datasets import coop_format, micro
+from carryover.datasets.base import Split
+from carryover.datasets.fewshot import draw
 
 
 def refusal(root, *expected):

@@ -9,11 +9,13 @@ import pytest
 import scipy.stats
 import torch
 
-from bench import check, depth, depth_figures, depth_report, drift, outputs, report, sheets
-from bench.archs import ARCHS
-from bench.drift_numbers import MEASURES
-from bench.selection import Row, Selection
-from bench.suites import Variant
+from carryover.bench.analyses import depth, depth_figures, depth_sheet
+from carryover.bench.backbones import drift
+from carryover.bench.backbones.archs import ARCHS
+from carryover.bench.backbones.drift_measures import MEASURES
+from carryover.bench.plan.suites import Variant
+from carryover.bench.records.selection import Row, Selection
+from carryover.bench.report import outputs, recompute, report, sheets
 
 IMAGES = 200
 SETS, SEEDS, BLOCKS = ("zoo", "art"), (1, 2, 3), 4
@@ -166,7 +168,7 @@ def test_losses_that_differ_by_rounding_alone_are_tied(monkeypatch):
     assert depth.losses(found, "new")["lost"].nunique() == 1
     row = row_of(depth.mean_correlations(found), start="rows", outcome="lost", predictor="layer")
     assert math.isnan(row["rho"]) and (row["pairs"], row["undefined"]) == (0, 6)
-    assert any("6 pairs is the same at every block" in line for line in depth_report.correlation_sheet(found).remarks)
+    assert any("6 pairs is the same at every block" in line for line in depth_sheet.correlation_sheet(found).remarks)
 
 
 def test_a_strong_relation_has_its_sign_and_an_interval_that_holds_it():
@@ -194,7 +196,7 @@ def test_rho_is_averaged_over_seeds_then_over_datasets():
     row = row_of(depth.mean_correlations(found), start="rows", outcome="lost", predictor="feature_drift")
     assert row["pairs"] == 5 and row["rho"] == pytest.approx(0)  # by pairs it would be 0.2
     assert math.isnan(row["low"])  # five pairs
-    remarks = depth_report.correlation_sheet(found).remarks
+    remarks = depth_sheet.correlation_sheet(found).remarks
     assert any("1 pair with blocks not run or failed left out" in line for line in remarks)
 
 
@@ -216,17 +218,17 @@ def test_few_pairs_have_no_interval_and_show_a_dash():
     found = world(deeper_loses_more, sets=("zoo",))
     table = depth.mean_correlations(found)
     assert table["rho"].notna().all() and table["low"].isna().all() and table["high"].isna().all()
-    block = depth_report.correlation_sheet(found).blocks[0]
+    block = depth_sheet.correlation_sheet(found).blocks[0]
     assert {row[2].text for row in block.rows} == {sheets.MISSING}
     assert "[–]" in depth_figures.draw_depth(found).axes[0].get_title()
 
 
 def test_what_drift_cannot_tell_from_depth_is_said():
-    same = depth_report.shared_ranks(world(deeper_loses_more))
+    same = depth_sheet.shared_ranks(world(deeper_loses_more))
     assert len(same) == 2 and all("cannot be told apart" in line for line in same)
     bent = moved({"zoo": [0.3, 0.1, 0.2, 0.4, 0.5], "art": [0.1, 0.2, 0.3, 0.4, 0.5]}, [0.1, 0.2, 0.3, 0.4])
     found = world(deeper_loses_more, (bent,))
-    assert "does not rise from each block to the next on ZOO." in depth_report.shared_ranks(found)[0]
+    assert "does not rise from each block to the next on ZOO." in depth_sheet.shared_ranks(found)[0]
     table = depth.mean_correlations(found)
     rho = {p: row_of(table, start="rows", outcome="lost", predictor=p)["rho"] for p in depth.PREDICTORS}
     assert rho["layer"] == rho["parameter_drift"] == pytest.approx(1)
@@ -242,13 +244,13 @@ def test_the_finding_says_which_way_it_is(slope, said):
     def right(dataset, start, layer, seed):
         return {"base": 150, "new": 120 + slope * layer}
 
-    lines = depth_report.findings(world(right, measured, six, seeds=(1,)))
+    lines = depth_sheet.findings(world(right, measured, six, seeds=(1,)))
     assert len(lines) == 4 and all(line.endswith(said + ".") and "95 % interval" in line for line in lines)
-    few = depth_report.findings(world(right, measured, six[:5]))  # 15 pairs, and yet five units
+    few = depth_sheet.findings(world(right, measured, six[:5]))  # 15 pairs, and yet five units
     assert all(line.endswith("over 5 datasets no direction can be claimed.") for line in few)
     assert not any("interval" in line or "reading" in line for line in few)
     idle = world(lambda *where: {**right(*where), "base": 90 if where[2] else 150}, measured, six)
-    assert all("had nothing to lose, so no direction can be claimed" in line for line in depth_report.findings(idle))
+    assert all("had nothing to lose, so no direction can be claimed" in line for line in depth_sheet.findings(idle))
 
 
 def test_rho_of_each_dataset_stands_in_the_csv_and_the_sheet():
@@ -261,7 +263,7 @@ def test_rho_of_each_dataset_stands_in_the_csv_and_the_sheet():
     where = dict(start="fixed", outcome="lost", predictor="layer")
     rho = [row_of(table, dataset=name, **where)["rho"] for name in ("zoo", "art", "average")]
     assert rho == pytest.approx([1, -1, 0])
-    sheet = depth_report.correlation_sheet(found)
+    sheet = depth_sheet.correlation_sheet(found)
     mean, each = sheet.blocks
     assert [row[0].text for row in mean.rows][0] == "fixed / loss / feature drift, parameter drift, depth (alike)"
     assert len(mean.rows) == 4 and mean.header[2] == "Spread over redraws"
@@ -269,18 +271,18 @@ def test_rho_of_each_dataset_stands_in_the_csv_and_the_sheet():
     columns = ("fixed / loss", "fixed / gain on New", "rows / loss", "rows / gain on New")
     assert each.header[1:] == columns
     assert [cell.text for cell in each.rows[0][1:]] == ["1.00", "-1.00", "-1.00", "1.00"]
-    assert "of single datasets -1.00 to 1.00" in depth_report.findings(found)[0]
+    assert "of single datasets -1.00 to 1.00" in depth_sheet.findings(found)[0]
 
 
 def test_predictors_that_rank_otherwise_keep_rows_of_their_own():
     bent = moved({"zoo": [0.3, 0.1, 0.2, 0.4, 0.5], "art": [0.1, 0.2, 0.3, 0.4, 0.5]}, [0.1, 0.2, 0.3, 0.4])
-    names = depth_report.predictor_rows(world(deeper_loses_more, (bent,)), "new")
+    names = depth_sheet.predictor_rows(world(deeper_loses_more, (bent,)), "new")
     assert names == {"feature_drift": "feature drift", "parameter_drift": "parameter drift, depth (alike)"}
 
 
 def test_rows_that_gain_nothing_on_base_are_counted():
     found = world(lambda d, start, layer, seed: {"base": 90 if start == "rows" and layer else 120, "new": 100})
-    lines = depth_report.nothing_to_lose(depth.depth_table(found))
+    lines = depth_sheet.nothing_to_lose(depth.depth_table(found))
     assert lines == ["Start rows: 6 of 8 rows gain nothing on Base, so had nothing to lose."]
 
 
@@ -298,7 +300,7 @@ def test_a_block_that_was_not_run_is_a_dash_and_in_no_rank():
     found = world(lambda *where: None if where[2] == 2 else deeper_loses_more(*where))
     row = row_of(depth.depth_table(found), dataset="zoo", start="rows", layer=2)
     assert row["seeds"] == 0 and math.isnan(row["lost"])
-    texts = [[cell.text for cell in row] for row in depth_report.depth_sheet(found).blocks[0].rows]
+    texts = [[cell.text for cell in row] for row in depth_sheet.depth_sheet(found).blocks[0].rows]
     assert [sheets.MISSING] * 3 == next(text for text in texts if text[0] == "2 / rows")[1:4]
     assert depth.mean_correlations(found)["rho"].isna().all() and depth_figures.draw_depth(found) is None
 
@@ -308,7 +310,7 @@ def test_towers_that_cannot_be_compared_leave_depth_alone_as_predictor():
     table = depth.mean_correlations(found)
     assert table[table["predictor"] == "layer"]["rho"].notna().all()
     assert table[table["predictor"] != "layer"]["rho"].isna().all()
-    assert "is not defined" in depth_report.findings(found)[0] and "not defined" in depth_report.shared_ranks(found)[0]
+    assert "is not defined" in depth_sheet.findings(found)[0] and "not defined" in depth_sheet.shared_ranks(found)[0]
     depth_figures.draw_depth(found).draw_without_rendering()
 
 
@@ -329,7 +331,7 @@ def predictions_of(selection):
 def test_check_recomputes_both_tables_and_names_a_forged_cell(tmp_path):
     found = world(deeper_loses_more)
     outputs.write_tables(found, tmp_path)
-    assert check.recompute(found, predictions_of(found), tmp_path) == []
+    assert recompute.recompute(found, predictions_of(found), tmp_path) == []
     for name, column in (("depth", "lost"), ("depth_correlation", "rho")):
         path = tmp_path / "tables" / f"{name}.csv"
         rows = list(csv.reader(path.open()))
@@ -337,7 +339,7 @@ def test_check_recomputes_both_tables_and_names_a_forged_cell(tmp_path):
         rows[1][place] = str(float(rows[1][place]) + 0.5)
         with path.open("w", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
-        (line,) = check.recompute(found, predictions_of(found), tmp_path)
+        (line,) = recompute.recompute(found, predictions_of(found), tmp_path)
         assert f"{name}.csv" in line and f"{column} of" in line and "recomputed" in line
         path.write_text(honest)
 
@@ -345,9 +347,9 @@ def test_check_recomputes_both_tables_and_names_a_forged_cell(tmp_path):
 def test_the_report_shows_both_sheets_and_the_figure_last(tmp_path):
     markdown, page = report.write_report(world(deeper_loses_more), tmp_path)
     text, html = markdown.read_text(), page.read_text()
-    places = [text.index(f"## {name}") for name in ("Layer drift", depth_report.TITLE, depth_report.RHO_TITLE)]
+    places = [text.index(f"## {name}") for name in ("Layer drift", depth_sheet.TITLE, depth_sheet.RHO_TITLE)]
     assert places == sorted(places) and text.index("Figure 2 (d)") < places[0] < text.index("(figures/depth.svg)")
-    assert depth_report.TITLE in html and "beside the drift of the same blocks" in html
+    assert depth_sheet.TITLE in html and "beside the drift of the same blocks" in html
     assert "over 2 datasets no direction can be claimed" in html and "the paper's reading." not in text
 
 

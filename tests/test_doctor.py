@@ -13,9 +13,11 @@ from safetensors.numpy import load_file
 from safetensors.torch import save_file
 from test_arch_files import saved_locally
 
-import datasets
-from bench import backbones, cli, doctor_backbones, doctor_data, weights
-from bench.archs import ARCHS, Tower
+from carryover import datasets
+from carryover.bench.backbones import loading, weight_sources
+from carryover.bench.backbones.archs import ARCHS, Tower
+from carryover.bench.cli import main
+from carryover.bench.preflight import backbones, data
 
 QUICK = ("--methods", "zs-clip", "--seeds", 1, "--device", "cpu")
 Usage = namedtuple("Usage", "total used free")
@@ -28,7 +30,7 @@ def page(capsys, caltech, tmp_path):
     def call(*argv):
         capsys.readouterr()
         given = (*QUICK, "--datasets", "caltech101", "--data-root", caltech[0], "--out", tmp_path / "out")
-        status = cli.main(["doctor", *map(str, (*given, *argv))])
+        status = main.main(["doctor", *map(str, (*given, *argv))])
         out, err = capsys.readouterr()
         assert "Traceback" not in out + err
         return status, out.splitlines()
@@ -70,7 +72,7 @@ def test_a_healthy_set_up_passes_and_leaves_nothing_behind(page):
 
 def test_cosine_of_the_projections_is_numpys_own_from_the_two_weight_files(page):
     base, new = (
-        load_file(backbones.MICRO / f"micro-{role}.safetensors")["text.text_projection"].astype(np.float64)
+        load_file(loading.MICRO / f"micro-{role}.safetensors")["text.text_projection"].astype(np.float64)
         for role in ("base", "update")
     )
     whole = (base * new).sum() / np.sqrt((base**2).sum() * (new**2).sum())
@@ -78,7 +80,7 @@ def test_cosine_of_the_projections_is_numpys_own_from_the_two_weight_files(page)
     line = next(line for line in page()[1] if "text_projection" in line)
     assert f"matrices {whole:.3f}, mean over rows {rows:.3f}" in line
     assert line.startswith("note") and "re-initialised" in line and abs(whole) < 0.1
-    kept = doctor_backbones.projection_cosines(torch.from_numpy(base), torch.from_numpy(2 * base))
+    kept = backbones.projection_cosines(torch.from_numpy(base), torch.from_numpy(2 * base))
     assert kept == pytest.approx((1, 1)), "the same joint space, whatever its length"
 
 
@@ -134,7 +136,7 @@ def test_wrong_counts_are_noted_and_bad_where_the_papers_numbers_stand_beside_ou
     status, lines = page()
     (noted,) = [line for line in lines if "caltech101: 4 classes" in line]
     assert status == 0 and noted.startswith("note") and "100 in the paper's Table 1" in noted
-    monkeypatch.setitem(doctor_data.PAPER_TABLES, "micro", "table2_vit_b16.csv")
+    monkeypatch.setitem(data.PAPER_TABLES, "micro", "table2_vit_b16.csv")
     status, lines = page()
     assert status == 1
     only(lines, "4 classes, 100 in", "24 training images, 4128 in", "16 test images, 2465 in")
@@ -187,15 +189,15 @@ def test_weights_in_the_hub_cache_are_found_with_their_size(tmp_path):
     (snapshot / "refs" / "main").write_text("abc")
     (snapshot / "snapshots" / "abc").mkdir(parents=True)
     (snapshot / "snapshots" / "abc" / "open_clip_model.safetensors").write_bytes(b"x" * 1234)
-    assert weights.find(PUBLISHED, str(tmp_path)) == weights.Source("hub cache", 1234)
+    assert weight_sources.find(PUBLISHED, str(tmp_path)) == weight_sources.Source("hub cache", 1234)
 
 
 def test_a_hub_that_does_not_answer_is_one_bad_line_a_backbone(page, tmp_path, monkeypatch):
     def refuse(url, **more):
         raise ConnectionError("no route\nto the hub")
 
-    monkeypatch.setattr(weights.huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(weights.huggingface_hub, "get_hf_file_metadata", refuse)
+    monkeypatch.setattr(weight_sources.huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(weight_sources.huggingface_hub, "get_hf_file_metadata", refuse)
     status, lines = page("--arch", "vit-b16", "--hub-cache", tmp_path / "hub", "--limit", 1)
     assert status == 1 and len(bad(lines)) == 2
     for role, line in zip(("base", "new"), bad(lines), strict=True):
@@ -204,9 +206,9 @@ def test_a_hub_that_does_not_answer_is_one_bad_line_a_backbone(page, tmp_path, m
 
 def test_weights_that_the_hub_has_are_announced_with_their_size(tmp_path, monkeypatch):
     answer = namedtuple("Answer", "size")(600 * 10**6)
-    monkeypatch.setattr(weights.huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(weights.huggingface_hub, "get_hf_file_metadata", lambda url, **more: answer)
-    assert weights.find(PUBLISHED, str(tmp_path)) == weights.Source("to be downloaded", 600 * 10**6)
+    monkeypatch.setattr(weight_sources.huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(weight_sources.huggingface_hub, "get_hf_file_metadata", lambda url, **more: answer)
+    assert weight_sources.find(PUBLISHED, str(tmp_path)) == weight_sources.Source("to be downloaded", 600 * 10**6)
 
 
 def arch_file(folder, text):
@@ -226,13 +228,15 @@ def test_a_model_directory_is_healthy_and_what_its_file_does_not_say_is_noted(pa
 def test_a_checkpoint_that_does_not_say_its_activation_is_noted(tmp_path):
     path = tmp_path / "weights.safetensors"
     save_file({"x": torch.zeros(1)}, path)
-    assert backbones.declared_activation(Tower("ViT-B-16", weights=str(path))) == ""
+    assert loading.declared_activation(Tower("ViT-B-16", weights=str(path))) == ""
     save_file({"x": torch.zeros(1)}, path, metadata={"activation": "gelu"})
-    assert backbones.declared_activation(Tower("ViT-B-16", weights=str(path))) == "gelu"
+    assert loading.declared_activation(Tower("ViT-B-16", weights=str(path))) == "gelu"
 
 
 def test_a_control_that_cannot_be_had_is_noted_and_no_problem(page, tmp_path, monkeypatch):
-    monkeypatch.setattr(weights, "ask_hub", lambda *_: weights.Source("hub", None, "the hub does not answer"))
+    monkeypatch.setattr(
+        weight_sources, "ask_hub", lambda *_: weight_sources.Source("hub", None, "the hub does not answer")
+    )
     text = 'datasets = "micro"\nprotocol = "micro"\n[base]\nmodel = "micro-base"\n[new]\nmodel = "micro-update"\n'
     text += '[controls.z]\nmodel = "ViT-B-16"\npretrained = "laion2b_s34b_b88k"\n'
     status, lines = page("--arch", arch_file(tmp_path, text), "--suite", "main", "drift")

@@ -16,11 +16,16 @@ from PIL import Image
 from references import hooked, relative
 from test_arch_files import saved_locally
 
-from bench import backbones, drift, drift_figures, drift_report, drift_store, sheets
-from bench.archs import ARCHS, OTHER_ACTIVATION, find_arch
-from bench.drift_numbers import AVERAGE, POOLED, feature_change, linear_cka
-from bench.errors import UserError
-from bench.session import Options, Session
+from carryover.bench.analyses import drift_figures
+from carryover.bench.analyses.drift import COLUMNS, drift_sheet, drift_table, findings
+from carryover.bench.backbones import drift, loading
+from carryover.bench.backbones.arch_files import find_arch
+from carryover.bench.backbones.archs import ARCHS, OTHER_ACTIVATION
+from carryover.bench.backbones.drift_measures import AVERAGE, POOLED, feature_change, linear_cka
+from carryover.bench.engine import drift_runs
+from carryover.bench.engine.session import Options, Session
+from carryover.bench.errors import UserError
+from carryover.bench.report import sheets
 
 PROMPTS = {
     "pets": ("a photo of a cat.", "a photo of a red double decker bus.", "a photo of an aeroplane, a type of thing."),
@@ -209,7 +214,7 @@ def watched(backbone, texts):
 def test_features_are_what_hooks_see_in_open_clips_own_pass(name, monkeypatch):
     monkeypatch.setattr(drift, "TEXTS_AT_ONCE", 3)
     towers = {tower.model: tower for tower in ARCHS["micro"].towers.values()}
-    backbone = wrapped() if name == "tiny" else backbones.load(towers[name])
+    backbone = wrapped() if name == "tiny" else loading.load(towers[name])
     texts = sum(PROMPTS.values(), ())
     found, expected = drift.residuals(backbone, backbone.text.tokens(texts)), watched(backbone, texts)
     assert list(found) == list(expected) == ["0", *map(str, range(1, len(backbone.text.blocks) + 1)), *LAYERS[-2:]]
@@ -254,7 +259,7 @@ def test_what_cannot_be_compared_is_left_out_with_a_reason():
     assert {row["layer"] for row in deeper["text"]["parameters"]} == set(LAYERS)
     whole = drift.measure(wrapped(), wrapped(), PROMPTS)
     assert "no pictures" in whole["vision"]["notes"][0] and whole["vision"]["parameters"]
-    pair = [backbones.load(tower) for tower in ARCHS["micro"].towers.values()]
+    pair = [loading.load(tower) for tower in ARCHS["micro"].towers.values()]
     micro = drift.measure(*pair, {"land": PROMPTS["land"]}, (pictures(), pictures()))
     assert micro["vision"]["parameters"] == micro["vision"]["features"] == []
     assert "no counterpart" in micro["vision"]["notes"][0] and "ModifiedResNet" in micro["vision"]["notes"][1]
@@ -278,7 +283,7 @@ def session(out, **changes):
 def micro(tmp_path_factory):
     """(results/micro, what ``measure_all`` returned for it)"""
     out = tmp_path_factory.mktemp("drift")
-    return out / "micro", drift_store.measure_all(session(out), MICRO_SETS)
+    return out / "micro", drift_runs.measure_all(session(out), MICRO_SETS)
 
 
 def test_micro_compares_its_update_and_two_controls(micro):
@@ -293,20 +298,20 @@ def test_micro_compares_its_update_and_two_controls(micro):
     weights = {m["pair"]: {r["layer"]: r for r in rows(m, "text", "parameters", kind="all")} for m in micro[1]}
     for layer in map(str, range(1, 7)):
         assert weights["new"][layer]["relative"] < 0.2 and weights["unrelated"][layer]["relative"] > 1
-    assert drift_store.class_prompts(session(micro[0]).data("micro_land"))[0].count("{") == 0
+    assert drift_runs.class_prompts(session(micro[0]).data("micro_land"))[0].count("{") == 0
 
 
 def test_the_table_is_made_again_from_the_store_alone(micro):
     folder, measured = micro
-    again = drift_store.load_all(folder)
+    again = drift_runs.load_all(folder)
     assert again == json.loads(json.dumps(measured))
-    table = drift_report.drift_table(again)
-    assert table.equals(drift_report.drift_table(measured))
-    assert tuple(table.columns) == drift_report.COLUMNS
+    table = drift_table(again)
+    assert table.equals(drift_table(measured))
+    assert tuple(table.columns) == COLUMNS
     assert not table.duplicated(["pair", "tower", "what", "layer", "kind", "dataset"]).any()
     line = table[(table["pair"] == "new") & (table["layer"] == "6") & (table["dataset"] == AVERAGE)].iloc[0]
     assert line["relative"] == by_layer(measured[0], "relative")["6"] and line["kind"] == "eot"
-    assert drift_store.load_all(folder / "nowhere") == [] and drift_report.drift_table([]).empty
+    assert drift_runs.load_all(folder / "nowhere") == [] and drift_table([]).empty
 
 
 def test_a_pair_is_measured_once_and_again_for_other_prompts(micro, monkeypatch):
@@ -314,24 +319,24 @@ def test_a_pair_is_measured_once_and_again_for_other_prompts(micro, monkeypatch)
     working = session(folder.parent)
     done = []
     monkeypatch.setattr(
-        drift_store, "measure", lambda *given: done.append(1) or {**drift.measure(*given), "measured": len(done)}
+        drift_runs, "measure", lambda *given: done.append(1) or {**drift.measure(*given), "measured": len(done)}
     )
-    assert drift_store.drift_of(working, "new", MICRO_SETS) == measured[0] and not done
-    fewer = drift_store.drift_of(working, "new", MICRO_SETS[:1])
+    assert drift_runs.drift_of(working, "new", MICRO_SETS) == measured[0] and not done
+    fewer = drift_runs.drift_of(working, "new", MICRO_SETS[:1])
     assert (
         len(done) == 1 and fewer["key"] != measured[0]["key"] and (folder / "drift" / f"{fewer['key']}.json").is_file()
     )
-    assert drift_store.load_all(folder) == json.loads(json.dumps(measured))  # as the last measure_all left it
+    assert drift_runs.load_all(folder) == json.loads(json.dumps(measured))  # as the last measure_all left it
     path = folder / "drift" / f"{fewer['key']}.json"
     path.write_text(path.read_text()[:100])
-    drift_store.drift_of(working, "new", MICRO_SETS[:1])
+    drift_runs.drift_of(working, "new", MICRO_SETS[:1])
     assert len(done) == 2
 
 
 @pytest.mark.parametrize("forge", ["a number", "no digest", "another pair's file"])
 def test_a_stored_pair_that_was_changed_is_refused_by_name_and_measured_again(tmp_path, forge):
     working, sets = session(tmp_path, controls={}), MICRO_SETS[:1]
-    new, other = drift_store.measure_all(working, sets)
+    new, other = drift_runs.measure_all(working, sets)
     folder = tmp_path / "micro"
     path = folder / "drift" / f"{new['key']}.json"
     honest = path.read_text()
@@ -344,32 +349,32 @@ def test_a_stored_pair_that_was_changed_is_refused_by_name_and_measured_again(tm
         stored = json.loads((folder / "drift" / f"{other['key']}.json").read_text())
     path.write_text(json.dumps(stored))
     with pytest.raises(UserError) as caught:
-        drift_store.load_all(folder)
+        drift_runs.load_all(folder)
     assert str(path) in str(caught.value) and "--suite drift" in str(caught.value) and "\n" not in str(caught.value)
-    assert drift_store.measure_all(working, sets)[0]["text"] == new["text"]
+    assert drift_runs.measure_all(working, sets)[0]["text"] == new["text"]
     again = json.loads(path.read_text())
     assert (again["text"], again["sha256"]) == (json.loads(honest)["text"], json.loads(honest)["sha256"])
-    assert len(drift_store.load_all(folder)) == 2
+    assert len(drift_runs.load_all(folder)) == 2
 
 
 def test_a_control_that_cannot_be_had_is_left_out_and_named(tmp_path):
     gone = replace(ARCHS["micro"].controls["unrelated"], weights=str(tmp_path / "gone.safetensors"))
-    measured = drift_store.measure_all(session(tmp_path, controls={"unrelated": gone}), MICRO_SETS[:1])
+    measured = drift_runs.measure_all(session(tmp_path, controls={"unrelated": gone}), MICRO_SETS[:1])
     assert "gone.safetensors" in measured[-1]["left_out"] and len(measured) == 3
-    again = drift_store.load_all(tmp_path / "micro")
+    again = drift_runs.load_all(tmp_path / "micro")
     assert again == json.loads(json.dumps(measured))
-    assert any("Unrelated is left out" in remark for remark in drift_report.drift_sheet(again).remarks)
-    assert set(drift_report.drift_table(again)["pair"]) == {"new", OTHER_ACTIVATION}
+    assert any("Unrelated is left out" in remark for remark in drift_sheet(again).remarks)
+    assert set(drift_table(again)["pair"]) == {"new", OTHER_ACTIVATION}
     drift_figures.draw_figure_2c(again)
     with pytest.raises(UserError):
-        drift_store.measure_all(session(tmp_path, new=gone, controls={}), MICRO_SETS[:1])
+        drift_runs.measure_all(session(tmp_path, new=gone, controls={}), MICRO_SETS[:1])
 
 
 def test_only_training_pictures_are_looked_at(tmp_path):
-    chosen = drift_store.sample_pictures(session(tmp_path), (*MICRO_SETS, "micro_generic_v2"))
+    chosen = drift_runs.sample_pictures(session(tmp_path), (*MICRO_SETS, "micro_generic_v2"))
     assert set(chosen) == set(MICRO_SETS)  # the last has test pictures alone
     assert all("/train/" in key for split in chosen.values() for key in split.keys)
-    assert drift_store.PICTURES <= sum(map(len, chosen.values())) < drift_store.PICTURES + len(chosen)
+    assert drift_runs.PICTURES <= sum(map(len, chosen.values())) < drift_runs.PICTURES + len(chosen)
 
 
 def test_two_vision_transformers_are_compared_over_pictures_through_their_own_transforms(tmp_path):
@@ -378,8 +383,8 @@ def test_two_vision_transformers_are_compared_over_pictures_through_their_own_tr
     (tmp_path / "pair.toml").write_text(text)
     arch = find_arch(str(tmp_path / "pair.toml"))
     working = Session(Options(arch, "cpu", str(tmp_path), str(tmp_path / "cache")))
-    measured = drift_store.measure_all(working, MICRO_SETS)
-    chosen = drift_store.sample_pictures(working, MICRO_SETS)
+    measured = drift_runs.measure_all(working, MICRO_SETS)
+    chosen = drift_runs.sample_pictures(working, MICRO_SETS)
     images = [image for split in chosen.values() for image in split.read(range(len(split)))]
     expected = []
     for model, seed in zip(models, (3, 4), strict=True):
@@ -392,28 +397,28 @@ def test_two_vision_transformers_are_compared_over_pictures_through_their_own_tr
     assert found[-1]["count"] == len(images)
     assert found[-1]["absolute"] == pytest.approx(np.abs(expected[1] - expected[0]).mean(), rel=1e-4)
     assert found[-1]["cka"] == pytest.approx(hsic_cka(*expected), rel=1e-4)
-    sheet = sheets.sheet_markdown(drift_report.drift_sheet(drift_store.load_all(tmp_path / arch.id)))
+    sheet = sheets.sheet_markdown(drift_sheet(drift_runs.load_all(tmp_path / arch.id)))
     assert "Vision features at the class token" in sheet and "Vision parameters" in sheet
 
 
 def test_the_sheet_shows_the_tables_numbers_and_what_was_found(micro):
     measured = micro[1]
-    sheet = drift_report.drift_sheet(measured)
+    sheet = drift_sheet(measured)
     text = sheets.sheet_markdown(sheet)
     value = by_layer(measured[0], "relative")["6"]
     assert f"{100 * value:.2f}" in text and "Other activation" in text and "Unrelated" in text
     assert sheets.sheet_latex(sheet).count(r"\begin{tabular}") == len(sheet.blocks)
-    found = drift_report.findings(measured)
+    found = findings(measured)
     assert len(found) == 2 and all(line.startswith("Update: text ") for line in found)
     assert found[1].endswith("more in every block than in the one before.")
     wobbly = copy.deepcopy(measured[:1])
     for row in wobbly[0]["text"]["features"]:
         row["relative"] = 1.0
-    assert "in 0 of 5 blocks" in drift_report.findings(wobbly)[1]
+    assert "in 0 of 5 blocks" in findings(wobbly)[1]
 
 
 def test_every_number_of_figure_2b_is_in_the_sheet_and_parts_without_a_table_are_named(micro):
-    sheet = drift_report.drift_sheet(micro[1])
+    sheet = drift_sheet(micro[1])
     axes = drift_figures.draw_figure_2b(micro[1]).axes
     for drawn, how, scale in ((axes[0], "relative", 100), (axes[1], "absolute", 1)):
         (block,) = (b for b in sheet.blocks if b.title.text.startswith(f"Text parameters, {how} change of each block"))
@@ -422,13 +427,13 @@ def test_every_number_of_figure_2b_is_in_the_sheet_and_parts_without_a_table_are
             column = [float(row[block.header.index(label)].text) for row in block.rows]
             assert np.allclose(column, scale * line.get_ydata(), rtol=6e-3)
     (said,) = (line for line in sheet.remarks if "drift.csv alone" in line)
-    table = drift_report.drift_table(micro[1])
+    table = drift_table(micro[1])
     assert said.startswith("Unrelated: the vision") and set(table[table["tower"] == "vision"]["pair"]) == {"unrelated"}
     assert all(part in said for part in table[table["tower"] == "vision"]["layer"])
 
 
 def test_the_figures_draw_the_tables_numbers(micro):
-    table = drift_report.drift_table(micro[1])
+    table = drift_table(micro[1])
     text = table[(table["tower"] == "text") & (table["pair"] == "new")]
     for draw, rows_of in (
         (drift_figures.draw_figure_2b, text[(text["kind"] == "all")]),
@@ -455,7 +460,7 @@ def test_published_controls_are_known_to_open_clip_and_fit_the_base(name):
         assert tower.pretrained in open_clip.list_pretrained_tags_by_model(tower.model)
         config = open_clip.get_model_config(tower.model)
         assert (config["text_cfg"]["width"], config["embed_dim"]) == (arch.base.width, arch.base.dim)
-        backbones.check_tag(tower, tower.activation)
+        loading.check_tag(tower, tower.activation)
     assert not set(arch.controls) & set(arch.towers)
 
 
@@ -466,7 +471,7 @@ def test_an_arch_file_may_name_controls(tmp_path):
     (tmp_path / "pair.toml").write_text(MICRO_TOML + '[controls.other]\nmodel = "micro-unrelated"\n')
     arch = find_arch(str(tmp_path / "pair.toml"))
     assert list(arch.controls) == ["other"] and "other" not in arch.towers
-    assert drift_store.pairs_of(Session(Options(arch, "cpu", "", ""))) == ["new", OTHER_ACTIVATION, "other"]
+    assert drift_runs.pairs_of(Session(Options(arch, "cpu", "", ""))) == ["new", OTHER_ACTIVATION, "other"]
 
 
 @pytest.mark.parametrize(

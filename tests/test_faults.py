@@ -14,9 +14,12 @@ import pytest
 import torch
 from conftest import FOLDER, IMAGES, SPLIT, write_caltech
 
-from bench import backbones, cli, memory, store, workers
-from bench.errors import UserError
-from bench.store import StorageError, read_tensors, write_tensors
+from carryover.bench.backbones import loading
+from carryover.bench.cli import main
+from carryover.bench.errors import StorageError, UserError
+from carryover.bench.host import files, out_of_memory, worker_pool
+from carryover.bench.host.files import read_tensors, write_tensors
+from carryover.bench.records import store
 
 METHODS = ("zs-clip", "linear-probe", "coop")
 PLAN = ("--datasets", "caltech101", "--seeds", 1, "--shots", 2, "--limit", 3, "--views", 1, "--set", "*.steps=2")
@@ -25,11 +28,11 @@ LOCAL = ("--device", "cpu")
 
 @pytest.fixture(autouse=True)
 def load_once(monkeypatch):
-    monkeypatch.setattr(backbones, "load", LOADED)
-    monkeypatch.setattr(workers, "START", "fork")  # spawned workers would import torch again, seconds each
+    monkeypatch.setattr(loading, "load", LOADED)
+    monkeypatch.setattr(worker_pool, "START", "fork")  # spawned workers would import torch again, seconds each
 
 
-LOADED = functools.cache(backbones.load)
+LOADED = functools.cache(loading.load)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,7 @@ def finished(tmp_path_factory):
     root, out = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("results") / "out"
     write_caltech(root)
     argv = [*PLAN, *LOCAL, "--methods", *METHODS, "--jobs", 1, "--data-root", root, "--out", out]
-    assert cli.main(list(map(str, argv))) == 0
+    assert main.main(list(map(str, argv))) == 0
     return root, out
 
 
@@ -51,7 +54,7 @@ def again(finished, tmp_path, capsys):
     def call(*flags, methods=METHODS, jobs=1):
         capsys.readouterr()
         argv = [*PLAN, *LOCAL, "--methods", *methods, "--jobs", jobs, "--data-root", root, "--out", out, *flags]
-        status = cli.main(list(map(str, argv)))
+        status = main.main(list(map(str, argv)))
         said = capsys.readouterr()
         assert "Traceback" not in said.out + said.err
         assert not [p for p in tmp_path.rglob("*") if p.name.startswith(".") or p.name == "claims"]
@@ -78,7 +81,7 @@ def plug_in(folder, body, name="zz-trouble", head=""):
         f"""import os, signal, sys, time
 import torch
 from pathlib import Path
-from methods.base import Method, register
+from carryover.methods.base import Method, register
 {head}
 
 @register("{name}")
@@ -117,7 +120,7 @@ def test_a_disk_that_takes_no_file_of_a_kind_ends_in_one_line_and_the_same_comma
         return replace(source, target)
 
     def read_only(dir, prefix, suffix):
-        refuse(dir / prefix[1:].split(f".{store.here()}")[0])
+        refuse(dir / prefix[1:].split(f".{files.here()}")[0])
         return make(dir=dir, prefix=prefix, suffix=suffix)
 
     with monkeypatch.context() as patched:
@@ -341,13 +344,17 @@ def test_a_run_that_does_not_fit_at_all_fails_in_one_line(again, clean_registry,
     status, said, _ = again("--plugin-dir", mine, methods=("zz-trouble", "zs-clip"))
     assert status == 1 and "1 were done before, 1 failed" in said
     failed = records(again.out)["zz-trouble"]
-    assert failed["error"].startswith("out of memory") and failed["text_budget_bytes"] == memory.FLOOR
+    assert failed["error"].startswith("out of memory") and failed["text_budget_bytes"] == out_of_memory.FLOOR
 
 
 def test_budgets_halve_down_to_the_floor():
-    assert [b >> 20 for b in memory.budgets(300 << 20)] == [300, 150, 75, 64]
-    assert list(memory.budgets(memory.FLOOR)) == [memory.FLOOR] and list(memory.budgets(1)) == [1]
-    assert not memory.ran_out(RuntimeError("shapes differ")) and not memory.ran_out(UserError("out of memory"))
+    assert [b >> 20 for b in out_of_memory.budgets(300 << 20)] == [300, 150, 75, 64]
+    assert list(out_of_memory.budgets(out_of_memory.FLOOR)) == [out_of_memory.FLOOR] and list(
+        out_of_memory.budgets(1)
+    ) == [1]
+    assert not out_of_memory.ran_out(RuntimeError("shapes differ")) and not out_of_memory.ran_out(
+        UserError("out of memory")
+    )
 
 
 # ---- the pool itself -------------------------------------------------------------------------------------------------
@@ -369,8 +376,8 @@ def arithmetic():
 
 def outcomes(units, jobs=2, limit=None, start=arithmetic):
     rest = list(units)
-    found = workers.outcomes(lambda: rest.pop(0) if rest else [], jobs, start, (), limit)
-    return {item: result.reason if isinstance(result, workers.Lost) else result for item, result in found}
+    found = worker_pool.outcomes(lambda: rest.pop(0) if rest else [], jobs, start, (), limit)
+    return {item: result.reason if isinstance(result, worker_pool.Lost) else result for item, result in found}
 
 
 def test_every_item_of_every_unit_has_an_outcome_whatever_its_neighbours_do():
@@ -397,7 +404,7 @@ def test_a_worker_that_cannot_start_ends_the_call():
 
 def test_no_worker_outlives_a_call_that_is_given_up():
     rest = [[1], ["hang"]]
-    found = workers.outcomes(lambda: rest.pop(0) if rest else [], 2, arithmetic)
+    found = worker_pool.outcomes(lambda: rest.pop(0) if rest else [], 2, arithmetic)
     next(found)
     found.close()
-    assert not workers.multiprocessing.active_children()
+    assert not worker_pool.multiprocessing.active_children()

@@ -12,13 +12,14 @@ from conftest import picture, tiny_model, wrap
 from PIL import Image
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 
-from bench.errors import UserError
-from bench.features import FeatureStore
-from bench.loading import ahead
-from bench.seeds import derive
-from bench.store import canonical, read_tensors, write_tensors
-from bench.transforms import crop_box
-from datasets.base import Split
+from carryover.bench.errors import UserError
+from carryover.bench.features.decoding import ahead
+from carryover.bench.features.store import FeatureStore
+from carryover.bench.features.transforms import crop_box
+from carryover.bench.host.files import read_tensors, write_tensors
+from carryover.bench.host.identity import canonical
+from carryover.bench.seeds import derive
+from carryover.datasets.base import Split
 
 NAMES = ("a", "b")
 
@@ -197,7 +198,7 @@ def test_a_damaged_file_is_named_and_made_again(tiny, store, caplog):
 
 
 def test_a_replaced_picture_is_encoded_again_though_its_name_and_size_are_the_same(tiny, tmp_path):
-    from datasets.images import split_of_files
+    from carryover.datasets.images import split_of_files
 
     root, pixels = tmp_path / "pictures", np.random.default_rng(0).integers(0, 256, (2, 40, 40, 3), np.uint8)
     root.mkdir()

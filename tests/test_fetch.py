@@ -14,8 +14,8 @@ import sites
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.errors import UserError
-from datasets import fetch, unpack
+from carryover.bench.errors import UserError
+from carryover.datasets import fetch, unpack
 
 BODY = b"PK\x03\x04" + random.Random(0).randbytes(3 << 20)  # a zip file by its first bytes
 OTHER = b"PK\x03\x04" + random.Random(1).randbytes(3 << 20)

@@ -10,11 +10,12 @@ import standins
 from PIL import Image
 from standins import SETTINGS, per_class, rows_of
 
-import datasets
-from bench import cli, plan
-from bench.archs import ARCHS
-from bench.errors import UserError
-from methods import discover
+from carryover import datasets
+from carryover.bench.backbones.archs import ARCHS
+from carryover.bench.cli import main
+from carryover.bench.errors import UserError
+from carryover.bench.plan import grid
+from carryover.methods import discover
 
 
 def load_folder(path):
@@ -148,12 +149,12 @@ def test_folders_are_known_to_plan_dry_run_and_ls_by_name(tmp_path, capsys):
     standins.write_folder(tmp_path / "mine", ["a", "b"], 5)
     given = f"folder:{tmp_path / 'mine'}"
     discover(())
-    runs = plan.grid(ARCHS["micro"], datasets_=[given, given], **SETTINGS)
+    runs = grid.grid(ARCHS["micro"], datasets_=[given, given], **SETTINGS)
     assert [run.dataset for run in runs] == ["folder:mine"]
-    assert cli.main(["--datasets", given, "--dry-run", "--out", str(tmp_path / "out")]) == 0
+    assert main.main(["--datasets", given, "--dry-run", "--out", str(tmp_path / "out")]) == 0
     assert "folder:mine" in capsys.readouterr().out
-    assert cli.main(["ls", "datasets", "--datasets", given]) == 0
+    assert main.main(["ls", "datasets", "--datasets", given]) == 0
     assert "folder:mine" in capsys.readouterr().out
     standins.write_folder(tmp_path / "other" / "mine", ["a", "b"], 5)
-    assert cli.main(["--datasets", given, f"folder:{tmp_path / 'other' / 'mine'}", "--dry-run"]) == 2
+    assert main.main(["--datasets", given, f"folder:{tmp_path / 'other' / 'mine'}", "--dry-run"]) == 2
     assert "rename one of them" in capsys.readouterr().err

@@ -10,12 +10,14 @@ import torch
 from sklearn.linear_model import Ridge
 from sklearn.metrics import mean_absolute_error
 
-from bench import check, forecast, forecast_models, forecast_report, outputs, target_figures
-from bench.archs import ARCHS
-from bench.drift_numbers import MEASURES, structure
-from bench.plan import Settings
-from bench.selection import Selection
-from bench.sheets import sheet_markdown
+from carryover.bench.analyses import forecast, forecast_sheet, target_figures
+from carryover.bench.backbones.archs import ARCHS
+from carryover.bench.backbones.drift_measures import MEASURES, structure
+from carryover.bench.plan.grid import Settings
+from carryover.bench.records.selection import Selection
+from carryover.bench.report import outputs, recompute
+from carryover.bench.report.sheets import sheet_markdown
+from carryover.bench.stats import forecast_models
 
 TARGETS = ("new", "larger", "second", "unrelated")
 SETS = tuple(f"set{i:02}" for i in range(10))
@@ -202,7 +204,7 @@ def test_in_a_world_where_similarity_decides_the_forecast_says_so():
             assert row["mae"] < 0.4 * row["mae_mean"] and row["better_low"] > 0
         _, chosen = forecast.forecasts(table)["kept", left_out]
         assert all("structure" in model for model in chosen)
-    text = forecast_report.paragraph(table)
+    text = forecast_sheet.paragraph(table)
     lead = text.split(". ")[0]
     assert "tell for most methods" in lead and "gain kept for a new target, gain kept for a new dataset" in lead
     assert "Gain kept (points) for a new target: median error over methods" in text
@@ -214,7 +216,7 @@ def test_in_a_world_where_nothing_predicts_the_text_says_so():
     claims = 0
     for seed in range(12):
         table = cases(tells_nothing, seed=seed, noise=5.0)
-        text = forecast_report.paragraph(table)
+        text = forecast_sheet.paragraph(table)
         assert text.startswith(HOPELESS)
         found = forecast.forecast_table(table)
         claims += (found[(found["model"] == "selected") & (found["method"] != "all")]["better_low"] > 0).sum()
@@ -238,9 +240,9 @@ def test_a_plug_in_at_chance_everywhere_is_not_called_predictable(relation):
         table = at_chance(table)
         found = forecast.forecast_table(table)
         for outcome, left_out in RESULTS:
-            beaten, every = forecast_report.beating(found, outcome, left_out)
+            beaten, every = forecast_sheet.beating(found, outcome, left_out)
             assert every == [] and (relation == "exact" or len(beaten) <= 1)
-        text = forecast_report.paragraph(table)
+        text = forecast_sheet.paragraph(table)
         assert text.startswith(HOPELESS)
         assert "of one accuracy everywhere 0." in text
 
@@ -249,7 +251,7 @@ def test_one_method_alone_makes_no_claim_for_methods_in_general():
     table = cases(tells_nothing, noise=5.0)
     only = table["method"] == "coop"
     kept = table["kept"].where(~only, [works(row, "coop") * 5 for _, row in table.iterrows()])
-    text = forecast_report.paragraph(table.assign(kept=kept), {"coop": "CoOp"})
+    text = forecast_sheet.paragraph(table.assign(kept=kept), {"coop": "CoOp"})
     assert text.startswith(HOPELESS) and "better than every baseline for 1 of 3 methods (CoOp)" in text
 
 
@@ -274,7 +276,7 @@ def test_what_only_tells_datasets_apart_is_no_better_than_their_own_mean():
         for name in ("mean", "same")
     }
     assert row["same"] < 0.1 * row["mean"]
-    told = forecast_report.paragraph(table)
+    told = forecast_sheet.paragraph(table)
     assert told.startswith(HOPELESS) or "gain kept for a new target" not in told.split(";")[0]
     assert "better than the mean for 3 of 3 methods, than every baseline for none" in told
 
@@ -428,7 +430,7 @@ def test_a_predictor_that_is_not_defined_everywhere_is_named_and_not_used(world)
     world.drift[0]["text"]["features"] = [r for r in world.drift[0]["text"]["features"] if r["layer"] != "projected"]
     table = forecast.case_table(world)
     assert {"structure", "cka"}.isdisjoint(forecast.usable(table)) and len(forecast.usable(table)) == 2
-    text = sheet_markdown(forecast_report.forecast_sheet(world))
+    text = sheet_markdown(forecast_sheet.forecast_sheet(world))
     assert "not defined everywhere or the same in all cases: class similarities, linear CKA" in text
 
 
@@ -450,7 +452,7 @@ def test_check_makes_both_tables_again_and_names_a_forged_cell(world, tmp_path):
         return {role: (np.r_[np.zeros(t["correct"], int), np.ones(200 - t["correct"], int)], truth)
                 for role, t in one["targets"].items()}  # fmt: skip
 
-    assert check.recompute(world, predictions, tmp_path) == []
+    assert recompute.recompute(world, predictions, tmp_path) == []
     for name in ("forecast", "forecast_correlation"):
         path = tmp_path / "tables" / f"{name}.csv"
         before = path.read_text()
@@ -458,7 +460,7 @@ def test_check_makes_both_tables_again_and_names_a_forged_cell(world, tmp_path):
         cells = lines[1].split(",")
         cells[6 if name == "forecast" else 5] = "77.7"
         path.write_text("\n".join([lines[0], ",".join(cells), *lines[2:]]) + "\n")
-        assert [line for line in check.recompute(world, predictions, tmp_path) if "'77.7'" in line]
+        assert [line for line in recompute.recompute(world, predictions, tmp_path) if "'77.7'" in line]
         path.write_text(before)
 
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from bench import backbones
-from bench.archs import ARCHS
-from bench.errors import UserError
+from carryover.bench.backbones import loading
+from carryover.bench.backbones.archs import ARCHS
+from carryover.bench.errors import UserError
 
 TOWERS = {f"{arch}-{role}": tower for arch in ("vit-b16", "vit-l14") for role, tower in ARCHS[arch].towers.items()}
 NAMES = ["a photo of a cat.", "a photo of a 2012 Ferrari 458 Italia Convertible."]
@@ -28,12 +28,12 @@ def checkpoint(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = backbones.build(tower.model)
+        model = loading.build(tower.model)
         if tower.pretrained == "openai":  # biases that open_clip starts at zero would hide a swap
             for name, value in model.named_parameters():
                 if name.endswith("bias"):
                     torch.nn.init.normal_(value, std=0.02)
-    backbones.save(model, folder / "weights.safetensors", tower.activation)
+    loading.save(model, folder / "weights.safetensors", tower.activation)
     torch.save(model.state_dict(), folder / "weights.pt")
     del model
     yield tower, folder
@@ -64,7 +64,7 @@ def pictures():
 def test_features_are_those_of_open_clips_own_calls(checkpoint, reference, ending):
     tower, folder = checkpoint
     images, texts, pixels = reference
-    loaded = backbones.load(replace(tower, weights=str(folder / f"weights.{ending}")))
+    loaded = loading.load(replace(tower, weights=str(folder / f"weights.{ending}")))
     assert torch.equal(torch.stack([loaded.preprocess(picture) for picture in pictures()]), pixels)
     for found, expected in ((loaded.encode_images(pixels), images), (loaded.text.encode_texts(NAMES), texts)):
         assert found.shape == (2, tower.dim)
@@ -76,7 +76,7 @@ def test_a_checkpoint_under_the_other_activation_is_refused(checkpoint):
     tower, folder = checkpoint
     other = {"gelu": "quick_gelu", "quick_gelu": "gelu"}[tower.activation]
     with pytest.raises(UserError, match="activation"):
-        backbones.load(replace(tower, activation=other, weights=str(folder / "weights.safetensors")))
+        loading.load(replace(tower, activation=other, weights=str(folder / "weights.safetensors")))
 
 
 def test_plain_model_name_with_openai_weights_is_refused(checkpoint):
@@ -85,4 +85,4 @@ def test_plain_model_name_with_openai_weights_is_refused(checkpoint):
         pytest.skip("only OpenAI's weights are QuickGELU")
     plain = tower.model.removesuffix("-quickgelu")
     with pytest.raises(UserError, match="GELU"):
-        backbones.load(replace(tower, model=plain, weights=str(folder / "weights.pt")))
+        loading.load(replace(tower, model=plain, weights=str(folder / "weights.pt")))

@@ -20,16 +20,22 @@ from PIL import Image
 from safetensors.torch import load_file
 from test_arch_files import MICRO, saved_locally
 
-import datasets
-from bench import backbones, cli, plan, soundness, stats
-from bench.archs import Tower, find_arch
-from bench.errors import UserError
-from bench.selection import select
-from bench.store import Store, canonical, parse_json, read_tensors, sealed, write_tensors
-from datasets import coop_format, manifests
-from datasets.images import read_image
-from datasets.listing import Listing
-from methods import ordered
+from carryover import datasets
+from carryover.bench.backbones import loading
+from carryover.bench.backbones.arch_files import find_arch
+from carryover.bench.backbones.archs import Tower
+from carryover.bench.cli import flags, main
+from carryover.bench.errors import UserError
+from carryover.bench.host.files import read_tensors, write_tensors
+from carryover.bench.host.identity import canonical, parse_json, sealed
+from carryover.bench.plan import grid, runs
+from carryover.bench.records import recount, schema
+from carryover.bench.records.selection import select
+from carryover.bench.records.store import Store
+from carryover.datasets import coop_format, manifests
+from carryover.datasets.images import read_image
+from carryover.datasets.listing import Listing
+from carryover.methods import ordered
 
 ROOT = Path(__file__).resolve().parent.parent
 bounded = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -157,7 +163,7 @@ def test_a_malicious_checkpoint_is_refused_and_nothing_of_it_runs(tmp_path, writ
     path, made = tmp_path / f"clip.{ending}", tmp_path / "made"
     write(path, Payload(made), {"positional_embedding": torch.zeros(77, 96)})
     tower = Tower("micro-update", "", "gelu", 96, 96, weights=str(path))
-    assert str(path) in refusal(backbones.load, tower)
+    assert str(path) in refusal(loading.load, tower)
     assert not made.exists()
     pickle.loads(pickle.dumps(Payload(made)))
     assert made.is_dir(), "the payload does what it is for"
@@ -171,8 +177,8 @@ def test_a_malicious_model_directory_is_refused_and_nothing_of_it_runs(tmp_path)
     )
     weights.unlink()
     (tmp_path / "arch.toml").write_text('[base]\nmodel = "local-dir:model"\n[new]\nmodel = "local-dir:model"\n')
-    arch = backbones.resolve_arch(find_arch(str(tmp_path / "arch.toml")))
-    refusal(backbones.load, arch.base)
+    arch = loading.resolve_arch(find_arch(str(tmp_path / "arch.toml")))
+    refusal(loading.load, arch.base)
     assert not (tmp_path / "made").exists()
 
 
@@ -184,7 +190,7 @@ def test_a_model_directory_of_rubbish_is_one_line(tmp_path, capsys, config):
     saved_locally(tmp_path / "model", 3, False)
     (tmp_path / "model" / "open_clip_config.json").write_text(config)
     (tmp_path / "arch.toml").write_text('[base]\nmodel = "local-dir:model"\n[new]\nmodel = "local-dir:model"\n')
-    assert cli.main(["--arch", str(tmp_path / "arch.toml"), "--dry-run", "--methods", "coop"]) == 2
+    assert main.main(["--arch", str(tmp_path / "arch.toml"), "--dry-run", "--methods", "coop"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
@@ -233,7 +239,7 @@ def test_a_safetensors_header_that_lies_is_refused_or_gives_what_the_body_holds(
     else:
         assert kind == "names twice" and {name: value.tolist() for name, value in found.items()} == {"a": [0, 0]}
     tower = Tower("micro-update", "", "gelu", 96, 96, weights=str(path))
-    assert str(path) in refusal(backbones.load, tower)
+    assert str(path) in refusal(loading.load, tower)
 
 
 @pytest.mark.parametrize(
@@ -257,7 +263,7 @@ def test_predictions_of_another_form_are_a_difference_not_a_crash(tmp_path, chan
     write_tensors(store.path("predictions", "k"), {n: v.contiguous() for n, v in change(good).items()}, {"key": "k"})
     claim = {"base": {"correct": 2, "count": 2, "accuracy": 100.0}}
     record = {"key": "k", "status": "done", "run": {"dataset": "d", "method": "m", "seed": 1}, "targets": claim}
-    _, lines = stats.recount([record], store.read_predictions)
+    _, lines = recount.recount([record], store.read_predictions)
     assert lines and all("k (d, m, seed 1)" in line for line in lines)
 
 
@@ -376,7 +382,7 @@ def mutated(draw_value):
         place[path[-1]] = new
         return whole
 
-    paths = [(n,) for n in (*record(), *soundness.OF_RECORD)] + [("run", n) for n in record()["run"]]
+    paths = [(n,) for n in (*record(), *schema.OF_RECORD)] + [("run", n) for n in record()["run"]]
     paths += [("targets", "new"), ("targets", "new", "accuracy"), ("targets", "base", "count"), ("targets", "x")]
     return st.tuples(st.sampled_from(paths), draw_value).map(change)
 
@@ -384,12 +390,13 @@ def mutated(draw_value):
 @settings(bounded, max_examples=20)
 @given(mutated(values))
 def test_a_record_with_any_entry_replaced_is_left_out_or_all_tables_can_be_made(tmp_path_factory, changed):
-    from bench import archs, outputs, report
+    from carryover.bench.backbones import archs
+    from carryover.bench.report import outputs, report
 
     store = Store(tmp_path_factory.mktemp("records"), "micro")
     store.write_record(record("good"))
     write_run(store, json.dumps(sealed(changed)))
-    chosen = select(store.records(), archs.ARCHS["micro"], plan.Settings(16, "micro", "fp32", 4, None))
+    chosen = select(store.records(), archs.ARCHS["micro"], grid.Settings(16, "micro", "fp32", 4, None))
     for output in outputs.made_from(chosen).values():
         assert output.csv.count("\n") >= 1 and output.texts.keys() <= {"md", "tex"}
     markdown, page = report.texts(chosen)
@@ -420,7 +427,7 @@ def shuffled(value, random):
 def test_canonical_json_is_one_text_whatever_the_order_and_reads_back(value, random):
     assert canonical(shuffled(value, random)) == canonical(value)
     assert parse_json(canonical(value)) == value and canonical(value).isascii()
-    assert plan.key_of(shuffled({"x": value}, random), {"y": value}) == plan.key_of({"x": value}, {"y": value})
+    assert runs.key_of(shuffled({"x": value}, random), {"y": value}) == runs.key_of({"x": value}, {"y": value})
 
 
 @bounded
@@ -428,8 +435,8 @@ def test_canonical_json_is_one_text_whatever_the_order_and_reads_back(value, ran
 def test_other_content_is_another_key(one, other):
     same = json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)  # 1 and 1.0 and true are three
     assert (canonical(one) == canonical(other)) == same
-    assert (plan.key_of({"v": one}, {}) == plan.key_of({"v": other}, {})) == same
-    assert plan.key_of({"a": one}, {"b": other}) != plan.key_of({"b": other}, {"a": one})
+    assert (runs.key_of({"v": one}, {}) == runs.key_of({"v": other}, {})) == same
+    assert runs.key_of({"a": one}, {"b": other}) != runs.key_of({"b": other}, {"a": one})
 
 
 # ---- lists of pictures -----------------------------------------------------------------------------------------------
@@ -639,7 +646,7 @@ def test_any_config_is_flags_or_refused_in_one_line(tmp_path_factory, table):
     path = tmp_path_factory.getbasetemp() / "flags.toml"
     path.write_text("\n".join(f"{k} = {v}" for k, v in table.items()))
     try:
-        args = cli.parse(["--config", str(path)])
+        args = flags.parse(["--config", str(path)])
         assert all(isinstance(seed, int) for seed in args.seeds) and args.command == "run"
     except UserError as error:
         assert "\n" not in str(error)
@@ -651,7 +658,7 @@ def test_any_config_is_flags_or_refused_in_one_line(tmp_path_factory, table):
 )
 def test_rubbish_for_toml_is_one_line(tmp_path, capsys, option, content):
     (tmp_path / "x.toml").write_bytes(content)
-    assert cli.main([option, str(tmp_path / "x.toml"), "--dry-run"]) == 2
+    assert main.main([option, str(tmp_path / "x.toml"), "--dry-run"]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "x.toml" in said
 
@@ -668,9 +675,9 @@ def test_rubbish_for_toml_is_one_line(tmp_path, capsys, option, content):
 )
 def test_any_text_for_set_is_an_option_or_refused_in_one_line(text):
     try:
-        config = plan.configure("coop", "dtd", 16, "micro", plan.parse_overrides([text], ordered()))
-        json.dumps(plan.as_stored(config), allow_nan=False)
-        for name, value in vars(plan.configure("coop", "dtd", 16, "micro", {})).items():
+        config = grid.configure("coop", "dtd", 16, "micro", grid.parse_overrides([text], ordered()))
+        json.dumps(runs.as_stored(config), allow_nan=False)
+        for name, value in vars(grid.configure("coop", "dtd", 16, "micro", {})).items():
             assert type(getattr(config, name)) is type(value)
     except UserError as error:
         assert "\n" not in str(error).replace(text, "")

@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from bench import check, cli, outputs, page, report, sheets, stats
-from bench.console import escape
-from bench.errors import printable
-from methods.base import METHODS
+from carryover.bench.cli import main
+from carryover.bench.errors import printable
+from carryover.bench.records import reading
+from carryover.bench.report import html_page, outputs, recompute, report, sheets
+from carryover.bench.report.terminal import escape
+from carryover.methods.base import METHODS
 
 PAYLOADS = [
     "<script>alert(1)</script>",
@@ -130,14 +132,14 @@ def drawn_out(html):
 
 
 def test_a_title_that_names_a_slot_of_the_page_is_not_filled():
-    made = page.page_of("{body} {style}", "<p>{title} here</p>", "b {}")
+    made = html_page.page_of("{body} {style}", "<p>{title} here</p>", "b {}")
     assert made.count("<p>") == 1 and "<title>{body} {style}</title>" in made and "<p>{title} here</p>" in made
 
 
 @bounded
 @given(words)
 def test_any_text_is_itself_in_html(text):
-    for markup in (f"<p>{page.escaped(text)}</p>", f'<p title="{page.escaped(text)}"></p>'):
+    for markup in (f"<p>{html_page.escaped(text)}</p>", f'<p title="{html_page.escaped(text)}"></p>'):
         found = Reader(markup)
         assert found.tags == ["p"]
         assert ("".join(found.text) or dict(found.attributes).get("title")) == printable(text)
@@ -204,7 +206,7 @@ def test_check_reads_back_the_tables_of_hostile_ids(tmp_path):
     records = [lists.record(name, f"{name} m", 1, 100 + i, 90) for i, name in enumerate(names)]
     written = outputs.write_tables(lists.chosen(records), tmp_path)
     assert all(path.is_relative_to(tmp_path) for path in written)
-    assert check.recompute(lists.chosen(records), lists.predictions_of(records).__getitem__, tmp_path) == []
+    assert recompute.recompute(lists.chosen(records), lists.predictions_of(records).__getitem__, tmp_path) == []
     cells = list(csv.reader((tmp_path / "tables" / "main.csv").open(newline="", encoding="utf-8")))
     assert len(cells) == 1 + len(names) ** 2 + len(names)
 
@@ -226,14 +228,14 @@ def test_any_text_is_itself_on_the_terminal(text):
 @pytest.mark.parametrize("text", PAYLOADS)
 def test_a_mistake_on_the_command_line_is_told_in_one_printable_line(text, capsys):
     for argv in (["--datasets", text], ["--methods", "x" + text], ["--arch", text], ["--set", "x" + text]):
-        assert cli.main(["=".join(argv), "--dry-run"]) == 2
+        assert main.main(["=".join(argv), "--dry-run"]) == 2
         said = capsys.readouterr().err
         assert said.startswith("error: ") and said.count("\n") == 1 and said[:-1].isprintable()
 
 
 def test_a_name_of_a_method_is_one_printable_line_in_every_table():
     records = [pages.record("a", "coop", 1, 50, 40, name="two\nlines \x1b[31m\u202e")]
-    assert stats.names(records, "method") == {"coop": "two lines \\x1b[31m\\u202e"}
+    assert reading.names(records, "method") == {"coop": "two lines \\x1b[31m\\u202e"}
 
 
 def test_registered_methods_have_printable_names():

@@ -5,13 +5,15 @@ import math
 
 import pytest
 
-from bench import outputs, plan, selection
-from bench.archs import ARCHS
-from bench.description import SELECTED_ON_TEST
-from methods import ordered
-from methods.base import METHODS
+from carryover.bench.backbones.archs import ARCHS
+from carryover.bench.engine.record_draft import SELECTED_ON_TEST
+from carryover.bench.plan import grid, runs
+from carryover.bench.records import selection
+from carryover.bench.report import outputs
+from carryover.methods import ordered
+from carryover.methods.base import METHODS
 
-SETTINGS = plan.Settings(4, "published", "fp32", 2, None)
+SETTINGS = grid.Settings(4, "published", "fp32", 2, None)
 
 
 def record(name="coop", seed=1, started="2026-01-01", dataset="d", lr=0.1, **identity):
@@ -80,13 +82,13 @@ def shown(records, seeds=(1,)):
 
 def whole(accuracy=50.0, started="2026-01-01", seed=1, name="coop", dataset="dtd", test="", **identity):
     """A record as a run leaves it; without an accuracy, a failed one."""
-    config = plan.as_stored(SETTINGS.configure(name, dataset)) if name in METHODS else {"mine": 1}
+    config = runs.as_stored(SETTINGS.configure(name, dataset)) if name in METHODS else {"mine": 1}
     run = {"arch": "micro", "dataset": dataset, "method": name, "seed": seed, **SETTINGS.of_runs, "config": config}
     run |= {"test": test}
     found = {**record(name, seed, started)["identity"], **identity}
     target = {"accuracy": accuracy, "correct": 1, "count": 2}
     return {
-        "key": plan.key_of(run, found),
+        "key": runs.key_of(run, found),
         "run": run,
         "identity": found,
         "started": started,

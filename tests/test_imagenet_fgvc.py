@@ -10,12 +10,12 @@ import pytest
 import standins
 from standins import SETTINGS, all_wnids, coop_draw, refusal, rows_of
 
-import datasets
-from bench import plan
-from bench.archs import ARCHS
-from bench.errors import UserError
-from datasets import fewshot
-from methods import discover
+from carryover import datasets
+from carryover.bench.backbones.archs import ARCHS
+from carryover.bench.errors import UserError
+from carryover.bench.plan import grid
+from carryover.datasets import fewshot
+from carryover.methods import discover
 
 
 @pytest.fixture(autouse=True)
@@ -164,7 +164,7 @@ def test_the_classes_of_a_and_r_are_not_the_same_ones(tmp_path):
 def test_test_only_sets_are_refused_where_something_is_to_be_trained():
     discover(())
     with pytest.raises(UserError, match="test images only"):
-        plan.grid(ARCHS["vit-b16"], datasets_=["imagenet_a"], **SETTINGS)
+        grid.grid(ARCHS["vit-b16"], datasets_=["imagenet_a"], **SETTINGS)
 
 
 # ---- FGVCAircraft ----------------------------------------------------------------------------------------------------

@@ -18,17 +18,17 @@ from timm.models.eva import Eva
 from torch import nn
 from torch.func import functional_call
 
-from bench import archs, attention, backbones
-from bench.description import describe
-from bench.errors import UserError
-from bench.evaluate import evaluate
-from bench.execution import execute
-from bench.prompts import TextTower
-from bench.seeds import generator
-from bench.session import Options, Session
-from bench.trainer import fit
-from methods.base import METHODS, Classes, Shape
-from methods.inside import TEXT_ALONE
+from carryover.bench.backbones import archs, attention, loading
+from carryover.bench.backbones.text_tower import TextTower
+from carryover.bench.engine.evaluator import evaluate
+from carryover.bench.engine.one_run import execute
+from carryover.bench.engine.record_draft import describe
+from carryover.bench.engine.session import Options, Session
+from carryover.bench.engine.trainer import fit
+from carryover.bench.errors import UserError
+from carryover.bench.seeds import generator
+from carryover.methods.base import METHODS, Classes, Shape
+from carryover.methods.parts.inside import TEXT_ALONE
 
 TOLERANCE = 1e-4
 LABELS = torch.arange(8) % len(NAMES)
@@ -77,9 +77,9 @@ def resnet():
     for role, name in (("base", "micro-base"), ("new", "micro-update")):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            model = backbones.build(name)
+            model = loading.build(name)
         tower = archs.ARCHS["micro"].towers[role]
-        towers[role] = backbones.Backbone(model, tower, backbones.tokenizer(name))
+        towers[role] = loading.Backbone(model, tower, loading.tokenizer(name))
     return SimpleNamespace(**towers)
 
 
@@ -483,7 +483,7 @@ def test_without_a_transformer_in_the_base_the_image_half_is_left_out_on_all_tow
 
 def test_the_mark_is_in_the_record_of_a_run(resnet, tmp_path, monkeypatch):
     roles = {"micro-base": resnet.base, "micro-update": resnet.new}
-    monkeypatch.setattr(backbones, "load", lambda tower, *_: roles[tower.model])
+    monkeypatch.setattr(loading, "load", lambda tower, *_: roles[tower.model])
     session = Session(Options(archs.ARCHS["micro"], "cpu", str(tmp_path), str(tmp_path / "cache")))
     run = replace(toy_run("maple"), arch="micro", dataset="micro_counting", shots=1, limit=1)
     assert f"MaPLe {TEXT_ALONE}" in describe(session, run, "0" * 16)["marks"]
@@ -512,7 +512,7 @@ def test_bf16_trains_and_predicts_close_to_fp32(classes, name):
     losses, logits = [], []
     for precision in ("fp32", "bf16"):
         tower = archs.Tower("tiny-base", "", "quick_gelu", WIDTH, DIM)
-        half = backbones.Backbone(tiny_model(0, True), tower, backbones.tokenizer("ViT-B-32"), precision=precision)
+        half = loading.Backbone(tiny_model(0, True), tower, loading.tokenizer("ViT-B-32"), precision=precision)
         method = make(name, epochs=2, batch=8, lr=1e-3)
         method.bind(half, classes)
         with method.attach(half):
@@ -536,6 +536,6 @@ def test_towers_without_queries_keys_and_values_of_their_own_width_have_no_block
 
 @pytest.mark.parametrize("name", ["ViT-B-16-quickgelu", "EVA02-B-16"])
 def test_the_blocks_of_both_towers_of_the_published_pair_are_found(name):
-    model = backbones.build(name)
+    model = loading.build(name)
     image, text = attention.image_stack(model.visual), attention.text_stack(model.text)
     assert (len(image), image.width, image.prefix) == (12, 768, 1) and (len(text), text.width) == (12, 512)

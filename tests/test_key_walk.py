@@ -15,18 +15,24 @@ import torch
 from conftest import NAMES, tiny_model, wrap, write_caltech
 from toys import open_toy, pictures, toy, toy_run
 
-import datasets
-from bench import backbones, cli, features, plan, session, settings
-from bench.archs import ARCHS, Arch, Tower
-from bench.errors import UserError
-from bench.execution import execute
-from bench.features import TEST_RECIPE, FeatureStore, view_recipe
-from bench.plan import Run, Settings
-from bench.session import Options
-from bench.transforms import View
-from datasets.base import Dataset, Split
-from methods import discover, source_hash
-from methods.base import METHODS
+from carryover import datasets
+from carryover.bench.backbones import loading
+from carryover.bench.backbones.archs import ARCHS, Arch, Tower
+from carryover.bench.cli.flags import parse, parser
+from carryover.bench.cli.options import plan_of
+from carryover.bench.engine import session
+from carryover.bench.engine.one_run import execute
+from carryover.bench.engine.session import Options
+from carryover.bench.errors import UserError
+from carryover.bench.features import store as features_store
+from carryover.bench.features.store import TEST_RECIPE, FeatureStore, view_recipe
+from carryover.bench.features.transforms import View
+from carryover.bench.plan import grid
+from carryover.bench.plan.grid import Settings
+from carryover.bench.plan.runs import Run
+from carryover.datasets.base import Dataset, Split
+from carryover.methods import discover, source_hash
+from carryover.methods.base import METHODS
 
 CPU, LOAD = torch.device("cpu"), datasets.load
 CHOICES = {  # another value of a text option that has few
@@ -98,7 +104,7 @@ def test_every_setting_of_a_call_changes_the_keys_of_its_runs():
 
     def key(given):
         asked = {"suites_": ["main"], "methods": ["coop"], "datasets_": ["dtd"], "seeds": [1]}
-        (run,) = plan.grid(ARCHS["micro"], given, **asked)
+        (run,) = grid.grid(ARCHS["micro"], given, **asked)
         return run.key({})
 
     changed = {f.name: other(getattr(base, f.name)) for f in fields(Settings)}
@@ -176,14 +182,14 @@ def test_flags_that_say_how_or_where_leave_the_plan_and_its_keys_as_they_are(ope
     what |= {"precision", "base_weights", "new_weights", "plugin_dir", "manifests"}
     elsewhere = {"plugin", "backbone", "dataset", "json", "to"}  # of commands that train nothing
     about = {"command", "what", "help", "check", "config"}  # the command itself, and where its flags are read from
-    flags = {action.dest: action for action in cli.parser()._actions}
+    flags = {action.dest: action for action in parser()._actions}
     assert set(flags) == what | set(how) | elsewhere | about, "say of each flag whether it changes a key"
-    usual = settings.plan_of(cli.parse(argv), ARCHS["micro"])
+    usual = plan_of(parse(argv), ARCHS["micro"])
     for name, value in how.items():
         if name not in ("mirror", "to"):  # go with prepare and leaderboard alone
             given = [flags[name].option_strings[-1], *([value] if value else [])]
             given += ["--engine", "ray"] if name.startswith("ray") else []
-            assert settings.plan_of(cli.parse([*argv, *given]), ARCHS["micro"]) == usual, name
+            assert plan_of(parse([*argv, *given]), ARCHS["micro"]) == usual, name
     assert isinstance(flags["help"], argparse.Action)
 
 
@@ -192,16 +198,16 @@ def test_flags_that_say_how_or_where_leave_the_plan_and_its_keys_as_they_are(ope
 
 def test_a_backbones_fingerprint_changes_with_every_tensor_and_with_what_the_tower_is(tiny, monkeypatch):
     model, tower = tiny_model(3, True), tiny.base.tower
-    found = {backbones.fingerprint(model, tower)}
+    found = {loading.fingerprint(model, tower)}
     state = model.state_dict()
     for value in state.values():
         kept = value.clone()
         flat = value.view(-1)
         flat[len(flat) // 2] = torch.nextafter(flat[len(flat) // 2], torch.tensor(9.0))
-        found.add(backbones.fingerprint(model, tower))
+        found.add(loading.fingerprint(model, tower))
         value.copy_(kept)
     assert len(found) == 1 + len(state), "one unit of the last place of one number of each tensor"
-    assert backbones.fingerprint(model, tower) in found
+    assert loading.fingerprint(model, tower) in found
     unlike = {"model": "ViT-B-32", "activation": "gelu"}
     exempt = {
         "pretrained": "weights are known by their bytes",
@@ -212,11 +218,11 @@ def test_a_backbones_fingerprint_changes_with_every_tensor_and_with_what_the_tow
         "clip_transform": "a check; the transform itself is in the identity",
     }
     named(Tower, unlike, exempt)
-    changed = [backbones.fingerprint(model, replace(tower, **{name: value})) for name, value in unlike.items()]
+    changed = [loading.fingerprint(model, replace(tower, **{name: value})) for name, value in unlike.items()]
     assert len(found | set(changed)) == 1 + len(state) + len(unlike)
     for name in exempt:
-        assert backbones.fingerprint(model, replace(tower, **{name: other(getattr(tower, name))})) in found
-    assert backbones.fingerprint(model.half(), tower) not in found
+        assert loading.fingerprint(model, replace(tower, **{name: other(getattr(tower, name))})) in found
+    assert loading.fingerprint(model.half(), tower) not in found
 
 
 def test_a_key_changes_with_the_base_the_update_and_each_further_one(opened, monkeypatch, tiny):
@@ -230,7 +236,7 @@ def test_a_key_changes_with_the_base_the_update_and_each_further_one(opened, mon
     key, arch = here.key(run), here.options.arch
     third = wrap(tiny_model(9, True), "tiny-third", "quick_gelu")
     monkeypatch.setattr(
-        backbones, "load", lambda tower, *_: {"base": tiny.base, "new": tiny.new, "third": third}[tower.model[5:]]
+        loading, "load", lambda tower, *_: {"base": tiny.base, "new": tiny.new, "third": third}[tower.model[5:]]
     )
     changed = [replace(arch, base=third.tower), replace(arch, new=third.tower), replace(arch, more={"x": third.tower})]
     keys = {session.Session(Options(each, "cpu", "x", "x")).key(run) for each in changed}
@@ -353,7 +359,7 @@ def test_a_feature_file_changes_with_everything_it_is_made_of(tiny, tmp_path, mo
     named(View, ("crop", "seed", "number"), ("size",))  # the transform's, walked above
     found.append(name(recipe=view_recipe(**recipe)))
     found += [name(recipe=view_recipe(**{**recipe, k: other(v)})) for k, v in recipe.items()]
-    for home, constant in ((features, "RATIO"), (features, "FLIP"), (features, "FEATURES_VERSION")):
+    for home, constant in ((features_store, "RATIO"), (features_store, "FLIP"), (features_store, "FEATURES_VERSION")):
         with monkeypatch.context() as patch:
             patch.setattr(home, constant, other(getattr(home, constant)))
             found.append(name(recipe=view_recipe(**recipe)))
@@ -366,8 +372,8 @@ def test_a_feature_file_changes_with_everything_it_is_made_of(tiny, tmp_path, mo
 # ---- a method's source -----------------------------------------------------------------------------------------------
 
 MINE = """
-from methods.base import register
-from methods.coop import CoOp
+from carryover.methods.base import register
+from carryover.methods.coop import CoOp
 
 
 @register("zz-mine")

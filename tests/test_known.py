@@ -19,10 +19,15 @@ from PIL import Image
 from standins import all_wnids, write_imagenet
 from test_figures_report import HOSTILE, Page, record
 
-from bench import archs, backbones, cli, commands, known, own_prompts, report, stats
-from bench.selection import Selection
-from bench.session import Options, Session
-from methods.base import Classes
+from carryover.bench.backbones import archs, loading
+from carryover.bench.cli import main
+from carryover.bench.cli.run import executor
+from carryover.bench.engine import known_prompts
+from carryover.bench.engine.session import Options, Session
+from carryover.bench.records import known_zero_shot, printed, reading
+from carryover.bench.records.selection import Selection
+from carryover.bench.report import report
+from carryover.methods.base import Classes
 
 # Printed in the paper: Table 2, row of zero-shot CLIP.
 TABLE_2 = {"imagenet": (68.80, 74.77), "caltech101": (93.31, 97.16), "oxford_pets": (89.04, 92.23)}
@@ -59,8 +64,8 @@ def coop(dataset="caltech101"):
 
 def write(records, folder, arch="vit-b16"):
     """(report.md as rendered, report.html), each as (source, text of the page)."""
-    chosen = Selection(archs.ARCHS[arch], tuple(stats.select(records)))
-    answers = known.compare(chosen.main, folder, arch)
+    chosen = Selection(archs.ARCHS[arch], tuple(reading.select(records)))
+    answers = known_zero_shot.compare(chosen.main, folder, arch)
     markdown, page = report.write_report(chosen, folder, answers)
     rendered = MarkdownIt("commonmark").enable("table").render(markdown.read_text())
     return (markdown.read_text(), rendered), (page.read_text(), page.read_text())
@@ -106,40 +111,40 @@ def test_a_number_that_is_off_is_named_before_the_summary_and_the_first_table(tm
 @pytest.mark.parametrize("points, within", [(0.5, True), (-0.5, True), (0.504, True), (0.506, False), (-0.51, False)])
 def test_half_a_point_is_no_warning_and_what_counts_is_the_number_as_printed(tmp_path, points, within):
     for dataset in TABLE_2:
-        found = known.compare(as_printed({(dataset, "base"): points}), tmp_path, "vit-b16")
+        found = known_zero_shot.compare(as_printed({(dataset, "base"): points}), tmp_path, "vit-b16")
         assert [answer.within for answer in found].count(False) == (not within), dataset
 
 
 def test_half_a_point_is_half_a_point_in_binary_too():
     assert 32.02 - 31.52 > 0.5, "which is why the difference is rounded"
-    assert known.Answer("dtd", "DTD", "base", "tower", "source", 32.02, 31.52).within
+    assert known_zero_shot.Answer("dtd", "DTD", "base", "tower", "source", 32.02, 31.52).within
 
 
 def test_a_later_trial_does_not_hide_the_full_run(tmp_path):
     trial = zero_shot("dtd", 1.0, 1.0, limit=2, started="2027-01-01T00:00:00Z")
-    found = known.compare([zero_shot("dtd", 44.09, 50.0), trial], tmp_path, "vit-b16")
+    found = known_zero_shot.compare([zero_shot("dtd", 44.09, 50.0), trial], tmp_path, "vit-b16")
     assert [answer.ours for answer in found] == [44.09, 50.0]
 
 
 def test_seeds_and_average_count_once_and_other_sets_not_at_all(tmp_path):
     records = [zero_shot("dtd", 44.09 + s - 2, 50.0, seed=s) for s in (1, 2, 3)] + [zero_shot("folder:mine", 1, 1)]
-    found = known.compare(records, tmp_path, "vit-b16")
+    found = known_zero_shot.compare(records, tmp_path, "vit-b16")
     assert [(a.dataset, a.role) for a in found] == [("dtd", "base"), ("dtd", "new")]
     assert found[0].ours == 44.09
-    assert known.remark([], [zero_shot("folder:mine", 1, 1)], "vit-b16") == ""
+    assert known_zero_shot.remark([], [zero_shot("folder:mine", 1, 1)], "vit-b16") == ""
 
 
 def test_without_a_zero_shot_run_the_report_says_that_nothing_was_compared(tmp_path):
     (markdown, _), (page, _) = write([coop()], tmp_path)
     assert "was not compared" in markdown and "no ZS-CLIP run is done" in page
     failed = zero_shot("dtd", 0, 0, status="failed")
-    assert known.compare([failed], tmp_path, "vit-b16") == []
+    assert known_zero_shot.compare([failed], tmp_path, "vit-b16") == []
 
 
 def test_micro_has_no_known_answer_and_nothing_is_said(tmp_path):
     store_answer(tmp_path, "imagenet", "base", 1.0)
     (markdown, _), (page, _) = write(as_printed({("dtd", "base"): 9}), tmp_path, "micro")
-    assert known.write_known([], tmp_path, "micro") is None and not (tmp_path / "tables").exists()
+    assert known_zero_shot.write_known([], tmp_path, "micro") is None and not (tmp_path / "tables").exists()
     for text in (markdown, page):
         assert not re.search(r"known answer|agrees with the paper's Table|not compared with published|Warning", text)
 
@@ -155,28 +160,28 @@ def test_a_trial_is_not_compared_and_that_is_said_once(tmp_path):
 def test_open_clips_numbers_are_compared_with_the_stored_answer_of_its_prompts(tmp_path):
     store_answer(tmp_path, "imagenet", "base", OPEN_CLIP_IMAGENET["base"] + 0.3)
     store_answer(tmp_path, "imagenet", "new", OPEN_CLIP_IMAGENET["new"])
-    found = known.compare(as_printed(), tmp_path, "vit-b16")
-    assert [(a.dataset, a.role, a.published, a.within) for a in found if a.source == known.OPEN_CLIP] == [
+    found = known_zero_shot.compare(as_printed(), tmp_path, "vit-b16")
+    assert [(a.dataset, a.role, a.published, a.within) for a in found if a.source == printed.OPEN_CLIP] == [
         ("imagenet", "base", 68.34, True), ("imagenet", "new", 74.72, True),
     ]  # fmt: skip
-    line = known.remark(found, as_printed(), "vit-b16")
+    line = known_zero_shot.remark(found, as_printed(), "vit-b16")
     assert "on all 3 datasets" in line and "open_clip's results (its 80 prompts) within 0.5 points on the one" in line
     store_answer(tmp_path, "imagenet", "base", OPEN_CLIP_IMAGENET["base"] - 4)
-    head, lines, _ = known.warning(known.compare(as_printed(), tmp_path, "vit-b16"))
+    head, lines, _ = known_zero_shot.warning(known_zero_shot.compare(as_printed(), tmp_path, "vit-b16"))
     assert len(lines) == 1 and "64.34 % here, 68.34 % in open_clip" in lines[0]
 
 
 @pytest.mark.parametrize("change", [{"backbone": "x" * 64}, {"precision": "bf16"}, {"pictures": "others"}])
 def test_a_stored_answer_of_other_weights_precision_or_pictures_is_passed_over(tmp_path, change):
     store_answer(tmp_path, "imagenet", "base", 1.0, **change)
-    assert all(a.source != known.OPEN_CLIP for a in known.compare(as_printed(), tmp_path, "vit-b16"))
+    assert all(a.source != printed.OPEN_CLIP for a in known_zero_shot.compare(as_printed(), tmp_path, "vit-b16"))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"identity": 1}', '{"identity": {}, "accuracy": "x"}'])
 def test_a_damaged_stored_answer_is_passed_over(tmp_path, text):
     store_answer(tmp_path, "imagenet", "base", 1.0)
     (tmp_path / "known" / "imagenet-base.json").write_text(text)
-    assert len(known.compare(as_printed(), tmp_path, "vit-b16")) == 6
+    assert len(known_zero_shot.compare(as_printed(), tmp_path, "vit-b16")) == 6
 
 
 def test_a_hostile_name_stays_text_in_the_warning(tmp_path):
@@ -191,8 +196,8 @@ def test_a_hostile_name_stays_text_in_the_warning(tmp_path):
 
 
 def test_the_csv_has_a_row_a_comparison(tmp_path):
-    answers = known.compare(as_printed({("caltech101", "base"): -0.75}), tmp_path, "vit-b16")
-    with known.write_known(answers, tmp_path, "vit-b16").open(newline="") as file:
+    answers = known_zero_shot.compare(as_printed({("caltech101", "base"): -0.75}), tmp_path, "vit-b16")
+    with known_zero_shot.write_known(answers, tmp_path, "vit-b16").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["dataset", "backbone", "model", "source", "ours", "published", "difference", "within"]
     assert len(rows) == 6 and [r["dataset"] for r in rows if r["within"] == "no"] == ["caltech101"]
@@ -200,21 +205,21 @@ def test_the_csv_has_a_row_a_comparison(tmp_path):
     assert [off[k] for k in ("backbone", "model", "ours", "published", "difference")] == [
         "base", "base-tower", "92.56", "93.31", "-0.75",
     ]  # fmt: skip
-    assert known.write_known([], tmp_path, "vit-b16").read_text().count("\n") == 1
+    assert known_zero_shot.write_known([], tmp_path, "vit-b16").read_text().count("\n") == 1
 
 
 def test_the_published_file_holds_each_arch_s_towers_and_compares_imagenet_alone():
-    table = pd.read_csv(known.PUBLISHED, index_col="dataset")
+    table = pd.read_csv(printed.PUBLISHED, index_col="dataset")
     for name in ("vit-b16", "vit-l14"):
-        compared = known.published_for(name)
+        compared = printed.published_for(name)
         assert {d for d, _ in compared} == {
             "imagenet", "imagenet_v2", "imagenet_sketch", "imagenet_a", "imagenet_r",
         } and len(compared) == 10  # fmt: skip
         for role, tower in archs.ARCHS[name].towers.items():
             assert compared["imagenet", role] == table.loc["imagenet", tower.label]
-    assert known.published_for("vit-b16")["imagenet", "base"] == OPEN_CLIP_IMAGENET["base"]
-    assert known.published_for("vit-b16")["imagenet", "new"] == OPEN_CLIP_IMAGENET["new"]
-    assert known.published_for("micro") == {}
+    assert printed.published_for("vit-b16")["imagenet", "base"] == OPEN_CLIP_IMAGENET["base"]
+    assert printed.published_for("vit-b16")["imagenet", "new"] == OPEN_CLIP_IMAGENET["new"]
+    assert printed.published_for("micro") == {}
     assert ((table.loc[:, "ViT-B-16-quickgelu/openai":] > 1) & (table.loc[:, "ViT-B-16-quickgelu/openai":] < 100)).all(
         axis=None
     ), "percent, not fractions"
@@ -244,12 +249,12 @@ def session_of(tiny, root, folder):
 
 def test_open_clips_prompts_give_what_open_clips_own_classifier_gives(tiny, imagenet_a, tmp_path):
     session = session_of(tiny, imagenet_a, tmp_path)
-    assert own_prompts.measure(session, ["imagenet_a"]) == [], "nothing is encoded for this"
+    assert known_prompts.measure(session, ["imagenet_a"]) == [], "nothing is encoded for this"
     data = session.data("imagenet_a")
     for role in ("base", "new"):
         session.features(role).features(data.test, data.classnames)
     session.forget()
-    written = own_prompts.measure(session, ["imagenet_a", "dtd"])
+    written = known_prompts.measure(session, ["imagenet_a", "dtd"])
     assert [path.name for path in written] == ["imagenet_a-base.json", "imagenet_a-new.json"]
 
     pictures = data.test.read(range(len(data.test)))
@@ -259,7 +264,7 @@ def test_open_clips_prompts_give_what_open_clips_own_classifier_gives(tiny, imag
         classifier = open_clip.build_zero_shot_classifier(
             backbone.model, tokenizer, data.classnames, open_clip.OPENAI_IMAGENET_TEMPLATES, device="cpu"
         )
-        mine = backbone.zero_shot(Classes("imagenet", data.classnames, own_prompts.templates()))
+        mine = backbone.zero_shot(Classes("imagenet", data.classnames, known_prompts.templates()))
         torch.testing.assert_close(mine, classifier.T, atol=1e-5, rtol=1e-4)
         with torch.no_grad():
             images = F.normalize(backbone.model.encode_image(torch.stack([backbone.preprocess(p) for p in pictures])))
@@ -268,20 +273,20 @@ def test_open_clips_prompts_give_what_open_clips_own_classifier_gives(tiny, imag
         assert stored["correct"] == int((expected == torch.from_numpy(data.test.labels)).sum())
         assert (stored["count"], stored["prompts"]) == (48, 80)
         features = session.features(role).stored(data.test, data.classnames)
-        assert own_prompts.classify(backbone, features, data.classnames).tolist() == expected.tolist()
+        assert known_prompts.classify(backbone, features, data.classnames).tolist() == expected.tolist()
         seen |= set(expected.tolist())
     assert len(seen) > 1
-    assert own_prompts.measure(session, ["imagenet_a"]) == [], "stored already"
+    assert known_prompts.measure(session, ["imagenet_a"]) == [], "stored already"
 
 
 def test_other_weights_or_pictures_are_measured_again(tiny, imagenet_a, tmp_path):
     session = session_of(tiny, imagenet_a, tmp_path)
     data = session.data("imagenet_a")
     session.features("base").features(data.test, data.classnames)
-    (path,) = own_prompts.measure(session, ["imagenet_a"])
+    (path,) = known_prompts.measure(session, ["imagenet_a"])
     stored = json.loads(path.read_text())
     path.write_text(json.dumps({**stored, "identity": {**stored["identity"], "backbone": "other"}}))
-    assert own_prompts.measure(session, ["imagenet_a"]) == [path]
+    assert known_prompts.measure(session, ["imagenet_a"]) == [path]
     assert json.loads(path.read_text()) == stored
 
 
@@ -291,14 +296,14 @@ def test_other_weights_or_pictures_are_measured_again(tiny, imagenet_a, tmp_path
 @pytest.fixture
 def towers(tiny, monkeypatch):
     """The published architectures' names over tiny towers."""
-    monkeypatch.setattr(backbones, "load", lambda tower, *a, **k: tiny.base if "ViT" in tower.model else tiny.new)
-    monkeypatch.setattr(commands.executor, "default_jobs", lambda options: 1)
+    monkeypatch.setattr(loading, "load", lambda tower, *a, **k: tiny.base if "ViT" in tower.model else tiny.new)
+    monkeypatch.setattr(executor, "default_jobs", lambda options: 1)
 
 
 def run(capsys, root, out, *more):
     capsys.readouterr()
     base = ["--arch", "vit-b16", "--methods", "zs-clip", "--seeds", 1, "--views", 1, "--shots", 1, "--device", "cpu"]
-    assert cli.main([*map(str, [*more, *base, "--data-root", root, "--out", out])]) == 0
+    assert main.main([*map(str, [*more, *base, "--data-root", root, "--out", out])]) == 0
     return " ".join(capsys.readouterr().out.split())
 
 
@@ -317,7 +322,7 @@ def test_a_run_says_it_on_the_console_and_report_makes_it_again_from_stored_file
         path.unlink()
     for made in (root, out / "cache"):
         made.rename(made.with_suffix(".away"))
-    assert cli.main(["report", "--arch", "vit-b16", "--shots", "1", "--views", "1", "--out", str(out)]) == 0
+    assert main.main(["report", "--arch", "vit-b16", "--shots", "1", "--views", "1", "--out", str(out)]) == 0
     assert [path.read_text() for path in files] == first
     assert "Warning: zero-shot differs" in capsys.readouterr().out
 
@@ -327,17 +332,17 @@ def test_check_finds_a_number_changed_in_the_known_answers_table(towers, tmp_pat
     write_caltech(root)
     run(capsys, root, out, "--datasets", "caltech101")
     again = ["check", "--arch", "vit-b16", "--shots", "1", "--views", "1", "--out", str(out)]
-    assert cli.main(again) == 0
+    assert main.main(again) == 0
     path = out / "vit-b16" / "tables" / "known.csv"
     header, first, *rest = path.read_text().splitlines(keepends=True)
     path.write_text("".join([header, first.replace(",93.31,", ",50.0,"), *rest]))
     assert ",50.0," in path.read_text()
     capsys.readouterr()
-    assert cli.main(again) == 1
+    assert main.main(again) == 1
     said = " ".join(capsys.readouterr().out.split())
     assert "known.csv: line 2" in said and "1 differences" in said
     path.unlink()
-    assert cli.main(again) == 1 and "known.csv: not there" in " ".join(capsys.readouterr().out.split())
+    assert main.main(again) == 1 and "known.csv: not there" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_trial_measures_nothing_and_warns_of_nothing(towers, tmp_path, capsys):

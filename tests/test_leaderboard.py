@@ -13,12 +13,23 @@ from statistics import harmonic_mean, mean, stdev
 import chromium
 import pytest
 
-from bench import archs, cli, leaderboard, leaderboard_data, leaderboard_page, plan, selection, settings, sheets, tables
-from bench.audit import default_settings
-from bench.errors import UserError
-from bench.leaderboard_groups import board
-from bench.plan import key_of
-from bench.store import Store, sealed
+from carryover.bench.analyses import main_table
+from carryover.bench.backbones import arch_files, archs
+from carryover.bench.cli import flags, options
+from carryover.bench.cli import main as cli_main
+from carryover.bench.errors import UserError
+from carryover.bench.host.identity import sealed
+from carryover.bench.leaderboard import data as leaderboard_data
+from carryover.bench.leaderboard import sources
+from carryover.bench.leaderboard.groups import board
+from carryover.bench.leaderboard.page import HERE, TITLE, write_page
+from carryover.bench.plan import grid
+from carryover.bench.plan.grid import default_settings
+from carryover.bench.plan.runs import key_of
+from carryover.bench.records import selection
+from carryover.bench.records.printed import read_paper
+from carryover.bench.records.store import Store
+from carryover.bench.report import sheets
 
 IMAGES = 1000
 METHODS = ("zs-clip", "linear-probe", "coop", "kgcoop", "contcoop")
@@ -64,10 +75,10 @@ def record_of(run, roles=("base", "new"), changed=0, **others):
 
 
 DATASETS = {
-    "micro": [run.dataset for run in plan.grid(
+    "micro": [run.dataset for run in grid.grid(
         archs.ARCHS["micro"], default_settings(archs.ARCHS["micro"]), suites_=["main"], methods=["zs-clip"], seeds=[1]
     )],
-    "vit-b16": [run.dataset for run in plan.grid(
+    "vit-b16": [run.dataset for run in grid.grid(
         archs.ARCHS["vit-b16"], default_settings(archs.ARCHS["vit-b16"]), suites_=["main"], methods=["zs-clip"],
         seeds=[1],
     )],
@@ -77,7 +88,7 @@ DATASETS = {
 def planned(arch="micro", methods=METHODS, seeds=(1, 2, 3), suites=("main",), datasets=(), **changes):
     arch = archs.ARCHS[arch]
     made = replace(default_settings(arch), **changes)
-    return plan.grid(arch, made, suites_=suites, methods=methods, datasets_=datasets, seeds=seeds)
+    return grid.grid(arch, made, suites_=suites, methods=methods, datasets_=datasets, seeds=seeds)
 
 
 def write(folder, records):
@@ -88,7 +99,7 @@ def write(folder, records):
 
 
 def rows_of(*words):
-    rows, accounts, _ = board(leaderboard.read(words))
+    rows, accounts, _ = board(sources.read(words))
     return rows, accounts
 
 
@@ -122,7 +133,7 @@ def groups(tmp_path_factory):
 def built(groups):
     path = groups / "page.html"
     words = [str(groups / name) for name in ("north", "south", "west")]
-    assert cli.main(["leaderboard", *words, "--to", str(path)]) == 0
+    assert cli_main.main(["leaderboard", *words, "--to", str(path)]) == 0
     return path
 
 
@@ -134,7 +145,7 @@ def csv_cells(folder, arch, role="new"):
     one = archs.ARCHS[arch]
     main = selection.select(Store(folder, arch).records(), one, default_settings(one)).main
     name = "main" if role == "new" else f"main-{role}"
-    text = sheets.csv_text(tables.main_tables(main, arch)[name][0])
+    text = sheets.csv_text(main_table.main_tables(main, arch)[name][0])
     return {(row["dataset"], row["method"]): row for row in csv.DictReader(io.StringIO(text))}
 
 
@@ -326,7 +337,7 @@ def test_every_file_is_in_a_row_or_named_with_its_reason(groups, tmp_path, capsy
     assert "key" in reasons[others[1].name] and "holds the record" in reasons["copy.json"]
     assert account.done + len(account.failed) + sum(account.left.values()) == len(account.source.records)
     assert len(account.source.records) == 66 - 3
-    assert cli.main(["leaderboard", str(tmp_path / "g"), "--to", str(tmp_path / "l.html")]) == 0
+    assert cli_main.main(["leaderboard", str(tmp_path / "g"), "--to", str(tmp_path / "l.html")]) == 0
     said, page = capsys.readouterr().out, (tmp_path / "l.html").read_text()
     assert all(name in said and name in page for name in reasons) and "5 files could not be taken" in page
 
@@ -357,7 +368,7 @@ PLACES = {
 
 @pytest.mark.parametrize("text", PLACES)
 def test_of_a_path_in_an_error_the_name_of_a_file_alone_is_left(text):
-    assert leaderboard.reason(text) == PLACES[text]
+    assert sources.reason(text) == PLACES[text]
 
 
 @pytest.mark.parametrize(
@@ -365,7 +376,7 @@ def test_of_a_path_in_an_error_the_name_of_a_file_alone_is_left(text):
     ["EVA02-B-16/merged2b, hf-hub:timm/vit", "3 / 4 images/s and/or none", "https://example.org/a/b.pt", "…/x.jpg"],
 )
 def test_what_is_no_path_of_a_machine_stays(text):
-    assert leaderboard.reason(text) == text
+    assert sources.reason(text) == text
 
 
 def test_names_cannot_break_the_page_or_its_data(tmp_path):
@@ -376,7 +387,7 @@ def test_names_cannot_break_the_page_or_its_data(tmp_path):
     write(tmp_path / "g", hostile)
     (tmp_path / "g/micro/runs" / "<b>&amp;.json").write_text("[]")
     path = tmp_path / "l.html"
-    leaderboard_page.write_page([f"<script>={tmp_path / 'g'}"], path)
+    write_page([f"<script>={tmp_path / 'g'}"], path)
     text = path.read_text()
 
     class Tags(HTMLParser):
@@ -398,7 +409,7 @@ def test_names_cannot_break_the_page_or_its_data(tmp_path):
 
 def test_the_same_records_give_the_same_bytes(built, groups, tmp_path):
     words = [str(groups / name) for name in ("north", "south", "west")]
-    leaderboard_page.write_page(words, tmp_path / "again.html")
+    write_page(words, tmp_path / "again.html")
     assert (tmp_path / "again.html").read_bytes() == built.read_bytes()
 
 
@@ -418,8 +429,8 @@ def test_a_rows_command_plans_exactly_its_runs(groups):
         head, tail = leaderboard_data.command_of(row)
         ids = list(dict.fromkeys(record["run"]["dataset"] for record in row.records))
         words = [*head.split()[2:], "--datasets", *ids, *tail.replace("'", "").split()]
-        args = cli.parse(words)
-        runs = settings.plan_of(args, archs.find_arch(args.arch))
+        args = flags.parse(words)
+        runs = options.plan_of(args, arch_files.find_arch(args.arch))
         asked = {json.dumps(run.canonical(), sort_keys=True) for run in runs}
         stored = {json.dumps(record["run"], sort_keys=True) for record in row.records}
         assert stored <= asked and (
@@ -432,7 +443,7 @@ def test_the_papers_numbers_stand_apart_as_printed(built):
     by_id = {arch["id"]: arch for arch in data["archs"]}
     assert by_id["micro"]["paper"] is None
     printed = {name: numbers for name, _, numbers in by_id["vit-b16"]["paper"]["methods"]}
-    table = tables.read_paper("vit-b16")
+    table = read_paper("vit-b16")
     line = table[(table["dataset"] == "dtd") & (table["method"] == "contcoop")].iloc[0]
     assert printed["ContCoOp"]["dtd"] == [line["base"], line["new"], line["h"]]
     assert len(by_id["vit-b16"]["sections"][0]["rows"]) == 3
@@ -449,13 +460,13 @@ def test_folders_and_names_that_cannot_be_taken_are_refused_in_one_line(groups, 
         ([f" ={north}"], "no name of a group"),
     ):
         with pytest.raises(UserError, match=said):
-            leaderboard.read(words)
-    (source,) = leaderboard.read([north / "micro"])  # an arch's own folder
+            sources.read(words)
+    (source,) = sources.read([north / "micro"])  # an arch's own folder
     assert (source.group, source.arch) == ("north", "micro")
     with pytest.raises(UserError, match="goes with export and leaderboard"):
-        cli.parse(["report", "--to", "x.html"])
+        flags.parse(["report", "--to", "x.html"])
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["leaderboard", "--out", str(north)]) == 0 and (tmp_path / "leaderboard.html").is_file()
+    assert cli_main.main(["leaderboard", "--out", str(north)]) == 0 and (tmp_path / "leaderboard.html").is_file()
 
 
 # ---- in a browser ----------------------------------------------------------------------------------------------------
@@ -519,7 +530,7 @@ def test_the_browser_shows_main_csvs_numbers_to_the_printed_digit(view, groups):
 
 
 def test_halves_are_printed_as_python_prints_them(view):
-    source = leaderboard_page.HERE.joinpath("leaderboard.js").read_text()
+    source = HERE.joinpath("leaderboard.js").read_text()
     fixed = re.search(r"function fixed\(.*?\n  }", source, re.DOTALL)[0]
     values = [k / 8 for k in range(801)] + [0.005, 1.005, 2.675, 33.335, 99.995]
     shown = view().run(f"(() => {{ const DASH = '–'; {fixed}; return {values}.map(x => fixed(x)); }})()")
@@ -698,11 +709,11 @@ def test_a_hostile_name_is_text_in_the_browser_too(tab, tmp_path):
     records = [record_of(run) for run in planned(methods=["zs-clip", "coop"])]
     write(tmp_path / "g", [{**r, "names": {"dataset": HOSTILE, "method": HOSTILE}} for r in records])
     path = tmp_path / "l.html"
-    leaderboard_page.write_page([f"{HOSTILE[:25]}={tmp_path / 'g'}"], path)
+    write_page([f"{HOSTILE[:25]}={tmp_path / 'g'}"], path)
     tab.said.clear()
     tab.open(path.as_uri())
     tab.run("document.querySelector('.who').click()")
-    assert tab.run("document.title") == leaderboard_page.TITLE and tab.said == []
+    assert tab.run("document.title") == TITLE and tab.said == []
     assert tab.run("document.querySelector('.who').textContent") == HOSTILE
     assert HOSTILE.replace("  ", " ") in tab.run("document.getElementById('origin').textContent")
 

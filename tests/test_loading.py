@@ -16,13 +16,13 @@ from PIL import Image
 from standins import write_folder
 from test_cli import LOCAL, call, records
 
-from bench import loading
-from bench.errors import UserError
-from bench.features import FeatureStore
-from bench.loading import Loader, default_workers, roomy
-from bench.transforms import Plain, View
-from datasets.base import Split
-from datasets.images import FileReader, read_image, split_of_files
+from carryover.bench.errors import UserError
+from carryover.bench.features import decoding
+from carryover.bench.features.decoding import Loader, default_workers, roomy
+from carryover.bench.features.store import FeatureStore
+from carryover.bench.features.transforms import Plain, View
+from carryover.datasets.base import Split
+from carryover.datasets.images import FileReader, read_image, split_of_files
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZE = (23, 17)
@@ -92,7 +92,7 @@ def kinds(tmp_path_factory):
 def processes():
     """Two worker processes that all tests of this file share, as splits do in a session."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(loading, "LEAST", 0)
+    patch.setattr(decoding, "LEAST", 0)
     loader = Loader(2)
     yield loader
     loader.close()
@@ -185,9 +185,9 @@ def test_features_and_views_have_the_same_bytes_from_threads_and_workers(tiny, t
 
 def test_arrays_by_a_pipe_are_the_same_bytes_where_shared_memory_is_small(tmp_path, monkeypatch):
     split, recipes = photographs(tmp_path / "pictures"), [View((32, 32), (0.1, 1.0), 1, v) for v in range(2)]
-    monkeypatch.setattr(loading, "LEAST", 0)
-    monkeypatch.setattr(loading, "SHARED_MEMORY", str(tmp_path))
-    monkeypatch.setattr(loading.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 64 << 20}))
+    monkeypatch.setattr(decoding, "LEAST", 0)
+    monkeypatch.setattr(decoding, "SHARED_MEMORY", str(tmp_path))
+    monkeypatch.setattr(decoding.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 64 << 20}))
     assert not roomy(2)
     loader = Loader(1)
     assert torch.equal(loaded(loader, split, recipes), loaded(Loader(0), split, recipes))
@@ -195,7 +195,7 @@ def test_arrays_by_a_pipe_are_the_same_bytes_where_shared_memory_is_small(tmp_pa
 
 
 def test_small_and_rendered_splits_start_no_processes(tmp_path, monkeypatch):
-    monkeypatch.setattr(loading, "LEAST", 1000)
+    monkeypatch.setattr(decoding, "LEAST", 1000)
     loader, plain = Loader(2), [Plain(keep)]
     assert len(loaded(loader, photographs(tmp_path / "pictures", 1), plain)[0]) == 1
     rendered = Split(("a",) * 1200, np.zeros(1200, np.int64), lambda chosen: [Image.new("RGB", (2, 2)) for _ in chosen])
@@ -237,14 +237,14 @@ from pathlib import Path
 
 
 def main():
-    from bench import loading
-    from bench.transforms import Plain
-    from datasets.images import split_of_files
+    from carryover.bench.features import decoding
+    from carryover.bench.features.transforms import Plain
+    from carryover.datasets.images import split_of_files
     from test_loading import slow
 
-    loading.LEAST = 0
+    decoding.LEAST = 0
     split = split_of_files(Path(sys.argv[3]), ["0.jpg"] * 5000, [0] * 5000)
-    for _ in loading.Loader(2).load(split, [Plain(slow)], 1):
+    for _ in decoding.Loader(2).load(split, [Plain(slow)], 1):
         print(*[w.pid for w in __import__("multiprocessing").active_children()], flush=True)
 
 
@@ -265,7 +265,7 @@ def slow(image):
 def test_no_worker_outlives_a_stopped_or_killed_parent(tmp_path):
     photographs(tmp_path / "pictures", 1)
     (tmp_path / "slow.py").write_text(SLOW)
-    argv = [sys.executable, tmp_path / "slow.py", ROOT, ROOT / "tests", tmp_path / "pictures"]
+    argv = [sys.executable, tmp_path / "slow.py", ROOT / "src", ROOT / "tests", tmp_path / "pictures"]
     error = tmp_path / "error"
     with open(error, "w") as err:
         stopped = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=err, text=True, start_new_session=True)
@@ -307,7 +307,7 @@ def test_a_broken_picture_stops_its_dataset_alone(tmp_path, capsys, monkeypatch)
     broken.write_text("not a picture")
     argv = ["--datasets", f"folder:{tmp_path / 'mine'}", "caltech101", "--data-root", root, "--seeds", 1, "--shots", 16]
     argv += ["--methods", "zs-clip", "linear-probe", "--out", out, *LOCAL]
-    monkeypatch.setattr(loading, "LEAST", 0)
+    monkeypatch.setattr(decoding, "LEAST", 0)
     for workers in (0, 1):
         status, said, err = call(capsys, *argv, "--workers", workers)
         assert status == 1 and "Traceback" not in said + err
@@ -322,18 +322,18 @@ def test_a_broken_picture_stops_its_dataset_alone(tmp_path, capsys, monkeypatch)
 
 
 def test_a_dataset_that_vanishes_before_a_worker_process_reads_it_stops_alone(tmp_path, capsys, monkeypatch):
-    from bench import executor
+    from carryover.bench.engine import local
 
     root, out = tmp_path / "data", tmp_path / "out"
     write_caltech(root)
     write_folder(tmp_path / "mine", ["ant", "bee"])
-    in_workers = executor.in_workers
+    in_workers = local.in_workers
 
     def later(*given):
         (tmp_path / "mine").rename(tmp_path / "away")
         return in_workers(*given)
 
-    monkeypatch.setattr(executor, "in_workers", later)
+    monkeypatch.setattr(local, "in_workers", later)
     argv = ["--datasets", f"folder:{tmp_path / 'mine'}", "caltech101", "--data-root", root, "--seeds", 1, "--shots", 1]
     status, said, err = call(capsys, *argv, "--methods", "zs-clip", "--out", out, "--jobs", 2, "--device", "cpu")
     assert status == 1 and "Traceback" not in said + err

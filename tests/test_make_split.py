@@ -7,7 +7,7 @@ import pytest
 import standins
 from standins import per_class, refusal, rows_of
 
-import datasets
+from carryover import datasets
 
 SETS = list(standins.SPLIT_FILE_SETS)
 

@@ -10,12 +10,12 @@ from conftest import FOLDER, IMAGES, ON_DISK, write_caltech
 from standins import write_imagenet
 from test_cli import LOCAL, call, mistake, records
 
-import datasets
-from bench.errors import UserError
-from bench.selection import of_one_folder, of_one_source
-from datasets import manifests
-from datasets.fewshot import draw
-from datasets.manifests import MARK, read, text_of
+from carryover import datasets
+from carryover.bench.errors import UserError
+from carryover.bench.records.selection import of_one_folder, of_one_source
+from carryover.datasets import manifests
+from carryover.datasets.fewshot import draw
+from carryover.datasets.manifests import MARK, read, text_of
 
 RUN = ("--datasets", "caltech101", "--methods", "zs-clip", "linear-probe", "--seeds", 1, "--shots", 2, "--limit", 1)
 NAME = "caltech101-2shot-seed1"
@@ -24,11 +24,11 @@ NAME = "caltech101-2shot-seed1"
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """(data root, results folder) of a run whose manifests the tests feed back."""
-    from bench import cli
+    from carryover.bench.cli import main
 
     root, out = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("results") / "out"
     write_caltech(root)
-    assert cli.main([str(part) for part in (*RUN, *LOCAL, "--data-root", root, "--out", out)]) == 0
+    assert main.main([str(part) for part in (*RUN, *LOCAL, "--data-root", root, "--out", out)]) == 0
     return root, out
 
 

@@ -9,16 +9,20 @@ import pytest
 import torch
 from conftest import write_caltech
 
-from bench import backbones, cli, mixture
-from bench.store import Store, read_tensors, sealed, sha256_of, unsealed, write_tensors
+from carryover.bench.backbones import loading
+from carryover.bench.cli import main
+from carryover.bench.host.files import read_tensors, write_tensors
+from carryover.bench.host.identity import sealed, sha256_of, unsealed
+from carryover.bench.records import environments
+from carryover.bench.records.store import Store
 
-LOADED = functools.cache(backbones.load)
+LOADED = functools.cache(loading.load)
 PLAN = ("--datasets", "caltech101", "--shots", 2, "--limit", 3, "--device", "cpu", "--jobs", 1)
 
 
 def call(capsys, *argv):
     capsys.readouterr()
-    status = cli.main([str(part) for part in argv])
+    status = main.main([str(part) for part in argv])
     said = capsys.readouterr()
     return status, " ".join(said.out.split()), said.err
 
@@ -29,11 +33,11 @@ def machines(tmp_path_factory):
     folder = tmp_path_factory.mktemp("machines")
     write_caltech(folder / "data")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(backbones, "load", LOADED)
+        patched.setattr(loading, "load", LOADED)
         for name, seeds in (("one", [1]), ("two", [2]), ("both", [1, 2])):
             argv = [*PLAN, "--methods", "zs-clip", "linear-probe", "--seeds", *seeds]
             argv += ["--data-root", folder / "data", "--out", folder / name, "--cache", folder / "cache"]
-            assert cli.main(list(map(str, argv))) == 0
+            assert main.main(list(map(str, argv))) == 0
     return folder
 
 
@@ -217,11 +221,11 @@ MIXED = {
 def test_a_cell_made_in_another_environment_or_by_other_code_is_marked_and_named(mine, capsys, changes, expected):
     out = mine / "both"
     plain = (out / "micro/tables/main.md").read_text()
-    assert mixture.MARK not in plain
+    assert environments.MARK not in plain
     edited(out, "linear-probe", 2, **changes)
     assert call(capsys, "report", "--out", out, *SETTINGS)[0] == 0
     text = (out / "micro/tables/main.md").read_text()
-    assert mixture.MARK in text and expected in text.replace("\\", "")
+    assert environments.MARK in text and expected in text.replace("\\", "")
     (row,) = {line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| Linear")}
     assert "<sup>" in row and all("<sup>" not in line for line in text.splitlines() if line.startswith("| ZS"))
     assert (out / "micro/tables/main.csv").read_bytes() == (mine / "one/../both/micro/tables/main.csv").read_bytes()
@@ -236,9 +240,9 @@ def test_another_number_of_threads_marks_nothing(mine, capsys):
 
 
 def test_an_ablations_note_names_the_rows_made_elsewhere():
-    from bench.selection import Row, of_one_table
-    from bench.suite_tables import marks_of
-    from bench.suites import Variant
+    from carryover.bench.analyses.rows import marks_of
+    from carryover.bench.plan.suites import Variant
+    from carryover.bench.records.selection import Row, of_one_table
 
     def row(label, torch_version):
         record = {

@@ -12,11 +12,11 @@ from conftest import DIM, NAMES, WIDTH, make, make_support, short
 from references import encode_prompts
 from sklearn.linear_model import LogisticRegression
 
-from bench.errors import UserError
-from bench.trainer import fit
-from methods import tip_adapter_f
-from methods.base import METHODS, Classes, Shape
-from methods.linear_probe import logistic_regression
+from carryover.bench.engine.trainer import fit
+from carryover.bench.errors import UserError
+from carryover.methods import tip_adapter_f
+from carryover.methods.base import METHODS, Classes, Shape
+from carryover.methods.linear_probe import logistic_regression
 
 TOKENIZER = open_clip.get_tokenizer("ViT-B-32")
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bench import backbones
-from bench.archs import ARCHS
-from datasets.micro import checkpoint
+from carryover.bench.backbones import loading
+from carryover.bench.backbones.archs import ARCHS
+from carryover.datasets.micro import checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 ROLES = ("base", "update", "unrelated", "second", "larger")
@@ -57,7 +57,7 @@ def test_rows_of_tokens_that_no_caption_used_are_their_initial_value(states):
 
 
 def test_the_hash_behind_untrained_rows_is_pure_integer_arithmetic():
-    from datasets.micro.hashing import mix
+    from carryover.datasets.micro.hashing import mix
 
     values = [0, 1, 12345678901234567, 2**64 - 1]
     assert mix(np.array(values, np.uint64)).tolist() == [splitmix64_finaliser(value) for value in values]
@@ -77,7 +77,7 @@ def test_initial_rows_are_that_hash_of_token_dimension_and_salt(salt):
 
 @pytest.mark.parametrize("role", ROLES[1:])
 def test_saving_what_was_read_gives_the_same_weights(tmp_path, states, role):
-    model = backbones.build(f"micro-{role}")
+    model = loading.build(f"micro-{role}")
     model.load_state_dict(states[role])
     from safetensors import safe_open
 
@@ -143,7 +143,7 @@ def test_the_larger_update_has_the_larger_vision_tower(states):
 @pytest.mark.parametrize("role", FILES)
 def test_the_shipped_files_load_through_every_check(role):
     tower = TOWERS[role]
-    backbone = backbones.load(tower)
+    backbone = loading.load(tower)
     assert backbone.text.fast and backbone.dim == tower.dim
     assert 10 < float(backbone.scale) < 100
 
@@ -151,7 +151,7 @@ def test_the_shipped_files_load_through_every_check(role):
 def test_the_command_that_trains_them_runs(tmp_path):
     """For the base, and for its update, which starts from it; the others are trained as these are."""
     steps = ["--attribute-steps", "2", "--align-steps", "2", "--precision", "fp32"]
-    command = [sys.executable, "-m", "datasets.micro.pretrain", "--out", str(tmp_path), *steps]
+    command = [sys.executable, "-m", "carryover.datasets.micro.pretrain", "--out", str(tmp_path), *steps]
     for role in ("base", "update"):
         done = subprocess.run([*command, "--model", role], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-2000:]

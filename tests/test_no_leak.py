@@ -12,17 +12,20 @@ from conftest import IMAGE_SIZE, short
 from PIL import Image
 from toys import open_toy, pictures, toy, toy_run
 
-from bench import execution, executor, outputs, report, selection, suites
-from bench.description import SELECTED_ON_TEST
-from bench.plan import Settings
-from methods import discover, ordered
-from methods.base import METHODS
+from carryover.bench.engine import one_run, schedule
+from carryover.bench.engine.record_draft import SELECTED_ON_TEST
+from carryover.bench.plan import suites
+from carryover.bench.plan.grid import Settings
+from carryover.bench.records import selection
+from carryover.bench.report import outputs, report
+from carryover.methods import discover, ordered
+from carryover.methods.base import METHODS
 
 MINE = '''
 from dataclasses import dataclass
 
 import torch
-from methods.base import Method, TrainConfig, register
+from carryover.methods.base import Method, TrainConfig, register
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def noisy(part):
 
 def plugins(session, runs):
     """{run: the tensors of its plug-in as bytes}, all trained by the local engine."""
-    tally = executor.run_all(session, runs, 1, fresh=True)
+    tally = schedule.run_all(session, runs, 1, fresh=True)
     assert tally.done == len(runs), tally.failures
     read = (session.store.read_plugin(session.key(run.trained))[0] for run in runs)
     return [{name: (value.dtype, value.numpy().tobytes()) for name, value in found.items()} for found in read]
@@ -196,17 +199,17 @@ def test_from_what_a_method_and_the_trainer_are_handed_no_test_picture_label_or_
     monkeypatch, tiny, tmp_path, mine
 ):
     session = open_toy(monkeypatch, tiny, tmp_path)
-    found, fit = {}, execution.fit_together
+    found, fit = {}, one_run.fit_together
 
     def watched(methods, supports, generators, **more):
         outcomes = fit(methods, supports, generators, **more)
         found[run] = leaks(session, run, (methods, supports, generators))
         return outcomes
 
-    monkeypatch.setattr(execution, "fit_together", watched)
+    monkeypatch.setattr(one_run, "fit_together", watched)
     clean = [toy_run(name) for name in ordered()]
     published = toy_run("tip-adapter-f", config=replace(short("tip-adapter-f"), selection="published", epochs=2))
     for run in (*clean, published):
-        assert executor.run_all(session, [run], 1).done == 1
+        assert schedule.run_all(session, [run], 1).done == 1
     assert {*found.pop(published)} == {"the test features themselves", "a test feature", "test labels"}
     assert found == {run: [] for run in clean}

@@ -16,27 +16,27 @@ import json
 import tokenize
 from pathlib import Path
 
-from bench.features import FEATURES_VERSION
-from bench.plan import NUMBERS_VERSION
+from carryover.bench.features.store import FEATURES_VERSION
+from carryover.bench.plan.runs import NUMBERS_VERSION
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDED = Path(__file__).with_name("number_sources.json")
 
 DECIDE: dict[str, tuple[str, ...]] = {  # whole files, or what of them is named
-    "bench/attention.py": (),
-    "bench/backbones.py": (),
-    "bench/class_tokens.py": (),
-    "bench/evaluate.py": (),
-    "bench/execution.py": (),
-    "bench/features.py": (),
-    "bench/loading.py": (),
-    "bench/pixels.py": (),
-    "bench/prompts.py": (),
+    "bench/backbones/attention.py": (),
+    "bench/backbones/loading.py": (),
+    "bench/backbones/class_tokens.py": (),
+    "bench/engine/evaluator.py": (),
+    "bench/engine/one_run.py": (),
+    "bench/features/store.py": (),
+    "bench/features/decoding.py": (),
+    "bench/features/pixels.py": (),
+    "bench/backbones/text_tower.py": (),
     "bench/seeds.py": (),
-    "bench/text_pass.py": (),
-    "bench/trainer.py": (),
-    "bench/transforms.py": (),
-    "bench/session.py": (
+    "bench/backbones/text_pass.py": (),
+    "bench/engine/trainer.py": (),
+    "bench/features/transforms.py": (),
+    "bench/engine/session.py": (
         "fewshot",
         "test_split",
         "inputs",
@@ -44,22 +44,22 @@ DECIDE: dict[str, tuple[str, ...]] = {  # whole files, or what of them is named
         "shape_of",
         "make",
     ),
-    "bench/draws.py": ("at_most", "augments", "view_count"),
+    "bench/engine/few_shot.py": ("at_most", "augments", "view_count"),
     "datasets/fewshot.py": (),
     "datasets/images.py": (),
     "datasets/templates.py": (),
 }
 DO_NOT = {  # what the files above import, and why a change of it needs no new version
-    "bench/archs.py": "weights and activation are in each key",
-    "bench/claims.py": "which process does what",
-    "bench/description.py": "what a record says beside its numbers",
-    "bench/memory.py": "what a text pass may keep is in each record",
+    "bench/backbones/archs.py": "weights and activation are in each key",
+    "bench/host/claims.py": "which process does what",
+    "bench/engine/record_draft.py": "what a record says beside its numbers",
+    "bench/host/out_of_memory.py": "what a text pass may keep is in each record",
     "bench/errors.py": "says what went wrong",
-    "bench/plan.py": "settings and options are in each key",
-    "bench/plugin_format.py": "says what a plug-in is; its tensors are written and read by the store",
-    "bench/processes.py": "where things run",
-    "bench/provenance.py": "says where a run was made",
-    "bench/store.py": "writes and reads bytes; tests hold that they come back",
+    "bench/plan/runs.py": "settings and options are in each key",
+    "bench/plugins/format.py": "says what a plug-in is; its tensors are written and read by the store",
+    "bench/host/processes.py": "where things run",
+    "bench/host/environment.py": "says where a run was made",
+    "bench/records/store.py": "writes and reads bytes; tests hold that they come back",
     "datasets/base.py": "the pictures of a split are in each key",
     "datasets/manifests.py": "the pictures it gives are in each key",
     "methods/base.py": "hashed into each key",

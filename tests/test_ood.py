@@ -10,10 +10,14 @@ import torch
 from references import encode_prompts
 from safetensors.torch import load_file
 
-import datasets
-from bench import backbones, cli, commands, outputs, report, suites
-from bench.archs import ARCHS
-from bench.store import sealed
+from carryover import datasets
+from carryover.bench.backbones import loading
+from carryover.bench.backbones.archs import ARCHS
+from carryover.bench.cli import main as cli_main
+from carryover.bench.cli import run
+from carryover.bench.host.identity import sealed
+from carryover.bench.plan import suites
+from carryover.bench.report import outputs, report
 
 SHORT = ("--limit", 2, "--shots", 1, "--seeds", 1, "--views", 1, "--jobs", 1, "--device", "cpu", "--set", "*.steps=2")
 SHORT += ("linear-probe.max_iter=10", "linear-probe.search_steps=1")
@@ -26,7 +30,7 @@ TARGETS = ("micro_generic_v2", "micro_generic_sketch", "micro_generic_hard", "mi
 def call(capsys, *argv):
     """(exit status, what was said, white space made single)."""
     capsys.readouterr()
-    status = cli.main([str(part) for part in argv])
+    status = cli_main.main([str(part) for part in argv])
     out, err = capsys.readouterr()
     assert "Traceback" not in out + err
     return status, " ".join((out + err).split())
@@ -37,7 +41,7 @@ def finished(tmp_path_factory):
     """(results, cache) of a finished experiment; tests copy the results before they change them."""
     out, cache = tmp_path_factory.mktemp("suites") / "out", tmp_path_factory.mktemp("cache")
     for part in (SHIFTED, ABLATED):
-        assert cli.main([str(word) for word in (*part, *SHORT, "--out", out, "--cache", cache)]) == 0
+        assert cli_main.main([str(word) for word in (*part, *SHORT, "--out", out, "--cache", cache)]) == 0
     return out / "micro", cache
 
 
@@ -47,7 +51,7 @@ def again(finished, tmp_path, capsys, monkeypatch):
     which take longest and which none of these tests reads."""
     monkeypatch.setattr(outputs, "write_figures", lambda *given: [])
     monkeypatch.setattr(report, "write_report", lambda *given: None)
-    monkeypatch.setattr(commands, "recompute_report", lambda *given: [])
+    monkeypatch.setattr(run, "recompute_report", lambda *given: [])
     out = tmp_path / "out"
     shutil.copytree(finished[0], out / "micro")
 
@@ -142,7 +146,7 @@ def test_a_row_of_several_tables_is_one_record(finished):
 @pytest.fixture(scope="module")
 def by_hand():
     """``by_hand(role, set)``: model, class names, image features by open_clip of the pictures that --limit 2 leaves."""
-    loaded = {role: backbones.load(tower) for role, tower in ARCHS["micro"].towers.items()}
+    loaded = {role: loading.load(tower) for role, tower in ARCHS["micro"].towers.items()}
 
     def features(role, id):
         data, counts, kept = datasets.load(id), {}, []

@@ -8,10 +8,10 @@ from conftest import make, tiny_model
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from methods.base import Classes
-from tests.benchmarks import operations, table2, workload
-from tests.benchmarks.operations import Sizes
-from tests.benchmarks.published import PublishedStep
+from benchmarks import operations, table2, workload
+from benchmarks.operations import Sizes
+from benchmarks.published import PublishedStep
+from carryover.methods.base import Classes
 
 EQUAL = Classes("toy", ("cat", "dog", "bird", "house", "tree"), ("a photo of a {}.",))  # one token each: nothing padded
 MIXED = Classes("toy", ("cat", "sea lion", "red double decker bus", "house", "tree"), EQUAL.templates)

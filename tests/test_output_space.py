@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 from conftest import DIM, NAMES, TEMPLATES, make
 
-from bench import stats, taxonomy
-from bench.errors import UserError
-from methods import ordered
-from methods.base import METHODS, Classes
+from carryover.bench.errors import UserError
+from carryover.bench.places import legend_remark, listed, mark
+from carryover.bench.records import reading
+from carryover.methods import ordered
+from carryover.methods.base import METHODS, Classes
 
 CLASSES = Classes("toy", NAMES, TEMPLATES)
 ENSEMBLE = Classes("toy", NAMES, ("a photo of a {}.", "art of the {}."))
@@ -229,15 +230,15 @@ def test_records_of_both_vocabularies_are_read_alike_and_a_deeper_context_stands
         stored("linear-probe", "output", layer=2),
         stored("maple", "towers"),
     ]
-    found = stats.depths(records)
+    found = reading.depths(records)
     assert list(found.values()) == ["none", "input", "input", "inner", "inner", "output", "output", "towers"]
-    assert [taxonomy.mark(place) for place in found.values()] == ["", "", "", "‡", "‡", "†", "†", "§"]
-    assert "".join(taxonomy.legend_remark(found.values())) == (
+    assert [mark(place) for place in found.values()] == ["", "", "", "‡", "‡", "†", "†", "§"]
+    assert "".join(legend_remark(found.values())) == (
         "‡ marks an inner-layer method, † marks a deep-layer method, § marks a both-tower method."
     )
-    assert taxonomy.legend_remark(["input", "none", "output"]) == ["† marks a deep-layer method."]
-    assert taxonomy.legend_remark(["input"]) == []
-    assert taxonomy.listed(found, {name: name.upper() for name in found}) == (
+    assert legend_remark(["input", "none", "output"]) == ["† marks a deep-layer method."]
+    assert legend_remark(["input"]) == []
+    assert listed(found, {name: name.upper() for name in found}) == (
         "input tokens: COOP, KGCOOP; inner layers: COOP-3, COOP-4; output space: TIP-ADAPTER-F, LINEAR-PROBE; "
         "both towers: MAPLE"
     )

@@ -8,8 +8,8 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from tests.benchmarks import growth, ratios, rehearsal, table2, workload
-from tests.benchmarks.published import PublishedStep
+from benchmarks import growth, ratios, rehearsal, table2, workload
+from benchmarks.published import PublishedStep
 
 THREADS = ["--threads", "1"]
 

@@ -10,17 +10,18 @@ import torch.nn.functional as F
 from conftest import NAMES, TEMPLATES, make, pixels_of, short, support_for, tiny_model, wrap
 from test_features import split
 
-from bench import pixels, plan, suites
-from bench.archs import ARCHS
-from bench.errors import UserError
-from bench.execution import execute
-from bench.features import FeatureStore
-from bench.pixels import Pictures, views_of
-from bench.plan import Run
-from bench.store import read_tensors
-from bench.trainer import fit
-from methods import default, ordered
-from methods.base import METHODS, Classes
+from carryover.bench.backbones.archs import ARCHS
+from carryover.bench.engine.one_run import execute
+from carryover.bench.engine.trainer import fit
+from carryover.bench.errors import UserError
+from carryover.bench.features import pixels
+from carryover.bench.features.pixels import Pictures, views_of
+from carryover.bench.features.store import FeatureStore
+from carryover.bench.host.files import read_tensors
+from carryover.bench.plan import grid, suites
+from carryover.bench.plan.runs import Run
+from carryover.methods import default, ordered
+from carryover.methods.base import METHODS, Classes
 
 CLASSES = Classes("toy", NAMES, TEMPLATES)
 TOWERS = ("fine-tuning", "rada-towers")
@@ -221,18 +222,18 @@ def test_a_run_measures_base_with_the_tuned_towers_and_says_so(session_on, name)
 
 
 def test_the_default_plan_keeps_to_frozen_features_and_all_takes_every_method():
-    settings = plan.Settings(16, "micro", "fp32", 4, None)
-    found = plan.grid(ARCHS["micro"], settings, suites_=["main", "ood"])
+    settings = grid.Settings(16, "micro", "fp32", 4, None)
+    found = grid.grid(ARCHS["micro"], settings, suites_=["main", "ood"])
     assert {run.method for run in found} == set(default())
     assert all(METHODS[name].needs == "features" for name in default()) and {"rada", "taskres", "coop"} <= set(
         default()
     )
-    every = plan.grid(ARCHS["micro"], settings, suites_=["main", "ood"], methods=["all"])
+    every = grid.grid(ARCHS["micro"], settings, suites_=["main", "ood"], methods=["all"])
     assert {run.method for run in every} == set(ordered()) and set(TOWERS) < set(ordered())
     assert {run.method for run in every if run.test} == {name for name in ordered() if METHODS[name].whole}
     assert [v.method for v in suites.ood_variants(["coop"])] == ["coop"]
     with pytest.raises(UserError, match="unknown method 'ALL'"):
-        plan.grid(ARCHS["micro"], settings, methods=["ALL"])
+        grid.grid(ARCHS["micro"], settings, methods=["ALL"])
 
 
 # ---- the fast text path under towers that change ---------------------------------------------------------------------

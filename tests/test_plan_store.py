@@ -8,13 +8,16 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-import datasets
-from bench import plan
-from bench.archs import ARCHS, find_arch
-from bench.errors import UserError
-from bench.store import Store, canonical, read_tensors, sha256_of, whole, write_tensors, write_text
-from methods import default, ordered
-from methods.base import METHODS
+from carryover import datasets
+from carryover.bench.backbones.arch_files import find_arch
+from carryover.bench.backbones.archs import ARCHS
+from carryover.bench.errors import UserError
+from carryover.bench.host.files import read_tensors, whole, write_tensors, write_text
+from carryover.bench.host.identity import canonical, sha256_of
+from carryover.bench.plan import grid as plan_grid
+from carryover.bench.records.store import Store
+from carryover.methods import default, ordered
+from carryover.methods.base import METHODS
 
 IDENTITY = {"backbones": {"base": "a", "new": "b"}, "splits": {"train_sha256": "c"}, "method": "d", "templates": ["{}"]}
 
@@ -23,7 +26,7 @@ def grid(arch="vit-b16", **changes):
     """The main suite, unless ``suites_`` says otherwise."""
     shared = {"shots": 16, "protocol": "published", "precision": "fp32", "views": 16, "limit": None, "overrides": ()}
     own = {name: changes.pop(name) for name in list(changes) if name in shared}
-    return plan.grid(ARCHS[arch], plan.Settings(**{**shared, **own}), **{"suites_": ["main"], **changes})
+    return plan_grid.grid(ARCHS[arch], plan_grid.Settings(**{**shared, **own}), **{"suites_": ["main"], **changes})
 
 
 # ---- grid ------------------------------------------------------------------------------------------------------------
@@ -77,8 +80,8 @@ def test_unknown_arch_and_missing_weights_file_are_refused(tmp_path):
 
 
 def config(method, dataset="caltech101", shots=16, overrides=(), protocol="published", methods=()):
-    changes = plan.parse_overrides(list(overrides), list(methods) or [method])
-    return plan.configure(method, dataset, shots, protocol, changes)
+    changes = plan_grid.parse_overrides(list(overrides), list(methods) or [method])
+    return plan_grid.configure(method, dataset, shots, protocol, changes)
 
 
 @pytest.mark.parametrize("method", ["coop", "contcoop"])

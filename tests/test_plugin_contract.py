@@ -12,13 +12,15 @@ from safetensors.torch import load_file
 from test_arch_files import saved_locally
 from worlds import made, pictures_in, rewritten
 
-from bench import backbone_names, backbones, cli, plugin_contract
-from bench.archs import ARCHS
-from bench.errors import UserError
-from bench.plugin_contract import Incompatible, check
-from bench.plugin_format import read
-from datasets import folder
-from methods.base import METHODS, Method, register
+from carryover.bench.backbones import loading, names
+from carryover.bench.backbones.archs import ARCHS
+from carryover.bench.cli import flags, main
+from carryover.bench.errors import UserError
+from carryover.bench.plugins import contract
+from carryover.bench.plugins.contract import Incompatible, check
+from carryover.bench.plugins.format import read
+from carryover.datasets import folder
+from carryover.methods.base import METHODS, Method, register
 
 TRAINED = ("coop", "linear-probe", "tip-adapter-f", "contcoop", "clip-lora", "maple")
 
@@ -35,7 +37,7 @@ def world(tmp_path_factory):
 
 def reasons(world, file, tower="b", data="animals"):
     """Why the contract check refuses; nothing where it does not."""
-    found = backbone_names.tower_of(world.backbone(tower))
+    found = names.tower_of(world.backbone(tower))
     try:
         check(read(file), found, folder.load(f"folder:{data}", str(world.home / data)))
     except Incompatible as error:
@@ -156,7 +158,7 @@ def test_towers_of_other_blocks_than_a_method_inside_them_learned_for_are_named(
 
 
 def test_another_vocabulary_is_named(world, monkeypatch):
-    monkeypatch.setattr(backbones, "tokenizer", lambda name: lambda texts: torch.tensor([[1, 5, 2, 0]]))
+    monkeypatch.setattr(loading, "tokenizer", lambda name: lambda texts: torch.tensor([[1, 5, 2, 0]]))
     (reason,) = reasons(world, world.plugin("coop"))
     assert "its tokenizer starts a text with 1" in reason
 
@@ -171,10 +173,10 @@ def test_a_model_with_a_tokenizer_of_another_package_is_named_beside_all_else(wo
             raise OSError("cannot reach the hub\nat all")
 
     monkeypatch.setitem(sys.modules, "transformers", SimpleNamespace(AutoTokenizer=Missing) if installed else None)
-    backbones.tokenizer.cache_clear()
+    loading.tokenizer.cache_clear()
     argv = ["evaluate", "--dry-run", "--plugin", world.plugin("coop"), "--backbone", "ViT-B-16-SigLIP/webli"]
     capsys.readouterr()
-    assert cli.main([*map(str, argv), "--dataset", world.data()]) == 2
+    assert main.main([*map(str, argv), "--dataset", world.data()]) == 2
     line = capsys.readouterr().err
     assert line.count("\n") == 1 and "text width W" in line and "joint width D" in line
     assert "its tokenizer is not CLIP's" in line and ("cannot reach the hub" if installed else "transformers") in line
@@ -201,13 +203,13 @@ def test_a_method_that_trained_towers_is_refused_at_home_alone(world, tmp_path, 
 
     file = changed(world, tmp_path, "coop", method="opened")
     plugin = read(file)
-    loaded = {name: backbones.load(backbone_names.tower_of(world.backbone(name))) for name in "ab"}
-    (reason,) = plugin_contract.left_home(plugin, loaded["a"])
+    loaded = {name: loading.load(names.tower_of(world.backbone(name))) for name in "ab"}
+    (reason,) = contract.left_home(plugin, loaded["a"])
     assert "what they became is not in the file" in reason
-    assert plugin_contract.left_home(plugin, loaded["b"]) == reasons(world, file, "b") == []
+    assert contract.left_home(plugin, loaded["b"]) == reasons(world, file, "b") == []
     by_name = changed(world, tmp_path, "coop", method="opened", trained_on=[home_called("micro-base")])
     micro = ARCHS["micro"].base
-    assert plugin_contract.left_home(read(by_name), micro) and not plugin_contract.left_home(
+    assert contract.left_home(read(by_name), micro) and not contract.left_home(
         read(by_name), replace(micro, weights="mine.safetensors")
     )
 
@@ -222,7 +224,7 @@ def test_all_mismatches_are_named_at_once_and_the_status_is_2(world, tmp_path, c
     )
     argv = ["evaluate", "--plugin", file, "--backbone", world.backbone("wide"), "--dataset", world.data("talkative")]
     capsys.readouterr()
-    assert cli.main([*map(str, argv), "--out", str(tmp_path / "out")]) == 2
+    assert main.main([*map(str, argv), "--out", str(tmp_path / "out")]) == 2
     line = capsys.readouterr().err
     assert line.count("\n") == 1 and "is incompatible with local-dir:" in line and "because (1) " in line
     for part in ("text width W", "joint width D", "'weight' has shape (4, 32)", "'bias' has shape (4,)", "longer than"):
@@ -241,23 +243,23 @@ def test_a_dry_run_checks_without_weights_or_pictures_and_writes_nothing(world, 
     argv = ["evaluate", "--dry-run", "--plugin", world.plugin("coop"), "--dataset", world.data()]
     argv += ["--backbone", f"local-dir:{tmp_path / 'bare'}", "--out", tmp_path / "out"]
     capsys.readouterr()
-    assert cli.main([*map(str, argv)]) == 0
+    assert main.main([*map(str, argv)]) == 0
     assert capsys.readouterr().out.startswith("compatible: ")
     assert not (tmp_path / "out").exists()
     argv[argv.index("--dataset") + 1] = world.data("vehicles")
     argv[argv.index("--plugin") + 1] = world.plugin("linear-probe")
-    assert cli.main([*map(str, argv)]) == 2
+    assert main.main([*map(str, argv)]) == 2
     assert "'canoe', 'red bus', 'tram'" in capsys.readouterr().err
 
 
 def test_a_changed_source_is_noted_and_not_refused(world, tmp_path):
     file = changed(world, tmp_path, "coop", source="ab" * 32)
-    tower = backbone_names.tower_of(world.backbone("b"))
+    tower = names.tower_of(world.backbone("b"))
     assert reasons(world, file) == []
-    (note,) = plugin_contract.warnings_of(read(file), tower)
+    (note,) = contract.warnings_of(read(file), tower)
     assert note.startswith("coop has changed since") and "source abababababab" in note
-    assert plugin_contract.warnings_of(read(world.plugin("coop")), tower) == []
-    assert plugin_contract.warnings_of(read(changed(world, tmp_path, "coop", source=None)), tower) == []
+    assert contract.warnings_of(read(world.plugin("coop")), tower) == []
+    assert contract.warnings_of(read(changed(world, tmp_path, "coop", source=None)), tower) == []
 
 
 def test_a_header_of_enormous_numbers_takes_no_memory(world, tmp_path):
@@ -280,8 +282,8 @@ def test_a_method_that_cannot_be_made_on_no_device_is_made_on_one(world, tmp_pat
 @pytest.mark.parametrize("needs, shape", [("pixels", (1, 3, 32, 32)), ("views", (1, 5, 32)), ("features", (1, 32))])
 def test_a_method_is_tried_on_what_it_needs(needs, shape, world):
     kind = SimpleNamespace(needs=needs, test_views=lambda config: (5, (0.5, 1.0)))
-    backbone = plugin_contract.architecture(backbone_names.tower_of(world.backbone("a")))
-    assert tuple(plugin_contract.trial(kind, None, backbone).shape) == shape
+    backbone = contract.architecture(names.tower_of(world.backbone("a")))
+    assert tuple(contract.trial(kind, None, backbone).shape) == shape
     assert Method.needs == "features"
 
 
@@ -299,17 +301,17 @@ def test_each_form_of_a_backbones_name_is_that_backbone(world, tmp_path):
         ("ViT-B-16/laion2b_s34b_b88k", "micro", large.controls["unrelated"]),
         ("ViT-B-16-quickgelu/openai", "micro", large.base),
     ):
-        found = backbone_names.tower_of(given, arch)
+        found = names.tower_of(given, arch)
         for name in ("model", "pretrained", "activation", "width", "dim", "layers", "weights"):
             assert getattr(found, name) == getattr(expected, name), (given, name)
-    of_file = backbone_names.tower_of(f"{world.arch}:new")
+    of_file = names.tower_of(f"{world.arch}:new")
     assert of_file.model.endswith("/b") and of_file.width == 32
-    assert backbone_names.tower_of("new", str(world.arch)).model == of_file.model
+    assert names.tower_of("new", str(world.arch)).model == of_file.model
     weights = tmp_path / "w=1.safetensors"
     weights.write_bytes(b"")
-    found = backbone_names.tower_of(f"ViT-B-16={weights}")
+    found = names.tower_of(f"ViT-B-16={weights}")
     assert (found.model, found.weights, found.width, found.activation) == ("ViT-B-16", str(weights), 512, "gelu")
-    assert backbone_names.tower_of("base", "micro", base_weights=str(weights)).weights == str(weights)
+    assert names.tower_of("base", "micro", base_weights=str(weights)).weights == str(weights)
 
 
 @pytest.mark.parametrize(
@@ -330,12 +332,12 @@ def test_each_form_of_a_backbones_name_is_that_backbone(world, tmp_path):
 )
 def test_a_name_that_is_no_backbones_is_one_line_with_the_nearest(given, expected):
     with pytest.raises(UserError) as caught:
-        backbone_names.tower_of(given)
+        names.tower_of(given)
     assert expected in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 500
 
 
 def test_help_names_every_form():
-    text = " ".join(cli.parser().format_help().split())
+    text = " ".join(flags.parser().format_help().split())
     for form in ("a role of --arch", "vit-b16:new", "micro-update", "MODEL/TAG", "MODEL=FILE", "hf-hub:ORG/NAME"):
         assert form in text
     assert "local-dir:PATH" in text

@@ -13,11 +13,13 @@ import pytest
 import torch
 from worlds import METHODS, header_in, made, quietly, rewritten
 
-from bench import cli
-from bench.backbones import save
-from bench.plugin_evaluation import difference
-from bench.store import Store, read_tensors, sha256_of, unsealed
-from methods.base import METHODS as KINDS
+from carryover.bench.backbones.loading import save
+from carryover.bench.cli import main
+from carryover.bench.host.files import read_tensors
+from carryover.bench.host.identity import sha256_of, unsealed
+from carryover.bench.plugins.evaluation import difference
+from carryover.bench.records.store import Store
+from carryover.methods.base import METHODS as KINDS
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -30,7 +32,7 @@ def world(tmp_path_factory):
 def evaluated(capsys, *argv):
     """The stored result of one call, as --json prints it."""
     capsys.readouterr()
-    assert cli.main(["evaluate", "--json", "--device", "cpu", *map(str, argv)]) == 0
+    assert main.main(["evaluate", "--json", "--device", "cpu", *map(str, argv)]) == 0
     return json.loads(capsys.readouterr().out)
 
 
@@ -110,7 +112,7 @@ def test_what_is_stored_follows_from_the_stored_predictions(world, tmp_path, cap
 def test_the_table_says_method_dataset_backbone_accuracy_zero_shot_and_difference(world, tmp_path, capsys):
     argv = ["evaluate", "--plugin", world.plugin("coop"), "--backbone", "new", "--arch", world.arch, "--device", "cpu"]
     found = evaluated(capsys, *argv[1:], "--dataset", world.data(), "--out", tmp_path)
-    assert cli.main([*map(str, argv), "--dataset", world.data(), "--out", str(tmp_path)]) == 0
+    assert main.main([*map(str, argv), "--dataset", world.data(), "--out", str(tmp_path)]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     d = found["difference"]
     for part in ("CoOp", "folder:animals, 16 test images", "2 shots, seed 1", f"{found['accuracy']:.2f} %"):
@@ -128,14 +130,14 @@ def test_features_that_a_run_left_in_the_cache_are_read_and_none_is_made(world, 
 
 
 def test_a_local_checkpoint_of_a_known_architecture_is_a_backbone(world, tmp_path, capsys, monkeypatch):
-    from bench import backbone_names, backbones
-    from datasets.micro import checkpoint
+    from carryover.bench.backbones import loading, names
+    from carryover.datasets.micro import checkpoint
 
-    model = backbones.build("micro-update")
+    model = loading.build("micro-update")
     save(model, tmp_path / "mine.safetensors", "gelu")
     monkeypatch.setattr(checkpoint, "read", lambda path: read_tensors(path)[0])
-    tower = backbone_names.tower_of(f"micro-update={tmp_path / 'mine.safetensors'}")
-    loaded = backbones.load(tower)
+    tower = names.tower_of(f"micro-update={tmp_path / 'mine.safetensors'}")
+    loaded = loading.load(tower)
     assert loaded.label == "micro-update/local file" and tower.activation == "gelu"
     weight = "text.token_embedding.weight"
     assert torch.equal(loaded.model.state_dict()[weight], model.state_dict()[weight])
@@ -220,7 +222,7 @@ def test_keys_choose_runs_and_one_may_go_to_a_file(world, tmp_path):
 def test_a_plugin_without_a_tensor_is_told_at_export_check_and_evaluation(world, tmp_path, capsys, method, empty):
     def said(*argv):
         capsys.readouterr()
-        assert cli.main([*map(str, argv)]) == 0
+        assert main.main([*map(str, argv)]) == 0
         return " ".join(capsys.readouterr().err.split())
 
     argv = ["--plugin", world.plugin(method), "--backbone", world.backbone("b"), "--dataset", world.data()]
@@ -267,7 +269,7 @@ def copied(world, tmp_path):
 
 def refused(capsys, *argv):
     capsys.readouterr()
-    assert cli.main([str(word) for word in argv]) == 2
+    assert main.main([str(word) for word in argv]) == 2
     line = capsys.readouterr().err
     assert line.count("\n") == 1
     return line

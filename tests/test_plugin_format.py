@@ -12,13 +12,17 @@ from conftest import make
 from safetensors.torch import save_file
 from worlds import rewritten
 
-from bench import plugin_format
-from bench.errors import UserError
-from bench.plan import Run
-from bench.plugin_format import Plugin, header_of, read
-from bench.store import Store, canonical, read_tensors
-from methods import source_hash
-from methods.base import METHODS, Shape
+from carryover.bench.errors import UserError
+from carryover.bench.host.files import read_tensors
+from carryover.bench.host.identity import canonical
+from carryover.bench.plan.runs import Run
+from carryover.bench.plugins import format
+from carryover.bench.plugins.format import Plugin, read
+from carryover.bench.records import plugin_header
+from carryover.bench.records.plugin_header import header_of
+from carryover.bench.records.store import Store
+from carryover.methods import source_hash
+from carryover.methods.base import METHODS, Shape
 
 SHAPE = {"width": 32, "dim": 32, "classnames": ["a"], "support": 1}
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "plugins.md"
@@ -61,7 +65,7 @@ def test_a_runs_plugin_says_what_it_is_and_where_it_was_trained(written, tiny):
 def test_every_entry_of_a_methods_shape_is_kept_and_documented(written, tmp_path):
     full = Shape(32, 32, ("cat", "dog"), 4, 3, 2, 48)
     names = [field.name for field in fields(Shape)]
-    assert sorted(names) == sorted([*plugin_format.OF_SHAPE, *plugin_format.MAY_BE_IN_SHAPE])
+    assert sorted(names) == sorted([*format.OF_SHAPE, *format.MAY_BE_IN_SHAPE])
     path = rewritten(written, tmp_path / "p.safetensors", lambda header: {**header, "shape": asdict(full)})
     assert read(path).shape == full
     assert all(f"`{name}`" in DOCUMENT.read_text(encoding="utf-8") for name in names)
@@ -70,18 +74,18 @@ def test_every_entry_of_a_methods_shape_is_kept_and_documented(written, tmp_path
 
 
 def test_a_directorys_place_is_not_told(tiny):
-    found = plugin_format.described("local-dir:/home/someone/models/clip", "ab", 1, 2, None)
+    found = plugin_header.described("local-dir:/home/someone/models/clip", "ab", 1, 2, None)
     assert found["backbone"] == "local-dir:clip"
-    assert plugin_format.described("hf-hub:org/name", None, 1, 2, None)["backbone"] == "hf-hub:org/name"
+    assert plugin_header.described("hf-hub:org/name", None, 1, 2, None)["backbone"] == "hf-hub:org/name"
 
 
 def test_every_field_of_the_format_is_documented_and_each_that_is_missing_is_named(written, tmp_path):
     text = DOCUMENT.read_text(encoding="utf-8")
-    for name in plugin_format.FIELDS:
+    for name in plugin_header.FIELDS:
         assert f"`{name}`" in text, name
         path = rewritten(written, tmp_path / "p.safetensors", lambda header, name=name: {**without(header, name)})
         assert f"field '{name}' is missing" in refusal(path)
-    for outer, inner in (("shape", plugin_format.OF_SHAPE), ("trained_on", plugin_format.OF_BACKBONE)):
+    for outer, inner in (("shape", format.OF_SHAPE), ("trained_on", format.OF_BACKBONE)):
         for name in inner:
             assert f"`{name}`" in text, name
 

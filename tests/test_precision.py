@@ -6,12 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import datasets
-from bench import backbones, cli
-from bench.archs import ARCHS
-from bench.draws import at_most
-from bench.features import FeatureStore
-from methods.base import Classes
+from carryover import datasets
+from carryover.bench.backbones import loading
+from carryover.bench.backbones.archs import ARCHS
+from carryover.bench.cli import main
+from carryover.bench.engine.few_shot import at_most
+from carryover.bench.features.store import FeatureStore
+from carryover.methods.base import Classes
 
 LEAST_COSINE, MOST_POINTS = 0.999, 2.0  # measured on the whole sets: 0.9996 and 0.29 (PROTOCOL.md, section 1)
 
@@ -23,7 +24,7 @@ def test_bf16_features_and_zero_shot_are_close_to_fp32_and_lie_in_other_files(tm
     images, right, files = {}, {}, {}
     texts = {}
     for precision in ("fp32", "bf16"):
-        backbone = backbones.load(ARCHS["micro"].towers[role], "cpu", precision=precision)
+        backbone = loading.load(ARCHS["micro"].towers[role], "cpu", precision=precision)
         store = FeatureStore(tmp_path, backbone, precision)
         before = set(tmp_path.glob("*.safetensors"))
         images[precision] = store.features(test, data.classnames)
@@ -42,7 +43,7 @@ def test_coop_trains_in_bf16_on_the_cpu_and_its_run_is_another_than_fp32s(tmp_pa
     flags = ["--suite", "main", "--datasets", "micro_counting", "--methods", "coop", "--seeds", "1", "--shots", "1"]
     flags += ["--limit", "2", "--set", "*.steps=4", "--out", str(tmp_path), "--device", "cpu", "--jobs", "1"]
     for precision in ("fp32", "bf16"):
-        assert cli.main([*flags, "--precision", precision]) == 0
+        assert main.main([*flags, "--precision", precision]) == 0
     records = [json.loads(path.read_text()) for path in (tmp_path / "micro" / "runs").glob("*.json")]
     assert {record["run"]["precision"] for record in records} == {"fp32", "bf16"}
     assert len({record["key"] for record in records}) == 2

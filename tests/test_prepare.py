@@ -17,12 +17,12 @@ import pytest
 import sites
 import standins
 
-import datasets
-from bench import cli
-from bench.errors import UserError
-from datasets import coop_format, fetch, layouts, prepare
-from datasets.sources import SOURCES, Source
-from datasets.verify import check_dataset
+from carryover import datasets
+from carryover.bench.cli import main
+from carryover.bench.errors import UserError
+from carryover.datasets import coop_format, fetch, layouts, prepare
+from carryover.datasets.sources import SOURCES, Source
+from carryover.datasets.verify import check_dataset
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYOUT = layouts.LAYOUTS["dtd"]
@@ -57,7 +57,7 @@ def small(monkeypatch):
 def call(capsys, *argv):
     """(exit status, stdout, stderr) of one command line."""
     capsys.readouterr()
-    status = cli.main([str(part) for part in argv])
+    status = main.main([str(part) for part in argv])
     out, err = capsys.readouterr()
     return status, out, err
 
@@ -258,8 +258,8 @@ def test_a_download_that_was_broken_off_goes_on_in_the_next_run(publish, site, s
 
 KILLED = """
 import dataclasses, os, sys
-from datasets import prepare, unpack
-from datasets.sources import SOURCES
+from carryover.datasets import prepare, unpack
+from carryover.datasets.sources import SOURCES
 written = []
 def copy(source, file, size):
     file.write(source.read())
@@ -551,7 +551,7 @@ def test_check_finds_what_is_wrong_and_changes_nothing(small, tmp_path, capsys, 
 def test_check_reads_every_split_and_the_same_sample_each_time(small, tmp_path, monkeypatch):
     standins.write_split_file_set("dtd", tmp_path)
     seen = []
-    monkeypatch.setattr("datasets.images.read_image", lambda path, dataset: seen.append(path.name))
+    monkeypatch.setattr("carryover.datasets.images.read_image", lambda path, dataset: seen.append(path.name))
     check_dataset("dtd", str(tmp_path))
     first, seen[:] = list(seen), []
     check_dataset("dtd", str(tmp_path))

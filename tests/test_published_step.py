@@ -5,12 +5,12 @@ import pytest
 from conftest import NAMES, TEMPLATES, make
 from references import relative
 
-from bench import backbones
-from bench.archs import ARCHS
-from bench.prompts import TextTower
-from methods.base import Classes
-from tests.benchmarks import workload
-from tests.benchmarks.published import PublishedStep
+from benchmarks import workload
+from benchmarks.published import PublishedStep
+from carryover.bench.backbones import loading
+from carryover.bench.backbones.archs import ARCHS
+from carryover.bench.backbones.text_tower import TextTower
+from carryover.methods.base import Classes
 
 METHODS = ["coop", "cocoop", "kgcoop", "contcoop"]
 TOLERANCE = 1e-4  # of the loss, and of each gradient's largest entry
@@ -21,7 +21,7 @@ CLASSES = Classes("toy", (*NAMES, "x"), TEMPLATES)
 @pytest.fixture(scope="module", params=["tiny-base", "tiny-new", "micro-base"])
 def backbone(request):
     if request.param == "micro-base":
-        return backbones.load(ARCHS["micro"].base)
+        return loading.load(ARCHS["micro"].base)
     return getattr(request.getfixturevalue("tiny"), request.param.removeprefix("tiny-"))
 
 

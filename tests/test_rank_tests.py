@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from bench import rank_tests
+from carryover.bench.stats import rank_tests
 
 WHOLE = st.integers(-6, 6)  # few values: ties and zeros in nearly every example
 

@@ -17,7 +17,9 @@ from pathlib import Path
 import pytest
 from test_kill import bits, same_results
 
-from bench import backbones, cli, provenance
+from carryover.bench.backbones import loading
+from carryover.bench.cli import main
+from carryover.bench.host import environment
 
 ray = pytest.importorskip("ray", reason='Ray is not installed: pip install ".[ray]"')
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
@@ -33,8 +35,8 @@ SECONDS = ("fit_seconds", "feature_seconds")  # a machine's, not a result
 PATIENT = """
 import os, time
 from pathlib import Path
-from methods.base import Method, cosine_logits, register
-from methods.clip_adapter import CLIPAdapter
+from carryover.methods.base import Method, cosine_logits, register
+from carryover.methods.clip_adapter import CLIPAdapter
 
 def wait():  # the first that comes here waits for its end
     if not Path({mark!r}).exists():
@@ -66,7 +68,7 @@ class PatientAdapter(CLIPAdapter):
 @pytest.fixture(scope="module", autouse=True)
 def load_once():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backbones, "load", functools.cache(backbones.load))
+        patch.setattr(loading, "load", functools.cache(loading.load))
         yield
 
 
@@ -105,7 +107,7 @@ def local(tmp_path_factory):
     (folder / "mine" / "patient.py").write_text(PATIENT.format(mark=str(folder / "mark")))
     (folder / "mark").touch()
     flags = [*PLAN, "--device", "cpu", "--plugin-dir", str(folder / "mine")]
-    assert cli.main([*flags, "--jobs", "1", "--out", str(folder / "out")]) == 0
+    assert main.main([*flags, "--jobs", "1", "--out", str(folder / "out")]) == 0
     return folder, flags
 
 
@@ -182,7 +184,7 @@ def test_on_two_nodes_without_a_common_folder_a_worker_and_then_the_driver_kille
         assert ours["files"]["plugin"] == theirs["files"]["plugin"]
     until(lambda: not workers_of(cluster))
 
-    assert cli.main(command) == 0
+    assert main.main(command) == 0
     assert {name: (runs / name).read_bytes() for name in before} == before, "what was done is not done again"
     assert len(list(runs.iterdir())) == RUNS
     same_results(out / "micro", reference)
@@ -211,7 +213,7 @@ def test_retention_and_chains_outlive_a_killed_worker_and_the_disk_of_a_node_and
     mark, out, reference = folder / "mark", tmp_path / "out", tmp_path / "local"
     plan = [*BEYOND, *flags[flags.index("--device") :]]
     mark.touch()
-    assert cli.main([*plan, "--jobs", "1", "--out", str(reference)]) == 0
+    assert main.main([*plan, "--jobs", "1", "--out", str(reference)]) == 0
     capsys.readouterr()
     mark.unlink()
     nodes = [cluster.folder / "1", cluster.folder / "2"]
@@ -229,7 +231,7 @@ def test_retention_and_chains_outlive_a_killed_worker_and_the_disk_of_a_node_and
     harming = threading.Thread(target=harm)
     harming.start()
     try:
-        status = cli.main(through_ray(cluster, plan, out))
+        status = main.main(through_ray(cluster, plan, out))
     finally:
         ended.set()
         harming.join()
@@ -251,9 +253,9 @@ def test_retention_and_chains_outlive_a_killed_worker_and_the_disk_of_a_node_and
 
 
 def test_nodes_with_other_packages_are_named_in_one_line_before_any_work(cluster, local, tmp_path, monkeypatch, capsys):
-    versions = {**provenance.versions(), "torch": "0.1"}
-    monkeypatch.setattr(provenance, "versions", lambda: versions)
-    assert cli.main(through_ray(cluster, local[1], tmp_path / "out")) == 2
+    versions = {**environment.versions(), "torch": "0.1"}
+    monkeypatch.setattr(environment, "versions", lambda: versions)
+    assert main.main(through_ray(cluster, local[1], tmp_path / "out")) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.count("has other packages: torch") == 2 and "(driver 0.1)" in line
     assert not (tmp_path / "out" / "micro" / "runs").exists()
@@ -264,7 +266,7 @@ def test_a_run_that_hangs_is_ended_at_its_limit_and_costs_no_other(cluster, loca
     (folder / "mark").unlink()
     few = [*flags[flags.index("--shots") :], "--suite", "main", "--methods", "zs-clip", "zz-patient", "--seeds", "1"]
     few += ["--datasets", "micro_stars", "--together", "1", "--run-limit", "20"]
-    status = cli.main(through_ray(cluster, few, tmp_path / "out"))
+    status = main.main(through_ray(cluster, few, tmp_path / "out"))
     told = " ".join(capsys.readouterr().out.split())
     assert "longer than --run-limit 20 s" in told and (folder / "mark").exists()
     assert status == 1 and "1 runs done, 0 were done before, 1 failed" in told, told
@@ -278,7 +280,7 @@ def test_without_an_address_ray_runs_on_this_machine_and_leaves_no_process(local
     monkeypatch.setattr(ray, "init", lambda **given: started.append(init(**given)))
     few = ["--methods", "zs-clip", "--suite", "main", "--datasets", "micro_stars", "--seeds", "1", "--shots", "1"]
     few += ["--limit", "1", "--views", "1", "--device", "cpu", "--engine", "ray", "--jobs", "1"]
-    assert cli.main([*few, "--out", str(tmp_path / "out")]) == 0
+    assert main.main([*few, "--out", str(tmp_path / "out")]) == 0
     assert len(started) == 1 and not ray.is_initialized()
     assert list((tmp_path / "out" / "cache").glob("*.safetensors")), "a cache that a node sees is the node's too"
     session = started[0].address_info["session_dir"]

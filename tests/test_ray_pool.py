@@ -10,11 +10,15 @@ from types import SimpleNamespace
 import pytest
 from test_key_walk import toy_run
 
-from bench import cli, execution, ray_engine, ray_node, ray_pool, ray_worker
-from bench.errors import UserError
-from bench.ray_pool import TRIES, Node, Pool
-from bench.store import StorageError
-from bench.workers import ENDED, RESULT, STOPPED, Lost
+from carryover.bench.cli import main
+from carryover.bench.cluster import engine
+from carryover.bench.cluster import node as cluster_node
+from carryover.bench.cluster import pool as cluster_pool
+from carryover.bench.cluster.pool import TRIES, Node, Pool
+from carryover.bench.cluster.worker import Setup, Worker, absolute
+from carryover.bench.engine import one_run
+from carryover.bench.errors import StorageError, UserError
+from carryover.bench.host.worker_pool import ENDED, RESULT, STOPPED, Lost
 
 FULL = "cannot write 'x': No space left on device"
 
@@ -90,7 +94,7 @@ class Stream:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(ray_pool, "LOOK", 0.0)
+    monkeypatch.setattr(cluster_pool, "LOOK", 0.0)
 
 
 def test_workers_are_hired_to_the_room_of_each_node_and_to_no_more_than_there_is_work():
@@ -137,7 +141,7 @@ def test_a_node_that_leaves_is_not_waited_for_and_one_that_joins_is_used():
 
 
 def test_without_any_fit_node_the_call_ends_in_one_line(monkeypatch):
-    monkeypatch.setattr(ray_pool, "PATIENCE", 0.05)
+    monkeypatch.setattr(cluster_pool, "PATIENCE", 0.05)
     with pytest.raises(UserError, match="no fit node left.*the same command goes on"):
         Played({}).outcomes(["p"])
 
@@ -209,8 +213,8 @@ def test_workers_beside_one_that_found_the_disk_full_end_what_they_are_at_and_ar
 def elsewhere(session_on, tmp_path):
     """(the driver's session, a worker that has a folder of its own)"""
     driver = session_on("driver")
-    setup = ray_worker.Setup(driver.options, 1, str(tmp_path / "node"), "")
-    worker = ray_worker.Worker(setup, 1)
+    setup = Setup(driver.options, 1, str(tmp_path / "node"), "")
+    worker = Worker(setup, 1)
     assert worker.ready() == ""
     return driver, worker
 
@@ -229,8 +233,8 @@ def test_a_run_done_in_another_folder_leaves_the_files_of_one_done_here(elsewher
     driver, worker = elsewhere
     run, here = toy_run("coop"), session_on("here")
     key = driver.key(run)
-    theirs = ray_engine.received(driver, run, sent(worker, driver, run))
-    ours = execution.execute(here, run, here.key(run))
+    theirs = engine.received(driver, run, sent(worker, driver, run))
+    ours = one_run.execute(here, run, here.key(run))
     assert theirs["status"] == ours["status"] == "done" and theirs["targets"] == ours["targets"]
     for kind in ("plugins", "predictions"):
         assert not worker.session.store.path(kind, key).exists(), "handed over, not kept"
@@ -253,18 +257,18 @@ def test_a_run_is_sent_the_plug_in_that_it_evaluates_or_starts_from(elsewhere, m
     driver, worker = elsewhere
     run, needy = toy_run("coop"), toy_run("coop", **more)
     key, unit = driver.key(run), [(needy, driver.key(needy))]
-    (nothing,) = ray_engine.Cluster.plugins(driver, unit)
+    (nothing,) = engine.Cluster.plugins(driver, unit)
     assert nothing == {key: None}
     early = sent(worker, driver, needy, nothing)
     assert early.record["status"] == "failed" and "left no plug-in" in early.record["error"] and not early.files
-    driver.store.write_record(ray_engine.received(driver, run, sent(worker, driver, run)))
-    (needed,) = ray_engine.Cluster.plugins(driver, unit)
+    driver.store.write_record(engine.received(driver, run, sent(worker, driver, run)))
+    (needed,) = engine.Cluster.plugins(driver, unit)
     assert needed == {key: driver.store.path("plugins", key).read_bytes()}
     late = sent(worker, driver, needy, needed)
     assert late.record["status"] == "done", late.record["error"]
     assert ("plugins" in late.files) == (not needy.test) and "predictions" in late.files
     assert not worker.session.store.path("plugins", key).exists(), "what was sent is not kept"
-    record = ray_engine.received(driver, needy, late)
+    record = engine.received(driver, needy, late)
     driver.store.write_record(record)
     assert driver.store.read_record(driver.key(needy)) == as_stored(record)
 
@@ -274,25 +278,25 @@ def test_a_run_on_other_pictures_is_refused_and_a_file_that_arrived_damaged_ends
     run = toy_run("coop")
     parcel = sent(worker, driver, run)
     identity = {**parcel.record["identity"], "pictures": ["another"] * 3}
-    refused = ray_engine.received(driver, run, replace(parcel, record={**parcel.record, "identity": identity}))
+    refused = engine.received(driver, run, replace(parcel, record={**parcel.record, "identity": identity}))
     assert isinstance(refused, Lost) and "sees other pictures than the driver" in refused.reason
     assert not driver.store.path("plugins", driver.key(run)).exists()
     cut = replace(parcel, files={**parcel.files, "predictions": parcel.files["predictions"][:-1]})
     with pytest.raises(StorageError, match="did not arrive"):
-        ray_engine.received(driver, run, cut)
+        engine.received(driver, run, cut)
 
 
 def test_a_training_run_that_fails_elsewhere_leaves_no_earlier_plug_in_to_be_evaluated(elsewhere, monkeypatch):
     driver, worker = elsewhere
     run = toy_run("coop")
-    ray_engine.received(driver, run, sent(worker, driver, run))
+    engine.received(driver, run, sent(worker, driver, run))
     assert driver.store.path("plugins", driver.key(run)).exists()
 
     def fail(*_):
         raise UserError("no luck")
 
-    monkeypatch.setattr(execution, "fit_together", fail)
-    assert ray_engine.received(driver, run, sent(worker, driver, run))["status"] == "failed"
+    monkeypatch.setattr(one_run, "fit_together", fail)
+    assert engine.received(driver, run, sent(worker, driver, run))["status"] == "failed"
     assert not driver.store.path("plugins", driver.key(run)).exists()
 
 
@@ -321,7 +325,7 @@ def test_a_worker_that_cannot_write_on_its_node_says_so_and_fails_no_run(elsewhe
     if when == "before":
         lose()
     elif when == "while the run is done":
-        monkeypatch.setattr(execution, "score", lose)
+        monkeypatch.setattr(one_run, "score", lose)
     else:
         worker.work = lost_at_the_end
     ((kind, reason),) = worker.do([(run, key)], {"0" * 24: b"another's"})
@@ -335,7 +339,7 @@ def test_a_full_disk_of_the_drivers_own_ends_the_call(elsewhere):
     parcel = sent(worker, driver, run)
     unusable(driver.store.folder / "predictions")
     with pytest.raises(StorageError, match=f"cannot write '{driver.store.folder}/predictions.*; choose .* --out"):
-        ray_engine.received(driver, run, parcel)
+        engine.received(driver, run, parcel)
 
 
 # ---- nodes -----------------------------------------------------------------------------------------------------------
@@ -343,30 +347,30 @@ def test_a_full_disk_of_the_drivers_own_ends_the_call(elsewhere):
 
 def test_a_node_names_all_that_it_lacks(session_on, tmp_path):
     options = session_on("driver").options
-    fit = ray_node.needs_of(options)
-    assert ray_node.faults(fit) == []
+    fit = cluster_node.needs_of(options)
+    assert cluster_node.faults(fit) == []
     away = [str(tmp_path / name) for name in ("pictures", "mine", "lists", "photos", "base.pt")]
     arch = replace(options.arch, base=replace(options.arch.base, weights=away[4]))
     named = {"data_root": away[0], "plugin_dirs": (away[1],), "manifests": away[2]}
-    lacking = ray_node.needs_of(replace(options, arch=arch, folders=(("folder:photos", away[3]),), **named))
+    lacking = cluster_node.needs_of(replace(options, arch=arch, folders=(("folder:photos", away[3]),), **named))
     versions = {**fit.versions, "open_clip": "2.0", "torch": "1.0"}
-    code, packages, files = ray_node.faults(replace(lacking, source="another", versions=versions))
+    code, packages, files = cluster_node.faults(replace(lacking, source="another", versions=versions))
     assert "another version of this suite" in code
     assert "torch" in packages and "(driver 1.0)" in packages and "open_clip" in packages and "(driver 2.0)" in packages
     assert all(path in files for path in away)
 
 
 def test_the_programs_digest_changes_with_any_of_its_files(tmp_path):
-    for folder in ray_node.CODE:
+    for folder in cluster_node.CODE:
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "one.py").write_text("1")
-    found = {ray_node.source_digest(tmp_path)}
-    for folder in ray_node.CODE:
+    found = {cluster_node.source_digest(tmp_path)}
+    for folder in cluster_node.CODE:
         (tmp_path / folder / "one.py").write_text("2")
-        found.add(ray_node.source_digest(tmp_path))
+        found.add(cluster_node.source_digest(tmp_path))
     (tmp_path / "bench" / "two.py").touch()
-    found.add(ray_node.source_digest(tmp_path))
-    assert len(found) == 2 + len(ray_node.CODE)
+    found.add(cluster_node.source_digest(tmp_path))
+    assert len(found) == 2 + len(cluster_node.CODE)
 
 
 def test_paths_of_the_command_line_are_absolute_for_workers(session_on, tmp_path, monkeypatch):
@@ -374,7 +378,7 @@ def test_paths_of_the_command_line_are_absolute_for_workers(session_on, tmp_path
     options = session_on("driver").options
     arch = replace(options.arch, new=replace(options.arch.new, weights="new.pt"))
     given = {"out": "out", "cache": "c", "data_root": "d", "manifests": "m", "plugin_dirs": ("p",), "hub_cache": None}
-    made = ray_worker.absolute(replace(options, arch=arch, folders=(("folder:f", "f"),), **given))
+    made = absolute(replace(options, arch=arch, folders=(("folder:f", "f"),), **given))
     assert (made.out, made.cache, made.data_root) == tuple(str(tmp_path / name) for name in ("out", "c", "d"))
     assert made.plugin_dirs == (str(tmp_path / "p"),) and made.folders == (("folder:f", str(tmp_path / "f")),)
     assert (made.manifests, made.arch.new.weights) == (str(tmp_path / "m"), str(tmp_path / "new.pt"))
@@ -391,7 +395,7 @@ def test_a_cluster_offers_a_worker_for_each_core_and_share_of_a_gpu(session_on):
             remote=lambda **_: lambda what: what,
         )
         flags = {"jobs": 0, "device": "auto", "ray_gpus": None, "together": 0, "ray_scratch": "", **given}
-        return ray_engine.Cluster(ray, SimpleNamespace(**flags), session_on("driver").options, "", print)
+        return engine.Cluster(ray, SimpleNamespace(**flags), session_on("driver").options, "", print)
 
     mixed = [{"CPU": 16.0, "GPU": 4.0}, {"CPU": 3.0, "GPU": 2.0}, {"CPU": 8.0}, {}]
     whole = cluster(mixed)
@@ -410,7 +414,7 @@ def test_a_cluster_offers_a_worker_for_each_core_and_share_of_a_gpu(session_on):
 def test_without_ray_the_engine_is_refused_in_one_line_that_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r'not installed; pip install "\.\[ray\]"'):
-        ray_engine.connect("")
+        engine.connect("")
 
 
 @pytest.mark.parametrize(
@@ -428,7 +432,7 @@ def test_an_address_where_no_cluster_can_be_is_refused_before_ray_tries(address,
 
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=never))
     with pytest.raises(UserError, match=f"^--ray-address {address}: .*{said}"):
-        ray_engine.connect(address)
+        engine.connect(address)
 
 
 def test_flags_of_ray_without_it_and_shares_of_a_gpu_that_are_none_are_refused(capsys):
@@ -438,5 +442,5 @@ def test_flags_of_ray_without_it_and_shares_of_a_gpu_that_are_none_are_refused(c
         (["--engine", "ray", "--ray-gpus", "1.5"], "--ray-gpus 1.5: expected a share of one GPU, 0 to 1"),
         (["--engine", "ray", "--ray-gpus", "nan"], "--ray-gpus nan: expected a share of one GPU, 0 to 1"),
     ):
-        assert cli.main(argv) == 2
+        assert main.main(argv) == 2
         assert said in capsys.readouterr().err

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-import datasets
-from bench import archs, backbones, cli
-from methods.base import METHODS
+from carryover import datasets
+from carryover.bench.backbones import arch_files, loading
+from carryover.bench.cli import flags, main
+from carryover.methods.base import METHODS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -33,11 +34,11 @@ def mine(tmp_path):
 
 
 def test_readmes_method_is_listed_and_run_to_a_row_of_the_main_table(mine, tmp_path, capsys):
-    assert cli.main(["ls", "methods", "--plugin-dir", str(mine)]) == 0
+    assert main.main(["ls", "methods", "--plugin-dir", str(mine)]) == 0
     assert "feature-scale" in capsys.readouterr().out
     out = tmp_path / "out"
     call = ["--datasets", "micro_stars", "--methods", "zs-clip", "feature-scale", "--seeds", "1", "--limit", "20"]
-    assert cli.main([*call, "--plugin-dir", str(mine), "--out", str(out), "--jobs", "1", "--device", "cpu"]) == 0
+    assert main.main([*call, "--plugin-dir", str(mine), "--out", str(out), "--jobs", "1", "--device", "cpu"]) == 0
     with (out / "micro" / "tables" / "main.csv").open(newline="") as file:
         rows = {(row["dataset"], row["method"]): row for row in csv.DictReader(file)}
     own, start = rows["micro_stars", "feature-scale"], rows["micro_stars", "zs-clip"]
@@ -119,7 +120,7 @@ def test_readmes_pair_of_backbones_is_one(tmp_path):
     (text,) = re.findall(r"<!-- arch -->\n```toml\n(.*?)```", README, re.DOTALL)
     (tmp_path / "my-pair.toml").write_text(text, encoding="utf-8")
     (tmp_path / "photos").mkdir()
-    arch = backbones.resolve_arch(archs.find_arch(str(tmp_path / "my-pair.toml")))
+    arch = loading.resolve_arch(arch_files.find_arch(str(tmp_path / "my-pair.toml")))
     assert list(arch.towers) == ["base", "new", "laion"]
     assert {tower.width for tower in arch.towers.values()} == {512}
     assert datasets.default(arch.datasets) == ["dtd", "folder:photos"]
@@ -131,4 +132,4 @@ COMMAND_LINE = re.compile(r"(?<=run_all\.py )(?:--arch|ls|report|check|doctor|pr
 @pytest.mark.parametrize("line", sorted(set(COMMAND_LINE.findall(README))))
 def test_every_command_line_in_readme_parses(line):
     words = line.replace("\\", "").replace("'", "").split()
-    assert cli.parse(words).command in cli.COMMANDS
+    assert flags.parse(words).command in flags.COMMANDS

@@ -12,14 +12,15 @@ import standins
 from PIL import Image
 from standins import SETTINGS, all_wnids, refusal, rows_of
 
-import datasets
-from bench import cli, plan
-from bench.archs import Arch
-from bench.errors import UserError
-from bench.execution import execute
-from bench.session import Options, Session
-from datasets.images import read_image
-from datasets.listing import Listing
+from carryover import datasets
+from carryover.bench.backbones.archs import Arch
+from carryover.bench.cli import main
+from carryover.bench.engine.one_run import execute
+from carryover.bench.engine.session import Options, Session
+from carryover.bench.errors import UserError
+from carryover.bench.plan import grid
+from carryover.datasets.images import read_image
+from carryover.datasets.listing import Listing
 
 SETS = list(standins.SPLIT_FILE_SETS)
 
@@ -213,7 +214,7 @@ def test_datasets_of_every_kind_go_the_whole_way_to_a_record(kind, tiny, tmp_pat
     options = Options(arch, "cpu", str(out), str(out / "cache"), data_root=str(root), make_split=True, folders=folders)
     session = Session(options)
     session._backbones = {"base": tiny.base, "new": tiny.new}
-    run = plan.grid(arch, datasets_=given, **SETTINGS)[0]
+    run = grid.grid(arch, datasets_=given, **SETTINGS)[0]
     record = execute(session, run, session.key(run))
     assert record["status"] == "done", record["error"]
     assert record["marks"] == list(session.data(run.dataset).notes)
@@ -223,7 +224,7 @@ def test_datasets_of_every_kind_go_the_whole_way_to_a_record(kind, tiny, tmp_pat
 
 
 def test_one_missing_dataset_is_named_in_one_line(tmp_path, capsys):
-    assert cli.main(["--arch", "vit-b16", "--data-root", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    assert main.main(["--arch", "vit-b16", "--data-root", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: imagenet: no folder") and error.count("\n") == 1
 

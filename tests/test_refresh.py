@@ -8,21 +8,22 @@ import torch
 from conftest import short, tiny_model, wrap
 from toys import open_toy, toy, toy_run
 
-import datasets
-from bench import backbones
-from bench.archs import Arch
-from bench.budget import count, steps
-from bench.errors import UserError
-from bench.execution import execute, execute_together
-from bench.executor import run_all, units
-from bench.naming import UNSAID, WHOLE_SCHEDULE
-from bench.plan import Run, key_of
-from bench.ray_engine import Cluster
-from bench.session import Options, Session
-from bench.soundness import fault
-from bench.stats import is_done
-from methods import ordered
-from methods.base import METHODS
+from carryover import datasets
+from carryover.bench.backbones import loading
+from carryover.bench.backbones.archs import Arch
+from carryover.bench.cluster.engine import Cluster
+from carryover.bench.engine.one_run import execute, execute_together
+from carryover.bench.engine.schedule import run_all
+from carryover.bench.engine.session import Options, Session
+from carryover.bench.engine.units import units
+from carryover.bench.errors import UserError
+from carryover.bench.plan.run_labels import UNSAID, WHOLE_SCHEDULE
+from carryover.bench.plan.runs import Run, key_of
+from carryover.bench.preflight.budget import count, steps
+from carryover.bench.records.reading import is_done
+from carryover.bench.records.schema import fault
+from carryover.methods import ordered
+from carryover.methods.base import METHODS
 
 STEPPED = [name for name in ordered() if METHODS[name].whole and METHODS[name].Config().epochs]
 EVERY = ordered()
@@ -236,7 +237,7 @@ def chain(monkeypatch, tiny, tmp_path):
     """A session with a second update, on the tiny towers."""
     towers = {"base": tiny.base, "new": tiny.new, "third": wrap(tiny_model(9, True), "tiny-third", "quick_gelu")}
     monkeypatch.setattr(datasets, "load", lambda id, root="", **_: toy(id))
-    monkeypatch.setattr(backbones, "load", lambda tower, *_: towers[tower.model.split("-")[1]])
+    monkeypatch.setattr(loading, "load", lambda tower, *_: towers[tower.model.split("-")[1]])
     arch = Arch("tiny", tiny.base.tower, tiny.new.tower, more={"second": towers["third"].tower})
     return lambda name, **more: Session(
         Options(arch, "cpu", str(tmp_path / name), str(tmp_path / name / "cache"), **more)

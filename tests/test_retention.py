@@ -10,14 +10,19 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from bench import chains, check, comparison, outputs, paired, plan, report, retention, retraining, suites
-from bench.archs import ARCHS
-from bench.naming import WHOLE_SCHEDULE
-from bench.outcomes import Outcome, Outcomes
-from bench.plan import Settings
-from bench.selection import select
-from methods import default, ordered
-from methods.base import METHODS
+from carryover.bench.analyses import chains, retention
+from carryover.bench.backbones.archs import ARCHS
+from carryover.bench.plan import grid as plan_grid
+from carryover.bench.plan import retraining, suites
+from carryover.bench.plan.grid import Settings
+from carryover.bench.plan.run_labels import WHOLE_SCHEDULE
+from carryover.bench.records.predictions import Outcome, Outcomes
+from carryover.bench.records.selection import select
+from carryover.bench.report import outputs, recompute, report
+from carryover.bench.stats import choices
+from carryover.bench.stats import pairs as pairs_stats
+from carryover.methods import default, ordered
+from carryover.methods.base import METHODS
 
 MICRO = Settings(shots=16, protocol="micro", precision="fp32", views=4, limit=None)
 ARCH = replace(ARCHS["micro"], more={"second": ARCHS["micro"].controls["unrelated"]})
@@ -26,7 +31,7 @@ IDENTITY = {"backbones": {"base": "a", "new": "b"}, "method": "m", "templates": 
 
 
 def grid(*overrides, arch=ARCH, **asked):
-    return plan.grid(arch, replace(MICRO, overrides=overrides), **{"seeds": list(SEEDS), **asked})
+    return plan_grid.grid(arch, replace(MICRO, overrides=overrides), **{"seeds": list(SEEDS), **asked})
 
 
 def identity(run):
@@ -297,11 +302,11 @@ def test_an_interval_of_the_decision_is_that_of_the_pairs():
         return {role: Outcome(*two, None) for role, two in stored[key].items()}
 
     selection = replace(selection, outcomes=Outcomes(outcomes))
-    pairs = comparison.pairs_table(selection)
+    pairs = pairs_stats.pairs_table(selection)
     compared = 0
     for row in cells(selection, "decision"):
         if row["target"] == "new":
-            theirs = comparison.row_of(pairs, row["dataset"], "new", row["method"], "zs-clip")
+            theirs = pairs_stats.row_of(pairs, row["dataset"], "new", row["method"], "zs-clip")
             ours = [float(row[name]) for name in ("reuse_gain", "reuse_low", "reuse_high")]
             assert ours == pytest.approx([theirs["difference"], theirs["low"], theirs["high"]], abs=1e-4)
             assert theirs["high"] - theirs["low"] > 1
@@ -315,15 +320,15 @@ def options_of_a_world(generator, effects, seeds=3, images=100):
     ease = generator.uniform(-0.2, 0.2, images)
     chance = np.clip(np.array([0.4, 0.5, 0.7])[None, :, None] + drawn[:, :, None] + ease, 0, 1)
     right = generator.uniform(size=(seeds, 3, images)) < chance
-    draws = comparison.drawn_accuracies(
+    draws = pairs_stats.drawn_accuracies(
         right.reshape(-1, images).T.astype(np.float32), np.random.RandomState(generator.integers(2**31))
     )
-    return paired.Options("d", 100 * right.mean(2), draws.reshape(-1, seeds, 3).mean(1))
+    return choices.Options("d", 100 * right.mean(2), draws.reshape(-1, seeds, 3).mean(1))
 
 
 @pytest.mark.parametrize("effects", [0.0, 0.1])
 def test_intervals_hold_the_truth_about_as_often_as_they_say(monkeypatch, effects):
-    monkeypatch.setattr(comparison, "DRAWS", 500)
+    monkeypatch.setattr(pairs_stats, "DRAWS", 500)
     generator, worlds = np.random.default_rng(3), 150
     gain, kept, ratios = 0, 0, 0
     for _ in range(worlds):
@@ -343,7 +348,7 @@ def test_a_ratio_of_normals_has_fiellers_interval():
     drawn = np.stack([6 + 1.0 * generator.normal(size=n), 10 + 1.5 * generator.normal(size=n)], axis=1)
     z = scipy_stats.norm.ppf(0.975)
     ends = np.sort(np.roots([10**2 - z**2 * 1.5**2, -2 * 60, 6**2 - z**2]))
-    options = paired.Options("d", np.array([[6.0, 10.0]]), drawn)
+    options = choices.Options("d", np.array([[6.0, 10.0]]), drawn)
     assert options.ratio_interval([1, 0], [0, 1]) == pytest.approx(tuple(ends), abs=0.01)
     assert all(math.isnan(end) for end in options.ratio_interval([0, 1], [1, -0.6])), "a denominator that may be 0"
 
@@ -517,7 +522,7 @@ def test_a_chain_of_an_arch_with_one_update_ends_there():
 def test_check_recounts_every_cell_and_finds_one_that_was_changed(tmp_path):
     selection, _, stored = world(climbing, shift=lambda run: 7 * run.seed, methods=["coop", "clip-adapter"])
     outputs.write_tables(selection, tmp_path)
-    assert check.recompute(selection, stored.__getitem__, tmp_path) == []
+    assert recompute.recompute(selection, stored.__getitem__, tmp_path) == []
     for name, column in (("retention", "reused"), ("decision", "gain"), ("chains", "accuracy"), ("refresh", "lead")):
         path = tmp_path / "tables" / f"{name}.csv"
         whole = path.read_text()
@@ -526,7 +531,7 @@ def test_check_recounts_every_cell_and_finds_one_that_was_changed(tmp_path):
         cells_ = lines[-1].split(",")
         cells_[place] = str(float(cells_[place] or 0) + 1)
         path.write_text("\n".join([header, *lines[:-1], ",".join(cells_)]) + "\n")
-        (line,) = check.recompute(selection, stored.__getitem__, tmp_path)
+        (line,) = recompute.recompute(selection, stored.__getitem__, tmp_path)
         assert name in line and column in line
         path.write_text(whole)
     rest = replace(selection, rows={})
@@ -553,7 +558,7 @@ def test_lines_that_name_a_retrained_record_say_on_what(tmp_path):
     selection, _, stored = world(three(100, 120, 150), methods=["coop"])
     (key,) = [r["key"] for r in selection.records if r["run"].get("path") == ["second"] and r["run"]["seed"] == 1][:1]
     stored[key]["new"] = answered(0)
-    lines = check.recompute(selection, stored.__getitem__)
+    lines = recompute.recompute(selection, stored.__getitem__)
     assert lines and all("(trained on second)" in line for line in lines)
 
 

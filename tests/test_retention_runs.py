@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import cli
-from bench.archs import ARCHS
-from bench.store import Store, read_tensors
+from carryover.bench.backbones.archs import ARCHS
+from carryover.bench.cli import main
+from carryover.bench.host.files import read_tensors
+from carryover.bench.records.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
 TRIAL = ("--arch", "micro", "--suite", "retention", "chains", "--methods", "clip-adapter", "--seeds", "1")
@@ -25,7 +26,7 @@ SECONDS = ("fit_seconds", "feature_seconds")  # a machine's, not a result
 
 
 def call(out, cache, *more):
-    return cli.main([str(word) for word in (*TRIAL, "--out", out, "--cache", cache, *more)])
+    return main.main([str(word) for word in (*TRIAL, "--out", out, "--cache", cache, *more)])
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,7 @@ def test_check_agrees_and_a_lost_plug_in_is_made_again_with_all_that_started_fro
     out = tmp_path / "out"
     shutil.copytree(reference[0], out / "micro")
     flags = ["--out", str(out), "--shots", "2", "--limit", "3", "--views", "1", *TRIAL[TRIAL.index("--set") :]]
-    assert cli.main(["check", *flags]) == 0, capsys.readouterr()
+    assert main.main(["check", *flags]) == 0, capsys.readouterr()
     store = Store(out, "micro")
     records = store.records()
     (plain,) = [

@@ -5,8 +5,8 @@ from conftest import NAMES, TEMPLATES, pictures
 from test_contract import toy_run
 from test_features import split
 
-from bench.execution import execute
-from bench.transforms import View
+from carryover.bench.engine.one_run import execute
+from carryover.bench.features.transforms import View
 
 
 @torch.no_grad()

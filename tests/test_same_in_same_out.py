@@ -8,9 +8,10 @@ import json
 import pytest
 import test_no_leak
 
-from bench import cli, outputs, report
-from bench.seeds import derive
-from methods import default, discover, ordered
+from carryover.bench.cli import main
+from carryover.bench.report import outputs, report
+from carryover.bench.seeds import derive
+from carryover.methods import default, discover, ordered
 
 SHORT = ("--datasets", "micro_stars", "--suite", "main", "--limit", "1", "--shots", "2", "--views", "2")
 USUAL = ("--jobs", "1", "--together", "1")
@@ -33,7 +34,7 @@ def results(folder, cache, calls, mine=""):
     for call in calls:
         words = [word for part in call for word in (backwards if part == "{backwards}" else [part])]
         argv = [word.replace("{mine}", mine) for word in words]
-        assert cli.main([*argv, *SHORT, "--out", str(folder), "--cache", str(cache)]) == 0
+        assert main.main([*argv, *SHORT, "--out", str(folder), "--cache", str(cache)]) == 0
     found = {}
     for path in (folder / "micro" / "runs").glob("*.json"):
         run = json.loads(path.read_text())["run"]

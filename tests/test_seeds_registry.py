@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from bench.errors import UserError
-from bench.registry import Registry
-from bench.seeds import derive, generator
+from carryover.bench.errors import UserError
+from carryover.bench.registry import Registry
+from carryover.bench.seeds import derive, generator
 
 
 def test_a_seed_depends_on_each_axis_on_their_order_and_on_where_one_ends():

@@ -6,16 +6,16 @@ import pytest
 import torch
 from conftest import NAMES, make, make_support, short
 
-from bench import execution
-from bench.class_tokens import grouped
-from bench.execution import alike
-from bench.executor import units
-from bench.plan import Run
-from bench.seeds import generator
-from bench.session import Options
-from bench.trainer import FitError, fit, fit_together
-from methods import ordered
-from methods.base import METHODS
+from carryover.bench.backbones.class_tokens import grouped
+from carryover.bench.engine import one_run
+from carryover.bench.engine.one_run import alike
+from carryover.bench.engine.session import Options
+from carryover.bench.engine.trainer import FitError, fit, fit_together
+from carryover.bench.engine.units import units
+from carryover.bench.plan.runs import Run
+from carryover.bench.seeds import generator
+from carryover.methods import ordered
+from carryover.methods.base import METHODS
 
 PROMPTS = [name for name in ordered() if METHODS[name].alike(METHODS[name].Config()) is not None]
 
@@ -128,18 +128,18 @@ def test_a_run_on_a_shifted_set_waits_for_its_training_run_in_the_same_call():
 
 def test_runs_that_fail_together_are_tried_alone(monkeypatch, session_on):
     session = session_on("together", together=4)
-    together = execution.fit_together
+    together = one_run.fit_together
 
     def breaks(methods, *rest, **more):
         if len(methods) > 1:
             raise RuntimeError("as one they fail")
         return together(methods, *rest, **more)
 
-    monkeypatch.setattr(execution, "fit_together", breaks)
+    monkeypatch.setattr(one_run, "fit_together", breaks)
     runs = [
         Run("tiny", "toy", "coop", seed, 4, "published", "fp32", 2, None, short("coop", epochs=2)) for seed in (1, 2)
     ]
-    records = list(execution.execute_together(session, [(one, f"{one.seed:016d}") for one in runs]))
+    records = list(one_run.execute_together(session, [(one, f"{one.seed:016d}") for one in runs]))
     assert [record["status"] for record in records] == ["done", "done"]
     assert [record["together"] for record in records] == [1, 1]
 
@@ -151,7 +151,7 @@ def test_an_image_dataset_of_one_run_that_cannot_be_read_fails_that_run_alone(se
     ]
     support = session.support
     session.support = lambda one: support(one) if one.seed == 1 else (_ for _ in ()).throw(OSError("gone"))
-    first, second = execution.execute_together(session, [(one, f"{one.seed:016d}") for one in runs])
+    first, second = one_run.execute_together(session, [(one, f"{one.seed:016d}") for one in runs])
     assert first["status"] == "done" and second["status"] == "failed" and "gone" in second["error"]
 
 

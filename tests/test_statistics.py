@@ -16,11 +16,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from scipy import stats as scipy_stats
 
-from bench import agreement, calibrated, check, comparison, outputs, pareto, ranking, report, statistics_report, stats
-from bench import statistics_figures as drawn
-from bench.figures import STYLE, save
-from bench.measures import measures, score_table
-from bench.outcomes import Outcome
+from carryover.bench.analyses import statistics
+from carryover.bench.analyses import statistics_figures as drawn
+from carryover.bench.records.predictions import Outcome
+from carryover.bench.report import outputs, recompute, report
+from carryover.bench.report.figures import STYLE, save
+from carryover.bench.stats import calibration_error, means, pareto, ranking
+from carryover.bench.stats import flips as flips_stats
+from carryover.bench.stats import pairs as pairs_stats
+from carryover.bench.stats.measures import measures, score_table
 from tests import answered
 
 CHANCES = {
@@ -38,7 +42,7 @@ COST = {"seconds": {"fit": 2.0, "evaluate": {"base": 0.1, "new": 0.3}}, "trainab
 def few_draws():
     """What is held here does not depend on how many; `test_comparison.py` has them all."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(comparison, "DRAWS", 500)
+        patch.setattr(pairs_stats, "DRAWS", 500)
         yield
 
 
@@ -57,7 +61,7 @@ def selected(*given, **more):
 
 def test_each_pairs_wilcoxon_is_scipys_over_the_datasets_means_and_holm_is_over_the_measure(eight):
     table = ranking.wilcoxon_table(eight)
-    scores = stats.seed_scores(eight.main).groupby(["dataset", "method"])[["base", "new", "h"]].mean()
+    scores = means.seed_scores(eight.main).groupby(["dataset", "method"])[["base", "new", "h"]].mean()
     assert len(table) == 3 * 6
     for row in table.itertuples():
         x, y = (scores[row.measure].unstack()[name] for name in (row.method, row.other))
@@ -147,33 +151,33 @@ def by_loop(confidence, right):
 @settings(max_examples=150, deadline=None)
 def test_ece_is_the_definitions_loop(answers):
     confidence, right = np.array([c for c, _ in answers]), np.array([r for _, r in answers])
-    assert calibrated.calibration_error(confidence, right) == pytest.approx(by_loop(confidence, right), abs=1e-9)
+    assert calibration_error.calibration_error(confidence, right) == pytest.approx(by_loop(confidence, right), abs=1e-9)
 
 
 def test_ece_in_closed_form():
     right = np.array([True] * 8 + [False] * 2)
-    assert calibrated.calibration_error(np.full(10, 0.8), right) == pytest.approx(0, abs=1e-9)
-    assert calibrated.calibration_error(np.full(10, 1.0), right) == pytest.approx(20)
-    assert calibrated.calibration_error(np.full(10, 0.5), ~right) == pytest.approx(30)
+    assert calibration_error.calibration_error(np.full(10, 0.8), right) == pytest.approx(0, abs=1e-9)
+    assert calibration_error.calibration_error(np.full(10, 1.0), right) == pytest.approx(20)
+    assert calibration_error.calibration_error(np.full(10, 0.5), ~right) == pytest.approx(30)
     # one bin too sure by 0.1, one too shy by 0.3, half of the images each: their gaps do not cancel
     halves = np.array([0.9] * 10 + [0.2] * 10), np.array([True] * 8 + [False] * 2 + [True] * 5 + [False] * 5)
-    assert calibrated.calibration_error(*halves) == pytest.approx(100 * (0.1 + 0.3) / 2)
-    assert calibrated.calibration_error(np.full(10, 0.9), right, bins=1) == pytest.approx(10)
+    assert calibration_error.calibration_error(*halves) == pytest.approx(100 * (0.1 + 0.3) / 2)
+    assert calibration_error.calibration_error(np.full(10, 0.9), right, bins=1) == pytest.approx(10)
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 1), st.booleans()), min_size=2, max_size=40), st.randoms())
 @settings(max_examples=50, deadline=None)
 def test_ece_is_never_below_the_gap_nor_above_the_mean_error_whatever_the_order(answers, random):
     confidence, right = np.array([c for c, _ in answers]), np.array([r for _, r in answers], float)
-    error = calibrated.calibration_error(confidence, right)
+    error = calibration_error.calibration_error(confidence, right)
     assert 100 * abs((confidence - right).mean()) - 1e-9 <= error <= 100 * np.abs(confidence - right).mean() + 1e-9
     random.shuffle(answers)
-    turned = calibrated.calibration_error([c for c, _ in answers], [r for _, r in answers])
+    turned = calibration_error.calibration_error([c for c, _ in answers], [r for _, r in answers])
     assert turned == pytest.approx(error)
 
 
 def test_the_calibration_table_has_each_runs_error_averaged_over_seeds_then_datasets(eight):
-    table = calibrated.calibration_table(eight).set_index(["dataset", "method", "backbone"])
+    table = calibration_error.calibration_table(eight).set_index(["dataset", "method", "backbone"])
     assert len(table) == 9 * 4 * 2
     errors = {}
     for record in eight.main:
@@ -186,20 +190,22 @@ def test_the_calibration_table_has_each_runs_error_averaged_over_seeds_then_data
     by_seed = [np.mean([errors[d, "coop", seed] for d in MANY]) for seed in (1, 2, 3)]
     average = table.loc["average", "coop", "new"]
     assert (average["ece"], average["ece_std"]) == pytest.approx((np.mean(by_seed), np.std(by_seed, ddof=1)))
-    assert average["accuracy"] == pytest.approx(stats.average_rows(eight.main).loc["coop", "new"])
+    assert average["accuracy"] == pytest.approx(means.average_rows(eight.main).loc["coop", "new"])
 
 
 def test_runs_without_confidence_have_dashes_and_no_number():
     records, stored = answered.world(CHANCES, images=30)
     stored["a-coop-1"] = {r: Outcome(o.predicted, o.label, None) for r, o in stored["a-coop-1"].items()}
-    table = calibrated.calibration_table(answered.selection_of(records, stored))
+    table = calibration_error.calibration_table(answered.selection_of(records, stored))
     seeds = table.set_index(["dataset", "method", "backbone"])["seeds"]
     assert seeds["a", "coop", "base"] == 2 and seeds["average", "coop", "base"] == 2 and seeds["b", "coop", "new"] == 3
     bare = {key: {r: Outcome(o.predicted, o.label, None) for r, o in found.items()} for key, found in stored.items()}
     selection = answered.selection_of(records, bare)
-    assert calibrated.calibration_table(selection)["ece"].isna().all()
-    assert {cell.text for row in calibrated.calibration_sheet(selection).blocks[0].rows for cell in row[1:]} == {"–"}
-    assert not statistics_report.of_calibration(selection)
+    assert calibration_error.calibration_table(selection)["ece"].isna().all()
+    assert {cell.text for row in calibration_error.calibration_sheet(selection).blocks[0].rows for cell in row[1:]} == {
+        "–"
+    }
+    assert not statistics.of_calibration(selection)
 
 
 # ---- flips -----------------------------------------------------------------------------------------------------------
@@ -210,9 +216,9 @@ def test_flips_counted_by_hand():
     base = Outcome(np.array([0, 1, 2, 0, 0, 1, 1, 0]), label, None)  # right: 0 1 2 . . . 6 .
     new = Outcome(np.array([0, 2, 2, 3, 1, 1, 0, 2]), label, None)  # right: 0 . 2 3 . . . 7
     # changed: 1 (right to wrong), 3 (to right), 4 (wrong to wrong), 6 (right to wrong), 7 (to right)
-    assert agreement.flips(base, new) == (62.5, 25.0, 25.0, 12.5)
-    assert agreement.flips(new, base) == (62.5, 25.0, 25.0, 12.5)
-    assert agreement.flips(base, base) == (0, 0, 0, 0)
+    assert flips_stats.flips(base, new) == (62.5, 25.0, 25.0, 12.5)
+    assert flips_stats.flips(new, base) == (62.5, 25.0, 25.0, 12.5)
+    assert flips_stats.flips(base, base) == (0, 0, 0, 0)
 
 
 CLASS = st.integers(0, 3)
@@ -223,13 +229,13 @@ CLASS = st.integers(0, 3)
 def test_kinds_of_flips_add_up_and_their_balance_is_the_change_of_accuracy(answers):
     before, after, label = np.array(answers).T
     base, new = Outcome(before, label, None), Outcome(after, label, None)
-    flips, negative, positive, moved = agreement.flips(base, new)
+    flips, negative, positive, moved = flips_stats.flips(base, new)
     assert flips == pytest.approx(100 * np.mean(before != after)) == pytest.approx(negative + positive + moved)
     assert positive - negative == pytest.approx(100 * (new.right.mean() - base.right.mean()))
 
 
 def test_the_flips_table_balances_with_the_main_table_and_zero_shot_is_beside_itself_once(eight):
-    table, main = agreement.flips_table(eight), stats.summarise(eight.main).set_index(["dataset", "method"])
+    table, main = flips_stats.flips_table(eight), means.summarise(eight.main).set_index(["dataset", "method"])
     assert len(table) == 9 * 4
     zero = table[table["method"] == "zs-clip"].set_index("dataset")["flips"]
     for row in table.itertuples():
@@ -238,7 +244,7 @@ def test_the_flips_table_balances_with_the_main_table_and_zero_shot_is_beside_it
         assert row.flips == pytest.approx(row.negative + row.positive + row.moved)
         assert row.beside_zero_shot == pytest.approx(row.flips / zero[row.dataset])
     without = selected({"coop": CHANCES["coop"]}, images=30)
-    assert agreement.flips_table(without)["beside_zero_shot"].isna().all()
+    assert flips_stats.flips_table(without)["beside_zero_shot"].isna().all()
 
 
 # ---- cost ------------------------------------------------------------------------------------------------------------
@@ -253,7 +259,7 @@ def test_costs_are_means_of_seconds_for_a_thousand_images():
     (row,) = pareto.costs(answered.selection_of(records, stored)).itertuples()
     assert (row.fit, row.evaluate, row.parameters) == ((2 + 2) / 2, (1000 * 0.3 / 50 + 1000 * 0.1 / 50) / 2, 82)
     assert row.seconds == row.fit + row.evaluate
-    assert row.h == pytest.approx(stats.average_rows(records).loc["coop", "h"])
+    assert row.h == pytest.approx(means.average_rows(records).loc["coop", "h"])
 
 
 POINT = st.tuples(st.integers(0, 6), st.integers(0, 6))
@@ -286,7 +292,7 @@ def test_check_makes_every_statistic_again_and_names_a_changed_cell(eight, tmp_p
     outputs.write_tables(eight, tmp_path)
     files = {path.name for path in (tmp_path / "tables").iterdir()}
     assert files >= {"ranks.csv", "ranks.md", "ranks.tex", "wilcoxon.csv", "pairs.csv", "calibration.md", "flips.tex"}
-    assert check.recompute(eight, predictions_of(eight), tmp_path) == []
+    assert recompute.recompute(eight, predictions_of(eight), tmp_path) == []
     for name, column in (("ranks", "rank"), ("wilcoxon", "p"), ("pairs", "low"), ("calibration", "ece"),
                          ("flips", "negative")):  # fmt: skip
         path = tmp_path / "tables" / f"{name}.csv"
@@ -296,7 +302,7 @@ def test_check_makes_every_statistic_again_and_names_a_changed_cell(eight, tmp_p
         rows[0][place] = str(float(rows[0][place]) + 0.3)
         path.write_text("\n".join(map(",".join, [head, *rows])) + "\n")
         fresh = answered.selection_of(list(eight.main), {r["key"]: eight.outcomes.read(r["key"]) for r in eight.main})
-        (line,) = check.recompute(fresh, predictions_of(eight), tmp_path)
+        (line,) = recompute.recompute(fresh, predictions_of(eight), tmp_path)
         assert f"{name}.csv: {column} of" in line
         path.write_text(text)
 
@@ -308,7 +314,7 @@ def test_a_forged_accuracy_changes_no_statistic_of_predictions_and_is_recounted_
     stored = {r["key"]: eight.outcomes.read(r["key"]) for r in forged}
     claimed = answered.selection_of(forged, stored)
     outputs.write_tables(claimed, tmp_path)
-    lines = check.recompute(claimed, predictions_of(eight), tmp_path)
+    lines = recompute.recompute(claimed, predictions_of(eight), tmp_path)
     assert any("in the record" in line for line in lines) and any("ranks.csv" in line for line in lines)
     assert not any("pairs.csv" in line or "flips.csv" in line for line in lines)
 
@@ -323,7 +329,7 @@ def test_statistics_of_an_earlier_report_go_with_their_methods(eight, tmp_path):
     left = {path.name for folder in ("tables", "figures") for path in (tmp_path / folder).iterdir()}
     assert not {"ranks.csv", "pairs.csv", "wilcoxon.csv", "ranks.png"} & left
     assert {"calibration.csv", "flips.csv", "pareto.png"} <= left
-    assert check.recompute(alone, predictions_of(alone), tmp_path) == []
+    assert recompute.recompute(alone, predictions_of(alone), tmp_path) == []
 
 
 def texts_of(selection):
@@ -341,8 +347,8 @@ def test_the_reports_section_says_what_can_be_told_apart_and_shows_each_figure_o
     ):  # fmt: skip
         assert needed.replace("\\-", "-") in section, needed
     assert page.count("Average ranks over datasets; a bar") == 2  # its caption, and its label for who cannot see it
-    first = statistics_report.of_differences(eight)[0]
-    row = statistics_report.row_of(outputs.made_from(eight)["pairs"].frame, "average", "h", "coop", "kg")
+    first = statistics.of_differences(eight)[0]
+    row = statistics.row_of(outputs.made_from(eight)["pairs"].frame, "average", "h", "coop", "kg")
     assert f"{row['difference']:+.2f} points" in first and f"{row['low']:+.2f} to {row['high']:+.2f}" in first
     tables = MarkdownIt("commonmark").enable("table").render(section)
     assert tables.count("<table>") == 4 and "<script" not in page
@@ -364,8 +370,8 @@ def test_what_is_missing_leaves_a_report_that_check_agrees_with(given, tmp_path)
     selection = selected(images=40, **given)
     outputs.write_tables(selection, tmp_path)
     report.write_report(selection, tmp_path)
-    assert check.recompute(selection, predictions_of(selection), tmp_path) == []
-    assert check.recompute_report(selection, predictions_of(selection), tmp_path, (), "micro") == []
+    assert recompute.recompute(selection, predictions_of(selection), tmp_path) == []
+    assert recompute.recompute_report(selection, predictions_of(selection), tmp_path, (), "micro") == []
     text = (tmp_path / "report.md").read_text()
     assert "## Statistics" in text and "nan" not in re.sub(r"[a-z]+nan|nan[a-z]+", "", text)
 
@@ -399,7 +405,7 @@ def test_a_further_update_has_its_ranks_flips_calibration_and_cost():
     assert len(ranking.rankings(selection)) == 5 and pareto.costs(selection, "large")["evaluate"].iloc[0] == 10.0
     section, _ = texts_of(selection)
     assert "H, large" in section and "update 'large'" in section and "With the update 'large'" in section
-    titles = [block.title.text for block in agreement.flips_sheet(selection).blocks]
+    titles = [block.title.text for block in flips_stats.flips_sheet(selection).blocks]
     assert titles[-1] == "Average over 6 datasets, update 'large'" and len(titles) == 8
 
 
@@ -417,9 +423,9 @@ def test_labels_of_the_figures_lie_within_them(eight):
 
 
 def test_one_method_alone_is_not_called_the_best_and_the_worst_of_flips():
-    (line,) = statistics_report.of_flips(selected({"zs-clip": CHANCES["zs-clip"]}, images=40))
+    (line,) = statistics.of_flips(selected({"zs-clip": CHANCES["zs-clip"]}, images=40))
     assert "zero-shot changes" in line and line.endswith("from wrong to right).")
-    assert not statistics_report.of_flips(selected({"coop": CHANCES["coop"]}, images=40))
+    assert not statistics.of_flips(selected({"coop": CHANCES["coop"]}, images=40))
 
 
 def test_too_many_methods_for_the_redraws_are_named():
@@ -481,8 +487,8 @@ def test_p_is_never_printed_as_zero():
 
 
 def test_averages_over_datasets_take_only_seeds_that_have_each(eight):
-    table = pd.concat([agreement.flips_table(eight), calibrated.calibration_table(eight)])
+    table = pd.concat([flips_stats.flips_table(eight), calibration_error.calibration_table(eight)])
     assert (table["seeds"] == 3).all()
     holed = selected(CHANCES, images=40, fails={("a", "coop", 1)})
-    rows = agreement.flips_table(holed).set_index(["dataset", "method"])["seeds"]
+    rows = flips_stats.flips_table(holed).set_index(["dataset", "method"])["seeds"]
     assert (rows["a", "coop"], rows["b", "coop"], rows["average", "coop"]) == (2, 3, 2)

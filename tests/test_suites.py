@@ -11,20 +11,21 @@ import torch
 from conftest import make
 from references import hooked
 
-from bench import outputs, plan, suites
-from bench.archs import ARCHS
-from bench.errors import UserError
-from bench.selection import select
-from bench.sheets import sheet_markdown
-from methods import ordered
+from carryover.bench.backbones.archs import ARCHS
+from carryover.bench.errors import UserError
+from carryover.bench.plan import grid, suites
+from carryover.bench.records.selection import select
+from carryover.bench.report import outputs
+from carryover.bench.report.sheets import sheet_markdown
+from carryover.methods import ordered
 
 PAPER = Path(__file__).resolve().parent.parent / "results" / "paper"
-MICRO = plan.Settings(shots=16, protocol="micro", precision="fp32", views=4, limit=None)
+MICRO = grid.Settings(shots=16, protocol="micro", precision="fp32", views=4, limit=None)
 PUBLISHED = replace(MICRO, protocol="published", views=16)
 
 
 def micro(*overrides, **asked):
-    return plan.grid(ARCHS["micro"], replace(MICRO, overrides=overrides), **asked)
+    return grid.grid(ARCHS["micro"], replace(MICRO, overrides=overrides), **asked)
 
 
 METHODS_IN_ALL = 8 + 2  # the paper's, RAda and TaskRes
@@ -112,13 +113,13 @@ def test_what_leaves_nothing_to_do_is_refused_in_one_line(asked, said):
 
 
 def test_the_papers_archs_take_the_papers_sets_and_every_block():
-    runs = plan.grid(ARCHS["vit-b16"], PUBLISHED, seeds=[1])
+    runs = grid.grid(ARCHS["vit-b16"], PUBLISHED, seeds=[1])
     shifted = {run.test for run in runs if run.test}
     assert shifted == {"imagenet_v2", "imagenet_sketch", "imagenet_a", "imagenet_r"}
     assert sorted({run.config.layer for run in runs if run.method == "coop"}) == list(range(12))
     assert {run.dataset for run in runs if run.method == "contcoop" and run.config.heads > 1} == {"dtd"}
     assert {run.dataset for run in runs if run.method == "contcoop" and 0 < run.config.lam < 1} == {"ucf101"}
-    assert {run.test for run in plan.grid(ARCHS["vit-l14"], replace(PUBLISHED), seeds=[1])} == {""}
+    assert {run.test for run in grid.grid(ARCHS["vit-l14"], replace(PUBLISHED), seeds=[1])} == {""}
 
 
 def test_a_row_keeps_the_value_that_it_is_labelled_with_whatever_the_user_sets():
@@ -334,7 +335,7 @@ def printed(name):
 def published(**asked):
     return [
         record(run, 50 + i / 7, 40 + i / 9)
-        for i, run in enumerate(plan.grid(ARCHS["vit-b16"], PUBLISHED, seeds=[1], **asked))
+        for i, run in enumerate(grid.grid(ARCHS["vit-b16"], PUBLISHED, seeds=[1], **asked))
     ]
 
 

@@ -8,11 +8,13 @@ import pytest
 import torch
 from toys import open_toy, toy_run
 
-from bench import selection
-from bench.errors import UserError
-from bench.executor import run_all
-from bench.store import Store, read_tensors, sealed, write_tensors
-from methods.base import METHODS
+from carryover.bench.engine.schedule import run_all
+from carryover.bench.errors import UserError
+from carryover.bench.host.files import read_tensors, write_tensors
+from carryover.bench.host.identity import sealed
+from carryover.bench.records import selection
+from carryover.bench.records.store import Store
+from carryover.methods.base import METHODS
 
 TRAINED, SHIFTED, OTHER = toy_run("coop"), toy_run("coop", test="shifted"), toy_run("linear-probe")
 

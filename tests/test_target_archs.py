@@ -4,10 +4,11 @@ import open_clip
 import pytest
 import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from open_clip_tags import LEFT_OUT, reasons
 
-from bench import backbones, suites
-from bench.archs import ARCHS, OTHER_ACTIVATION
-from bench.left_out import LEFT_OUT, reasons
+from carryover.bench.backbones import loading
+from carryover.bench.backbones.archs import ARCHS, OTHER_ACTIVATION
+from carryover.bench.plan import suites
 
 MANY = ("micro-all", "vit-b16-all", "vit-l14-all")
 PUBLISHED = MANY[1:]
@@ -83,7 +84,7 @@ def test_a_targets_towers_are_built_and_their_text_tower_is_causal(arch, role):
     model = open_clip.create_model(tower.model, load_weights=False, force_custom_text=True, device="meta")
     blocks = model.text.transformer.resblocks
     kinds = {type(module) for block in blocks for module in block.mlp if not isinstance(module, torch.nn.Linear)}
-    assert kinds == {backbones.ACTIVATIONS[tower.activation]} and len(blocks) == tower.layers
+    assert kinds == {loading.ACTIVATIONS[tower.activation]} and len(blocks) == tower.layers
     assert model.text.positional_embedding.shape == (77, tower.width)
     assert model.text.attn_mask is not None and model.text.pool_type == "argmax"
     assert open_clip.get_tokenizer(tower.model)(["a"]).shape == (1, 77)

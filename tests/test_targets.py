@@ -8,15 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.stats
+from open_clip_tags import LEFT_OUT
 
-from bench import check, forecast, outputs, report, stats, tables, target_figures
-from bench.archs import ARCHS
-from bench.drift_numbers import MEASURES
-from bench.left_out import LEFT_OUT
-from bench.plan import Settings, grid
-from bench.selection import Selection
-from bench.sheets import sheet_markdown
-from bench.targets import COLUMNS, has_targets, targets_sheet, targets_table
+from carryover.bench.analyses import forecast, main_table, target_figures
+from carryover.bench.analyses.targets import COLUMNS, has_targets, targets_sheet, targets_table
+from carryover.bench.backbones.archs import ARCHS
+from carryover.bench.backbones.drift_measures import MEASURES
+from carryover.bench.plan.grid import Settings, grid
+from carryover.bench.records import reading
+from carryover.bench.records.selection import Selection
+from carryover.bench.report import outputs, recompute, report
+from carryover.bench.report.sheets import sheet_markdown
 
 IMAGES = 200
 ORDER = {"zs-clip": 0, "coop": 4, "clip-adapter": 2}
@@ -89,7 +91,7 @@ def test_the_average_gain_is_over_datasets_seed_by_seed():
 @pytest.mark.parametrize("role", ["new", "other", "second"])
 def test_each_targets_numbers_are_those_of_its_own_main_table(role):
     records = world()
-    own = tables.main_table(stats.seen_from(records, role))
+    own = main_table.main_table(reading.seen_from(records, role))
     part = targets_table(records)
     part = part[part["backbone"] == role]
     both = own.merge(part, on=["dataset", "method"], suffixes=("", "_of_matrix"))
@@ -205,13 +207,13 @@ def written(tmp_path):
 
 def test_check_recounts_every_cell_and_names_a_forged_one(written):
     selection, predictions, folder = written
-    assert check.recompute(selection, predictions, folder) == []
+    assert recompute.recompute(selection, predictions, folder) == []
     path = folder / "tables" / "targets.csv"
     rows = list(csv.reader(path.open(newline="")))
     place = next(i for i, row in enumerate(rows) if row[:3] == ["average", "coop", "second"])
     rows[place][rows[0].index("gain")] = "99.0"
     path.write_text("\n".join(",".join(row) for row in rows) + "\n")
-    (line,) = check.recompute(selection, predictions, folder)
+    (line,) = recompute.recompute(selection, predictions, folder)
     assert "gain of ('average', 'coop', 'second') is '99.0', recomputed '17.0'" in line
 
 

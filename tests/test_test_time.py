@@ -8,15 +8,15 @@ import torch
 from conftest import DIM, NAMES, TEMPLATES, make, views_of, wrap
 from references import encode_prompts
 
-from bench.description import SELECTED_ON_TEST
-from bench.errors import UserError
-from bench.evaluate import evaluate
-from bench.execution import execute
-from bench.plan import Run
-from bench.trainer import fit
-from methods import default
-from methods.base import METHODS, Classes
-from methods.test_time import PER_IMAGE, confident_views, marginal_entropy
+from carryover.bench.engine.evaluator import evaluate
+from carryover.bench.engine.one_run import execute
+from carryover.bench.engine.record_draft import SELECTED_ON_TEST
+from carryover.bench.engine.trainer import fit
+from carryover.bench.errors import UserError
+from carryover.bench.plan.runs import Run
+from carryover.methods import default
+from carryover.methods.base import METHODS, Classes
+from carryover.methods.parts.test_time import PER_IMAGE, confident_views, marginal_entropy
 
 CLASSES = Classes("toy", NAMES, TEMPLATES)
 ENSEMBLE = Classes("toy", NAMES, ("{} texture.", "art of the {}."))

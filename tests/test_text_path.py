@@ -6,9 +6,9 @@ import torch
 from conftest import tiny_model, tiny_pair
 from references import encode_prompts, relative
 
-from bench import backbones
-from bench.errors import UserError
-from bench.prompts import TextTower
+from carryover.bench.backbones import loading
+from carryover.bench.backbones.text_tower import TextTower
+from carryover.bench.errors import UserError
 
 TOLERANCE = 1e-4
 NAMES = ["cat", "2012 Ferrari 458 Italia Convertible with a very long trailing name", "sea or lake", "x"]
@@ -32,7 +32,7 @@ def build(name):
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            model, tokenizer = backbones.build(name), backbones.tokenizer(name)
+            model, tokenizer = loading.build(name), loading.tokenizer(name)
     model.eval().requires_grad_(False)
     return model, tokenizer, TextTower(model.text, tokenizer)
 

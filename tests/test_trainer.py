@@ -8,9 +8,10 @@ import torch
 from conftest import DIM, make_support
 from torch import nn
 
-from bench.errors import UserError
-from bench.trainer import FitError, Schedule, fit
-from methods.base import Method, Shape, Support, TrainConfig
+from carryover.bench.engine.trainer import FitError, fit
+from carryover.bench.errors import UserError
+from carryover.methods.base import Method, Shape, Support, TrainConfig
+from carryover.methods.parts.schedule import Schedule
 
 LR, WARM = 2e-3, 1e-5
 

@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import numpy as np
 from conftest import IMAGE_SIZE, NAMES, TEMPLATES, picture, short
 
-import datasets
-from bench import backbones
-from bench.archs import Arch
-from bench.plan import Run
-from bench.session import Options, Session
-from datasets.base import Dataset, Split
+from carryover import datasets
+from carryover.bench.backbones import loading
+from carryover.bench.backbones.archs import Arch
+from carryover.bench.engine.session import Options, Session
+from carryover.bench.plan.runs import Run
+from carryover.datasets.base import Dataset, Split
 
 COUNTS = {"train": 6, "val": 5, "test": 4}  # pictures a class
 
@@ -40,7 +40,7 @@ def open_toy(monkeypatch, tiny, folder, data=toy, **options):
     """A Session with its own folders; ``data(id)`` makes each dataset."""
     towers = SimpleNamespace(base=tiny.base, new=tiny.new)
     monkeypatch.setattr(datasets, "load", lambda id, root="", **_: data(id))
-    monkeypatch.setattr(backbones, "load", lambda tower, *_: getattr(towers, tower.model.split("-")[1]))
+    monkeypatch.setattr(loading, "load", lambda tower, *_: getattr(towers, tower.model.split("-")[1]))
     arch = Arch("tiny", tiny.base.tower, tiny.new.tower)
     given = {"arch": arch, "device": "cpu", "out": f"{folder}", "cache": f"{folder}/cache", **options}
     return Session(Options(**given))

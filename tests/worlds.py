@@ -13,8 +13,8 @@ from conftest import picture
 from safetensors.torch import load_file, save_file
 from test_arch_files import saved_locally
 
-from bench import cli
-from bench.store import read_tensors
+from carryover.bench.cli import main
+from carryover.bench.host.files import read_tensors
 
 SETS = {"animals": ("cat", "brown bear", "sea lion", "ant"), "vehicles": ("cat", "red bus", "tram", "canoe")}
 METHODS = ("zs-clip", "linear-probe", "tip-adapter-f", "coop", "contcoop", "rada-towers", "clip-lora", "maple", "tpt")
@@ -84,7 +84,7 @@ def pictures_in(folder, classes, per_class=12):
 def quietly(*argv) -> str:
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-        assert cli.main([str(word) for word in argv]) == 0, out.getvalue()
+        assert main.main([str(word) for word in argv]) == 0, out.getvalue()
     return out.getvalue()
 
 

@@ -1,4 +1,4 @@
-"""Train the micro models from nothing: ``python -m datasets.micro.pretrain --out datasets/micro/weights``.
+"""Train the micro models from nothing: ``python -m carryover.datasets.micro.pretrain --out datasets/micro/weights``.
 
 Each model is trained in two stages, as EVA-CLIP starts from a vision tower trained otherwise (Sun et al. 2023): first
 the vision tower learns what is in a picture (one linear head per attribute), then both towers learn from captions by

@@ -12,12 +12,12 @@ import tempfile
 import torch
 from torch import Tensor
 
-from bench import plan
-from bench.archs import ARCHS
-from bench.execution import execute
-from bench.session import Options, Session
-from methods import discover
-from methods.base import Classes
+from carryover.bench.backbones.archs import ARCHS
+from carryover.bench.engine.one_run import execute
+from carryover.bench.engine.session import Options, Session
+from carryover.bench.plan import grid
+from carryover.methods import discover
+from carryover.methods.base import Classes
 
 USUAL = {"threads": 1, "precision": "fp32", "text_budget": 4 << 30, "image_batch": 128}
 CONDITIONS = {
@@ -33,9 +33,9 @@ def results(methods: list[str], dataset: str, seeds: list[int], condition: dict)
     """{what: {cell: values}}: test features, plug-in tensors, logits and predictions, all made under the condition."""
     given = {**USUAL, **condition}
     torch.set_num_threads(given.pop("threads"))
-    settings = plan.Settings(16, "micro", given["precision"], 4, None)
+    settings = grid.Settings(16, "micro", given["precision"], 4, None)
     arch = ARCHS["micro"]
-    runs = plan.grid(arch, settings, suites_=["main"], methods=methods, datasets_=[dataset], seeds=seeds)
+    runs = grid.grid(arch, settings, suites_=["main"], methods=methods, datasets_=[dataset], seeds=seeds)
     found: dict[str, dict[str, Tensor]] = {"features": {}, "plug-in": {}, "logits": {}, "predictions": {}}
     with tempfile.TemporaryDirectory() as folder:
         session = Session(Options(arch, "cpu", folder, f"{folder}/cache", **given))

@@ -153,7 +153,7 @@ def step_table(sizes: Sizes, lengths: Sequence[int], peak: float, bandwidth: flo
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    from tests.benchmarks import table2, workload
+    from benchmarks import table2, workload
 
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.operations", description=__doc__.split("\n")[0])
     parser.add_argument("--peak", type=float, default=989e12, help="operations a second; default: H200, bf16")

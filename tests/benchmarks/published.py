@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.backbones import Backbone
-from methods.base import Classes, Method
+from carryover.bench.backbones.loading import Backbone
+from carryover.methods.base import Classes, Method
 from tests.references import hooked
 
 

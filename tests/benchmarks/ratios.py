@@ -21,13 +21,13 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 
-from bench.backbones import Backbone
-from bench.calibration import threads_set
-from bench.processes import cores
-from bench.store import write_text
-from methods.base import Classes
-from tests.benchmarks import workload
-from tests.benchmarks.published import PublishedStep
+from benchmarks import workload
+from benchmarks.published import PublishedStep
+from carryover.bench.backbones.loading import Backbone
+from carryover.bench.host.files import write_text
+from carryover.bench.host.processes import cores
+from carryover.bench.preflight.device_speed import threads_set
+from carryover.methods.base import Classes
 from tests.references import relative
 
 TOLERANCE = 1e-4

@@ -18,15 +18,16 @@ from collections.abc import Sequence
 
 import torch
 
-from bench import archs, plan
-from bench.draws import as_labels
-from bench.evaluate import evaluate
-from bench.execution import execute
-from bench.plan import Run
-from bench.prompts import TextTower
-from bench.session import Options, Session
-from bench.store import Store
-from methods.base import Classes
+from carryover.bench.backbones import archs
+from carryover.bench.backbones.text_tower import TextTower
+from carryover.bench.engine.evaluator import evaluate
+from carryover.bench.engine.few_shot import as_labels
+from carryover.bench.engine.one_run import execute
+from carryover.bench.engine.session import Options, Session
+from carryover.bench.plan import grid
+from carryover.bench.plan.runs import Run
+from carryover.bench.records.store import Store
+from carryover.methods.base import Classes
 
 WHOLE = 10**9
 
@@ -48,8 +49,8 @@ def session_on(out: str, cache: str, kind: type[Session] = Slow) -> Session:
 
 
 def main_runs(methods: Sequence[str]) -> list[Run]:
-    settings = plan.Settings(16, "micro", "fp32", 4, None)
-    return plan.grid(archs.ARCHS["micro"], settings, suites_=["main"], methods=methods)
+    settings = grid.Settings(16, "micro", "fp32", 4, None)
+    return grid.grid(archs.ARCHS["micro"], settings, suites_=["main"], methods=methods)
 
 
 def evaluated(session: Session, run: Run, key: str, pictures: int) -> dict[str, tuple[int, int, int]]:

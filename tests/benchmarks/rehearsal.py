@@ -32,20 +32,21 @@ from tempfile import TemporaryDirectory
 import torch
 from tabulate import tabulate
 
-from bench.backbones import Backbone
-from bench.calibration import threads_set
-from bench.evaluate import evaluate
-from bench.features import FeatureStore
-from bench.processes import cores
-from bench.seeds import generator
-from bench.store import write_text
-from bench.trainer import epoch_steps, fit
-from methods import PAPER_ORDER
-from methods.base import METHODS, Method, Support
-from tests.benchmarks import table2, workload
-from tests.benchmarks.operations import Sizes
-from tests.benchmarks.table2 import PROMPTS, StandIn
-from tests.benchmarks.workload import seconds
+from benchmarks import table2, workload
+from benchmarks.operations import Sizes
+from benchmarks.table2 import PROMPTS, StandIn
+from benchmarks.workload import seconds
+from carryover.bench.backbones.loading import Backbone
+from carryover.bench.engine.evaluator import evaluate
+from carryover.bench.engine.trainer import fit
+from carryover.bench.features.store import FeatureStore
+from carryover.bench.host.files import write_text
+from carryover.bench.host.processes import cores
+from carryover.bench.preflight.device_speed import threads_set
+from carryover.bench.seeds import generator
+from carryover.methods import PAPER_ORDER
+from carryover.methods.base import METHODS, Method, Support
+from carryover.methods.parts.schedule import epoch_steps
 
 PARTS = ("peak", "features", "methods")
 HOUR = 3600.0

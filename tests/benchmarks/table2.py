@@ -11,19 +11,19 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 
-import datasets
-from bench import backbones
-from bench.calibration import made_up
-from bench.plan import configure
-from bench.seeds import generator
-from bench.trainer import Schedule, epoch_steps
-from datasets.fewshot import VAL_SHOTS
-from datasets.layouts import LAYOUTS
-from datasets.templates import TEMPLATES
-from methods import PAPER_ORDER, discover
-from methods.base import Classes, Support, TrainConfig
-from tests.benchmarks import workload
-from tests.benchmarks.operations import Sizes, Work, floor_seconds, image_forward, needed, published_step
+from benchmarks import workload
+from benchmarks.operations import Sizes, Work, floor_seconds, image_forward, needed, published_step
+from carryover import datasets
+from carryover.bench.backbones import loading
+from carryover.bench.plan.grid import configure
+from carryover.bench.preflight.device_speed import made_up
+from carryover.bench.seeds import generator
+from carryover.datasets.fewshot import VAL_SHOTS
+from carryover.datasets.layouts import LAYOUTS
+from carryover.datasets.templates import TEMPLATES
+from carryover.methods import PAPER_ORDER, discover
+from carryover.methods.base import Classes, Support, TrainConfig
+from carryover.methods.parts.schedule import Schedule, epoch_steps
 
 SHOTS, SEEDS, VIEWS, BACKBONES = 16, 3, 16, 2
 PROMPTS = ("coop", "cocoop", "kgcoop", "contcoop")
@@ -91,7 +91,7 @@ def names_of(id: str) -> tuple[str, ...]:
 @cache
 def name_lengths(names: tuple[str, ...]) -> list[int]:
     """Tokens of each bare name."""
-    return [int(row.argmax()) - 1 for row in backbones.tokenizer(workload.VIT_B16)(list(names))]
+    return [int(row.argmax()) - 1 for row in loading.tokenizer(workload.VIT_B16)(list(names))]
 
 
 def config_of(method: str, dataset: str) -> TrainConfig:

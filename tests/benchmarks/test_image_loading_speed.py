@@ -9,10 +9,10 @@ import pytest
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
-from bench import loading
-from bench.processes import cores
-from bench.transforms import Plain, View, halves
-from datasets.images import split_of_files
+from carryover.bench.features import decoding
+from carryover.bench.features.transforms import Plain, View, halves
+from carryover.bench.host.processes import cores
+from carryover.datasets.images import split_of_files
 
 COUNT, VIEWS = 200, 16
 
@@ -37,8 +37,8 @@ RECIPES = {
 @pytest.mark.parametrize("workers", [0, cores()], ids=["threads", "one process a core"])
 def test_loading(benchmark, photographs, monkeypatch, what, workers):
     benchmark.group = f"{COUNT} JPEGs, {what}"
-    monkeypatch.setattr(loading, "LEAST", 0)
-    loader = loading.Loader(workers)
+    monkeypatch.setattr(decoding, "LEAST", 0)
+    loader = decoding.Loader(workers)
 
     def load():
         return sum(part.shape[1] for parts in loader.load(photographs, RECIPES[what], 128) for part in parts)
@@ -50,7 +50,7 @@ def test_loading(benchmark, photographs, monkeypatch, what, workers):
 def test_views_from_a_decode_each(benchmark, photographs):
     """What one decode for all views saves: compare with the same group's threads."""
     benchmark.group = f"{COUNT} JPEGs, {VIEWS} views"
-    loader = loading.Loader()
+    loader = decoding.Loader()
 
     def load():
         for recipe in RECIPES[f"{VIEWS} views"]:

@@ -10,10 +10,10 @@ from functools import cache
 
 import pytest
 
-from bench.calibration import threads_set
-from bench.processes import cores
-from tests.benchmarks import workload
-from tests.benchmarks.ratios import CASES, TOLERANCE, Pair, Times
+from benchmarks import workload
+from benchmarks.ratios import CASES, TOLERANCE, Pair, Times
+from carryover.bench.host.processes import cores
+from carryover.bench.preflight.device_speed import threads_set
 
 
 @pytest.fixture

@@ -10,10 +10,11 @@ from dataclasses import replace
 import torch
 from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
 
-from bench import archs, backbones, provenance
-from bench.seeds import derive, generator
-from methods import discover
-from methods.base import METHODS, Classes, Method, Shape
+from carryover.bench.backbones import archs, loading
+from carryover.bench.host import environment
+from carryover.bench.seeds import derive, generator
+from carryover.methods import discover
+from carryover.methods.base import METHODS, Classes, Method, Shape
 
 # The class names of Caltech101 as CoOp's split has them: 61 of one token, 31 of two, 8 of three.
 CALTECH = tuple(
@@ -44,17 +45,17 @@ def imagenet(count: int = 1000) -> Classes:
 
 def random_backbone(
     model: str = VIT_B16, device: str = "cpu", precision: str = "fp32", budget: int = 4 << 30, seed: int = 0
-) -> backbones.Backbone:
+) -> loading.Backbone:
     """A backbone of that open_clip model with random weights: nothing is downloaded, and work takes as long."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # as `backbones.load`
-    tower = backbones.resolve(archs.Tower(model))
+    tower = loading.resolve(archs.Tower(model))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive("benchmark", "weights", seed))
-        network = backbones.build(model)
-    return backbones.Backbone(network.to(device), tower, backbones.tokenizer(model), budget, precision)
+        network = loading.build(model)
+    return loading.Backbone(network.to(device), tower, loading.tokenizer(model), budget, precision)
 
 
-def make(id: str, backbone: backbones.Backbone, classes: Classes, seed: int = 0, **changes) -> Method:
+def make(id: str, backbone: loading.Backbone, classes: Classes, seed: int = 0, **changes) -> Method:
     """The method at its default options but ``changes`` (those it knows), bound to the backbone."""
     discover()
     config = METHODS[id].Config()
@@ -68,7 +69,7 @@ def make(id: str, backbone: backbones.Backbone, classes: Classes, seed: int = 0,
     return method
 
 
-def pictures(backbone: backbones.Backbone, count: int, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+def pictures(backbone: loading.Backbone, count: int, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Random pixels (count, 3, H, H) and labels (count,)."""
     size = backbone.preprocess_config.size
     height, width = size if isinstance(size, (tuple, list)) else (size, size)
@@ -92,7 +93,7 @@ def seconds(run: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def machine(backbone: backbones.Backbone) -> str:
+def machine(backbone: loading.Backbone) -> str:
     """One line: what the numbers were measured on."""
-    device = provenance.device_name(backbone.device)
+    device = environment.device_name(backbone.device)
     return f"{device}, torch {torch.__version__}, {backbone.label} with random weights, {backbone.text.precision}"

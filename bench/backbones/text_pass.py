@@ -1,0 +1,247 @@
+"""One pass of the fast text path: prefix and suffixes as one stream of tokens through a frozen causal text tower.
+
+A stream is (P, L' + T, W): L' tokens of the prefix, then the T tokens of all classes' suffixes, group by group
+(``bench.backbones.class_tokens.Packed``). Everything but attention works on the stream as a whole. In attention a
+suffix sees the
+prefix's keys and its own earlier tokens; the keys of the prefix are used by all classes where they lie.
+
+Letters as in ``bench.backbones.text_tower``; G = P * heads, d = W / heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from open_clip.transformer import QuickGELU
+from torch import Tensor, nn
+
+from carryover.bench.backbones.class_tokens import PLACEHOLDER, SOS, ClassTokens, Packed
+
+QUICK = 1.702  # QuickGELU is x * sigmoid(1.702 x) = silu(1.702 x) / 1.702
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One block as the pass multiplies it: the softmax scale is in the query rows, QuickGELU's constant in the MLP,
+    which is then a SiLU (one kernel forward and one backward in place of three and five)."""
+
+    heads: int
+    ln_1: nn.LayerNorm
+    ln_2: nn.LayerNorm
+    qkv: tuple[Tensor, Tensor]
+    out: tuple[Tensor, Tensor]
+    fc: tuple[Tensor, Tensor]
+    proj: tuple[Tensor, Tensor]
+    activation: Callable[[Tensor], Tensor]
+
+
+def fold(block: Any, dtype: torch.dtype) -> Weights:
+    attention, (fc, activation, proj) = block.attn, block.mlp
+    width = attention.embed_dim
+    scale = torch.ones(3 * width, 1, device=fc.weight.device)
+    scale[:width] = (width // attention.num_heads) ** -0.5
+    quick = QUICK if isinstance(activation, QuickGELU) else 1.0
+
+    def cast(weight: Tensor, bias: Tensor, by: Tensor | float = 1.0, bias_by: Tensor | float = 1.0):
+        return (weight * by).to(dtype), (bias * bias_by).to(dtype)
+
+    def layer_scale(module: nn.Module) -> Tensor | float:
+        return getattr(module, "gamma", 1.0)
+
+    def rows(by: Tensor | float) -> Tensor | float:
+        return by[:, None] if isinstance(by, Tensor) else by
+
+    first, second = layer_scale(block.ls_1), layer_scale(block.ls_2)
+    return Weights(
+        attention.num_heads,
+        block.ln_1,
+        block.ln_2,
+        cast(attention.in_proj_weight, attention.in_proj_bias, scale, scale[:, 0]),
+        cast(attention.out_proj.weight, attention.out_proj.bias, rows(first), first),
+        cast(fc.weight, fc.bias, quick, quick),
+        cast(proj.weight, proj.bias, rows(second) / quick, second),
+        F.silu if quick != 1.0 else activation,
+    )
+
+
+class Pass:
+    """The pass over one open_clip ``TextTransformer``. The folded weights are kept until one of the tower's changes."""
+
+    def __init__(self, text: Any, dtype: torch.dtype):  # open_clip's modules: their parts have no types of their own
+        self.text, self.dtype = text, dtype
+        self._folded: tuple[list, list[Weights]] | None = None
+
+    def weights(self) -> list[Weights]:
+        blocks = self.text.transformer.resblocks
+        tensors = [value for block in blocks for value in block.parameters()]
+        if torch.is_grad_enabled() and any(value.requires_grad for value in tensors):
+            return [fold(block, self.dtype) for block in blocks]  # the tower itself learns
+        # The tensors themselves are held: one that replaces another could be given its address.
+        state = [(value, value._version, value.device) for value in tensors]
+        if self._folded is None or not same(self._folded[0], state):
+            with torch.no_grad():
+                self._folded = state, [fold(block, self.dtype) for block in blocks]
+        return self._folded[1]
+
+    def shared(self, context: Tensor, classes: ClassTokens, layer: int, deep: Tensor | None = None) -> Tensor:
+        """P prefixes ``[SOS, context]`` of (P, n, W) against C suffixes -> (P, C, D); ``deep`` (J - 1, n, W) overwrites
+        the context's rows at the input of blocks 1 to J - 1."""
+        n, packed = context.shape[1], classes.packed(1 + context.shape[1])
+        embedding, positions = self.text.token_embedding, self.text.positional_embedding
+        sos = embedding.weight[SOS : SOS + 1]
+        enter = context
+        if layer > 0:  # up to block `layer` the prompt is the fixed placeholder, one for all prefixes
+            context = embedding.weight[PLACEHOLDER].expand(1, n, -1)
+        head = torch.cat([sos.expand(len(context), 1, -1), context], dim=1) + positions[: 1 + n]
+        names = [embedding(group.ids) + positions[1 + n : 1 + n + group.length] for group in packed.groups]
+        tail = torch.cat([part.flatten(0, 1) for part in names])[None]
+
+        def place(head: Tensor) -> Tensor:
+            return torch.cat([head[:, :1].expand(len(enter), -1, -1), enter.to(head.dtype)], dim=1)
+
+        if deep is not None:
+            return self._run(head, tail, packed, layer, None, None, deep)
+        return self._run(head, tail, packed, layer, place if layer > 0 else None)
+
+    def own(self, context: Tensor, classes: ClassTokens, layer: int) -> Tensor:
+        """Contexts (P, C, n, W), one a class, behind a shared SOS -> (P, C, D)."""
+        n = context.shape[2]
+        packed = classes.packed(1, n)
+        embedding, positions = self.text.token_embedding, self.text.positional_embedding
+        head = (embedding.weight[SOS : SOS + 1] + positions[:1])[None].expand(len(context), -1, -1)
+        first = context
+        if layer > 0:  # up to block `layer` the prompt is the fixed placeholder, one for all contexts
+            head, first = head[:1], embedding.weight[PLACEHOLDER].expand(1, len(classes), n, -1)
+        parts = []
+        for group in packed.groups:
+            names = embedding(group.ids).expand(len(first), -1, -1, -1)
+            rows = torch.cat([first[:, group.rows], names], dim=2) + positions[1 : 1 + group.length]
+            parts.append(rows.flatten(1, 2))
+        tail = torch.cat(parts, dim=1)
+
+        def place(tail: Tensor) -> Tensor:
+            parts = []
+            for group, part in zip(packed.groups, tail.split(packed.sizes, dim=1), strict=True):
+                names = part.unflatten(1, (group.count, group.length))[:, :, n:].expand(len(context), -1, -1, -1)
+                parts.append(torch.cat([context[:, group.rows].to(names.dtype), names], dim=2).flatten(1, 2))
+            return torch.cat(parts, dim=1)
+
+        def widen(head: Tensor) -> Tensor:
+            return head.expand(len(context), -1, -1)
+
+        return self._run(head, tail, packed, layer, widen if layer > 0 else None, place if layer > 0 else None)
+
+    def _run(
+        self,
+        head: Tensor,
+        tail: Tensor,
+        packed: Packed,
+        layer: int,
+        place_head: Callable[[Tensor], Tensor] | None,
+        place_tail: Callable[[Tensor], Tensor] | None = None,
+        deep: Tensor | None = None,
+    ) -> Tensor:
+        """``place_…`` puts the context into the rows of the prefix or of the suffixes at block ``layer``; ``deep`` as
+        in ``shared``."""
+        weights, length = self.weights(), head.shape[1]
+        x: Tensor | None = None
+        for index, w in enumerate(weights):
+            last = index == len(weights) - 1
+            qkv: Tensor | None = None
+            if x is not None and index == layer and (place_head or place_tail):
+                head, tail = x[:, :length], x[:, length:]
+                head, tail, x = place_head(head) if place_head else head, place_tail(tail) if place_tail else tail, None
+            if x is not None and deep is not None and 0 < index <= len(deep):
+                rows = deep[index - 1].to(x.dtype).expand(len(x), -1, -1)
+                x = torch.cat([x[:, :1], rows, x[:, length:]], dim=1)
+            if x is None:
+                if len(head) != len(tail) and not last:  # the suffixes are still one copy for all prefixes
+                    both = [F.linear(self._norm(w.ln_1, part), *w.qkv) for part in (head, tail)]
+                    qkv = torch.cat([both[0], both[1].expand(len(head), -1, -1)], dim=1)
+                x = torch.cat([head, tail.expand(len(head), -1, -1)], dim=1)
+            if last:
+                mixed = self._mix_last(self._norm(w.ln_1, x), w, packed, length)
+                x = x[:, packed.eot]
+            else:
+                mixed = self._mix(F.linear(self._norm(w.ln_1, x), *w.qkv) if qkv is None else qkv, w, packed, length)
+            x = x + F.linear(mixed, *w.out)
+            x = x + F.linear(w.activation(F.linear(self._norm(w.ln_2, x), *w.fc)), *w.proj)
+        assert x is not None  # a tower has blocks
+        return self._project(self._norm(self.text.ln_final, x))[:, packed.back]
+
+    def _norm(self, norm: nn.LayerNorm, x: Tensor) -> Tensor:
+        return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps).to(self.dtype)
+
+    def _mix(self, qkv: Tensor, w: Weights, packed: Packed, length: int) -> Tensor:
+        """Attention over the stream: (P, L' + T, 3 W) -> (P, L' + T, W)."""
+        head, *tails = qkv.split([length, *packed.sizes], dim=1)
+        q, k, v = by_head(head, w.heads)
+        mixed = [F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True, scale=1.0)[0]]
+        for group, part in zip(packed.groups, tails, strict=True):
+            own_q, own_k, own_v = by_head(part, w.heads)
+            mixed.append(attend(own_q, own_k, own_v, k, v, group.count, group.causal))
+        return merge(torch.cat(mixed, dim=1), w.heads)
+
+    def _mix_last(self, y: Tensor, w: Weights, packed: Packed, length: int) -> Tensor:
+        """The same for the EOT rows alone: normed stream (P, L' + T, W) -> (P, C, W)."""
+        width = y.shape[-1]
+        weight, bias = w.qkv
+        kv = F.linear(y, weight[width:], bias[width:])
+        q = F.linear(y[:, packed.eot], weight[:width], bias[:width])
+        head, *tails = kv.split([length, *packed.sizes], dim=1)
+        head_k, head_v = by_head(head, w.heads, 2)
+        queries = q.split([group.count for group in packed.groups], dim=1)
+        mixed = []
+        for group, part, asked in zip(packed.groups, tails, queries, strict=True):
+            (q_group,), (k, v) = by_head(asked, w.heads, 1), by_head(part, w.heads, 2)
+            mixed.append(attend(q_group, k, v, head_k, head_v, group.count, group.ends))
+        return merge(torch.cat(mixed, dim=1), w.heads)
+
+    def _project(self, features: Tensor) -> Tensor:
+        projection = self.text.text_projection
+        if projection is None:
+            return features.float()
+        if isinstance(projection, nn.Linear):
+            bias = None if projection.bias is None else projection.bias.to(self.dtype)
+            return F.linear(features, projection.weight.to(self.dtype), bias).float()
+        return (features @ projection.to(self.dtype)).float()
+
+
+def same(before: list[tuple], now: list[tuple]) -> bool:
+    """Whether these are the same tensors, unchanged: (tensor, version, device) each."""
+    pairs = zip(before, now, strict=False)
+    return len(before) == len(now) and all(a[0] is b[0] and a[1:] == b[1:] for a, b in pairs)
+
+
+def by_head(x: Tensor, heads: int, parts: int = 3) -> tuple[Tensor, ...]:
+    """(P, L, parts * W) -> ``parts`` tensors (G, L, d), contiguous."""
+    count, length = x.shape[:2]
+    x = x.reshape(count, length, parts, heads, -1).permute(2, 0, 3, 1, 4)
+    return x.reshape(parts, count * heads, length, -1).unbind(0)
+
+
+def merge(x: Tensor, heads: int) -> Tensor:
+    """(G, L, d) -> (P, L, W)"""
+    return x.unflatten(0, (-1, heads)).transpose(1, 2).flatten(2)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, head_k: Tensor, head_v: Tensor, count: int, mask: Tensor | None) -> Tensor:
+    """Queries of ``count`` classes (G, count * Lq, d) over the prefix's keys (G, L', d) and their class's own
+    (G, count * Lk, d) -> (G, count * Lq, d). Scores stand keys down, queries across: a softmax over so few keys is many
+    times faster along the outer axis."""
+    groups, own = len(q), k.shape[1] // count
+    asked = q.shape[1] // count
+    to_own = torch.bmm(k.reshape(groups * count, own, -1), q.reshape(groups * count, asked, -1).transpose(1, 2))
+    to_own = to_own.view(groups, count, own, asked).transpose(1, 2).reshape(groups, own, count * asked)
+    if mask is not None:
+        to_own = to_own + mask
+    scores = torch.cat([torch.bmm(head_k, q.transpose(1, 2)), to_own], dim=1)
+    share = torch.softmax(scores, dim=1, dtype=torch.float32).to(q.dtype)
+    of_head, of_own = share.split([head_k.shape[1], own], dim=1)
+    of_own = of_own.reshape(groups, own, count, asked).transpose(1, 2).reshape(groups * count, own, asked)
+    mixed = torch.bmm(of_own.transpose(1, 2), v.reshape(groups * count, own, -1)).view(groups, count * asked, -1)
+    return mixed + torch.bmm(of_head.transpose(1, 2), head_v)

@@ -1,0 +1,139 @@
+"""The commands ``evaluate`` and ``export``, given parsed flags; each returns the exit status."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from carryover import datasets
+from carryover.bench.backbones.archs import Tower
+from carryover.bench.backbones.names import tower_of
+from carryover.bench.cli.options import arch_of, options_of, plan_of
+from carryover.bench.engine.session import Session
+from carryover.bench.errors import UserError
+from carryover.bench.host.files import read_tensors
+from carryover.bench.plugins.contract import EMPTY, check, warnings_of
+from carryover.bench.plugins.evaluation import FOLDER, alone, evaluate_plugin
+from carryover.bench.plugins.export import of_keys, of_runs, write
+from carryover.bench.plugins.format import read
+from carryover.bench.records.reading import counted
+from carryover.bench.records.store import Store
+from carryover.bench.report.terminal import escape
+from carryover.methods import discover
+
+console, aside = Console(), Console(stderr=True)
+FEW = 10  # files that are named
+LOG_EVERY = 30.0  # seconds between lines of progress
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    """Contract check, then the plug-in's accuracy on that backbone and dataset."""
+    for flag in ("plugin", "backbone", "dataset"):
+        if not getattr(args, flag):
+            raise UserError(f"evaluate: --{flag} is missing; expected --plugin FILE --backbone NAME --dataset DATASET")
+    discover(tuple(args.plugin_dir))
+    args.datasets = [args.dataset]
+    dataset, plugin = datasets.identify(args.dataset), read(args.plugin)
+    tower = tower_of(args.backbone, args.arch, args.base_weights, args.new_weights, args.hub_cache)
+    options = replace(options_of(args), arch=alone(tower), manifests="")
+    spoken = [time.monotonic()]
+
+    def on_images(what: str, done: int, count: int) -> None:
+        if time.monotonic() - spoken[0] > LOG_EVERY:
+            spoken[0] = time.monotonic()
+            aside.print(f"{escape(what)}, {done} of {count}", highlight=False, soft_wrap=True)
+
+    session = Session(options, on_images)
+    data = session.data(dataset)
+    if args.dry_run:
+        check(plugin, tower, data)
+        show_warnings(warnings_of(plugin, tower))
+        console.print(
+            f"compatible: {escape(plugin.path)} ({plugin.method}) with {escape(tower.label)} on {escape(data.id)}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return 0
+    session.store.check_writable()
+    with few_threads(tower, options.device):
+        stored = evaluate_plugin(session, plugin, dataset, args.limit)
+    show_warnings(stored["warnings"])
+    if args.json:
+        print(json.dumps(stored, indent=1, sort_keys=True))
+        return 0
+    console.print(table(stored))
+    console.print(
+        f"Kept in {escape(args.out)}/{FOLDER}/{stored['key']}.json, predictions beside it.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return 0
+
+
+@contextlib.contextmanager
+def few_threads(tower: Tower, device: str) -> Iterator[None]:
+    """One thread for the embedded models on a CPU, as their runs have: the same bits on any number of cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if tower.is_micro and device == "cpu" else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def show_warnings(lines: list[str]) -> None:
+    for line in lines:
+        aside.print(f"[yellow]note[/] {escape(line)}", highlight=False, soft_wrap=True)
+
+
+def table(stored: dict[str, Any]) -> Table:
+    """The result: a line a number, so that it fits any terminal."""
+    header, d = stored["plugin"], stored["difference"]
+    shots = f"{header['shots']} shots" if header["shots"] is not None else "shots not known"
+    seed = f"seed {header['seed']}" if header["seed"] is not None else "seed not known"
+    limited = f", a trial with at most {stored['limit']} a class" if stored["limit"] else ""
+    rows = {
+        "method": stored["method"]["name"],
+        "trained on": f"{header['trained_on'][-1]['backbone']}, {header['dataset']}, {shots}, {seed}",
+        "backbone": stored["backbone"]["label"],
+        "dataset": f"{stored['dataset']['id']}, {stored['count']} test images{limited}",
+        "accuracy": f"{stored['accuracy']:.2f} %",
+        "zero-shot": f"{stored['zero_shot']['accuracy']:.2f} %, this backbone's",
+        "difference": f"{d['points']:+.2f} points, {d['low']:+.2f} to {d['high']:+.2f} (95 %, paired over the images)",
+    }
+    shown = Table(show_header=False)
+    for name, text in rows.items():
+        shown.add_row(name, escape(text))
+    return shown
+
+
+def export(args: argparse.Namespace) -> int:
+    """Copies plug-ins of --arch's done runs, each with a card beside it: those of the keys that are named, or those
+    that the same flags would run (of the main suite, where no other is named)."""
+    discover(tuple(args.plugin_dir))
+    if not args.to:
+        raise UserError("export: --to is missing; expected run_all.py export KEY… --to FILE.safetensors or a folder")
+    arch = arch_of(args)
+    store = Store(args.out, arch.id)
+    if args.what:
+        records = of_keys(store, args.what)
+    else:
+        args.suite = args.suite or ["main"]
+        records = of_runs(store, plan_of(args, arch))
+    written = write(store, arch, records, args.to)
+    for path in written[:FEW]:
+        console.print(escape(str(path)), highlight=False, soft_wrap=True)
+    more = f", of which {FEW} are named here" if len(written) > FEW else ""
+    console.print(f"{counted(len(written), 'plug-in')} written{more}; a card (.json) beside each", highlight=False)
+    bare = [record["run"]["method"] for record, path in zip(records, written, strict=True) if not read_tensors(path)[0]]
+    show_warnings([EMPTY.format(method) for method in dict.fromkeys(bare)])
+    return 0

@@ -1,0 +1,248 @@
+"""``--engine ray``: the runs of a plan on the nodes of a Ray cluster, or on this machine through Ray.
+
+This process alone draws units, as the local engine does, and writes records, plug-ins and predictions. Workers stay
+(`bench.cluster.worker`), because loading the towers anew for each run would take longer than most runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from carryover.bench.cluster import node as cluster_node
+from carryover.bench.cluster import worker
+from carryover.bench.cluster.pool import Node, Pool
+from carryover.bench.engine import local, units
+from carryover.bench.engine.session import Options, Session, default_together
+from carryover.bench.errors import StorageError, UserError
+from carryover.bench.host import environment
+from carryover.bench.host.files import temporary
+from carryover.bench.host.paths import PACKAGE
+from carryover.bench.host.processes import cores
+from carryover.bench.host.worker_pool import Lost
+from carryover.bench.plan.runs import Run
+
+OBJECTS = 256 << 20  # bytes of Ray's own memory where it is started here: records and small files alone pass through
+CHECK = 300.0  # seconds that nodes have to say whether they are fit
+ANSWER = 20.0  # seconds that a cluster's head has to take a connection
+Say = Callable[[str], None]
+
+
+@contextlib.contextmanager
+def joined(args: argparse.Namespace, options: Options, say: Say) -> Iterator[Cluster | None]:
+    """The cluster of the command line, every node of it found fit; None for the local engine. say: told of nodes that
+    join later and are not fit, and of lost workers. Raises UserError."""
+    if args.engine != "ray":
+        yield None
+        return
+    ray = connect(args.ray_address)
+    probe = None
+    try:
+        probe = marker(Path(options.cache).absolute())
+        cluster = Cluster(ray, args, options, str(probe), say)
+        cluster.check()
+        yield cluster
+    finally:
+        if probe:
+            probe.unlink(missing_ok=True)
+        ray.shutdown()
+
+
+def marker(cache: Path) -> Path:
+    """A file by which a node tells whether it sees this very folder."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        return temporary(cache / "shared")
+    except OSError as error:
+        raise StorageError(f"cannot write '{cache}': {error.strerror or error}; choose another --cache") from error
+
+
+def connect(address: str) -> Any:
+    """Raises UserError where there is no Ray, or no cluster at that address."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # its essays on lost workers; the pool says it in a line
+    try:
+        import ray
+    except ImportError:
+        raise UserError('--engine ray: Ray is not installed; pip install ".[ray]" in the checkout') from None
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address.startswith("ray://"):
+        raise UserError(
+            f"--ray-address {address}: Ray's client is not supported; run the command on a node of the cluster with "
+            "--ray-address auto, or HOST:PORT of its head"
+        )
+    if address not in ("", "auto"):
+        reach(address)
+    try:
+        if address:
+            ray.init(address=address, runtime_env={"py_modules": [str(PACKAGE)], "excludes": ["__pycache__"]}, **quiet)
+        else:
+            here = {"num_cpus": cores(), "include_dashboard": False, "object_store_memory": OBJECTS}
+            ray.init(address="local", runtime_env={"env_vars": {"PYTHONPATH": str(PACKAGE.parent)}}, **here, **quiet)
+    except (OSError, RuntimeError, ValueError) as error:
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        said += " (a cluster that asks for a token: export RAY_AUTH_MODE=token, as on its nodes)" if address else ""
+        raise UserError(f"--ray-address {address or 'of this machine'}: Ray could not be joined: {said}") from error
+    return ray
+
+
+def reach(address: str) -> None:
+    """Ray itself tries for minutes. Raises UserError where nothing answers."""
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal() and int(port) < 1 << 16):
+        raise UserError(f"--ray-address {address}: expected 'auto', or HOST:PORT of the cluster's head")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER).close()
+    except OSError as error:
+        raise UserError(f"--ray-address {address}: nothing answers there: {error.strerror or error}") from error
+
+
+class Cluster:
+    """
+    options  the driver's: as given, but what the workers' device decides is decided by theirs
+    """
+
+    def __init__(self, ray: Any, args: argparse.Namespace, options: Options, probe: str, say: Say):
+        self.ray, self.say, self.jobs = ray, say, args.jobs or None
+        accelerated = any(node["Resources"].get("GPU") for node in ray.nodes() if node["Alive"])
+        self.gpus = float(accelerated and args.device != "cpu") if args.ray_gpus is None else args.ray_gpus
+        device = args.device if args.device != "auto" else "cuda" if self.gpus else "cpu"
+        if device == "mps" or (device == "cuda" and not self.gpus):
+            raise UserError(f"--device {device} with --engine ray: the cluster offers no such device to its runs")
+        self.options = replace(options, together=args.together or default_together(options.arch, device))
+        theirs = worker.absolute(replace(self.options, device=device))
+        self.setup, self.needs = worker.Setup(theirs, 1, args.ray_scratch, probe), cluster_node.needs_of(theirs)
+        self.worker = ray.remote(num_cpus=1, num_gpus=self.gpus, max_restarts=0)(worker.Worker)
+        self.ask = ray.remote(num_cpus=0, max_retries=3)(cluster_node.faults)
+        self.asked: dict[str, Any] = {}
+        self.verdicts: dict[str, list[str]] = {}
+
+    def bound(self, node: str) -> Any:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        return NodeAffinitySchedulingStrategy(node, soft=False)
+
+    def nodes(self) -> dict[str, Node]:
+        """Those that can hold a worker: one core and its share of one GPU each."""
+        found = {}
+        for node in self.ray.nodes():
+            has = node["Resources"]
+            room = int(has.get("CPU", 0))
+            if self.gpus:
+                room = min(room, int(has.get("GPU", 0)) * int(1 / self.gpus + 1e-9))
+            if node["Alive"] and room:
+                found[node["NodeID"]] = Node(node["NodeID"], node["NodeManagerHostname"], room)
+        return found
+
+    @property
+    def room(self) -> int:
+        """Workers at once, as the cluster is now."""
+        return min(sum(node.room for node in self.nodes().values()), self.jobs or 1 << 30)
+
+    def look(self, seconds: float = 0.0) -> dict[str, Node]:
+        """The nodes; those not yet asked are asked whether they are fit, and have so long to answer."""
+        found = self.nodes()
+        for id in found.keys() - self.verdicts.keys() - self.asked.keys():
+            self.asked[id] = self.ask.options(scheduling_strategy=self.bound(id)).remote(self.needs)
+        waits = {ref: id for id, ref in self.asked.items()}
+        done = self.ray.wait(list(waits), num_returns=len(waits), timeout=seconds)[0] if waits else []
+        for ref in done:
+            del self.asked[waits[ref]]
+            try:
+                self.verdicts[waits[ref]] = self.ray.get(ref)
+            except Exception as error:
+                said = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+                self.verdicts[waits[ref]] = [f"cannot load the suite: {said}"]
+        return found
+
+    def check(self) -> None:
+        """Raises UserError naming every node that is not fit, and all that is wrong with it."""
+        found = self.look(CHECK)
+        if not found:
+            raise UserError(f"no node of the Ray cluster has a core and {self.gpus:g} of a GPU; see --ray-gpus")
+        wrong = [f"{found[id].host} {fault}" for id, faults in self.verdicts.items() if id in found for fault in faults]
+        wrong += [f"{found[id].host} did not answer for {CHECK:.0f} s" for id in self.asked if id in found]
+        if wrong:
+            raise UserError(f"{'; '.join(wrong)}. Mend these nodes of the Ray cluster, or leave them out of it")
+
+    def fit(self) -> list[Node]:
+        before, found = {*self.verdicts}, self.look()
+        for id in self.verdicts.keys() - before:
+            if self.verdicts[id] and id in found:
+                self.say(f"{found[id].host} joined the Ray cluster and is left out: it {'; '.join(self.verdicts[id])}")
+        return [node for id, node in found.items() if self.verdicts.get(id) == []]
+
+    def afterwards(self, session: Session) -> Session:
+        """For what this process measures on the runs' features: on a device of their kind, where it has one."""
+        device = self.setup.options.device
+        if device == session.options.device or not torch.cuda.is_available():
+            return session
+        return Session(replace(session.options, device=device), session.progress)
+
+    # -- the engine ----------------------------------------------------------------------------------------------------
+
+    def engine(self, session: Session, share: units.Share, jobs: int, limit: float | None = None) -> units.Outcomes:
+        """As ``executor.in_workers``, on the cluster."""
+        session.forget()
+        queue, setup = units.Queue(session, share), self.ray.put(self.setup)
+
+        def hire(node: Node) -> Any:
+            return self.worker.options(scheduling_strategy=self.bound(node.id)).remote(setup, node.room)
+
+        pool = Pool(self.ray, hire, self.fit, partial(self.plugins, session), self.jobs, limit, self.say)
+        with contextlib.closing(pool.outcomes(queue.draw, lambda: len(queue.pending))) as outcomes:
+            yield from local.gathered(session, queue, self.unpacked(session, outcomes))
+
+    @staticmethod
+    def plugins(session: Session, items: list) -> tuple[dict[str, bytes | None]]:
+        """The files of the plug-ins that these runs evaluate or start from, and that others train."""
+        if isinstance(items[0], units.Pictures):
+            return ({},)
+        keys = {session.key(run.source) for run, _ in items if run.source}
+        found = {key: session.store.path("plugins", key) for key in sorted(keys)}
+        return ({key: path.read_bytes() if path.is_file() else None for key, path in found.items()},)
+
+    def unpacked(
+        self, session: Session, outcomes: Generator[tuple[Any, Any], None, None]
+    ) -> Generator[tuple[Any, Any], None, None]:
+        """Writes a run's files, so that its record can be written last."""
+        for item, found in outcomes:
+            if isinstance(item, units.Pictures) or isinstance(found, Lost):
+                yield item, found
+            else:
+                yield item, received(session, item[0], found)
+
+
+def received(session: Session, run: Run, parcel: Any) -> dict | Lost:
+    """The record of a run done elsewhere, once its files are here; Lost where it is not of these pictures and
+    weights, or did not arrive whole. The commit is this checkout's: the worker's program is a copy of it."""
+    record, files, store = parcel.record, parcel.files, session.store
+    ours = session.identity(run)
+    unlike = [name for name in ours if record["identity"].get(name) != ours[name]]
+    if unlike:
+        return Lost(
+            f"its Ray worker sees other {', '.join(unlike)} than the driver; pictures are known by name, size and time "
+            "of change: copy them so that these are kept (rsync -a), or use one disk"
+        )
+    if not run.test and (
+        "plugins" in files or "plugin" not in record["files"]
+    ):  # a failed run leaves no earlier call's
+        worker.put(store.path("plugins", record["key"]), files.get("plugins"))
+    if "predictions" in files:
+        worker.put(store.path("predictions", record["key"]), files["predictions"])
+    if path := worker.changed(store, record):
+        raise StorageError(f"'{path}' did not arrive from its Ray worker as it was written there; run again")
+    if record["status"] == "done" and not run.test:
+        session.write_manifests(run)
+    return {**record, "git_commit": environment.git_commit(), "git_dirty": environment.git_dirty()}

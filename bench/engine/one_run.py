@@ -1,0 +1,268 @@
+"""How runs are done: fit on the base backbone (or along the run's path), write the plug-in, evaluate it on every
+backbone; a record each.
+
+A unit is one run, or several runs on one dataset that can be trained side by side (``Method.alike``): seeds, and the
+rows of an ablation. On the CPU each gets the bits that it gets alone, so it does not matter which are done together.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from carryover.bench.backbones.loading import first_line
+from carryover.bench.engine.evaluator import evaluate, score
+from carryover.bench.engine.few_shot import as_labels
+from carryover.bench.engine.record_draft import describe, encoded_since
+from carryover.bench.engine.session import Session
+from carryover.bench.engine.trainer import FitError, fit_together
+from carryover.bench.errors import StorageError, UserError
+from carryover.bench.host import environment, out_of_memory
+from carryover.bench.host.identity import sha256_of
+from carryover.bench.plan.runs import Run
+from carryover.bench.records.plugin_header import header_of
+from carryover.bench.seeds import generator
+from carryover.methods.base import METHODS, Classes, Method, TrainConfig
+
+# Tokens of the text tower that one step of runs side by side may have: more no longer gains (measured on the CPU; on a
+# GPU not measured, several thousand tokens fill one).
+STEP_TOKENS = {"cpu": 2048, "cuda": 65536, "mps": 8192}
+
+OUT_OF_MEMORY = "out of memory"
+
+
+@dataclass
+class Work:
+    """A run on its way: ``method`` and ``support`` while it is to be trained."""
+
+    run: Run
+    key: str
+    record: dict
+    tests: dict[str, Any]  # by role, what ``predict`` is given
+    method: Any = None  # Method and Support, from `prepare` on
+    support: Any = None
+    home: dict = field(default_factory=dict)  # ``Method.home`` after training
+
+    @property
+    def failed(self) -> bool:
+        return self.record["status"] == "failed"
+
+
+def execute(session: Session, run: Run, key: str) -> dict:
+    """One run; returns its record, a failed one too."""
+    return next(execute_together(session, [(run, key)]))
+
+
+def execute_together(session: Session, unit: Sequence[tuple[Run, str]]) -> Iterator[dict]:
+    """Train, carry over, evaluate; writes plug-ins and predictions, gives the records one by one (failed ones too).
+    A run that ran out of memory is tried again alone, with smaller text passes. Raises StorageError, as what cannot be
+    written here cannot for any run."""
+    for (run, key), record in zip(unit, tried(session, unit), strict=True):
+        yield with_less_memory(session, run, key) if record.get("error") == OUT_OF_MEMORY else record
+
+
+def with_less_memory(session: Session, run: Run, key: str) -> dict:
+    """Its record, with half the budget again and again; a clear failure at the floor."""
+    full, record = session.options.text_budget, {}
+    try:
+        for budget in out_of_memory.budgets(full):
+            if budget == full and full > out_of_memory.FLOOR:
+                continue
+            out_of_memory.let_go(session.backbone("base").device)
+            session.allow(budget)
+            (record,) = tried(session, [(run, key)])
+            if record.get("error") != OUT_OF_MEMORY:
+                return record
+    finally:
+        session.allow(full)  # so that no run's numbers depend on the one before it
+    return {**record, "error": out_of_memory.failure(record["text_budget_bytes"])}
+
+
+def tried(session: Session, unit: Sequence[tuple[Run, str]]) -> Iterator[dict]:
+    """The records of one try."""
+    works = [Work(run, key, describe(session, run, key), {}) for run, key in unit]
+    environment.reset_peak(session.backbone("base").device)
+    for work in works:
+        before = session.encoded()
+        attempt(session, work, read_tests)
+        if not work.failed and not work.run.test:
+            attempt(session, work, prepare)
+        work.record["encoded"] = encoded_since(before, session.encoded())
+    for part in side_by_side(session, [work for work in works if work.method is not None and not work.failed]):
+        train(session, part)
+    for work in works:
+        work.method = work.support = None
+        if not work.failed:
+            attempt(session, work, carry_over)
+        if not work.failed:
+            work.record["status"] = "done"
+        elif (
+            not work.run.test and "plugin" not in work.record["files"]
+        ):  # an earlier call's: nothing may be evaluated on it
+            session.store.path("plugins", work.key).unlink(missing_ok=True)
+        yield work.record
+
+
+def attempt(session: Session, work: Work, step: Callable[[Session, Work], None]) -> None:
+    """A step whose failure is this run's alone."""
+    try:
+        step(session, work)
+    except StorageError:
+        raise
+    except (Exception, SystemExit) as error:  # a method may call exit(): that ends its run, not the call
+        fail(session, work, error)
+
+
+def fail(session: Session, work: Work, error: BaseException) -> None:
+    if isinstance(error, FitError):
+        work.record["curve"] = error.curve
+    elif session.options.debug:
+        traceback.print_exception(error)
+    plain = isinstance(error, (UserError, FitError))
+    message = str(error) if plain else f"{type(error).__name__}: {first_line(error)}"
+    if out_of_memory.ran_out(error):
+        message = OUT_OF_MEMORY
+    work.record.update(status="failed", error=message)
+
+
+def read_tests(session: Session, work: Work) -> None:
+    start = time.perf_counter()
+    work.tests = {role: session.inputs(work.run, role) for role in work.run.evaluated_on(session.options.arch.towers)}
+    work.record["seconds"]["features"] = time.perf_counter() - start
+
+
+def prepare(session: Session, work: Work) -> None:
+    """Support features, and the method, with what it carries from backbones before, bound to the one it trains on."""
+    run, backbone = work.run, session.backbone(work.run.path[-1])
+    few, start = session.fewshot(run), time.perf_counter()
+    session.write_manifests(run)
+    work.support = session.support(run)
+    work.record["seconds"]["features"] += time.perf_counter() - start
+    start = time.perf_counter()
+    work.method = session.make(run, session.shape_of(run))
+    if run.source:
+        plugin = plugin_of(session, run.source)
+        work.method.load_learned(session.store.read_plugin(plugin)[0])
+        work.record["files"]["carried"] = sha256_of(session.store.path("plugins", plugin))
+    work.method.bind(backbone, Classes(run.dataset, few.data.classnames, few.data.templates))
+    work.record["seconds"]["fit"] = time.perf_counter() - start
+
+
+def side_by_side(session: Session, works: list[Work]) -> list[list[Work]]:
+    """Parts of a unit that fit one step."""
+    parts: list[list[Work]] = []
+    most = STEP_TOKENS[session.backbone("base").device.type]
+    for work in works:
+        size = work.method.tokens_a_step(min(work.run.config.batch, len(work.support.labels)))
+        last = parts[-1] if parts else []
+        same = bool(last) and alike(last[0].run) == alike(work.run) and alike(work.run) is not None
+        same = same and len(last[0].support.labels) == len(work.support.labels)
+        if same and len(last) < session.options.together and (len(last) + 1) * size <= most:
+            last.append(work)
+        else:
+            parts.append([work])
+    return parts
+
+
+def alike(run: Run) -> tuple | None:
+    """What runs that go side by side have in common; None where the method goes alone."""
+    own = METHODS[run.method].alike(run.config)
+    if own is None or run.test:
+        return None
+    schedule = tuple(getattr(run.config, name) for name in TrainConfig.__dataclass_fields__)
+    path = run.path, run.refresh, run.carried_shots
+    return run.method, run.dataset, run.shots, run.views, run.limit, *path, own, schedule
+
+
+def train(session: Session, works: list[Work]) -> None:
+    """Fit and write the plug-ins. Where runs fail together in any other way than by their loss, each is tried alone."""
+    backbone, start = session.backbone(works[0].run.path[-1]), time.perf_counter()
+    methods = [work.method for work in works]
+    outcomes, sizes = None, [0] * len(works)
+    for method in methods:
+        method.train()
+    try:
+        with methods[0].attach(backbone):
+            outcomes = fit_together(
+                methods,
+                [work.support for work in works],
+                [generator("fit", work.run.dataset, work.run.method, work.run.seed) for work in works],
+                resume=works[0].run.source is not None,
+            )
+            sizes = [trained_values(method) for method in methods]
+    except (Exception, SystemExit) as error:
+        if len(works) == 1:
+            return fail(session, works[0], error)
+    if outcomes is None:  # not within `except`, which holds the failed step's memory
+        del methods
+        for work in works:
+            work.method = None
+        for work in works:
+            attempt(session, work, prepare)
+            if not work.failed:
+                train(session, [work])
+        return
+    seconds = (time.perf_counter() - start) / len(works)
+    for work, outcome, size in zip(works, outcomes, sizes, strict=True):
+        work.record["seconds"]["fit"] += seconds
+        work.record["trainable_parameters"] = size
+        work.record["together"] = len(works)
+        if isinstance(outcome, FitError):
+            fail(session, work, outcome)
+            continue
+        work.record["curve"] = outcome
+        work.home = work.method.home
+        attempt(session, work, write_plugin)
+
+
+def trained_values(method: Method) -> int:
+    """Values that training changed, towers that stay at home included; none where only test images change them."""
+    if method.needs == "views":
+        return 0
+    return sum(parameter.numel() for _, parameters in method.trained() for parameter in parameters)
+
+
+def write_plugin(session: Session, work: Work) -> None:
+    method = work.method
+    metadata = header_of(work.run, method, [session.backbone(role) for role in work.run.path])
+    work.record["plugin_bytes"] = session.store.write_plugin(work.key, method.learned(), metadata)
+
+
+def plugin_of(session: Session, run: Run) -> str:
+    """The key of a run whose plug-in another one needs. Raises UserError where it left none."""
+    plugin = session.key(run)
+    if not session.store.path("plugins", plugin).is_file():
+        raise UserError(f"its training run ({run}, {plugin}) left no plug-in: it failed or is not done yet")
+    return plugin
+
+
+def outcome_on(session: Session, run: Run, carried: Method, role: str, inputs: Any) -> dict[str, Any]:
+    """``evaluate`` of a plug-in on that backbone, with the run's test images as ``read_tests`` left them."""
+    tested, backbone = session.tested(run), session.backbone(role)
+    classes = Classes(tested.id, tested.classnames, tested.templates)
+    return evaluate(carried, backbone, classes, inputs, as_labels(session.test_split(run), backbone.device))
+
+
+def carry_over(session: Session, work: Work) -> None:
+    """A fresh method, the saved tensors put into it, evaluated on each backbone that the run is asked about on."""
+    run, record = work.run, work.record
+    if run.test and not METHODS[run.method].whole:
+        raise UserError(f"{run.method}: the towers that it trained were not kept, so no other test set can be tried")
+    plugin = plugin_of(session, run.trained) if run.test else work.key
+    carried = session.make(run, session.shape_of(run))  # only what was saved may travel
+    carried.load_learned(session.store.read_plugin(plugin)[0])
+    carried.home = work.home  # of use on the backbone it was trained on alone
+    record["files"]["plugin"] = sha256_of(session.store.path("plugins", plugin))
+    outcomes = {}
+    for role in work.tests:
+        start, backbone = time.perf_counter(), session.backbone(role)
+        outcome = outcome_on(session, run, carried, role, work.tests[role])
+        record["seconds"]["evaluate"][role] = time.perf_counter() - start
+        record["targets"][role] = {"backbone": backbone.label, "fingerprint": backbone.fingerprint, **score(outcome)}
+        outcomes.update({f"{role}.{name}": value.contiguous() for name, value in outcome.items()})
+    session.store.write_predictions(work.key, outcomes)
+    record["files"]["predictions"] = sha256_of(session.store.path("predictions", work.key))
+    record["peak_memory_bytes"] = environment.peak_memory(session.backbone("base").device)

@@ -1,0 +1,101 @@
+"""What every engine shares, and the local one: does the runs that are not done, in this process or in a few workers.
+
+Whatever the number of workers, only this process writes records, and a run's numbers do not depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from carryover.bench.engine.local import in_process, in_workers
+from carryover.bench.engine.session import Options, Session
+from carryover.bench.engine.units import Engine, Share
+from carryover.bench.errors import UserError
+from carryover.bench.host.claims import Claims
+from carryover.bench.host.processes import cores
+from carryover.bench.plan.runs import Run
+
+
+@dataclass
+class Tally:
+    """What came of a call: counts, and each failure as (run, one line)."""
+
+    planned: int = 0
+    already: int = 0
+    done: int = 0
+    elsewhere: int = 0  # by another process on the same results folder, while this call ran
+    failures: list[tuple[Run, str]] = field(default_factory=list)
+
+
+def default_jobs(options: Options) -> int:
+    """Micro's tensors are too small for several threads each: one single-threaded worker a core is faster."""
+    return min(cores(), 8) if options.arch.is_micro and options.device == "cpu" else 1
+
+
+def run_all(
+    session: Session,
+    runs: list[Run],
+    jobs: int,
+    fresh: bool = False,
+    fail_fast: bool = False,
+    on_start: Callable[[int, int], None] = lambda todo, already: None,
+    on_done: Callable[[Run, dict], None] = lambda run, record: None,
+    limit: float | None = None,
+    on_wait: Callable[[int, str], None] = lambda count, owner: None,
+    engine: Engine | None = None,
+) -> Tally:
+    """Do every run that has no finished record (all of them with ``fresh``). Raises UserError only for what concerns
+    every run (weights, data root, a full disk); a run that fails is recorded and the rest go on, unless ``fail_fast``.
+
+    Runs that another process on the same results folder is at are left to it, waited for, and done here where it died.
+    limit: seconds that one run may take; its worker process is then ended.
+    engine: what does the runs; None: this machine, in processes of its own."""
+    todo: list[tuple[Run, str]] = []
+    tally = Tally(planned=len(runs))
+    before: dict[str, tuple | None] = {}
+    drawn: dict[tuple, Run] = {}
+    again: set[str] = set()
+    for run in runs:
+        key = session.key(run)
+        before[key] = session.store.stamp(key)
+        # the plug-in that it needs may come out with other bytes
+        outdated = run.source is not None and session.key(run.source) in again
+        if not fresh and not outdated and session.store.read_record(key):
+            tally.already += 1
+            drawn[run.dataset, run.shots, run.seed] = run
+        else:
+            todo.append((run, key))
+            again.add(key)
+    on_start(len(todo), tally.already)
+
+    def count(run: Run, record: dict) -> None:
+        if record["status"] != "done":
+            tally.failures.append((run, record["error"]))
+        on_done(run, record)
+
+    for run in drawn.values():  # a manifest that was lost or damaged since is told from nothing else
+        with contextlib.suppress(UserError):
+            session.write_manifests(run)
+    if not todo:
+        return tally
+    with Claims(session.store.folder / "claims") as claims:
+        share = Share(session, todo, before, claims)
+        while share.left:
+            chosen = engine or (in_process if jobs <= 1 and limit is None else in_workers)
+            with contextlib.closing(
+                chosen(session, share, jobs, limit)
+            ) as outcomes:  # ended before claims are given back
+                for run, record in outcomes:
+                    session.store.write_record(record)
+                    claims.release(record["key"])
+                    tally.done += record["status"] == "done"
+                    count(run, record)
+                    if fail_fast and tally.failures:
+                        return tally
+            for run, record in share.settled():
+                tally.elsewhere += record["status"] == "done"
+                count(run, record)
+            share.wait(on_wait)
+    return tally

@@ -1,0 +1,101 @@
+"""The one training loop every method shares."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from carryover.bench.features.pixels import Pictures
+from carryover.methods.base import Method, Support, TrainConfig
+from carryover.methods.parts.schedule import Schedule, epoch_steps, optimizer
+
+
+class FitError(Exception):
+    """Training went wrong (a loss that is not finite); ``curve`` holds what was recorded until then."""
+
+    def __init__(self, message: str, curve: list[dict]):
+        super().__init__(message)
+        self.curve = curve
+
+
+def fit(method: Method, support: Support, generator: torch.Generator) -> list[dict]:
+    """Start, train and finish a bound method on its support set; returns the learning curve, a row an epoch.
+
+    Each epoch shuffles the N images and gives each one of its V views at random, or the epoch's own (``fresh``). Raises
+    FitError when the loss is not finite.
+    """
+    (outcome,) = fit_together([method], [support], [generator])
+    if isinstance(outcome, FitError):
+        raise outcome
+    return outcome
+
+
+def fit_together(
+    methods: Sequence[Method],
+    supports: Sequence[Support],
+    generators: Sequence[torch.Generator],
+    resume: bool = False,
+) -> list[list[dict] | FitError]:
+    """``fit`` of several runs side by side: the step of all is one computation (``Method.losses``), while batches,
+    gradients and updates stay each run's own. All have the same schedule, batch size and number of support images, and
+    one ``Method.alike``. A run whose loss is not finite gives its FitError and does not touch the others.
+
+    resume: the methods hold what was learned before, so ``start``, which would make it anew, is not called."""
+    config: TrainConfig = methods[0].config
+    for method, support in zip(methods, supports, strict=True):
+        method.train()
+        if not resume:
+            method.start(support)
+    curves: list[list[dict]] = [[] for _ in methods]
+    failed: dict[int, FitError] = {}
+    trained = [part for method in methods for part in method.trained()]
+    if config.epochs and any(parameters for _, parameters in trained):
+        count = len(supports[0].labels)
+        batch = min(config.batch, count)
+        steps = epoch_steps(config, count)
+        schedule, solver = Schedule(config, steps), optimizer(config, trained)
+        device = supports[0].labels.device
+        for epoch in range(1, schedule.epochs + 1):
+            drawn = [draw(epoch, *given, device) for given in zip(supports, generators, strict=True)]
+            parts = [slice(step * batch, (step + 1) * batch) for step in range(steps)]
+            for support, (order, view) in zip(supports, drawn, strict=True):
+                if isinstance(support.views, Pictures):
+                    support.views.expect([(view[order[part]], order[part]) for part in parts])
+            losses = []
+            for step, part in enumerate(parts):
+                rate = schedule.rate(epoch, step)
+                for group in solver.param_groups:
+                    group["lr"] = rate * group["factor"]
+                xs = [s.views[view[order[part]], order[part]] for s, (order, view) in zip(supports, drawn, strict=True)]
+                ys = [s.labels[order[part]] for s, (order, _) in zip(supports, drawn, strict=True)]
+                each = type(methods[0]).losses(methods, xs, ys)
+                solver.zero_grad()
+                (each[0] if len(each) == 1 else torch.stack(each).sum()).backward()
+                solver.step()
+                losses.append(torch.stack([loss.detach() for loss in each]))
+            for i, mean in enumerate(torch.stack(losses, dim=1).mean(1).tolist()):
+                if i in failed:
+                    continue
+                if not math.isfinite(mean):
+                    failed[i] = FitError(f"loss is {mean} in epoch {epoch} (learning rate {rate:.3g})", curves[i])
+                    continue
+                curves[i].append({"epoch": epoch, "loss": mean, "lr": rate})
+                methods[i].end_epoch(supports[i])
+            if len(failed) == len(methods):
+                break
+    for i, (method, support) in enumerate(zip(methods, supports, strict=True)):
+        if i not in failed:
+            method.finish(support)
+        method.eval()
+    return [failed.get(i, curve) for i, curve in enumerate(curves)]
+
+
+def draw(epoch: int, support: Support, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The order of the N images in an epoch, from 1, and the view of each."""
+    count, views = len(support.labels), len(support.views)
+    order = torch.randperm(count, generator=generator).to(device)
+    view = torch.randint(views, (count,), generator=generator).to(device)
+    return order, torch.full_like(view, epoch - 1) if support.fresh else view

@@ -1,0 +1,112 @@
+"""Every file appears whole or not at all: written beside its place, brought to the disk, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from carryover.bench.errors import StorageError, UserError
+from carryover.bench.host.processes import alive, place
+
+LEFT_BEHIND = re.compile(r"\..+\.(?P<place>[0-9a-f]{8})\.(?P<pid>\d+)\.[^.]+\.part")  # what ``temporary`` makes
+OUT = "--out (and --cache)"  # the flags that choose where files go, but for commands that have --to
+DAY = 86400.0  # seconds after which an unfinished file of a process elsewhere is nobody's
+
+
+def temporary(path: Path) -> Path:
+    """A new empty file beside ``path`` that is hidden and says whose it is."""
+    start = f".{path.name[:100]}.{here()}.{os.getpid()}."
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=start, suffix=".part")
+    os.close(handle)
+    return Path(name)
+
+
+def here() -> str:
+    return hashlib.sha256(place().encode()).hexdigest()[:8]
+
+
+def sweep(*folders: Path) -> int:
+    """Takes away what killed processes left unfinished under the folders: files of this place's dead processes, and
+    those older than a day of any other. Returns how many."""
+    count = 0
+    for path in (path for folder in folders for path in Path(folder).rglob(".*.part")):
+        if not (found := LEFT_BEHIND.fullmatch(path.name)):
+            continue
+        with contextlib.suppress(OSError):  # gone meanwhile, or not ours to take away
+            if found["place"] == here() and not alive(int(found["pid"])) or time.time() - path.stat().st_mtime > DAY:
+                path.unlink()
+                count += 1
+    return count
+
+
+@contextlib.contextmanager
+def whole(path: Path, flag: str = OUT) -> Iterator[Path]:
+    """A temporary path in the same folder that becomes ``path`` when the block ends well, and vanishes otherwise. When
+    the block is over, file and name are on the disk, not only in memory. Raises StorageError, which names the ``flag``
+    that chooses the place."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = temporary(path)
+    except OSError as error:
+        raise StorageError(
+            f"cannot write '{path}': {error.strerror or error}; choose a writable folder with {flag}"
+        ) from error
+    try:
+        yield unfinished
+        with open(unfinished, "rb") as file:
+            os.fsync(file.fileno())
+        os.chmod(unfinished, 0o644)
+        os.replace(unfinished, path)
+    except (OSError, SafetensorError) as error:
+        unfinished.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or error
+        raise StorageError(
+            f"cannot write '{path}': {reason}; what was stored before is whole: free space, or mend the disk, and run "
+            "the same command again"
+        ) from error
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+    settle(path.parent)
+
+
+def settle(folder: Path) -> None:
+    """The folder's names to the disk, so that a record there after a power cut means its plug-in is there too. Some
+    file systems know no such thing; the file itself is whole either way."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_text(path: Path, text: str, flag: str = OUT) -> None:
+    with whole(Path(path), flag) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str], flag: str = OUT) -> None:
+    with whole(Path(path), flag) as unfinished:
+        save_file(tensors, unfinished, metadata=metadata)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and header metadata. Raises UserError for a file that is not whole."""
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+    except FileNotFoundError:
+        raise UserError(f"no file '{path}'") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"'{path}' is damaged ({str(error)[:120]}); delete it and run again") from error

@@ -1,0 +1,14 @@
+"""Where the program's own files lie, in a checkout and installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import carryover
+
+PACKAGE = Path(carryover.__file__).resolve().parent
+_ABOVE = PACKAGE.parent.parent
+CHECKOUT = _ABOVE if PACKAGE.parent.name == "src" and (_ABOVE / "run_all.py").is_file() else None
+MICRO_WEIGHTS = PACKAGE / "datasets" / "micro" / "weights"
+PRINTED = (CHECKOUT or PACKAGE) / "results"  # the folders `paper` and `published`: numbers that others printed
+RESULTS = CHECKOUT / "results" if CHECKOUT else Path("results")  # where runs write unless told otherwise

@@ -1,0 +1,12 @@
+"""The only place of defaults; the command line reads them here."""
+
+SEEDS = (1, 2, 3)
+SHOTS = 16
+PRECISION = "fp32"
+PUBLISHED_VIEWS, MICRO_VIEWS = 16, 4
+LIST_DEFAULTS = {"suite": [], "methods": [], "datasets": [], "seeds": list(SEEDS), "overrides": [], "plugin_dir": []}
+
+
+def views(protocol: str) -> int:
+    """Augmented views kept of each training image."""
+    return MICRO_VIEWS if protocol == "micro" else PUBLISHED_VIEWS

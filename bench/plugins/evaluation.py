@@ -1,0 +1,149 @@
+"""Anyone's plug-in file on any backbone: contract check, accuracy beside that backbone's zero-shot, their difference.
+
+What is computed goes the way of a run's last step (``bench.engine.one_run``): the same features from the same cache,
+the same evaluator. Hence a plug-in that a run here wrote gives the predictions of its record.
+"""
+
+from __future__ import annotations
+
+import datetime
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from carryover.bench.backbones.archs import Arch, Tower
+from carryover.bench.engine.evaluator import score
+from carryover.bench.engine.one_run import Work, outcome_on, read_tests
+from carryover.bench.engine.session import Session
+from carryover.bench.features.store import FEATURES_VERSION
+from carryover.bench.host import environment
+from carryover.bench.host.identity import digest, sealed, sha256_of
+from carryover.bench.plan.run_labels import ZERO_SHOT
+from carryover.bench.plan.runs import NUMBERS_VERSION, Run
+from carryover.bench.plugins.contract import Incompatible, check, left_home, warnings_of
+from carryover.bench.plugins.format import Plugin
+from carryover.methods import source_hash
+from carryover.methods.base import METHODS, Shape, TrainConfig
+
+FOLDER = "evaluations"  # under --out, beside those of the archs
+REDRAWS, LEVEL = 10_000, 0.95
+
+
+@dataclass(frozen=True)
+class Alone(Arch):
+    """One backbone by itself, as ``Session`` takes it."""
+
+    @property
+    def towers(self) -> dict[str, Tower]:
+        return {"base": self.base}
+
+
+def alone(tower: Tower) -> Alone:
+    return Alone(FOLDER, tower, tower)
+
+
+def run_of(plugin: Plugin, dataset: str, method: str, config: TrainConfig, precision: str, limit: int | None) -> Run:
+    """The run whose last step this is: trained on the header's dataset, evaluated on ``dataset``."""
+    header = plugin.header
+    trained = header["dataset"], header["seed"] or 0, header["shots"] or 0
+    own, seed, shots = trained
+    return Run(FOLDER, own, method, seed, shots, "", precision, 0, limit, config, test=dataset)
+
+
+def evaluate_plugin(session: Session, plugin: Plugin, dataset: str, limit: int | None = None) -> dict[str, Any]:
+    """The result as it is stored (``results/README.md``), written with the predictions. The session's arch is
+    ``alone(tower)``. Raises Incompatible before any picture is read."""
+    start, data, tower = time.perf_counter(), session.data(dataset), session.options.arch.base
+    config = check(plugin, tower, data)
+    backbone, precision = session.backbone("base"), session.options.precision
+    if reasons := left_home(plugin, backbone):
+        raise Incompatible(plugin, tower, data, reasons)
+    run = run_of(plugin, dataset, plugin.method, config, precision, limit)
+    zero = run_of(plugin, dataset, ZERO_SHOT, METHODS[ZERO_SHOT].Config(), precision, limit)
+    identity = identity_of(session, plugin, run)
+    key = digest(identity)[:16]
+    outcomes = {
+        "plugin": predictions(session, run, plugin.shape, plugin.tensors),
+        "zero_shot": predictions(session, zero, plugin.shape, {}),
+    }
+    session.store.write_predictions(
+        key, {f"{name}.{part}": value for name, outcome in outcomes.items() for part, value in outcome.items()}
+    )
+    right = {name: (outcome["predicted"] == outcome["label"]).numpy() for name, outcome in outcomes.items()}
+    stored = {
+        "key": key,
+        "plugin": {"sha256": plugin.sha256, "file": plugin.path.rsplit("/", 1)[-1], **without_names(plugin.header)},
+        "method": {"id": plugin.method, "name": METHODS[plugin.method].name or plugin.method},
+        "dataset": {"id": data.id, "name": data.name, "classes": len(data.classnames), "marks": list(data.notes)},
+        "backbone": {"label": backbone.label, "fingerprint": backbone.fingerprint},
+        **score(outcomes["plugin"]),
+        "zero_shot": score(outcomes["zero_shot"]),
+        "difference": difference(right["plugin"], right["zero_shot"]),
+        "warnings": warnings_of(plugin, backbone),
+        "limit": limit,
+        "precision": precision,
+        "identity": identity,
+        "files": {"predictions": sha256_of(session.store.path("predictions", key))},
+        "seconds": time.perf_counter() - start,
+        "versions": environment.versions(),
+        "device": environment.device_name(backbone.device),
+        "git_commit": environment.git_commit(),
+        "started": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+    session.store.write_note(f"{key}.json", sealed(stored))
+    return stored
+
+
+def predictions(session: Session, run: Run, shape: Shape, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """As ``execution.carry_over`` makes them: a fresh method, the saved tensors put into it, evaluated."""
+    work = Work(run, "", {"seconds": {}}, {})
+    read_tests(session, work)
+    inputs = work.tests["base"]
+    if isinstance(inputs, Tensor):
+        inputs = inputs.clone()  # read or just encoded, it lies alike in memory: where it lies can change last bits
+    carried = session.make(run, shape)
+    carried.load_learned(tensors)
+    outcome = outcome_on(session, run, carried, "base", inputs)
+    return {name: value.contiguous() for name, value in outcome.items()}
+
+
+def identity_of(session: Session, plugin: Plugin, run: Run) -> dict[str, Any]:
+    """All that can change the result; its hash names the files."""
+    backbone, data = session.backbone("base"), session.tested(run)
+    return {
+        "plugin": plugin.sha256,
+        "method": source_hash(METHODS[run.method]),
+        "zero_shot": source_hash(METHODS[ZERO_SHOT]),
+        "backbone": backbone.fingerprint,
+        "transform": asdict(backbone.preprocess_config),
+        "dataset": data.id,
+        "pictures": session.test_split(run).content_sha256(data.classnames),
+        "classes": digest(list(data.classnames)),
+        "templates": list(data.templates),
+        "precision": run.precision,
+        "numbers": NUMBERS_VERSION,
+        "features": FEATURES_VERSION,
+    }
+
+
+def without_names(header: dict[str, Any]) -> dict[str, Any]:
+    """The header without its class names, which may be a thousand; the file has them."""
+    shape = {name: value for name, value in header["shape"].items() if name != "classnames"}
+    return {**header, "shape": shape}
+
+
+def difference(right: np.ndarray, usual: np.ndarray) -> dict[str, float | int]:
+    """Accuracy less the usual one, in points, over the same images (N,) of right and wrong answers.
+
+    ``won`` and ``lost``: images that only the one, only the other has right. ``low`` and ``high``: 2.5th and 97.5th
+    percentile over 10,000 redraws of the images, always the same ones. A redraw's difference depends on its counts of
+    won and lost images alone, and these are multinomial: so counts are drawn, not images.
+    """
+    won, lost, count = int((right & ~usual).sum()), int((~right & usual).sum()), len(right)
+    shares = [won / count, lost / count, 1 - (won + lost) / count]
+    drawn = np.random.default_rng(0).multinomial(count, np.clip(shares, 0, 1), REDRAWS)
+    low, high = np.quantile(100 * (drawn[:, 0] - drawn[:, 1]) / count, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return {"points": 100 * (won - lost) / count, "low": float(low), "high": float(high), "won": won, "lost": lost}

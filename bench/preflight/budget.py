@@ -1,0 +1,276 @@
+"""What a plan will take: counted operations, the device's measured speed (``bench.preflight.device_speed``), time
+and disk.
+
+Counting is exact: which feature files are not there yet, training steps, text classes, images to predict, bytes. Time
+is those counts times seconds measured on this device, so it is an estimate and says how each part was come by.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from carryover.bench.backbones.loading import first_line
+from carryover.bench.engine import units as engine_units
+from carryover.bench.engine.few_shot import FewShot, augments, view_count
+from carryover.bench.engine.record_draft import describe
+from carryover.bench.engine.session import TEST_VIEWS_SEED, Session
+from carryover.bench.errors import UserError
+from carryover.bench.features.store import TEST_RECIPE, view_recipe
+from carryover.bench.host.identity import canonical
+from carryover.bench.plan.runs import Run
+from carryover.bench.preflight.device_speed import Calibration
+from carryover.bench.records import time_notes
+from carryover.datasets.base import Split
+from carryover.methods.base import METHODS
+from carryover.methods.parts.schedule import Schedule, epoch_steps
+
+FLOAT = 4  # bytes
+PREDICTION = 12  # bytes of one prediction: int32 class, int32 label, fp32 confidence
+HEADER = 90  # bytes of a safetensors file for each tensor it names, about
+CURVE_ROW = 88  # bytes of an epoch's row in a record, about
+TRUST = "an estimate, wrong by what else this machine does"
+OUTCOME = 600  # bytes of what a record gains when its run is done, about
+
+
+@dataclass(frozen=True)
+class Features:
+    """One feature file: whose, of how many pictures, and whether they are test pictures."""
+
+    path: Path
+    role: str
+    images: int
+    test: bool
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the estimate: seconds of one process at work, and how that was come by."""
+
+    name: str
+    seconds: float
+    how: str
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Predicted time and disk of what is still to be done.
+
+    runs, done     runs still to do, and those with a finished record
+    stages         seconds by stage, of work done one after the other
+    seconds        of the whole on the clock, with ``jobs`` workers
+    cache, out     bytes written to the cache, and to the results folder (without tables, figures and report)
+    missing        what could not be estimated: a method or dataset, and why
+    keys           of the runs that the estimate is of
+    """
+
+    runs: int
+    done: int
+    jobs: int
+    stages: tuple[Stage, ...]
+    seconds: float
+    cache: int
+    out: int
+    missing: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+
+    def stored(self) -> dict:
+        """As ``estimate.json`` holds it (`results/README.md`)."""
+        same = {name: getattr(self, name) for name in ("done", "jobs", "seconds", "cache", "out")}
+        stages = {stage.name: stage.seconds for stage in self.stages}
+        return {**same, "stages": stages, "missing": list(self.missing), "keys": sorted(self.keys)}
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Counted operations of one run; ``files`` is all it reads, whether there or not."""
+
+    run: Run
+    classes: int
+    support: int
+    tests: int
+    steps: int
+    files: tuple[Features, ...]
+
+
+def count(session: Session, run: Run, known: dict[tuple, tuple[Features, ...]] | None = None) -> Counts:
+    """Loads backbones and lists, no picture. Raises UserError where these cannot be had. ``known`` keeps the files of
+    runs that read the same, for naming them takes a hash of every list."""
+    few, known = session.fewshot(run), {} if known is None else known
+    classes, support = len(session.tested(run).classnames), len(few.support)
+    drawn = run.dataset, run.test, run.shots, run.seed, run.limit
+    kind = METHODS[run.method]
+    told = kind.needs, kind.test_views(run.config), kind.selects_on_test(run.config)
+    read = *drawn, run.path[-1], run.config.crop, view_count(run, support), told
+    if read not in known:
+        known[read] = tuple(feature_files(session, run, few))
+    return Counts(run, classes, support, len(session.test_split(run)), steps(run, support), known[read])
+
+
+def steps(run: Run, support: int) -> int:
+    """Training steps of a run on so many support images; 0 where the trainer has nothing to do."""
+    if run.test or not run.config.epochs:
+        return 0
+    an_epoch = epoch_steps(run.config, support)
+    return Schedule(run.training, an_epoch).epochs * an_epoch
+
+
+def feature_files(session: Session, run: Run, few: FewShot) -> Iterator[Features]:
+    """What ``Session.support`` and ``Session.inputs`` read."""
+    shared: dict[tuple[str, int], dict] = {}
+
+    def file(role: str, split: Split, recipe: dict, test: bool = False) -> Features:
+        store, data = session.features(role), session.tested(run) if test else few.data
+        if (role, id(split)) not in shared:  # one hash of the list for all its views
+            shared[role, id(split)] = store.identity({}, split, data.classnames)
+        identity = {**shared[role, id(split)], **recipe}
+        named = len(canonical(identity)) * 11 // 10 + 2 * HEADER  # quotes escaped, a sha256
+        size = len(split) * store.backbone.dim * FLOAT + named
+        return Features(store.path(identity), role, len(split), test, size)
+
+    kind = METHODS[run.method]
+    tests = [TEST_RECIPE] if kind.needs != "pixels" else []
+    if kind.needs == "views":
+        count, crop = kind.test_views(run.config)
+        tests += [view_recipe(crop, TEST_VIEWS_SEED, view) for view in range(count - 1)]
+    for role in run.evaluated_on(session.options.arch.towers):
+        for recipe in tests:
+            yield file(role, session.test_split(run), recipe, True)
+    if run.test:
+        return
+    for split in (few.support, few.val):
+        yield file(run.path[-1], split, TEST_RECIPE)
+    if augments(run) and kind.needs != "pixels":
+        for view in range(view_count(run, len(few.support))):
+            yield file(run.path[-1], few.support, view_recipe(run.config.crop, run.seed, view))
+    if kind.selects_on_test(run.config) and run.dataset != "imagenet":
+        yield file(run.path[-1], few.data.val, TEST_RECIPE)
+
+
+def out_bytes(session: Session, counted: Iterable[Counts]) -> int:
+    """Bytes of records, plug-ins, predictions and manifests; tables, figures and report come to a megabyte or so."""
+    total, draws = 0, {}
+    for counts in counted:
+        run, few = counts.run, session.fewshot(counts.run)
+        shape = session.shape_of(run)
+        learned = session.make(run, shape).learned()
+        described = len(json.dumps(describe(session, run, "0" * 16), indent=1, sort_keys=True))
+        epochs = counts.steps // max(epoch_steps(run.config, counts.support), 1)
+        header = len(canonical({"config": run.canonical()["config"], "classnames": list(shape.classnames)})) * 11 // 10
+        total += described + OUTCOME + epochs * CURVE_ROW
+        if not run.test:
+            total += sum(value.nbytes + HEADER for value in learned.values()) + header + 2 * HEADER
+        total += len(run.evaluated_on(session.options.arch.towers)) * (counts.tests * PREDICTION + 3 * HEADER)
+        draw = run.dataset, run.shots, run.seed
+        if draw not in draws:
+            draws[draw] = sum(len(split.manifest(few.data.classnames)) for split in (few.support, few.val))
+    return total + sum(draws.values())
+
+
+def estimate(
+    session: Session, runs: list[Run], jobs: int, fresh: bool = False, calibration: Calibration | None = None
+) -> Estimate:
+    """Time and disk of what is left of a plan. A dataset or method that fails is named in ``missing`` and left out.
+
+    Raises UserError where a backbone cannot be had.
+    """
+    towers = session.options.arch.towers
+    for role in towers:
+        session.backbone(role)
+    counted: list[Counts] = []
+    keys: list[str] = []
+    done = 0
+    known: dict = {}
+    missing: dict[str, None] = {}  # a set in order
+    for run in runs:
+        try:
+            key = session.key(run)
+            if not fresh and session.store.read_record(key):
+                done += 1
+            else:
+                counted.append(count(session, run, known))
+                keys.append(key)
+        except UserError as error:
+            missing[f"{run.dataset}: {error}"] = None
+    if not counted:
+        return Estimate(0, done, jobs, (), 0.0, 0, 0, tuple(missing))
+
+    calibration = calibration or Calibration(session, [counts.run for counts in counted])
+    stages: dict[str, float] = {}
+    seen, cache, own = set(), 0, {}
+
+    def add(stage: str, seconds: float) -> float:
+        stages[stage] = stages.get(stage, 0.0) + seconds
+        return seconds
+
+    for counts in counted:
+        run, own[counts.run] = counts.run, 0.0
+        try:
+            for file in counts.files:
+                if file.path in seen or file.path.exists():  # kept with --fresh too
+                    continue
+                seen.add(file.path)
+                cache += file.bytes
+                shown = (run.test or run.dataset) if file.test else run.dataset
+                seconds = file.images * calibration.image_seconds(file.role, shown)
+                own[run] += add(time_notes.features_stage(file.role), seconds)
+        except Exception as error:
+            missing[f"{run.dataset}: {first_line(error)}"] = None
+        try:
+            fit, evaluation = calibration.run_seconds(run, counts.steps, counts.tests)
+        except Exception as error:
+            missing[f"{run.method}: {first_line(error)}"] = None
+            continue
+        own[run] += add(time_notes.fit_stage(run.method), fit)
+        own[run] += add(time_notes.evaluation_stage(run.method), evaluation * len(run.evaluated_on(towers)))
+    try:
+        out = out_bytes(session, counted)
+    except Exception as error:
+        out = 0
+        missing[f"disk of {session.options.out}: {first_line(error)}"] = None
+    ordered = sorted(stages.items(), key=lambda item: item[0].split(",")[0] != "features")
+    seconds = on_the_clock(session, own, jobs)
+    parts = tuple(Stage(name, part, calibration.how(name)) for name, part in ordered)
+    return Estimate(len(counted), done, jobs, parts, seconds, cache, out, tuple(missing), tuple(keys))
+
+
+def on_the_clock(session: Session, own: dict[Run, float], jobs: int) -> float:
+    """Seconds until the last worker is done: units of runs go one by one to the worker that is free first."""
+    units = engine_units.units(session, [(run, "") for run in own])
+    units.sort(key=lambda unit: -engine_units.size(session, unit))  # the executor's order
+    workers = [0.0] * max(1, min(jobs, len(units)))
+    for unit in units:
+        heapq.heappush(workers, heapq.heappop(workers) + sum(own[run] for run, _ in unit.runs))
+    return max(workers)
+
+
+def lines(found: Estimate) -> list[str]:
+    """The estimate for a reader: each stage with how it was come by, then the whole."""
+    if not found.runs:
+        return [f"nothing left to do: {found.done} runs have their record"]
+    shown = [f"{stage.name}: {duration(stage.seconds)} ({stage.how})" for stage in found.stages]
+    workers = f" with {found.jobs} workers" if found.jobs > 1 else ""
+    done = f", {found.done} done before" if found.done else ""
+    shown.append(
+        f"about {duration(found.seconds)}{workers} for {found.runs} runs{done}, without loading and report; {TRUST}"
+    )
+    shown.append(f"disk: {size(found.cache)} of features, {size(found.out)} of records, plug-ins and predictions")
+    return shown
+
+
+def duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
+def size(count: float) -> str:
+    if count < 1000:
+        return f"{count:.0f} bytes"
+    unit = "KB" if count < 1e6 else "MB" if count < 1e9 else "GB"
+    return f"{count / {'KB': 1e3, 'MB': 1e6, 'GB': 1e9}[unit]:.3g} {unit}"

@@ -1,0 +1,390 @@
+"""A short measurement of this device: seconds a picture of each tower, and each method's seconds by number of classes.
+
+Methods are measured through their own interface (``bind``, ``start``, the shared trainer, ``finish``, ``predict``) on
+made-up features at a few class counts, so a method of the user's is measured like any other. Class
+names are the plan's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import cycle, islice
+
+import torch
+
+from carryover.bench.engine import units
+from carryover.bench.engine.evaluator import ROWS
+from carryover.bench.engine.few_shot import view_count
+from carryover.bench.engine.one_run import STEP_TOKENS, alike
+from carryover.bench.engine.session import Session
+from carryover.bench.engine.trainer import fit_together
+from carryover.bench.features.decoding import MOST_THREADS
+from carryover.bench.features.store import FeatureStore
+from carryover.bench.host.processes import cores
+from carryover.bench.plan.runs import Run
+from carryover.bench.seeds import generator
+from carryover.datasets.fewshot import VAL_SHOTS
+from carryover.methods.base import METHODS, Classes, Method, Shape, Support
+from carryover.methods.parts.schedule import epoch_steps
+
+COUNTS = (4, 16, 64, 256, 1000)  # classes measured, as far as PATIENCE and the plan go
+PATIENCE = 4.0  # seconds for one method; two class counts are always measured
+ENOUGH = 0.1  # seconds that a repeated measurement should take
+CHEAP = 0.5  # seconds up to which a measurement is made three times, of which the quickest counts
+MOST_BESIDE = 6  # runs side by side: more are hardly faster still
+MOST_VIEWS = 16  # of made-up features; a step reads one of them, whatever their number
+NOISE = 1.4  # of made-up features around their class's centre, as share of the classes' spread (micro's real ones)
+SPECTRUM = 100.0  # between the widest and narrowest direction of made-up features: solvers are slow on real ones
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Seconds at a few class counts: straight lines between them in ``classes ** power`` and beyond them in the same.
+
+    length, by_token  tokens of the names measured, and seconds more for each class and token above that
+    """
+
+    points: tuple[tuple[int, float], ...]
+    power: int = 1
+    length: float = 0.0
+    by_token: float = 0.0
+
+    def at(self, classes: int, length: float) -> float:
+        (x0, y0), *more = [(count**self.power, seconds) for count, seconds in self.points]
+        x, slope = classes**self.power, 0.0
+        for x1, y1 in more:
+            slope = max(0.0, (y1 - y0) / (x1 - x0))
+            if x <= x1 or (x1, y1) == more[-1]:
+                break
+            x0, y0 = x1, y1
+        return max(y0 + slope * (x - x0) + self.by_token * classes * (length - self.length), 0.2 * y0, 0.0)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds of one method: ``start`` and ``finish`` of a fit, a training ``step``, a ``call`` of predict with its
+    bind, and an ``image`` predicted; ``largest`` is the largest class count measured, ``tokens`` the method's
+    ``own_tokens`` there."""
+
+    start: Growth
+    step: Growth
+    finish: Growth
+    call: Growth
+    image: Growth
+    largest: int
+    tokens: int = 0
+
+    def fit(self, classes: int, length: float, steps: int) -> float:
+        ends = self.start.at(classes, length) + self.finish.at(classes, length)
+        return ends + (steps * self.step.at(classes, length) if steps else 0.0)
+
+    def evaluation(self, classes: int, length: float, images: int) -> float:
+        """On one backbone."""
+        return -(-images // ROWS) * self.call.at(classes, length) + images * self.image.at(classes, length)
+
+
+def cost_key(run: Run) -> tuple:
+    """Runs of one key cost the same for the same classes and tokens: numbers such as a learning rate do not change what
+    is computed, nor does the number of epochs change a step, nor what the method itself names (``cost_free``)."""
+    config, kind = dataclasses.asdict(run.config), METHODS[run.method]
+    for name in ("epochs", "steps", "warmup_epochs", *kind.cost_free):
+        config.pop(name)
+    kept = {name: len(v) if isinstance(v, tuple) else v for name, v in config.items() if not isinstance(v, float)}
+    return run.method, run.shots, bool(run.config.epochs), tuple(sorted(kept.items()))
+
+
+class Calibration:
+    """Measures each thing once, when it is first asked for. ``runs`` is the plan, whose datasets can be opened."""
+
+    def __init__(self, session: Session, runs: Sequence[Run]):
+        self.session, self.threads = session, torch.get_num_threads()
+        self._towers: dict[tuple, float] = {}
+        self._decoding: dict[tuple, float] = {}
+        self._costs: dict[tuple, Costs | Exception] = {}
+        self._lengths: dict[str, tuple[float, float]] = {}
+        together = Counter(alike(run) for run in runs)
+        #: How many runs of a kind the plan trains side by side.
+        self.beside = {
+            cost_key(run): min(session.options.together, together[alike(run)]) for run in runs if alike(run) is not None
+        }
+        datasets = dict.fromkeys(run.dataset for run in runs)
+        self.largest = max((len(session.data(id).classnames) for id in datasets), default=2)
+        names = [name for id in datasets for name in session.data(id).classnames]
+        by_length: dict[int, list[str]] = {}
+        for name, row in zip(names, session.backbone("base").text.tokens(names), strict=True):
+            by_length.setdefault(len(row), []).append(name)
+        lengths = sorted(length for length, same in by_length.items() for _ in same)
+        #: Names of a usual and of a long length: costs grow with both the number and the length of names.
+        self.usual, self.long = (by_length[lengths[int(share * (len(lengths) - 1))]] for share in (0.5, 0.95))
+
+    # -- pictures ------------------------------------------------------------------------------------------------------
+
+    def image_seconds(self, role: str, dataset: str) -> float:
+        """Seconds for one picture from file to feature. On the CPU decoding and tower share the cores; beside an
+        accelerator the slower of the two decides. Raises UserError for a picture that cannot be read."""
+        threads = units.run_threads(self.session.options, self.threads)
+        if (role, threads) not in self._towers:
+            with threads_set(threads):
+                self._towers[role, threads] = self._measure_tower(role)
+        if (role, dataset) not in self._decoding:
+            self._decoding[role, dataset] = self._measure_decoding(role, dataset)
+        both = self._towers[role, threads], self._decoding[role, dataset]
+        return sum(both) if self.session.options.device == "cpu" else max(both)
+
+    def _measure_tower(self, role: str) -> float:
+        store = self.session.features(role)
+        size = store.backbone.preprocess_config.size
+        height, width = size if isinstance(size, (tuple, list)) else (size, size)
+        pixels = torch.randn(store.batch, 3, height, width, generator=generator("calibration", "pixels"))
+        store.forward(pixels[:4])
+        batch = min(4, store.batch)  # a lone picture says little: threads wait for one another longer than they work
+        while True:  # up to the real batch, as far as it is quick
+            forward = partial(self._seconds, partial(store.forward, pixels[:batch]))
+            seconds = forward()
+            if batch == store.batch or seconds > (1.0 if batch >= 16 else 4.0):
+                return min(seconds, forward(), forward()) / batch if seconds < CHEAP else seconds / batch
+            batch = min(store.batch, batch * 4)
+
+    def _measure_decoding(self, role: str, dataset: str) -> float:
+        split, transform = self.session.data(dataset).test, self.session.backbone(role).preprocess
+        chosen = torch.linspace(0, len(split) - 1, min(len(split), 64)).long().tolist()
+        split.read(chosen[:1])
+        parts = [chosen[i : i + 16] for i in range(0, len(chosen), 16)]
+        threads = min(MOST_THREADS, cores())  # worker processes, if any, are as many or more
+        with ThreadPoolExecutor(threads) as pool, self._clock(threads) as spent:
+            list(pool.map(lambda part: [transform(image) for image in split.read(part)], parts))
+        return spent() / len(chosen)
+
+    # -- methods -------------------------------------------------------------------------------------------------------
+
+    def costs(self, run: Run) -> Costs:
+        """Of the run's method with its options. Raises what the method raised, again for each of its runs."""
+        key = cost_key(run)
+        if key not in self._costs:
+            try:
+                with threads_set(units.run_threads(self.session.options, self.threads)):
+                    self._costs[key] = self._measure_method(run)
+            except Exception as error:
+                self._costs[key] = error
+        found = self._costs[key]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def lengths(self, dataset: str) -> tuple[float, float]:
+        """Tokens of a dataset's names: the longest, to which a pass pads, and the mean."""
+        if dataset not in self._lengths:
+            rows = self.session.backbone("base").text.tokens(self.session.data(dataset).classnames)
+            self._lengths[dataset] = max(map(len, rows)), sum(map(len, rows)) / len(rows)
+        return self._lengths[dataset]
+
+    def run_seconds(self, run: Run, steps: int, tests: int) -> tuple[float, float]:
+        """(fit, evaluation on one backbone). Without gradients a CPU takes names in pieces of like length."""
+        costs, classes = self.costs(run), len(self.session.tested(run).classnames)
+        longest, mean = self.lengths(run.test or run.dataset)
+        more = METHODS[run.method].own_tokens(run.config) - costs.tokens
+        predicting = (mean if self.session.options.device == "cpu" else longest) + more
+        fit = 0.0 if run.test else costs.fit(classes, longest + more, steps)
+        return fit, costs.evaluation(classes, predicting, tests)
+
+    def how(self, stage: str) -> str:
+        """How a stage's seconds were come by: "features, base backbone", "fit, coop", "evaluation, coop"."""
+        kind, name = stage.split(", ")
+        if kind == "features":
+            found = [1 / seconds for (role, _), seconds in self._towers.items() if name.startswith(role)]
+            return f"measured: {max(found):.3g} pictures a second in the tower, decoding beside"
+        largest = [costs.largest for key, costs in self._costs.items() if key[0] == name and isinstance(costs, Costs)]
+        more = f", extended to {self.largest}" if min(largest) < self.largest else ""
+        return f"measured at up to {min(largest)} classes{more}"
+
+    def _measure_method(self, run: Run) -> Costs:
+        counts = [count for count in COUNTS if count < self.largest] + [self.largest]
+        counts, spent, points = counts if len(counts) > 1 else [1, *counts], 0.0, {}
+        for i, count in enumerate(counts):
+            start = time.perf_counter()
+            points[count] = self._measure_at(run, count, self.usual)
+            took = time.perf_counter() - start
+            spent += took
+            # Four times the classes take between 4 and 16 times as long.
+            if i + 1 < len(counts) and i > 0 and spent + took * (counts[i + 1] / count) > PATIENCE:
+                break
+        text, by_token = self.session.backbone("base").text, [0.0] * 5
+        usual, long = (len(text.tokens(names[:1])[0]) for names in (self.usual, self.long))
+        if long > usual:
+            middle = list(points)[min(1, len(points) - 1)]
+            pairs = zip(self._measure_at(run, middle, self.long), points[middle], strict=True)
+            for i, (slow, fast) in enumerate(pairs):
+                # Never more than in proportion to the length: a difference of two measurements is mostly noise.
+                more = min(max(0.0, slow - fast), fast * (long - usual) / usual)
+                by_token[i] = more / (middle * (long - usual))
+        powers = (2, 1, 2, 1, 1)  # start and finish go over N = shots x classes images of as many classes
+        growths = [
+            Growth(tuple((count, part[i]) for count, part in points.items()), powers[i], usual, by_token[i])
+            for i in range(5)
+        ]
+        own = METHODS[run.method].own_tokens(run.config)
+        return Costs(growths[0], growths[1], growths[2], growths[3], growths[4], max(points), own)
+
+    def _measure_at(self, run: Run, count: int, pool: list[str]) -> tuple[float, float, float, float, float]:
+        """Seconds of start, step, finish, call and image with ``count`` classes."""
+        session, base = self.session, self.session.backbone("base")
+        names = tuple(islice(cycle(pool), count))
+        classes = Classes(run.dataset, names, ("a photo of a {}.",))
+        views = min(view_count(run, count * run.shots), MOST_VIEWS)
+        support = made_up(base.dim, count, run.shots, views, base.device)
+        if METHODS[run.method].needs == "pixels":
+            support = dataclasses.replace(support, views=Noise(session.features("base")))
+        method = session.make(run, Shape.of(base, names, len(support.labels)))
+        method.bind(base, classes)  # derives what the backbone then keeps for all
+        begin = self._seconds(lambda: method.bind(base, classes))
+        with method.attach(base):  # after `bind`, as in a run: what it keeps must be of the backbone as it is
+            begin += self._seconds(lambda: method.start(support))
+            step = self._measure_step(self._beside(run, method, classes), support) if run.config.epochs else 0.0
+            method.train()
+            finish = self._seconds(lambda: method.finish(support))
+        method.eval()
+        x = self._inputs(run, support)
+        most = len(x)
+
+        def predict(images: int) -> None:
+            method.bind(base, classes)
+            with method.attach(base), torch.no_grad():
+                method.predict(x[:images])
+
+        predict(1)
+        call = repeated(lambda: self._seconds(lambda: predict(1)))
+        images, seconds = 1, call
+        while images < most and seconds < 2 * call + ENOUGH:  # until the images, not the call, take the time
+            images = min(4 * images, most)
+            seconds = self._seconds(partial(predict, images))
+        image = max(0.0, (seconds - call) / max(images - 1, 1))
+        return begin, step, finish, max(0.0, call - image), image
+
+    def _inputs(self, run: Run, support: Support) -> torch.Tensor:
+        """What ``predict`` is given, of as many made-up test images as come at a time."""
+        kind, store = METHODS[run.method], self.session.features("base")
+        if kind.needs == "pixels":
+            return Noise(store)[torch.zeros(1), torch.zeros(store.batch)]
+        chosen = torch.arange(ROWS, device=support.labels.device) % len(support.labels)
+        count, _ = kind.test_views(run.config)
+        if kind.needs == "views":
+            return support.features[chosen[: max(1, ROWS // count)], None].expand(-1, count, -1).contiguous()
+        return support.features[chosen]
+
+    def _beside(self, run: Run, method: Method, classes: Classes) -> list[Method]:
+        """The method and as many like it as the plan trains side by side."""
+        batch = min(run.config.batch, len(method.shape.classnames) * run.shots)
+        room = STEP_TOKENS[self.session.options.device] // method.tokens_a_step(batch)
+        others = min(self.beside.get(cost_key(run), 1), room, MOST_BESIDE) - 1
+        made = [self.session.make(run, method.shape) for _ in range(others)]
+        for other in made:
+            other.bind(self.session.backbone("base"), classes)
+        return [method, *made]
+
+    def _measure_step(self, methods: list[Method], support: Support) -> float:
+        """Seconds of one run's step, through the shared trainer, with the methods' own start and finish left out; one
+        epoch of a few batches."""
+        config, count = methods[0].config, len(support.labels)
+        batch = min(config.batch, count)
+        short = dataclasses.replace(config, batch=batch, epochs=1, steps=0, warmup_epochs=0)
+        draws = [generator("calibration", "fit", i) for i in range(len(methods))]
+
+        def seconds(batches: int) -> float:
+            chosen = torch.arange(batch * batches, device=support.labels.device) % count
+            part = dataclasses.replace(
+                support,
+                features=support.features[chosen],
+                labels=support.labels[chosen],
+                views=support.views[:, chosen] if isinstance(support.views, torch.Tensor) else support.views,
+            )
+            assert epoch_steps(short, len(chosen)) == batches
+            parts = [part] * len(methods)
+            return self._seconds(lambda: fit_together(methods, parts, draws)) / batches / len(methods)
+
+        with contextlib.ExitStack() as undo:
+            for method in methods:
+                undo.callback(setattr, method, "config", method.config)
+                method.config = short
+                for name in ("start", "finish"):
+                    setattr(method, name, lambda support: None)
+                    undo.callback(delattr, method, name)
+            once = seconds(1)  # the first step is slower: memory, kernels
+            batches = max(1, min(16, int(ENOUGH / once / len(methods))))
+            return repeated(lambda: seconds(batches)) if once < 2.0 else once
+
+    def _seconds(self, work: Callable[[], object], threads: int = 0) -> float:
+        self._wait()
+        with self._clock(threads or torch.get_num_threads()) as spent:
+            work()
+            self._wait()
+        return spent()
+
+    @contextlib.contextmanager
+    def _clock(self, threads: int):
+        """Seconds on the clock; on the CPU not more than what this process worked, by thread: a plan is not longer for
+        what else the machine did while it was measured."""
+        took: list[float] = []
+        start, worked = time.perf_counter(), time.process_time()
+        yield lambda: took[0]
+        wall, own = time.perf_counter() - start, (time.process_time() - worked) / threads
+        took.append(min(wall, own) if self.session.options.device == "cpu" else wall)
+
+    def _wait(self) -> None:
+        device = self.session.options.device
+        if device in ("cuda", "mps"):
+            getattr(torch, device).synchronize()
+
+
+def repeated(measure: Callable[[], float]) -> float:
+    """The smallest of three measurements, where more than one cost little: what else the machine does only adds."""
+    first = measure()
+    return min(first, measure(), measure()) if first < CHEAP else first
+
+
+class Noise:
+    """In place of ``bench.features.pixels.Pictures``: the same pixels for every picture, as the tower reads them."""
+
+    def __init__(self, store: FeatureStore):
+        draw = generator("calibration", "pixels")
+        self.pixels = torch.randn(1, 3, *store.size, generator=draw).to(store.backbone.device)
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, drawn: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        return self.pixels.expand(len(drawn[1]), -1, -1, -1).contiguous()
+
+
+def made_up(dim: int, classes: int, shots: int, views: int, device) -> Support:
+    """Support features clustered by class, as far apart as makes a probe work for it."""
+    draw = generator("calibration", "support", classes)
+    centres, widths = torch.randn(classes, dim, generator=draw), torch.logspace(0, 1, dim, base=1 / SPECTRUM)
+
+    def sample(per_class: int) -> tuple[torch.Tensor, torch.Tensor]:
+        labels = torch.arange(classes).repeat_interleave(per_class)
+        features = 2 * widths * (centres[labels] + NOISE * torch.randn(len(labels), dim, generator=draw))
+        return features.to(device), labels.to(device)
+
+    (x, y), val = sample(shots), sample(min(shots, VAL_SHOTS))
+    return Support(x, y, x.expand(views, -1, -1), *val, {"test": val, "selection": val})
+
+
+class threads_set:
+    """Torch's threads within a block."""
+
+    def __init__(self, threads: int):
+        self.threads = threads
+
+    def __enter__(self):
+        self.before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+
+    def __exit__(self, *_):
+        torch.set_num_threads(self.before)

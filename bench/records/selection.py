@@ -1,0 +1,241 @@
+"""Which stored records each table is made from.
+
+A results folder may hold trials with other settings, runs of other weights, pictures or program versions, and runs of
+several suites. Tables are made from what fits the command line's settings and agrees with the newest on everything else
+that can change a number; the rest is counted in a note, never averaged in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from carryover.bench.backbones.archs import Arch
+from carryover.bench.host.identity import canonical
+from carryover.bench.plan import suites
+from carryover.bench.plan.grid import Settings
+from carryover.bench.plan.run_labels import is_plain
+from carryover.bench.plan.runs import as_stored
+from carryover.bench.plan.suites import Variant
+from carryover.bench.records import environments, reading, selection_retrained
+from carryover.bench.records.predictions import Outcome, Outcomes
+from carryover.bench.records.reading import Predictions, Record
+from carryover.datasets.manifests import MARK, agree, digests
+from carryover.methods import ordered
+from carryover.methods.base import METHODS
+
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a suite's table: the records of its seeds on one dataset (for ood: one test set)."""
+
+    dataset: str
+    variant: Variant
+    records: tuple[Record, ...]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The records of each suite, in the order of its table; ``rows`` by suite id, ood included; ``drift`` holds what
+    was measured of the backbones themselves (`drift_store.load_all`), ``settings`` what the records were chosen by;
+    ``estimate`` and ``call`` are what `bench.report.time_spent` reads, ``predictions`` gives those of a key
+    (`stats.recount`),
+    which intervals over images need; without it they stay empty. ``outcomes`` are the same with confidence, read once,
+    without which there are no statistics of the main suite."""
+
+    arch: Arch
+    main: tuple[Record, ...] = ()
+    rows: dict[str, tuple[Row, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    drift: tuple[dict, ...] = ()
+    settings: Settings | None = None
+    estimate: dict | None = None
+    call: dict | None = None
+    predictions: Callable[[str], Predictions] | None = None
+    outcomes: Outcomes | None = None
+    kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @property
+    def records(self) -> list[Record]:
+        """Each once, whatever suites it serves."""
+        every = [*self.main, *(r for rows in self.rows.values() for row in rows for r in row.records)]
+        return list({record["key"]: record for record in every}.values())
+
+    def once(self, what: str, make: Callable[[], Made]) -> Made:
+        """What ``make`` makes of the selection, made once: tables, figures and text all need it. Nobody may change
+        it."""
+        if what not in self.kept:
+            self.kept[what] = make()
+        return self.kept[what]
+
+    def answers(self, record: Record) -> dict[str, Outcome]:
+        """The stored predictions of a record by role; nothing where there are none that can be used."""
+        return {} if self.outcomes is None else self.outcomes.of(record)
+
+    def replaced(self, records: Iterable[Record]) -> Selection:
+        """The same selection with other versions of its records, found by key (``check`` recounts them)."""
+        by_key = {record["key"]: record for record in records}
+
+        def renewed(old: Iterable[Record]) -> tuple[Record, ...]:  # marks are a table's own (`mixture`)
+            return tuple({**by_key[r["key"]], "marks": r.get("marks") or []} for r in old)
+
+        rows = {
+            id: tuple(Row(row.dataset, row.variant, renewed(row.records)) for row in rows)
+            for id, rows in self.rows.items()
+        }
+        return replace(self, main=renewed(self.main), rows=rows)
+
+
+def select(records: Iterable[Record], arch: Arch, settings: Settings, manifests: str = "") -> Selection:
+    """See the module; ``records`` are all of a results folder. ``manifests``: the user's folder that the call takes
+    few-shot images from."""
+    records = list(records)
+    plain = [r for r in records if is_plain(r["run"])]
+    fitting = [r for r in plain if all(r["run"].get(k) == v for k, v in settings.of_runs.items())]
+    sourced = of_one_folder(of_one_source(fitting, bool(manifests)), manifests)
+    pool = of_one_identity(sourced)
+    main = [r for r in pool if not r["run"].get("test") and is_default(r, settings)]
+    rows = {id: tuple(ablation_rows(suite, pool, arch, settings)) for id, suite in suites.ABLATIONS.items()}
+    rows["ood"] = tuple(ood_rows(pool, arch, settings))
+    further = selection_retrained.fitting(pool, records)
+    finder = selection_retrained.Finder(further, arch, settings)
+    for id in suites.BEYOND:
+        rows[id] = tuple(Row(*row) for row in selection_retrained.rows(id, finder, further))
+    left = {
+        "weights, pictures, method sources, program versions or plug-ins": len(sourced) - len(pool),
+        "few-shot images (drawn ones, or another --manifests folder)": len(fitting) - len(sourced),
+    }
+    notes = tuple(f"{count} stored records of other {what} are in no table" for what, count in left.items() if count)
+    notes += unregistered(pool)
+    found = {id: of_one_table(of_suite) for id, of_suite in rows.items() if of_suite}
+    return Selection(arch, tuple(environments.marked(reading.select(main))), found, notes, settings=settings)
+
+
+def of_one_table(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """The rows with marks on what was made in another environment, or by other code, than most of them."""
+    most = environments.usual(record for row in rows for record in row.records)
+    return tuple(replace(row, records=tuple(environments.marked(row.records, most))) for row in rows)
+
+
+def unregistered(records: Iterable[Record]) -> tuple[str, ...]:
+    """A line where a suite's rows are lost, for only a method's own file tells its options."""
+    names = sorted({r["run"]["method"] for r in records} - {*METHODS})
+    if not names:
+        return ()
+    which = ", ".join(f"'{name}'" for name in names)
+    return (
+        f"not registered in this call: {which}; shown in the main table with the options last run, and in no other: "
+        "name the folder of its file by --plugin-dir",
+    )
+
+
+def is_default(record: Record, settings: Settings) -> bool:
+    """Whether its options are the command line's, with nothing changed by a suite's row. A method that is not
+    registered in this call cannot be asked."""
+    run = record["run"]
+    return run["method"] not in METHODS or as_stored(settings.configure(run["method"], run["dataset"])) == run["config"]
+
+
+def ablation_rows(suite: suites.Suite, pool: Sequence[Record], arch: Arch, settings: Settings) -> list[Row]:
+    """Every row of the suite on each of its own datasets where any of them but the default was run, and on any other
+    dataset where all were (a single row there is another suite's)."""
+    found, own = [], suite.datasets(arch)
+    trained = [r for r in pool if not r["run"].get("test")]
+    for dataset in dict.fromkeys([*own, *(r["run"]["dataset"] for r in trained)]):
+        here = [r for r in trained if r["run"]["dataset"] == dataset]
+        rows, special = [], False
+        for variant in suite.variants(arch):
+            config = as_stored(settings.configure(variant.method, dataset, variant.options))
+            mine = [r for r in here if r["run"]["method"] == variant.method and r["run"]["config"] == config]
+            special |= any(not is_default(r, settings) for r in mine)
+            rows.append(Row(dataset, variant, tuple(reading.select(mine))))
+        if special and (dataset in own or all(row.records for row in rows)):
+            found += rows
+    return found
+
+
+def ood_rows(pool: Sequence[Record], arch: Arch, settings: Settings) -> list[Row]:
+    """A row a method and set, the generic set itself first; methods that were evaluated on no shifted set are not
+    rows."""
+    source, targets = suites.ood_source(arch), suites.ood_targets(arch)
+    tested = {r["run"]["method"] for r in pool if r["run"].get("test")}
+    rows = []
+    for variant in suites.ood_variants([m for m in ordered() if m in tested]):
+        config = as_stored(settings.configure(variant.method, source, variant.options))
+        mine = [r for r in pool if r["run"]["method"] == variant.method and r["run"]["dataset"] == source]
+        mine = [r for r in mine if r["run"]["config"] == config]
+        for target in (source, *targets):
+            test = "" if target == source else target
+            rows.append(
+                Row(target, variant, tuple(reading.select(r for r in mine if r["run"].get("test", "") == test)))
+            )
+    return rows
+
+
+def of_one_source(records: Sequence[Record], given: bool) -> list[Record]:
+    """A dataset's table never mixes seeds whose few-shot images a user gave with drawn ones: where there are both,
+    those that the command line asks for stay."""
+    marked = {record["key"] for record in records if MARK in (record.get("marks") or ())}
+    sources: dict[str, set[bool]] = {}
+    for record in records:
+        sources.setdefault(record["run"]["dataset"], set()).add(record["key"] in marked)
+    return [r for r in records if len(sources[r["run"]["dataset"]]) == 1 or (r["key"] in marked) == given]
+
+
+def of_one_folder(records: Sequence[Record], manifests: str = "") -> list[Record]:
+    """Of a dataset's records with given images, those of the folder ``manifests``; where it has none of them, or no
+    folder is named, those of the newest one's. Others stay as they are."""
+    marked: dict[str, list[Record]] = {}
+    for record in sorted(records, key=lambda r: (r.get("started") or "", r["key"])):
+        if MARK in (record.get("marks") or ()):
+            marked.setdefault(record["run"]["dataset"], []).append(record)
+    dropped = set()
+    for dataset, here in marked.items():
+        newest = here[-1]
+        named = digests(manifests, dataset, newest["run"]["shots"]) if manifests else {}
+
+        def those_of(files: Mapping[str, str], here: list[Record] = here) -> set[str]:
+            return {r["key"] for r in here if agree(r["run"], r.get("manifests") or {}, files)}
+
+        dropped |= {r["key"] for r in here} - ((named and those_of(named)) or those_of(newest.get("manifests") or {}))
+    return [record for record in records if record["key"] not in dropped]
+
+
+def of_one_identity(records: Sequence[Record]) -> list[Record]:
+    """Those that agree with the last started one: on weights and program over the whole folder, on pictures and
+    templates for each test set, on method source for each dataset and method; and whose plug-in is one of theirs, byte
+    for byte. The last started one decides also where it failed: a dash with its reason, never an older number."""
+
+    def narrowed(records: Sequence[Record], group, traits) -> list[Record]:
+        newest: dict = {}
+        for record in sorted(records, key=lambda r: (r.get("started") or "", r["key"])):
+            newest[canonical(group(record))] = canonical(traits(record))
+        return [record for record in records if newest[canonical(group(record))] == canonical(traits(record))]
+
+    def identity(record: Record, *names: str) -> list:
+        return [(record.get("identity") or {}).get(name) for name in names]
+
+    def place(record: Record) -> list:
+        return [record["run"]["dataset"], record["run"].get("test", "")]
+
+    records = narrowed(records, lambda r: 0, lambda r: identity(r, "backbones", "transforms", "numbers", "features"))
+    tested = ("templates", "classes")
+    records = narrowed(records, place, lambda r: [identity(r, *tested), (identity(r, "pictures")[0] or [None])[-1]])
+    records = narrowed(
+        records,
+        lambda r: [r["run"]["dataset"], r["run"]["method"]],
+        # options of a method that is not registered here cannot be told from a suite's: the newest count
+        lambda r: [identity(r, "method"), None if r["run"]["method"] in METHODS else r["run"]["config"]],
+    )
+    records = narrowed(records, lambda r: r["run"], lambda r: r["key"])  # e.g. other training pictures
+    plugins = {record["key"]: (record.get("files") or {}).get("plugin") for record in records}
+
+    def carried(record: Record) -> bool:
+        own = (record.get("files") or {}).get("plugin")
+        trained = record.get("trained")
+        return trained in plugins and (not reading.is_done(record) or own == plugins[trained])
+
+    return [r for r in records if not r["run"].get("test") or carried(r)]

@@ -1,0 +1,107 @@
+"""Where the time went: seconds by stage from records, beside what ``--dry-run`` predicted for the same runs.
+
+``estimate.json`` is the last estimate, ``predicted.json`` the last that a report found some of whose runs done,
+``call.json`` the last call that did a run; all lie beside the records, so that the report is made from files alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from carryover.bench.records import reading
+from carryover.bench.records.reading import Record
+from carryover.bench.records.time_notes import covers, digest, evaluation_stage, features_stage, fit_stage
+from carryover.bench.report.sheets import MISSING, Block, Cell
+
+READING = "reading features and few-shot lists"
+NO_ESTIMATE = (
+    "No prediction beside it: `run_all.py --dry-run`, with the flags of the runs and before them, writes one "
+    "(estimate.json), and `run_all.py report` then shows it here."
+)
+
+
+def spent(records: Iterable[Record]) -> dict[str, float]:
+    """Seconds by stage of the finished records, features first, methods in the paper's order."""
+    done = [record for record in records if record.get("status") == "done"]
+    stages: dict[str, float] = {}
+
+    def add(stage: str, seconds: float | None) -> None:
+        stages[stage] = stages.get(stage, 0.0) + (seconds or 0.0)
+
+    for record in done:
+        for role, made in (record.get("encoded") or {}).items():
+            add(features_stage(role), made["seconds"])
+    for record in done:
+        encoding = sum(made["seconds"] for made in (record.get("encoded") or {}).values())
+        add(READING, max(0.0, (record.get("seconds") or {}).get("features", 0.0) - encoding))
+    for method in reading.ids(done, "method"):
+        for record in done:
+            seconds = record.get("seconds") or {}
+            if record["run"]["method"] == method:
+                if not record["run"].get("test"):
+                    add(fit_stage(method), seconds.get("fit"))
+                add(evaluation_stage(method), sum((seconds.get("evaluate") or {}).values()))
+    return stages
+
+
+def pictures(records: Iterable[Record], role: str) -> int:
+    """Pictures and views that the records say were encoded for them."""
+    return sum((record.get("encoded") or {}).get(role, {}).get("images", 0) for record in records)
+
+
+def stage_block(records: Sequence[Record], call: Mapping[str, Any] | None) -> Block:
+    """Seconds of work by stage, and of the last call by the clock where its runs are these."""
+    stages = spent(records)
+    rows = []
+    for stage, seconds in stages.items():
+        role = stage.removeprefix("features, ").removesuffix(" backbone")
+        count = pictures(records, role) if stage == features_stage(role) else 0
+        said = f"{count:,} pictures and views, {count / seconds:,.0f} a second" if count and seconds else ""
+        rows.append((stage, _seconds(seconds), said))
+    rows.append(("all work", _seconds(sum(stages.values())), "of one process after the other"))
+    if call and call.get("keys") == digest(record["key"] for record in records if record.get("status") == "done"):
+        parts = ", ".join(f"{name} {_seconds(part)}" for name, part in call["stages"].items())
+        rows.append(("last call, by the clock", _seconds(call["seconds"]), f"{parts}; workers: {call['jobs']}"))
+    return _block("", ("Stage", "Seconds", "Of it"), rows)
+
+
+def prediction_block(records: Sequence[Record], estimate: Mapping[str, Any], call: Mapping[str, Any] | None) -> Block:
+    """Predicted beside actual seconds, over those of the estimate's runs that are done."""
+    keys = set(estimate["keys"])
+    mine = [record for record in records if record["key"] in keys and record.get("status") == "done"]
+    actual, predicted = spent(mine), estimate["stages"]
+    names = dict.fromkeys([*predicted, *(name for name in actual if name != READING)])
+    rows = [(name, *_pair(predicted.get(name), actual.get(name))) for name in names]
+    rows.append(("all work", *_pair(sum(predicted.values()), sum(actual.values()))))
+    clock = call["seconds"] if call is not None and call.get("keys") == digest(keys) else None
+    rows.append(("by the clock", *_pair(estimate["seconds"], clock)))
+    return _block("Predicted and actual", ("Stage", "Predicted (s)", "Actual (s)", "Actual / predicted"), rows)
+
+
+def prediction_note(records: Sequence[Record], estimate: Mapping[str, Any] | None) -> str:
+    """What the prediction is of; how to get one, where there is none for these records."""
+    count = covers(records, estimate) if estimate else 0
+    if not estimate or not count:
+        return NO_ESTIMATE
+    planned = reading.counted(len(estimate["keys"]), "run")
+    part = "" if count == len(estimate["keys"]) else ", so the actual time is not yet that of the whole plan"
+    return (
+        f"Predicted by --dry-run for {planned}, of which {count} {'is' if count == 1 else 'are'} done{part}. Predicted "
+        "is work without loading, reading and report; by the clock with as many workers as the prediction is for "
+        f"({estimate['jobs']})."
+    )
+
+
+def _pair(predicted: float | None, actual: float | None) -> tuple[str, str, str]:
+    first, second = (MISSING if value is None else _seconds(value) for value in (predicted, actual))
+    ratio = f"{actual / predicted:.2f}" if predicted and actual is not None else MISSING
+    return first, second, ratio
+
+
+def _seconds(value: float) -> str:
+    return f"{value:,.1f}"
+
+
+def _block(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> Block:
+    return Block(Cell(title), tuple(header), tuple(tuple(map(Cell, row)) for row in rows))

@@ -1,0 +1,87 @@
+"""Calibration: does a probability of 0.8 mean right in 80 of 100 images, before the update and after it?
+
+Expected calibration error of Guo et al., "On calibration of modern neural networks", ICML 2017: images in `BINS` bins
+of equal width by the probability of the class they were given, ECE = sum over bins of (share of images) x |accuracy -
+mean confidence|, in points. The gap, mean confidence less accuracy, says on which side: above 0 is too sure of itself.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from carryover.bench import places
+from carryover.bench.records import reading
+from carryover.bench.records.selection import Selection
+from carryover.bench.report.sheets import MISSING, Block, Cell, Sheet, percent
+from carryover.bench.stats.measures import roles, sections, summarised
+
+BINS = 15
+KEYS = ("dataset", "method", "backbone")
+VALUES = ("ece", "gap", "confidence", "accuracy")
+COLUMNS = (*KEYS, "seeds", *(name for value in VALUES for name in (value, value + "_std")))
+TITLE = "Calibration"
+
+
+def calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> float:
+    """ECE in points of probabilities in (0, 1] and whether each image was right, both (N,); N from 1. A bin holds its
+    upper edge, not its lower one."""
+    confidence, right = np.asarray(confidence, dtype=np.float64), np.asarray(right, dtype=np.float64)
+    edges = np.linspace(0, 1, bins + 1)
+    place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+    gaps = np.bincount(place, confidence - right, bins)  # sum over a bin: its share x its gap x N
+    return 100 * float(np.abs(gaps).sum()) / len(confidence)
+
+
+def calibration_table(selection: Selection) -> pd.DataFrame:
+    """`COLUMNS`: mean and sample deviation over seeds for each dataset, method and backbone, then the average over
+    datasets, seed by seed; percent and points. Runs whose confidence was not kept are left out."""
+    return selection.once("calibration", lambda: measured(selection))
+
+
+def measured(selection: Selection) -> pd.DataFrame:
+    found = []
+    for record in selection.main:
+        run = record["run"]
+        for role, outcome in selection.answers(record).items():
+            if outcome.confidence is None:
+                continue
+            sure, accuracy = 100 * float(outcome.confidence.mean(dtype=np.float64)), 100 * float(outcome.right.mean())
+            error = calibration_error(outcome.confidence, outcome.right)
+            found.append([run["dataset"], run["method"], role, run["seed"], error, sure - accuracy, sure, accuracy])
+    frame = pd.DataFrame(found, columns=[*KEYS, "seed", *VALUES])
+    return summarised(frame, selection.main, roles(selection.main), VALUES)
+
+
+def calibration_sheet(selection: Selection) -> Sheet:
+    """A block a dataset, the average first, a row a method: ECE and gap on Base and New; of further updates the
+    average alone."""
+    table = calibration_table(selection)
+    records = list(selection.main)
+    names, depth = reading.names(records, "method"), reading.depths(records)
+    blocks = []
+    for update, dataset, title in sections(records):
+        part = table[table["dataset"] == dataset].set_index(["method", "backbone"])
+        lines = []
+        for method in reading.ids(records, "method"):
+            cells = [Cell(names[method] + places.mark(depth[method]))]
+            for role in ("base", update):
+                row = part.loc[method, role]
+                cells += [Cell(percent(row["ece"], row["ece_std"])), Cell(signed(row["gap"]))]
+            lines.append(tuple(cells))
+        of = "New" if update == "new" else update
+        header = ("Method", "ECE Base", "Gap Base", f"ECE {of}", f"Gap {of}")
+        blocks.append(Block(Cell(title), header, tuple(lines)))
+    remarks = (
+        f"ECE: expected calibration error in points, {BINS} bins of equal width (Guo et al. 2017), mean ± sample "
+        "deviation over seeds; lower is better. Gap: mean confidence less accuracy; above 0 a method is too sure.",
+        "Confidence is the probability that a method's own logits give the class it predicts; nothing is rescaled.",
+        *places.legend_remark(depth.values()),
+    )
+    return Sheet(TITLE, tuple(blocks), remarks)
+
+
+def signed(value: float) -> str:
+    return MISSING if math.isnan(value) else f"{value:+.2f}"

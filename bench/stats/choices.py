@@ -1,0 +1,136 @@
+"""Differences and ratios of a few options, runs on the same seeds and test images: `bench.stats.pairs`'s intervals.
+
+Images are drawn once for all seeds and seeds have Student's error, from the very draws of the dataset's pairs: what two
+tables of one report say of the same difference is the same interval.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from carryover.bench.errors import UserError
+from carryover.bench.records.selection import Selection
+from carryover.bench.stats import pairs
+
+Column = tuple[str, str]  # a run's key, role of the backbone
+LARGEST = 60  # doublings, of how far from a ratio its interval's ends are looked for
+NARROW = 1e-5  # to which they are found
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """images    what tells the images of the draws apart from others
+    accuracies  (DRAWS,) in percent of as many images drawn with replacement, the same ones for every run on them"""
+
+    images: bytes
+    accuracies: np.ndarray
+
+
+@dataclass(frozen=True)
+class Options:
+    """K options on a dataset (``name``, that of its stream of seed errors) or averaged over datasets.
+
+    own    (S, K) accuracies in percent of each seed
+    drawn  (DRAWS, K) means over the seeds for each draw of images; empty where predictions cannot be had
+    """
+
+    name: str
+    own: np.ndarray
+    drawn: np.ndarray
+
+    def interval(self, weights: Sequence[float] | np.ndarray) -> tuple[float, float]:
+        """95 %, of a weighted sum of the options; NaN without draws. The first weight counts as positive, as the first
+        method of a pair does: a difference taken the other way has the same ends, turned."""
+        if not len(self.drawn):
+            return math.nan, math.nan
+        by = np.asarray(weights, np.float64)
+        turned = by[np.flatnonzero(by)[:1]].sum() < 0
+        by = -by if turned else by
+        low, high, _ = pairs.interval(self.drawn @ by + pairs.seed_errors(self.own @ by, self.name))
+        return (0.0 - high, 0.0 - low) if turned else (low, high)
+
+    def ratio_interval(self, above: Sequence[float], below: Sequence[float]) -> tuple[float, float]:
+        """Of a ratio of two weighted sums: all r for which the interval of above - r below holds 0 (Fieller 1954), so
+        that it holds 0, or 1, just where the interval of that difference holds 0. NaN where the interval of ``below``
+        is not above 0, for then r is not bounded."""
+        if not self.interval(below)[0] > 0:
+            return math.nan, math.nan
+        up, down = np.asarray(above, np.float64), np.asarray(below, np.float64)
+        means = self.own.mean(0)
+        ratio = float(means @ up) / float(means @ down)
+
+        def holds(r: float) -> bool:
+            low, high = self.interval(up - r * down)
+            return low <= 0 <= high
+
+        return edge(holds, ratio, -1), edge(holds, ratio, 1)
+
+
+def edge(holds, start: float, sign: int) -> float:
+    """The last place from ``start`` on in the direction of ``sign`` that ``holds``."""
+    inside, step = 0.0, 0.25
+    for _ in range(LARGEST):
+        if not holds(start + sign * step):
+            break
+        inside, step = step, 2 * step
+    else:
+        return sign * math.inf
+    outside = step
+    while outside - inside > NARROW * max(1.0, inside):
+        middle = (inside + outside) / 2
+        inside, outside = (middle, outside) if holds(start + sign * middle) else (inside, middle)
+    return start + sign * inside
+
+
+def joined(name: str, parts: Sequence[Options]) -> Options:
+    """The average over datasets, whose seeds are the same."""
+    drawn = np.mean([part.drawn for part in parts], axis=0) if all(len(p.drawn) for p in parts) else parts[0].drawn[:0]
+    return Options(name, np.mean([part.own for part in parts], axis=0), drawn)
+
+
+def mean_draws(drawn: Mapping[Column, Drawn], columns: Sequence[Sequence[Column]]) -> np.ndarray:
+    """(S, K) columns -> (DRAWS, K) means over seeds; empty where any is missing or of other images than the rest."""
+    found = [[drawn.get(column) for column in seed] for seed in columns]
+    flat = [one for seed in found for one in seed if one is not None]
+    if len(flat) < sum(map(len, columns)) or len({one.images for one in flat}) != 1:
+        return np.empty((0, len(columns[0])))
+    options = zip(*found, strict=True)
+    return np.stack([np.mean([one.accuracies for one in option if one], axis=0) for option in options], axis=1)
+
+
+def image_draws(selection: Selection, dataset: str, columns: Iterable[Column]) -> dict[Column, Drawn]:
+    """Of those of the columns whose predictions can be had."""
+    if selection.predictions is None:
+        return {}
+    roles: dict[str, list[str]] = {}
+    for key, role in dict.fromkeys(columns):
+        roles.setdefault(key, []).append(role)
+    right: dict[bytes, dict[Column, np.ndarray]] = {}
+    for key, wanted in roles.items():
+        try:
+            stored = selection.predictions(key)
+            for role in wanted:
+                predicted, label = stored[role]
+                if predicted.shape == label.shape and label.size:
+                    right.setdefault(np.asarray(label, np.int64).tobytes(), {})[key, role] = predicted == label
+        except (UserError, OSError, KeyError, ValueError, TypeError):
+            continue
+    found = {}
+    for images, of in right.items():
+        rows = list(of.values())
+        draws = drawn_once(np.packbits(rows, axis=1).tobytes(), (len(rows), len(rows[0])), dataset, pairs.DRAWS)
+        found.update({column: Drawn(images, draws[:, place]) for place, column in enumerate(of)})
+    return found
+
+
+@functools.lru_cache(maxsize=16)
+def drawn_once(packed: bytes, shape: tuple[int, int], dataset: str, draws: int) -> np.ndarray:
+    """(draws, columns): tables, figures and report ask for the same ones."""
+    bits = np.frombuffer(packed, np.uint8).reshape(shape[0], -1)
+    right = np.unpackbits(bits, axis=1, count=shape[1]).T.astype(np.float32)
+    return pairs.drawn_accuracies(np.ascontiguousarray(right), pairs.source(dataset, "images"))

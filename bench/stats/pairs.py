@@ -1,0 +1,220 @@
+"""Paired comparison of every two methods: difference, 95 % interval and p over test images and seeds.
+
+Two things would be others in another run of the experiment: the test images, and what a seed decides (few-shot images,
+initial values, order). Every method sees the same of both, so differences are taken image by image and seed by seed.
+
+Images are drawn with replacement (paired bootstrap), one draw for all methods, backbones and seeds: the seeds of a
+dataset share its test images, so they are drawn once, not once a seed, which would count each image as often as there
+are seeds. Seeds are too few for that: of three drawn with replacement no interval is wider than from the least to the
+greatest, which misses a true median in one case of four. Their part is Student's: the mean of the seeds' own
+differences has the error t s / sqrt(n), t of n - 1 degrees of freedom, as in the audit's intervals. An interval is the
+2.5th to 97.5th percentile of difference + image draw + seed draw. With images that all agree it is that of the paired
+t-test over seeds, with seeds that all agree the plain paired bootstrap; of one seed it tells of the images alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from carryover.bench.records import reading
+from carryover.bench.records.reading import AVERAGE
+from carryover.bench.records.selection import Selection
+from carryover.bench.seeds import derive
+from carryover.bench.stats.intervals import t_quantile
+from carryover.bench.stats.measures import Measure, measures, roles
+from carryover.bench.stats.rank_tests import DECIMALS, holm
+
+DRAWS, COVERAGE = 10_000, 0.95
+BLOCK = 2_000_000  # images drawn at a time, 16 MB of counts
+KEYS = ("dataset", "measure", "method", "other")
+COLUMNS = (*KEYS, "seeds", "images", "difference", "low", "high", "p", "p_holm")
+
+Column = tuple[str, str, int]  # method, role, seed
+
+
+@dataclass
+class Sample:
+    """Accuracies in percent on one dataset, or their averages over datasets: as measured, and for each draw of images.
+
+    points   by method, role and seed
+    draws    the same, (DRAWS,)
+    """
+
+    name: str
+    images: int
+    points: dict[Column, float]
+    draws: dict[Column, np.ndarray]
+    averaged: bool = False
+    cells: dict = field(default_factory=dict)
+
+    def seeds(self, method: str, measure: Measure) -> set[int]:
+        found = [{s for m, r, s in self.points if (m, r) == (method, role)} for role in measure.roles]
+        return set.intersection(*found)
+
+    def cell(self, method: str, measure: Measure, seeds: tuple[int, ...]) -> tuple[float, np.ndarray, np.ndarray]:
+        """The measure over these seeds: its value, each seed's own, (S,), and that of each draw of images, (DRAWS,).
+        H as the main table has it: a dataset's is the mean of the seeds' own, the average's that of the averages."""
+        token = method, measure.id, seeds
+        if token not in self.cells:
+            points = [np.array([self.points[method, role, seed] for seed in seeds]) for role in measure.roles]
+            draws = [np.stack([self.draws[method, role, seed] for seed in seeds]) for role in measure.roles]
+            own = measure.of(*points)
+            if self.averaged:
+                value, drawn = measure.of(*(p.mean() for p in points)), measure.of(*(d.mean(0) for d in draws))
+            else:
+                value, drawn = own.mean(), measure.of(*draws).mean(0)
+            self.cells[token] = float(value), own, drawn
+        return self.cells[token]
+
+
+def pairs_table(selection: Selection) -> pd.DataFrame:
+    """`COLUMNS`: every two methods of the main suite on each dataset and on the average over them, by each measure.
+
+    difference   ``method`` less ``other``, in points, over the seeds that both have
+    p            two-sided: twice the share of draws on the rarer side of 0; not below 2 / (`DRAWS` + 1)
+    p_holm       Holm's correction over the pairs of this dataset and measure
+    """
+    return selection.once("pairs", lambda: compared(selection))
+
+
+def compared(selection: Selection) -> pd.DataFrame:
+    records = list(selection.main)
+    methods, found = reading.ids(records, "method"), []
+    for sample in samples(selection):
+        for measure in measures(records):
+            rows = [[sample.name, measure.id, *difference(sample, measure, *pair)] for pair in combinations(methods, 2)]
+            found += [[*row, p] for row, p in zip(rows, holm([row[-1] for row in rows]), strict=True)]
+    return pd.DataFrame(found, columns=list(COLUMNS))
+
+
+def difference(sample: Sample, measure: Measure, method: str, other: str) -> list:
+    """method, other, seeds, images, difference, low, high and p."""
+    seeds = tuple(sorted(sample.seeds(method, measure) & sample.seeds(other, measure)))
+    if not seeds:
+        return [method, other, 0, sample.images, *[math.nan] * 4]
+    (a, own_a, drawn_a), (b, own_b, drawn_b) = (sample.cell(name, measure, seeds) for name in (method, other))
+    draws = drawn_a - drawn_b + seed_errors(own_a - own_b, sample.name)
+    return [method, other, len(seeds), sample.images, a - b, *interval(draws)]
+
+
+def seed_errors(differences: np.ndarray, name: str) -> np.ndarray | float:
+    """Draws of the error of the mean of the seeds' differences; 0 where there is one seed, or all agree."""
+    count = len(differences)
+    spread = float(np.round(differences, DECIMALS).std(ddof=1)) / math.sqrt(count) if count > 1 else 0.0
+    return spread * student(name, count, DRAWS) if spread else 0.0
+
+
+@lru_cache(maxsize=64)
+def student(name: str, count: int, draws: int) -> np.ndarray:
+    """The same for all pairs of a dataset, as they share its seeds: the quantiles themselves in an order drawn at
+    random, so that the part of the seeds has no error of its own."""
+    return source(name, "seeds", count).permutation(student_quantiles(count - 1, draws))
+
+
+@lru_cache(maxsize=8)
+def student_quantiles(freedom: int, draws: int) -> np.ndarray:
+    """Of Student's t at (i + 1/2) / draws, rising."""
+    odd = draws % 2
+    upper = [t_quantile(freedom, (2 * i + 1 + odd) / draws) for i in range(draws // 2)]
+    return np.array([*(-t for t in reversed(upper)), *[0.0] * odd, *upper])
+
+
+def interval(draws: np.ndarray) -> tuple[float, float, float]:
+    """2.5th and 97.5th percentile of draws of a difference, and the two-sided p that it is 0."""
+    draws = np.round(draws, DECIMALS)
+    low, high = np.quantile(draws, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2], method="hazen")
+    rarer = min(np.count_nonzero(draws <= 0), np.count_nonzero(draws >= 0))
+    return float(low), float(high), min(1.0, 2 * (rarer + 1) / (len(draws) + 1))
+
+
+# ---- draws -----------------------------------------------------------------------------------------------------------
+
+
+def samples(selection: Selection) -> Iterator[Sample]:
+    """One a dataset, then that of the average over the datasets that are averaged."""
+    records, over = list(selection.main), set(reading.averaged(selection.main))
+    total: Sample | None = None
+    for dataset in reading.ids(records, "dataset"):
+        sample = sample_of(selection, dataset)
+        if dataset in over:
+            total = sample if total is None else together(total, sample)
+        yield sample
+    if total is not None:
+        points = {column: value / len(over) for column, value in total.points.items()}
+        draws = {column: value / len(over) for column, value in total.draws.items()}
+        yield Sample(AVERAGE, total.images, points, draws, averaged=True)
+
+
+def together(a: Sample, b: Sample) -> Sample:
+    """Sums, of what both have: an average over part of the datasets would be another number."""
+    shared = [column for column in a.points if column in b.points]
+    points = {column: a.points[column] + b.points[column] for column in shared}
+    return Sample("", a.images + b.images, points, {column: a.draws[column] + b.draws[column] for column in shared})
+
+
+def sample_of(selection: Selection, dataset: str) -> Sample:
+    """Of the runs on that dataset whose predictions can be used."""
+    columns, right = correct(selection, dataset)
+    points = 100 * right.mean(0, dtype=np.float64) if columns else np.empty(0)
+    draws = drawn_accuracies(right, source(dataset, "images")).T if columns else np.empty((0, DRAWS))
+    by_point = dict(zip(columns, points.tolist(), strict=True))
+    return Sample(dataset, len(right), by_point, dict(zip(columns, draws, strict=True)))
+
+
+def correct(selection: Selection, dataset: str) -> tuple[list[Column], np.ndarray]:
+    """Who was right about which image: columns, and (images, columns) of 0 and 1 in fp32. A run that was asked about
+    other images than the first, by their labels, cannot be paired and is left out."""
+    known, asked = roles(selection.main), None
+    found: dict[Column, np.ndarray] = {}
+    for record in selection.main:
+        run = record["run"]
+        if run["dataset"] != dataset:
+            continue
+        for role, outcome in selection.answers(record).items():
+            asked = outcome.label if asked is None else asked
+            if role in known and np.array_equal(outcome.label, asked):
+                found[run["method"], role, run["seed"]] = outcome.right
+    right = np.stack(list(found.values()), axis=1) if found else np.empty((0, 0))
+    return list(found), right.astype(np.float32)
+
+
+def drawn_accuracies(right: np.ndarray, generator: np.random.RandomState) -> np.ndarray:
+    """(images, columns) of 0 and 1 in fp32 -> (DRAWS, columns): percent right of as many images drawn with
+    replacement, the same for all columns. Sums of whole numbers: the same on every machine."""
+    images, found = len(right), []
+    kind = np.uint16 if images <= 2**16 else np.uint32
+    step = max(1, BLOCK // images)
+    for start in range(0, DRAWS, step):
+        count = min(step, DRAWS - start)
+        picks = generator.randint(images, size=(count, images), dtype=kind)
+        times = np.stack([np.bincount(row, minlength=images) for row in picks])
+        found.append(times.astype(np.float32) @ right)
+    return 100 * np.concatenate(found).astype(np.float64) / images
+
+
+def source(*what: object) -> np.random.RandomState:
+    """A stream of its own, frozen in every numpy: `check` makes the very draws of the report."""
+    return np.random.RandomState(derive("comparison", *what) % 2**32)
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+def row_of(table: pd.DataFrame, dataset: str, measure: str, method: str, other: str) -> Mapping[str, float] | None:
+    """The pair's row, turned where the table has the two the other way; None where it has no number."""
+    part = table[(table["dataset"] == dataset) & (table["measure"] == measure) & table["difference"].notna()]
+    for first, second, sign in ((method, other, 1), (other, method, -1)):
+        rows = part[(part["method"] == first) & (part["other"] == second)]
+        if len(rows):
+            row = rows.iloc[0]
+            ends: Sequence[float] = sorted((sign * row["low"], sign * row["high"]))
+            turned = {"difference": sign * row["difference"], "low": ends[0], "high": ends[1]}
+            return {**turned, "p": row["p"], "p_holm": row["p_holm"], "seeds": row["seeds"]}
+    return None

@@ -1,0 +1,55 @@
+"""Learning rates, steps of an epoch and optimisers, as a ``TrainConfig`` says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from carryover.methods.base import TrainConfig
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rates. "epoch" is Dassl's: warm-up epochs at a constant rate, then a cosine over all E epochs, stepped
+    once an epoch (epoch k, from 1, after w warm-up epochs: ``lr (1 + cos(pi (k - w - 1) / E)) / 2``); "iteration" is a
+    cosine over all steps, as Tip-Adapter's."""
+
+    config: TrainConfig
+    steps_per_epoch: int
+
+    @property
+    def epochs(self) -> int:
+        return math.ceil(self.config.steps / self.steps_per_epoch) if self.config.steps else self.config.epochs
+
+    def rate(self, epoch: int, step: int) -> float:
+        """``epoch`` from 1, ``step`` from 0 within the epoch."""
+        c = self.config
+        if c.schedule == "iteration":
+            done = ((epoch - 1) * self.steps_per_epoch + step) / (self.epochs * self.steps_per_epoch)
+        elif epoch <= c.warmup_epochs < self.epochs:
+            return c.warmup_lr
+        else:
+            done = (epoch - 1 - c.warmup_epochs * (self.epochs > c.warmup_epochs)) / self.epochs
+        return c.lr * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def epoch_steps(config: TrainConfig, count: int) -> int:
+    """Steps of an epoch over ``count`` support images."""
+    batch = min(config.batch, count)
+    return max(count // batch, 1) if config.drop_last else math.ceil(count / batch)
+
+
+def optimizer(config: TrainConfig, trained: Sequence[tuple[float, list[torch.nn.Parameter]]]) -> torch.optim.Optimizer:
+    """Over (factor on the learning rate, parameters), as ``Method.trained`` gives them."""
+    by_factor: dict[float, list[torch.nn.Parameter]] = {}
+    for factor, parameters in trained:
+        by_factor.setdefault(factor, []).extend(parameters)
+    groups: list[dict] = [{"params": params, "factor": factor} for factor, params in by_factor.items() if params]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, config.lr, config.momentum, weight_decay=config.weight_decay)
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, config.lr, eps=config.eps, weight_decay=config.weight_decay)
+    return torch.optim.Adam(groups, config.lr, eps=config.eps, weight_decay=config.weight_decay)
