@@ -143,7 +143,7 @@ MUTANTS = (
     ),
     Mutant(
         "a cell of a spreadsheet may be a formula",
-        "bench/report/sheets.py",
+        "bench/render/sheets.py",
         """printable("'" + text if hazard else text)""",
         "printable(text)",
         ("tests/test_tables.py", "-k", "csv_gives"),

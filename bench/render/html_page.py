@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from carryover.bench.errors import printable
-from carryover.bench.report.sheets import Block, Cell, Sheet
+from carryover.bench.render.sheets import Block, Cell, Sheet
 
 # (kind, content), kinds: title, heading, text, link, list, warning, sheet, block, figure, command
 Part = tuple[str, Any]
