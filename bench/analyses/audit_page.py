@@ -15,8 +15,8 @@ from carryover.bench.analyses.suite_tables import AVERAGE as OOD_AVERAGE
 from carryover.bench.host.files import write_text
 from carryover.bench.records.reading import AVERAGE
 from carryover.bench.records.selection import Selection
-from carryover.bench.report.html_page import escaped, page_of
-from carryover.bench.report.sheets import MISSING, percent
+from carryover.bench.render.html_page import escaped, page_of
+from carryover.bench.render.sheets import MISSING, percent
 from carryover.datasets.layouts import LAYOUTS
 from carryover.methods.base import METHODS
 

@@ -20,8 +20,8 @@ from carryover.bench.leaderboard.groups import OTHER_RUNS, Account, board
 from carryover.bench.leaderboard.rows import SEEDS, Row
 from carryover.bench.leaderboard.sources import reason
 from carryover.bench.records.reading import Record, counted
-from carryover.bench.report.html_page import escaped, page_of
-from carryover.bench.report.sheets import MISSING
+from carryover.bench.render.html_page import escaped, page_of
+from carryover.bench.render.sheets import MISSING
 
 HERE = Path(__file__).resolve().parent
 TITLE = "Carryover leaderboard"
