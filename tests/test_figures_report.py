@@ -12,7 +12,8 @@ from carryover.bench.analyses import main_figure, main_table
 from carryover.bench.backbones.archs import ARCHS
 from carryover.bench.records import reading
 from carryover.bench.records.selection import Selection
-from carryover.bench.report import figures, outputs, report, sheets
+from carryover.bench.render import figures, sheets
+from carryover.bench.report import outputs, report
 
 HOSTILE = "<img src=x onerror=alert(1)> </svg><script>$x_1$ {body} \"'|`&amp;"
 VOID = {"meta", "link", "br", "img", "input", "hr"}

@@ -19,8 +19,9 @@ from rich.console import Console
 from carryover.bench.cli import main
 from carryover.bench.errors import printable
 from carryover.bench.records import reading
-from carryover.bench.report import html_page, outputs, pages, recompute, report, sheets
-from carryover.bench.report.terminal import escape
+from carryover.bench.render import html_page, pages, sheets
+from carryover.bench.render.terminal import escape
+from carryover.bench.report import outputs, recompute, report
 from carryover.methods.base import METHODS
 
 PAYLOADS = [

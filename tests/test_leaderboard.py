@@ -29,8 +29,8 @@ from carryover.bench.plan.runs import key_of
 from carryover.bench.records import selection
 from carryover.bench.records.printed import read_paper
 from carryover.bench.records.store import Store
-from carryover.bench.report import sheets
-from carryover.bench.report.pages import verbatim
+from carryover.bench.render import sheets
+from carryover.bench.render.pages import verbatim
 
 IMAGES = 1000
 METHODS = ("zs-clip", "linear-probe", "coop", "kgcoop", "contcoop")

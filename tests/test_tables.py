@@ -14,7 +14,8 @@ from carryover.bench.analyses import main_table
 from carryover.bench.backbones.archs import ARCHS
 from carryover.bench.records import printed, reading
 from carryover.bench.records.selection import Selection
-from carryover.bench.report import outputs, recompute, sheets
+from carryover.bench.render import sheets
+from carryover.bench.report import outputs, recompute
 
 HEADER = "dataset,method,seeds,base,base_std,new,new_std,h,h_std,paper_base,paper_new,paper_h"
 IMAGES = 200

@@ -17,8 +17,8 @@ from carryover.bench.analyses.suite_tables import AVERAGE as OOD_AVERAGE
 from carryover.bench.host.files import write_text
 from carryover.bench.records.reading import AVERAGE
 from carryover.bench.records.selection import Selection
-from carryover.bench.report.pages import render, slug
-from carryover.bench.report.sheets import MISSING, percent
+from carryover.bench.render.pages import render, slug
+from carryover.bench.render.sheets import MISSING, percent
 from carryover.datasets.layouts import LAYOUTS
 from carryover.methods.base import METHODS
 

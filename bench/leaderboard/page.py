@@ -19,8 +19,8 @@ from carryover.bench.leaderboard.groups import OTHER_RUNS, Account, board
 from carryover.bench.leaderboard.rows import SEEDS, Row
 from carryover.bench.leaderboard.sources import reason
 from carryover.bench.records.reading import Record, counted
-from carryover.bench.report.pages import render, verbatim
-from carryover.bench.report.sheets import MISSING
+from carryover.bench.render.pages import render, verbatim
+from carryover.bench.render.sheets import MISSING
 
 TITLE = "Carryover leaderboard"
 

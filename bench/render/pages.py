@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from carryover.bench.errors import printable
-from carryover.bench.report.sheets import Block
+from carryover.bench.render.sheets import Block
 
 DEVIATION = re.compile(r"(?<=\d) ± (\d+\.\d\d)$")
 COMMAND = re.compile(r"`(run_all\.py [^`]*)`")  # no other backticks: a name may hold them

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure  # no pyplot: it would keep every figure al
 
 from carryover.bench import places
 from carryover.bench.host.files import whole, write_text
-from carryover.bench.report.sheets import MISSING
+from carryover.bench.render.sheets import MISSING
 
 MARKERS = {"base": "o", "new": "s", "h": "^"}  # told apart without colour
 PANEL_INCHES, LEGEND_INCHES = 2.5, 0.5

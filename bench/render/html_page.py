@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from carryover.bench.report.pages import render
+from carryover.bench.render.pages import render
 
 # (kind, content) in plain text; `templates/parts.html` has a macro for each kind: title, heading, text, link, list,
 # warning, sheet, block, command, and figure: (file stem, caption, SVG)
