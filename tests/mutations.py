@@ -132,7 +132,7 @@ MUTANTS = (
         "datasets/fewshot.py",
         "generator = random.Random(seed)",
         "generator = random.Random(1)",
-        ("tests/datasets/test_datasets.py", "-k", "draws_are_those"),
+        ("tests/datasets/test_draws_and_micro.py", "-k", "draws_are_those"),
     ),
     Mutant(
         "two purposes share one stream of random numbers",
