@@ -118,7 +118,7 @@ MUTANTS = (
         "bench/records/store.py",
         ' and stored.get("status") == "done"',
         "",
-        ("tests/plan/test_plan_store.py", "-k", "not_done_is_done_again"),
+        ("tests/records/test_store.py", "-k", "not_done_is_done_again"),
     ),
     Mutant(
         "base and new are swapped in the evaluation",
