@@ -200,7 +200,7 @@ def run_tests(copy: Path, tests: Sequence[str]) -> tuple[int | None, str]:
     """(pytest's exit status, None past the limit; its last line)."""
     # No .pyc: they are told apart by whole seconds and sizes, which a planted string may keep.
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", "PYTEST_ADDOPTS": ""}
-    command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", *tests]
+    command = [sys.executable, "-m", "pytest", "-x", "-m", "", "-p", "no:cacheprovider", *tests]
     try:
         done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=LIMIT)
     except subprocess.TimeoutExpired:

@@ -20,6 +20,8 @@ from carryover.bench.errors import StorageError, UserError
 from carryover.bench.host import files, out_of_memory, worker_pool
 from carryover.bench.host.files import read_tensors, write_tensors
 
+pytestmark = pytest.mark.long
+
 METHODS = ("zs-clip", "linear-probe", "coop")
 PLAN = ("--datasets", "caltech101", "--seeds", 1, "--shots", 2, "--limit", 3, "--views", 1, "--set", "*.steps=2")
 LOCAL = ("--device", "cpu")
