@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from carryover.bench.backbones import loading
 from carryover.bench.backbones.archs import ARCHS
 from carryover.bench.cli import main
-from carryover.bench.host.files import read_tensors
+from carryover.bench.host.tensor_files import read_tensors
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -24,9 +24,8 @@ from carryover.bench.engine.evaluator import evaluate
 from carryover.bench.engine.one_run import execute
 from carryover.bench.engine.record_draft import describe
 from carryover.bench.engine.session import Options, Session
-from carryover.bench.engine.trainer import fit
+from carryover.bench.engine.trainer import fit, generator
 from carryover.bench.errors import UserError
-from carryover.bench.seeds import generator
 from carryover.methods.base import METHODS, Classes, Shape
 from carryover.methods.parts.inside import TEXT_ALONE
 

@@ -28,10 +28,10 @@ from carryover.bench.features import store as features_store
 from carryover.bench.features.store import TEST_RECIPE, FeatureStore, view_recipe
 from carryover.bench.features.transforms import View
 from carryover.bench.plan import grid
-from carryover.bench.plan.grid import Settings
 from carryover.bench.plan.runs import Run
+from carryover.bench.plan.settings import Settings
 from carryover.datasets.base import Dataset, Split
-from carryover.methods import discover, source_hash
+from carryover.methods import Registered, discover, source_hash
 from carryover.methods.base import METHODS
 
 CPU, LOAD = torch.device("cpu"), datasets.load
@@ -100,7 +100,7 @@ def test_a_key_changes_with_every_option_of_every_method_alone(method_name, open
 
 
 def test_every_setting_of_a_call_changes_the_keys_of_its_runs():
-    base = Settings(4, "published", "fp32", 2, None)
+    base = Settings(4, "published", "fp32", 2, None, methods=Registered())
 
     def key(given):
         asked = {"suites_": ["main"], "methods": ["coop"], "datasets_": ["dtd"], "seeds": [1]}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from carryover.bench.host.files import read_tensors
+from carryover.bench.host.tensor_files import read_tensors
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="process groups and fork")
 DRIVER = Path(__file__).resolve().parent / "killing.py"

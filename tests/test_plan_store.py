@@ -11,12 +11,16 @@ import torch
 from carryover import datasets
 from carryover.bench.backbones.arch_files import find_arch
 from carryover.bench.backbones.archs import ARCHS
+from carryover.bench.engine.run_store import RunStore
 from carryover.bench.errors import UserError
-from carryover.bench.host.files import read_tensors, whole, write_tensors, write_text
+from carryover.bench.host.files import whole, write_text
 from carryover.bench.host.identity import canonical, sha256_of
+from carryover.bench.host.tensor_files import read_tensors, write_tensors
 from carryover.bench.plan import grid as plan_grid
-from carryover.bench.records.store import Store
-from carryover.methods import default, ordered
+from carryover.bench.plan import settings
+from carryover.bench.plan.grid import default_methods
+from carryover.bench.plan.settings import Settings
+from carryover.methods import Registered, ordered
 from carryover.methods.base import METHODS
 
 IDENTITY = {"backbones": {"base": "a", "new": "b"}, "splits": {"train_sha256": "c"}, "method": "d", "templates": ["{}"]}
@@ -26,7 +30,9 @@ def grid(arch="vit-b16", **changes):
     """The main suite, unless ``suites_`` says otherwise."""
     shared = {"shots": 16, "protocol": "published", "precision": "fp32", "views": 16, "limit": None, "overrides": ()}
     own = {name: changes.pop(name) for name in list(changes) if name in shared}
-    return plan_grid.grid(ARCHS[arch], plan_grid.Settings(**{**shared, **own}), **{"suites_": ["main"], **changes})
+    return plan_grid.grid(
+        ARCHS[arch], Settings(**{**shared, **own}, methods=Registered()), **{"suites_": ["main"], **changes}
+    )
 
 
 # ---- grid ------------------------------------------------------------------------------------------------------------
@@ -34,9 +40,9 @@ def grid(arch="vit-b16", **changes):
 
 def test_default_grid_is_every_dataset_seed_and_method_once_grouped_by_dataset_and_seed():
     runs = grid("micro", protocol="micro")
-    expected = [(d, s, m) for d in datasets.default("micro") for s in (1, 2, 3) for m in default()]
+    expected = [(d, s, m) for d in datasets.default("micro") for s in (1, 2, 3) for m in default_methods(Registered())]
     assert [(r.dataset, r.seed, r.method) for r in runs] == expected
-    assert len(runs) == 11 * 3 * len(default())
+    assert len(runs) == 11 * 3 * len(default_methods(Registered()))
     assert {(r.arch, r.test, r.shots) for r in runs} == {("micro", "", 16)}
 
 
@@ -80,8 +86,8 @@ def test_unknown_arch_and_missing_weights_file_are_refused(tmp_path):
 
 
 def config(method, dataset="caltech101", shots=16, overrides=(), protocol="published", methods=()):
-    changes = plan_grid.parse_overrides(list(overrides), list(methods) or [method])
-    return plan_grid.configure(method, dataset, shots, protocol, changes)
+    changes = settings.parse_overrides(list(overrides), Registered(), list(methods) or [method])
+    return settings.configure(Registered(), method, dataset, shots, protocol, changes)
 
 
 @pytest.mark.parametrize("method", ["coop", "contcoop"])
@@ -282,7 +288,7 @@ def record(key="k" * 16, **changes):
 
 
 def test_a_record_is_read_only_when_whole_done_and_under_its_own_key(tmp_path):
-    store = Store(tmp_path, "toy")
+    store = RunStore(tmp_path, "toy")
     assert store.read_record("k" * 16) is None
     store.write_record(record())
     assert store.read_record("k" * 16) is None, "its plug-in and predictions are not there"
@@ -311,7 +317,7 @@ def test_a_record_is_read_only_when_whole_done_and_under_its_own_key(tmp_path):
 
 @pytest.mark.parametrize("status", ["failed", "planned", None])
 def test_a_run_that_is_not_done_is_done_again_though_all_its_files_are_whole(tmp_path, status):
-    store, key = Store(tmp_path, "toy"), "k" * 16
+    store, key = RunStore(tmp_path, "toy"), "k" * 16
     store.write_plugin(key, {"a": torch.zeros(1)}, {})
     store.write_predictions(key, {"base.predicted": torch.zeros(1)})
     files = {name: sha256_of(path) for name, path in store.files_of(record()).items()}
@@ -322,7 +328,7 @@ def test_a_run_that_is_not_done_is_done_again_though_all_its_files_are_whole(tmp
 
 
 def test_records_that_are_not_json_objects_are_passed_over(tmp_path):
-    store = Store(tmp_path, "toy")
+    store = RunStore(tmp_path, "toy")
     store.write_record(record("b"))
     store.write_record(record("a"))
     for name, text in (("c", "{"), ("d", "[]"), ("e", "null")):
@@ -331,14 +337,14 @@ def test_records_that_are_not_json_objects_are_passed_over(tmp_path):
 
 
 def test_a_record_with_nan_is_never_written(tmp_path):
-    store = Store(tmp_path, "toy")
+    store = RunStore(tmp_path, "toy")
     with pytest.raises(ValueError):
         store.write_record(record(loss=math.nan))
     assert not list((tmp_path / "toy").rglob("*.json"))
 
 
 def test_plugin_comes_back_bit_for_bit_with_its_metadata(tmp_path):
-    store = Store(tmp_path, "toy")
+    store = RunStore(tmp_path, "toy")
     tensors = {"a": torch.randn(3, 4), "labels": torch.arange(5), "alpha": torch.tensor(1.17)}
     size = store.write_plugin("key", tensors, {"method": "x", "config": {"crop": (1, 2)}})
     assert size == store.path("plugins", "key").stat().st_size
@@ -351,7 +357,7 @@ def test_plugin_comes_back_bit_for_bit_with_its_metadata(tmp_path):
 
 
 def test_a_plugin_under_another_key_or_of_another_format_is_refused(tmp_path):
-    store = Store(tmp_path, "toy")
+    store = RunStore(tmp_path, "toy")
     store.write_plugin("key", {"a": torch.zeros(1)}, {})
     store.path("plugins", "key").rename(store.path("plugins", "moved"))
     with pytest.raises(UserError, match="moved"):
@@ -381,7 +387,7 @@ def test_missing_tensors_are_refused_by_name(tmp_path):
 
 
 def test_predictions_come_back_by_target(tmp_path):
-    store = Store(tmp_path, "toy")
+    store = RunStore(tmp_path, "toy")
     one, two = torch.tensor([1, 2], dtype=torch.int32), torch.tensor([2, 2], dtype=torch.int32)
     store.write_predictions(
         "key",

@@ -19,6 +19,7 @@ from carryover.bench.leaderboard.data import content
 from carryover.bench.leaderboard.groups import OTHER_RUNS, Account, board
 from carryover.bench.leaderboard.rows import SEEDS, Row
 from carryover.bench.leaderboard.sources import reason
+from carryover.bench.plan.settings import Methods
 from carryover.bench.records.reading import Record, counted
 from carryover.bench.render.html_page import escaped, page_of
 from carryover.bench.render.sheets import MISSING
@@ -27,16 +28,18 @@ HERE = Path(__file__).resolve().parent
 TITLE = "Carryover leaderboard"
 
 
-def write_page(words: Sequence[str | Path], path: Path) -> tuple[list[Row], list[Account]]:
+def write_page(words: Sequence[str | Path], path: Path, methods: Methods) -> tuple[list[Row], list[Account]]:
     """Reads the folders (`leaderboard.read`) and writes the page; returns what is on it. Raises UserError."""
-    rows, accounts, expected = board(sources.read(words))
-    write_text(path, page(rows, accounts, expected), "--to")
+    rows, accounts, expected = board(sources.read(words), methods)
+    write_text(path, page(rows, accounts, expected, methods), "--to")
     return rows, accounts
 
 
-def page(rows: Sequence[Row], accounts: Sequence[Account], expected: Mapping[str, Sequence[str]]) -> str:
+def page(
+    rows: Sequence[Row], accounts: Sequence[Account], expected: Mapping[str, Sequence[str]], methods: Methods
+) -> str:
     script, style = ((HERE / f"leaderboard.{kind}").read_text(encoding="utf-8") for kind in ("js", "css"))
-    data = json.dumps(content(rows, accounts, expected), separators=(",", ":"), allow_nan=False)
+    data = json.dumps(content(rows, accounts, expected, methods), separators=(",", ":"), allow_nan=False)
     # In JSON these characters stand in texts alone; as codes, no text can end the block or open a comment in it.
     data = data.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
     parts = [
