@@ -16,10 +16,11 @@ from typing import Any
 from carryover.bench.backbones.loading import first_line
 from carryover.bench.engine.evaluator import evaluate, score
 from carryover.bench.engine.few_shot import as_labels
+from carryover.bench.engine.generators import generator
 from carryover.bench.engine.plugin_header import header_of
 from carryover.bench.engine.record_draft import describe, encoded_since
 from carryover.bench.engine.session import Session
-from carryover.bench.engine.trainer import FitError, fit_together, generator
+from carryover.bench.engine.trainer import FitError, fit_together
 from carryover.bench.errors import StorageError, UserError
 from carryover.bench.host import out_of_memory
 from carryover.bench.host.device import peak_memory, reset_peak

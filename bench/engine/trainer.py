@@ -9,15 +9,9 @@ import torch
 from torch import Tensor
 
 from carryover.bench.features.pixels import Pictures
-from carryover.bench.seeds import derive
 from carryover.methods.base import Method, Support, TrainConfig
 from carryover.methods.parts.optimizer import optimizer
 from carryover.methods.parts.schedule import Schedule, epoch_steps
-
-
-def generator(*axes: object) -> torch.Generator:
-    """A stream of its own for these axes (``bench.seeds.derive``), on the CPU: the same numbers on every device."""
-    return torch.Generator().manual_seed(derive(*axes))
 
 
 class FitError(Exception):

@@ -36,7 +36,8 @@ from benchmarks import workload
 from benchmarks.published import PublishedStep
 from benchmarks.workload import seconds
 from carryover.bench.backbones.loading import Backbone
-from carryover.bench.engine.trainer import fit, generator
+from carryover.bench.engine.generators import generator
+from carryover.bench.engine.trainer import fit
 from carryover.bench.host.device import device_name, peak_memory, reset_peak
 from carryover.bench.host.files import write_text
 from carryover.bench.host.processes import cores

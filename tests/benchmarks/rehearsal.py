@@ -38,7 +38,8 @@ from benchmarks.table2 import PROMPTS, StandIn
 from benchmarks.workload import seconds
 from carryover.bench.backbones.loading import Backbone
 from carryover.bench.engine.evaluator import evaluate
-from carryover.bench.engine.trainer import fit, generator
+from carryover.bench.engine.generators import generator
+from carryover.bench.engine.trainer import fit
 from carryover.bench.features.store import FeatureStore
 from carryover.bench.host.files import write_text
 from carryover.bench.host.processes import cores

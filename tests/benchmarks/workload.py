@@ -11,7 +11,7 @@ import torch
 from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
 
 from carryover.bench.backbones import archs, loading
-from carryover.bench.engine.trainer import generator
+from carryover.bench.engine.generators import generator
 from carryover.bench.host.device import device_name
 from carryover.bench.seeds import derive
 from carryover.methods import discover
