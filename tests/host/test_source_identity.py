@@ -183,7 +183,7 @@ def test_of_each_definition_that_changes_the_methods_that_reach_it_change_and_no
 @pytest.mark.parametrize(
     "module, old, new, methods",
     [
-        ("base", "lr: float = 2e-3", "lr: float = 2e-4", None),
+        ("train_config", "lr: float = 2e-3", "lr: float = 2e-4", None),
         ("base", "size = (len(image), image.width)", "size = (len(image), 0)", None),
         ("base", "templates: tuple[str, ...]\n\n", "templates: tuple[str, ...] = ()\n\n", None),
         (
