@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from carryover import datasets
-from carryover.bench.analyses import audit_page, main_table
+from carryover.bench.analyses import audit_page, known_zero_shot, main_table
 from carryover.bench.analyses.drift import present
 from carryover.bench.backbones import archs
 from carryover.bench.cli.doctor import doctor
@@ -29,7 +29,7 @@ from carryover.bench.host import claims
 from carryover.bench.host.files import sweep
 from carryover.bench.leaderboard import page
 from carryover.bench.plan.runs import Run
-from carryover.bench.records import known_zero_shot, reading, time_notes
+from carryover.bench.records import drift_files, reading, time_notes
 from carryover.bench.records import merge as join
 from carryover.bench.records.predictions import Outcomes
 from carryover.bench.records.selection import Selection, select
@@ -38,7 +38,7 @@ from carryover.bench.render.terminal import escape
 from carryover.bench.report import outputs
 from carryover.bench.report import report as report_module
 from carryover.bench.report.recompute import recompute, recompute_known, recompute_report, renamed
-from carryover.methods import discover
+from carryover.methods import Registered, discover
 
 __all__ = [
     "check",
@@ -212,7 +212,7 @@ def selection_of(args: argparse.Namespace, arch: archs.Arch) -> Selection:
     return replace(
         selection,
         notes=(*selection.notes, *store.refused()),
-        drift=tuple(drift_runs.load_all(store.folder)),
+        drift=tuple(drift_files.load_all(store.folder)),
         estimate=store.read_note(time_notes.PREDICTED, time_notes.sound_estimate),
         call=store.read_note(time_notes.CALL, time_notes.sound_call),
         predictions=functools.cache(store.read_predictions),
@@ -270,7 +270,7 @@ def leaderboard(args: argparse.Namespace) -> int:
     """One page over the folders that the command line names; what is no sound record is named here and on the page."""
     discover(tuple(args.plugin_dir))
     path = Path(args.to or "leaderboard.html")
-    rows, accounts = page.write_page(args.what or [args.out], path)
+    rows, accounts = page.write_page(args.what or [args.out], path, Registered())
     wrong = [
         f"{account.source.group}, {account.source.arch}: {line}"
         for account in accounts

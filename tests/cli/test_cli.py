@@ -19,7 +19,7 @@ from tiny_caltech import FOLDER, IMAGES, SPLIT, write_caltech
 from carryover.bench.backbones import loading
 from carryover.bench.backbones.archs import ARCHS
 from carryover.bench.cli import main
-from carryover.bench.host.files import read_tensors
+from carryover.bench.host.tensor_files import read_tensors
 
 # ---- mistakes --------------------------------------------------------------------------------------------------------
 
