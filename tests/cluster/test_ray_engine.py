@@ -23,7 +23,7 @@ from carryover.bench.cli import main
 from carryover.bench.host import environment
 
 ray = pytest.importorskip("ray", reason='Ray is not installed: pip install ".[ray]"')
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+pytestmark = [pytest.mark.long, pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")]
 
 PLAN = ("--suite", "main", "ood", "--methods", "zs-clip", "coop", "zz-patient", "--seeds", "1", "2")
 PLAN += ("--datasets", "micro_generic", "micro_stars", "--shots", "1", "--limit", "1", "--views", "1")
