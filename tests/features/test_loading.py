@@ -323,18 +323,18 @@ def test_a_broken_picture_stops_its_dataset_alone(tmp_path, capsys, monkeypatch)
 
 
 def test_a_dataset_that_vanishes_before_a_worker_process_reads_it_stops_alone(tmp_path, capsys, monkeypatch):
-    from carryover.bench.engine import local
+    from carryover.bench.engine import schedule
 
     root, out = tmp_path / "data", tmp_path / "out"
     write_caltech(root)
     write_folder(tmp_path / "mine", ["ant", "bee"])
-    in_workers = local.in_workers
+    in_workers = schedule.in_workers
 
     def later(*given):
         (tmp_path / "mine").rename(tmp_path / "away")
         return in_workers(*given)
 
-    monkeypatch.setattr(local, "in_workers", later)
+    monkeypatch.setattr(schedule, "in_workers", later)
     argv = ["--datasets", f"folder:{tmp_path / 'mine'}", "caltech101", "--data-root", root, "--seeds", 1, "--shots", 1]
     status, said, err = call(capsys, *argv, "--methods", "zs-clip", "--out", out, "--jobs", 2, "--device", "cpu")
     assert status == 1 and "Traceback" not in said + err
