@@ -10,13 +10,15 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from carryover.bench.errors import StorageError, UserError
 from carryover.bench.host.processes import alive, place
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LEFT_BEHIND = re.compile(r"\..+\.(?P<place>[0-9a-f]{8})\.(?P<pid>\d+)\.[^.]+\.part")  # what ``temporary`` makes
 OUT = "--out (and --cache)"  # the flags that choose where files go, but for commands that have --to
@@ -97,6 +99,8 @@ def write_text(path: Path, text: str, flag: str = OUT) -> None:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str], flag: str = OUT) -> None:
+    from safetensors.torch import save_file  # imports torch, which most of what writes files does without
+
     with whole(Path(path), flag) as unfinished:
         save_file(tensors, unfinished, metadata=metadata)
 
