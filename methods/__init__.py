@@ -11,10 +11,10 @@ from pathlib import Path
 
 from carryover.bench import places
 from carryover.bench.errors import UserError
+from carryover.bench.places import PAPER_ORDER
 from carryover.methods.base import METHODS, Method
 
-# The order of the paper's tables; other methods follow by where they stand, then by name.
-PAPER_ORDER = ("zs-clip", "linear-probe", "clip-adapter", "tip-adapter-f", "coop", "cocoop", "kgcoop", "contcoop")
+__all__ = ["METHODS", "PAPER_ORDER", "Method", "default", "discover", "ordered", "source_hash"]
 
 
 def discover(plugin_dirs: tuple[str, ...] = ()) -> None:
@@ -49,9 +49,8 @@ def import_file(path: Path) -> None:
 
 
 def ordered() -> list[str]:
-    """All method ids, the paper's first and in its order, the others from the input of a model to its output."""
-    others = sorted((places.rank(METHODS[name].depth), name) for name in METHODS if name not in PAPER_ORDER)
-    return [name for name in PAPER_ORDER if name in METHODS] + [name for _, name in others]
+    """All method ids in the order of tables."""
+    return places.ordered({name: METHODS[name].depth for name in METHODS})
 
 
 def default() -> list[str]:

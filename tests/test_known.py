@@ -21,8 +21,7 @@ from test_figures_report import HOSTILE, Page, record
 
 from carryover.bench.backbones import archs, loading
 from carryover.bench.cli import main
-from carryover.bench.cli.run import executor
-from carryover.bench.engine import known_prompts
+from carryover.bench.engine import known_prompts, schedule
 from carryover.bench.engine.session import Options, Session
 from carryover.bench.records import known_zero_shot, printed, reading
 from carryover.bench.records.selection import Selection
@@ -297,7 +296,7 @@ def test_other_weights_or_pictures_are_measured_again(tiny, imagenet_a, tmp_path
 def towers(tiny, monkeypatch):
     """The published architectures' names over tiny towers."""
     monkeypatch.setattr(loading, "load", lambda tower, *a, **k: tiny.base if "ViT" in tower.model else tiny.new)
-    monkeypatch.setattr(executor, "default_jobs", lambda options: 1)
+    monkeypatch.setattr(schedule, "default_jobs", lambda options: 1)
 
 
 def run(capsys, root, out, *more):

@@ -17,8 +17,8 @@ from carryover.bench.analyses import misprints
 from carryover.bench.analyses.suite_tables import AVERAGE as OOD_AVERAGE
 from carryover.bench.analyses.suite_tables import by_seed, printed_ood, read_printed
 from carryover.bench.backbones.archs import Arch
-from carryover.bench.cli.flags import parse
 from carryover.bench.plan import suites
+from carryover.bench.plan.defaults import SEEDS
 from carryover.bench.plan.grid import Settings, default_settings, parse_overrides
 from carryover.bench.plan.runs import as_stored, shown_setting
 from carryover.bench.records import reading
@@ -236,7 +236,7 @@ def command_of(line: Line, records: Sequence[Record], arch: Arch, settings: Sett
     changes = [*of_method(settings.overrides, line.method), *options]
     words += [*(["--set", *changes] if changes else []), *others(settings, default)]
     seeds = sorted({record["run"]["seed"] for record in records})
-    return words + (["--seeds", *map(str, seeds)] if not set(seeds) <= set(parse([]).seeds) else [])
+    return words + (["--seeds", *map(str, seeds)] if not set(seeds) <= set(SEEDS) else [])
 
 
 def others(settings: Settings, default: Settings) -> list[str]:

@@ -13,7 +13,8 @@ from rich.console import Console
 
 from carryover import datasets
 from carryover.bench.backbones import arch_files, loading
-from carryover.bench.cli.options import device_of, options_of, plan_of, wants_drift
+from carryover.bench.cli.options import device_of, options_of
+from carryover.bench.cli.settings import plan_of, wants_drift
 from carryover.bench.engine import schedule
 from carryover.bench.engine.session import Options, Session
 from carryover.bench.errors import UserError
