@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from carryover import datasets
 from carryover.bench.backbones.archs import ARCHS
@@ -37,16 +38,15 @@ def script(shell: str) -> str:
 
 
 def flags_of(
-    source: argparse.ArgumentParser, made: argparse.ArgumentParser, names: dict[str, list[str]], shtab
+    source: argparse.ArgumentParser, made: argparse.ArgumentParser, names: dict[str, list[str]], shtab: Any
 ) -> None:
     """The flags that a command's help shows, with what may stand behind them; nothing is parsed by the result."""
     for action in source._actions:
         if not action.option_strings or action.help == argparse.SUPPRESS:
             continue
-        settings = (
-            {} if action.nargs == 0 else {"nargs": action.nargs, "choices": names.get(action.dest, action.choices)}
-        )
-        kind = "store_true" if action.nargs == 0 else "store"
-        copy = made.add_argument(*action.option_strings, action=kind, dest=action.dest, help=action.help, **settings)
+        settings: dict[str, Any] = {"action": "store_true"}
+        if action.nargs != 0:
+            settings = {"nargs": action.nargs, "choices": names.get(action.dest, action.choices)}
+        copy = made.add_argument(*action.option_strings, dest=action.dest, help=action.help, **settings)
         if action.dest in FILES + FOLDERS:
             copy.complete = shtab.DIRECTORY if action.dest in FOLDERS else shtab.FILE  # type: ignore[attr-defined]

@@ -55,7 +55,7 @@ def listed(plugin_dirs: tuple[str, ...] = ()) -> list[Listed]:
                 if one.id in found:
                     raise Unclear("registered twice")
                 found[one.id] = one
-    except Unclear:
+    except (Unclear, TypeError, RecursionError):  # also of bases that go together in no order, or in a circle
         return imported(plugin_dirs)
     return [found[id] for id in places.ordered({id: one.depth for id, one in found.items()})]
 
