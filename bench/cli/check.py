@@ -7,7 +7,7 @@ import argparse
 from rich.console import Console
 
 from carryover.bench.cli import flags
-from carryover.bench.report.terminal import escape
+from carryover.bench.render.terminal import escape
 
 WORDS = ()
 FLAGS = flags.RECORDS

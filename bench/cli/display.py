@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from carryover.bench.plan.runs import Run
 from carryover.bench.records.reading import counted
-from carryover.bench.report.terminal import escape
+from carryover.bench.render.terminal import escape
 
 LOG_EVERY = 30.0  # seconds between lines where there is no terminal to draw a bar on
 

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from carryover.bench.cli import flags
 from carryover.bench.errors import UserError
-from carryover.bench.report.terminal import escape
+from carryover.bench.render.terminal import escape
 
 WORDS = ()
 FLAGS = (

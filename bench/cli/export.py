@@ -10,7 +10,7 @@ from carryover.bench.cli import flags
 from carryover.bench.cli.commands import program
 from carryover.bench.cli.evaluate import show_warnings
 from carryover.bench.errors import UserError
-from carryover.bench.report.terminal import escape
+from carryover.bench.render.terminal import escape
 
 WORDS = (
     "[KEY …]",

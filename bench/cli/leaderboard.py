@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from carryover.bench.report.terminal import escape
+from carryover.bench.render.terminal import escape
 
 WORDS = ("[[NAME=]FOLDER …]", "results folders, each with the name of its group where wanted (none: --out)")
 FLAGS = ("--to", "--plugin-dir", "--out")

@@ -12,7 +12,7 @@ from carryover.bench import places
 from carryover.bench.backbones import archs
 from carryover.bench.errors import UserError, unknown
 from carryover.bench.plan import method_files
-from carryover.bench.report.terminal import escape
+from carryover.bench.render.terminal import escape
 
 WORDS = ("[methods|datasets|archs]", "one list alone")
 FLAGS = ("--datasets", "--plugin-dir")

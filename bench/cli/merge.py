@@ -9,7 +9,7 @@ from rich.console import Console
 from carryover.bench.cli import flags, report
 from carryover.bench.cli.commands import program
 from carryover.bench.errors import UserError
-from carryover.bench.report.terminal import escape
+from carryover.bench.render.terminal import escape
 
 WORDS = ("FOLDER …", "results folders that are joined into --out")
 FLAGS = flags.RECORDS

@@ -19,9 +19,9 @@ from carryover.bench.records import known_zero_shot, time_notes
 from carryover.bench.records.predictions import Outcomes
 from carryover.bench.records.selection import Selection, select
 from carryover.bench.records.store import Store
+from carryover.bench.render.terminal import escape
 from carryover.bench.report import outputs
 from carryover.bench.report import report as report_module
-from carryover.bench.report.terminal import escape
 
 console = Console()
 

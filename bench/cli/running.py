@@ -23,7 +23,7 @@ from carryover.bench.errors import UserError
 from carryover.bench.host import claims
 from carryover.bench.host.files import sweep
 from carryover.bench.records import time_notes
-from carryover.bench.report.terminal import escape
+from carryover.bench.render.terminal import escape
 from carryover.methods import discover
 
 console = Console()

@@ -18,12 +18,12 @@ from pathlib import Path
 from carryover.bench import places
 from carryover.bench.errors import UserError
 from carryover.bench.host.paths import PACKAGE
+from carryover.bench.host.source_files import PLUGIN, Ref, Source, on_disk
 
 SAID = ("name", "paper", "depth", "needs")
 HOME = "carryover.methods"
 BASE = (f"{HOME}.base", "Method")
 REGISTERING = ("register", "METHODS")
-DECLARING = (ast.ClassDef, ast.FunctionDef, ast.Assign, ast.AnnAssign)
 
 
 class Unclear(Exception):
@@ -46,15 +46,15 @@ def listed(plugin_dirs: tuple[str, ...] = ()) -> list[Listed]:
     for folder in plugin_dirs:
         if not Path(folder).is_dir():
             raise UserError(f"--plugin-dir: no folder '{folder}'")
-    own = [path for path in sorted((PACKAGE / "methods").glob("[a-z]*.py")) if path.stem != "base"]
+    own = [path.stem for path in sorted((PACKAGE / "methods").glob("[a-z]*.py")) if path.stem != "base"]
     users = [path.resolve() for folder in plugin_dirs for path in sorted(Path(folder).glob("[!_]*.py"))]
     found: dict[str, Listed] = {}
     try:
-        for path in dict.fromkeys([*own, *users]):
-            for one in MethodFile(path).methods():
-                if one.id in found:
-                    raise Unclear("registered twice")
-                found[one.id] = one
+        files = [file_of(f"{HOME}.{stem}") for stem in own] + [users_file(path) for path in dict.fromkeys(users)]
+        for one in (one for file in files for one in file.methods()):
+            if one.id in found:
+                raise Unclear(one.id)
+            found[one.id] = one
     except (Unclear, TypeError, RecursionError):  # also of bases that go together in no order, or in a circle
         return imported(plugin_dirs)
     return [found[id] for id in places.ordered({id: one.depth for id, one in found.items()})]
@@ -69,40 +69,40 @@ def imported(plugin_dirs: tuple[str, ...]) -> list[Listed]:
 
 
 class MethodFile:
-    """The classes and imported names of one file."""
+    """The classes of one file."""
 
-    def __init__(self, path: Path):
-        """Raises Unclear for a file that is not read without running it."""
-        try:
-            body = ast.parse(path.read_bytes()).body
-        except (OSError, SyntaxError, ValueError):
-            raise Unclear(f"{path} cannot be read") from None
-        self.body, self.imports = body, dict(imports(body))
-        self.classes = {node.name: node for node in body if isinstance(node, ast.ClassDef)}
+    def __init__(self, source: Source):
+        """Raises Unclear for a file with statements that may do anything."""
+        if source.statements or source.stars:
+            raise Unclear(source.name)
+        self.source = source
         self.made: dict[str, type] = {}
 
     def methods(self) -> Iterator[Listed]:
         """Raises Unclear where anything is registered, or said of a method, in another way."""
-        registered = {name: id for name, node in self.classes.items() if (id := registered_as(node))}
-        mentions = [node for part in self.body for node in ast.walk(part) if word_of(node) in REGISTERING]
-        said_later = [node for part in self.body for node in ast.walk(part) if sets_of_another(node)]
-        if len(mentions) != len(registered) or said_later:
-            raise Unclear("more than @register above classes")
+        parts = [part for nodes in self.source.defined.values() for node in nodes for part in ast.walk(node)]
+        registered = {name: id for name in self.source.defined if (id := registered_as(self.node(name)))}
+        if len(registered) != sum(word_of(part) in REGISTERING for part in parts) or any(map(sets_of_another, parts)):
+            raise Unclear(self.source.name)
         for name, id in registered.items():
             kind = self.kind(name)
-            if not issubclass(kind, file_of(BASE[0]).kind(BASE[1])):
-                raise Unclear(f"{name} is no Method")
+            if not issubclass(kind, kind_of(*BASE)):
+                raise Unclear(name)
             yield Listed(id, *(getattr(kind, word) for word in SAID))
+
+    def node(self, name: str) -> ast.stmt | None:
+        """What makes a name, where it is one statement alone."""
+        nodes = self.source.defined.get(name, [])
+        return nodes[0] if len(nodes) == 1 else None
 
     def kind(self, name: str) -> type:
         """A bare class with the same bases, in Python's own order of them, and the same literals."""
-        if name not in self.classes:
-            module, there = self.imports.get(name, ("", ""))
-            return kind_of(module, there)
+        if name not in self.source.defined:
+            return kind_of(*self.origin(name))
         if name not in self.made:
-            node = self.classes[name]
-            if node.keywords:
-                raise Unclear(f"{name} has a metaclass")
+            node = self.node(name)
+            if not isinstance(node, ast.ClassDef) or node.keywords:
+                raise Unclear(name)
             bases = tuple(self.base(base) for base in node.bases)
             self.made[name] = type(name, bases or (object,), dict(literals(node)))
         return self.made[name]
@@ -111,35 +111,14 @@ class MethodFile:
         if isinstance(node, ast.Name):
             return self.kind(node.id)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            module, name = self.imports.get(node.value.id, ("", ""))
-            return kind_of(f"{module}.{name}".rstrip("."), node.attr)
+            return kind_of(".".join(filter(None, self.origin(node.value.id))), node.attr)
         raise Unclear(ast.unparse(node))
 
-
-def imports(body: list[ast.stmt]) -> Iterator[tuple[str, tuple[str, str]]]:
-    """(name here, (module, name there or "" for the module itself)). Raises Unclear for a module that is not found and
-    for statements that may do anything."""
-    for node in body:
-        if isinstance(node, ast.Import):
-            yield from ((alias.asname or alias.name, (found(alias.name), "")) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            module = found(node.module or "" if not node.level else "")
-            yield from ((alias.asname or alias.name, (module, alias.name)) for alias in node.names)
-        elif not isinstance(node, DECLARING) and not (
-            isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-        ):
-            raise Unclear(ast.unparse(node))
-
-
-def found(module: str) -> str:
-    top = module.partition(".")[0]
-    try:
-        there = bool(top in sys.modules or (top and importlib.util.find_spec(top)))
-    except (ImportError, ValueError):
-        there = False
-    if not there:
-        raise Unclear(f"no module {module}")
-    return module
+    def origin(self, name: str) -> Ref:
+        """Where an imported name comes from."""
+        if len(found := self.source.imported.get(name, [])) != 1:
+            raise Unclear(name)
+        return found[0]
 
 
 def kind_of(module: str, name: str) -> type:
@@ -153,14 +132,32 @@ def kind_of(module: str, name: str) -> type:
 
 @cache
 def file_of(module: str) -> MethodFile:
-    path = PACKAGE.joinpath(*module.split(".")[1:])
-    return MethodFile(path / "__init__.py" if path.is_dir() else path.with_suffix(".py"))
+    source = on_disk(module)
+    if source is None:
+        raise Unclear(module)
+    return MethodFile(source)
 
 
-def registered_as(node: ast.ClassDef) -> str:
+def users_file(path: Path) -> MethodFile:
+    """Raises Unclear where the file cannot be read, or imports what is not there."""
+    try:
+        source = Source(f"{PLUGIN}{path.stem}", path.read_bytes(), path)
+        missing = [name for name in source.loads if not there(name.partition(".")[0])]
+    except (OSError, SyntaxError, ValueError, ImportError):
+        raise Unclear(str(path)) from None
+    if missing:
+        raise Unclear(missing[0])
+    return MethodFile(source)
+
+
+def there(package: str) -> bool:
+    return package in sys.modules or importlib.util.find_spec(package) is not None
+
+
+def registered_as(node: ast.stmt | None) -> str:
     """The id of a class; empty for one that is not decorated. Raises Unclear for any other decorator of a class that
     says something of a method."""
-    for call in node.decorator_list:
+    for call in node.decorator_list if isinstance(node, ast.ClassDef) else ():
         if isinstance(call, ast.Call) and word_of(call.func) == "register" and len(call.args) == 1:
             (id,) = call.args
             if isinstance(id, ast.Constant) and isinstance(id.value, str) and len(node.decorator_list) == 1:
