@@ -157,7 +157,9 @@ def there(package: str) -> bool:
 def registered_as(node: ast.stmt | None) -> str:
     """The id of a class; empty for one that is not decorated. Raises Unclear for any other decorator of a class that
     says something of a method."""
-    for call in node.decorator_list if isinstance(node, ast.ClassDef) else ():
+    if not isinstance(node, ast.ClassDef):
+        return ""
+    for call in node.decorator_list:
         if isinstance(call, ast.Call) and word_of(call.func) == "register" and len(call.args) == 1:
             (id,) = call.args
             if isinstance(id, ast.Constant) and isinstance(id.value, str) and len(node.decorator_list) == 1:

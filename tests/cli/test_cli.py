@@ -31,6 +31,7 @@ from carryover.methods import discover
 from carryover.methods.base import METHODS as METHOD_IDS
 
 CAPTURED = {"capture_output": True, "text": True}
+
 # ---- mistakes --------------------------------------------------------------------------------------------------------
 
 
@@ -426,7 +427,10 @@ def beside(tmp_path):
     return run
 
 
-@pytest.mark.parametrize("program", ["run_all.py", "script", "stdin"])
+LONG = [pytest.param(name, marks=pytest.mark.long) for name in ("run_all.py", "stdin")]
+
+
+@pytest.mark.parametrize("program", ["script", *LONG])
 def test_workers_start_without_a_main_guard_and_see_the_other_datasets_package(beside, tmp_path, program):
     (tmp_path / "script.py").write_text(SCRIPT)
     words = {"run_all.py": [ROOT / "run_all.py"], "script": [tmp_path / "script.py"], "stdin": ["-"]}[program]
