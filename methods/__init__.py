@@ -1,74 +1,42 @@
-"""Plug-in methods. A file in this folder that registers a ``Method`` is a method; no list to edit."""
+"""Plug-in methods. A file in this folder that registers a ``Method`` is a method; no list to edit.
+
+A method's file takes what it needs from here: ``from carryover.methods import Method, TrainConfig, register``. torch is
+imported with the first of these names, not with the package, for plans and tables ask only for options.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import importlib.util
-import sys
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from carryover.bench import places
-from carryover.bench.errors import UserError
-from carryover.bench.host import source_identity
-from carryover.bench.host.source_files import PLUGIN
 from carryover.bench.places import PAPER_ORDER
-from carryover.methods.base import METHODS, Classes, Method, Shape, Support, TrainConfig
 
-__all__ = ["METHODS", "PAPER_ORDER", "Method", "default", "discover", "ordered", "source_hash"]
-GIVEN = (Classes, Shape, Support)  # what the suite makes for every method, named by it or not
+if TYPE_CHECKING:
+    from carryover.methods.base import METHODS, Classes, Method, Shape, Support, TrainConfig, cosine_logits, register
+    from carryover.methods.catalogue import Registered, discover, import_file, ordered, source_hash
 
-
-def discover(plugin_dirs: tuple[str, ...] = ()) -> None:
-    """Import every method file here and in the user's folders. Raises UserError for a file that cannot be imported."""
-    for path in sorted(Path(__file__).parent.glob("[a-z]*.py")):
-        if path.stem != "base":
-            importlib.import_module(f"carryover.methods.{path.stem}")
-    for folder in plugin_dirs:
-        if not Path(folder).is_dir():
-            raise UserError(f"--plugin-dir: no folder '{folder}'")
-        for path in sorted(Path(folder).glob("[!_]*.py")):
-            import_file(path.resolve())
-
-
-def import_file(path: Path) -> None:
-    """Import a user's method file under a name of its own, so that it never meets an installed package."""
-    name = f"{PLUGIN}{hashlib.sha256(str(path).encode()).hexdigest()[:8]}_{path.stem}"
-    if name in sys.modules:
-        return
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None  # so it is for every file named *.py
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except UserError:
-        del sys.modules[name]
-        raise
-    except (Exception, SystemExit) as error:
-        del sys.modules[name]
-        raise UserError(f"plug-in file '{path}' cannot be imported: {type(error).__name__}: {error}") from error
+__all__ = [
+    "METHODS",
+    "PAPER_ORDER",
+    "Classes",
+    "Method",
+    "Registered",
+    "Shape",
+    "Support",
+    "TrainConfig",
+    "cosine_logits",
+    "discover",
+    "import_file",
+    "ordered",
+    "register",
+    "source_hash",
+]
 
 
-def ordered() -> list[str]:
-    """All method ids in the order of tables."""
-    return places.ordered({name: METHODS[name].depth for name in METHODS})
-
-
-def default() -> list[str]:
-    """What is run where the command line names no methods: those on frozen image features, which are encoded once for
-    all of them. Methods that train towers, or adapt to each test image, are asked for by name or by "all"."""
-    return [name for name in ordered() if METHODS[name].needs == "features"]
-
-
-def source_hash(method: type[Method]) -> str:
-    """sha256 over the syntax trees of a method and of all that it reaches in method files and in the user's own modules
-    beside it (``bench.host.source_identity``); part of its runs' keys."""
-    return source_identity.of_classes(classes_of(method))
-
-
-def classes_of(method: type[Method]) -> tuple[type, ...]:
-    """What a method is made of where the code names it or not: bases may be looked up when the class is made."""
-    own = [base for base in method.__mro__ if issubclass(base, Method)]
-    configs = [base for base in method.Config.__mro__ if issubclass(base, TrainConfig)]
-    return (*own, *configs, *GIVEN)
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        for home in ("base", "catalogue"):
+            module = importlib.import_module(f"carryover.methods.{home}")
+            if hasattr(module, name):
+                return getattr(module, name)
+    raise AttributeError(f"module 'carryover.methods' has no attribute '{name}'")

@@ -15,12 +15,12 @@ import pandas as pd
 from carryover.bench.analyses import audit, misprints
 from carryover.bench.analyses.suite_tables import AVERAGE as OOD_AVERAGE
 from carryover.bench.host.files import write_text
+from carryover.bench.records.printed import PAPER_METHODS
 from carryover.bench.records.reading import AVERAGE
 from carryover.bench.records.selection import Selection
 from carryover.bench.render.pages import render, slug
 from carryover.bench.render.sheets import MISSING, percent
 from carryover.datasets.layouts import LAYOUTS
-from carryover.methods.base import METHODS
 
 FILE = "audit.html"
 SIGNS = dict(zip(audit.VERDICTS, ("=", "▲", "▼", "1", MISSING), strict=True))
@@ -147,9 +147,7 @@ def line(row, name: str, notes: tuple[str, ...]) -> Line:
 
 def shown(id: str) -> str:
     """A method's or dataset's display name; a label as it is."""
-    if id in METHODS:
-        return METHODS[id].name or id
-    return NAMES.get(id) or (LAYOUTS[id].name if id in LAYOUTS else id)
+    return NAMES.get(id) or PAPER_METHODS.get(id) or (LAYOUTS[id].name if id in LAYOUTS else id)
 
 
 def anchor(*names: str) -> str:

@@ -23,9 +23,9 @@ import pandas as pd
 
 from carryover.bench.analyses.drift import drift_table, whole_blocks
 from carryover.bench.analyses.rows import ZERO_SHOT, rows_of
-from carryover.bench.backbones.drift_measures import AVERAGE
 from carryover.bench.plan import suites
 from carryover.bench.records import reading
+from carryover.bench.records.reading import AVERAGE
 from carryover.bench.records.selection import Selection
 from carryover.bench.stats.means import mean_std, seed_scores
 

@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 
 from carryover.bench.analyses import depth
 from carryover.bench.analyses.depth_sheet import number, spread_name
-from carryover.bench.backbones.drift_measures import AVERAGE
-from carryover.bench.records.reading import counted
+from carryover.bench.records.reading import AVERAGE, counted
 from carryover.bench.records.selection import Selection
 from carryover.bench.render.figures import INK, STYLE, WIDTH_INCHES
 from carryover.bench.render.sheets import MISSING

@@ -10,10 +10,9 @@ from carryover.bench import places
 from carryover.bench.analyses import depth
 from carryover.bench.analyses.drift import built_in, pair_name
 from carryover.bench.analyses.rows import dataset_name, marks_of, rows_of
-from carryover.bench.backbones.drift_measures import AVERAGE
 from carryover.bench.plan import suites
 from carryover.bench.records import reading
-from carryover.bench.records.reading import counted
+from carryover.bench.records.reading import AVERAGE, counted
 from carryover.bench.records.selection import Selection
 from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet, percent, signed
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 
 from carryover.bench.backbones.archs import OTHER_ACTIVATION
-from carryover.bench.backbones.drift_measures import AVERAGE, MEASURES, POOLED
+from carryover.bench.backbones.drift_names import MEASURES, POOLED
+from carryover.bench.records.reading import AVERAGE
 from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet
 
 COLUMNS = ("pair", "tower", "what", "layer", "kind", "dataset", *MEASURES, "count")

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from carryover.bench.analyses.drift import drift_table, pair_name, present, whole_blocks
-from carryover.bench.backbones.drift_measures import AVERAGE
+from carryover.bench.records.reading import AVERAGE
 from carryover.bench.render.figures import INK, LONGEST_NAME, PAPER, STYLE, WIDTH_INCHES
 
 # Okabe and Ito's palette, with a mark of its own for each line: colour is never the only difference.

@@ -20,9 +20,9 @@ console = Console()
 
 def main(args: argparse.Namespace) -> int:
     """Non-zero where a cell of the stored tables is not what the stored predictions give."""
+    from carryover.bench.analyses import known_zero_shot
     from carryover.bench.cli.results import some_records
     from carryover.bench.cli.settings import arch_of
-    from carryover.bench.records import known_zero_shot
     from carryover.bench.records.store import Store
     from carryover.bench.report.recompute import recompute, recompute_known, recompute_report, renamed
     from carryover.methods import discover

@@ -34,16 +34,16 @@ def main(args: argparse.Namespace) -> int:
     if not args.to:
         raise UserError(f"export: --to is missing; expected {program()} export KEY… --to FILE.safetensors or a folder")
     from carryover.bench.cli.settings import arch_of, plan_of
-    from carryover.bench.host.files import read_tensors
+    from carryover.bench.engine.run_store import RunStore
+    from carryover.bench.host.tensor_files import read_tensors
     from carryover.bench.plugins.contract import EMPTY
     from carryover.bench.plugins.export import of_keys, of_runs, write
     from carryover.bench.records.reading import counted
-    from carryover.bench.records.store import Store
     from carryover.methods import discover
 
     discover(tuple(args.plugin_dir))
     arch = arch_of(args)
-    store = Store(args.out, arch.id)
+    store = RunStore(args.out, arch.id)
     if args.what:
         records = of_keys(store, args.what)
     else:

@@ -22,11 +22,11 @@ LINES = 20  # said of what is left out, where the page says them all
 def main(args: argparse.Namespace) -> int:
     """One page over the folders that the command line names; what is no sound record is named here and on the page."""
     from carryover.bench.leaderboard import page
-    from carryover.methods import discover
+    from carryover.methods import Registered, discover
 
     discover(tuple(args.plugin_dir))
     path = Path(args.to or "leaderboard.html")
-    rows, accounts = page.write_page(args.what or [args.out], path)
+    rows, accounts = page.write_page(args.what or [args.out], path, Registered())
     wrong = [
         f"{account.source.group}, {account.source.arch}: {line}"
         for account in accounts

@@ -8,14 +8,13 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from carryover.bench.analyses import audit_page, main_table
+from carryover.bench.analyses import audit_page, known_zero_shot, main_table
 from carryover.bench.analyses.drift import present
 from carryover.bench.backbones import archs
 from carryover.bench.cli.commands import command_line
 from carryover.bench.cli.settings import settings_of
-from carryover.bench.engine import drift_runs
 from carryover.bench.errors import UserError
-from carryover.bench.records import known_zero_shot, time_notes
+from carryover.bench.records import drift_files, time_notes
 from carryover.bench.records.predictions import Outcomes
 from carryover.bench.records.selection import Selection, select
 from carryover.bench.records.store import Store
@@ -33,7 +32,7 @@ def selection_of(args: argparse.Namespace, arch: archs.Arch) -> Selection:
     return replace(
         selection,
         notes=(*selection.notes, *store.refused()),
-        drift=tuple(drift_runs.load_all(store.folder)),
+        drift=tuple(drift_files.load_all(store.folder)),
         estimate=store.read_note(time_notes.PREDICTED, time_notes.sound_estimate),
         call=store.read_note(time_notes.CALL, time_notes.sound_call),
         predictions=functools.cache(store.read_predictions),

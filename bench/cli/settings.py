@@ -6,6 +6,8 @@ import argparse
 
 from carryover.bench.backbones import arch_files, archs
 from carryover.bench.plan import defaults, grid, names, runs, suites
+from carryover.bench.plan.settings import Settings
+from carryover.methods import Registered
 
 
 def arch_of(args: argparse.Namespace) -> archs.Arch:
@@ -18,19 +20,22 @@ def arch_of(args: argparse.Namespace) -> archs.Arch:
     return resolve_arch(arch, args.hub_cache)
 
 
-def settings_of(args: argparse.Namespace, arch: archs.Arch) -> grid.Settings:
+def settings_of(args: argparse.Namespace, arch: archs.Arch) -> Settings:
     """Methods must have been discovered: their names and options are looked up."""
     protocol = args.protocol or arch.protocol
     views = args.views if args.views is not None else defaults.views(protocol)
-    return grid.Settings(args.shots, protocol, args.precision, views, args.limit, names.overrides(args.overrides))
+    methods = Registered()
+    changes = names.overrides(args.overrides, methods)
+    return Settings(args.shots, protocol, args.precision, views, args.limit, changes, methods=methods)
 
 
 def plan_of(args: argparse.Namespace, arch: archs.Arch) -> list[runs.Run]:
+    settings = settings_of(args, arch)
     return grid.grid(
         arch,
-        settings_of(args, arch),
+        settings,
         suites_=args.suite,
-        methods=list(map(names.method, args.methods)),
+        methods=[names.method(given, settings.methods) for given in args.methods],
         datasets_=args.datasets,
         seeds=args.seeds,
     )

@@ -10,15 +10,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
 from carryover.bench.errors import StorageError, UserError
 from carryover.bench.host.processes import alive, place
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 LEFT_BEHIND = re.compile(r"\..+\.(?P<place>[0-9a-f]{8})\.(?P<pid>\d+)\.[^.]+\.part")  # what ``temporary`` makes
 OUT = "--out (and --cache)"  # the flags that choose where files go, but for commands that have --to
@@ -98,17 +95,11 @@ def write_text(path: Path, text: str, flag: str = OUT) -> None:
         unfinished.write_text(text, encoding="utf-8")
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str], flag: str = OUT) -> None:
-    from safetensors.torch import save_file  # imports torch, which most of what writes files does without
-
-    with whole(Path(path), flag) as unfinished:
-        save_file(tensors, unfinished, metadata=metadata)
-
-
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and header metadata. Raises UserError for a file that is not whole."""
+def read_arrays(path: Path, framework: str = "np") -> tuple[dict[str, Any], dict[str, str]]:
+    """Arrays of a safetensors file, as ``framework`` has them, and header metadata. Raises UserError for a file that is
+    not whole."""
     try:
-        with safe_open(path, "pt") as file:
+        with safe_open(path, framework) as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
     except FileNotFoundError:
         raise UserError(f"no file '{path}'") from None

@@ -18,6 +18,7 @@ from carryover.bench.leaderboard.data import content
 from carryover.bench.leaderboard.groups import OTHER_RUNS, Account, board
 from carryover.bench.leaderboard.rows import SEEDS, Row
 from carryover.bench.leaderboard.sources import reason
+from carryover.bench.plan.settings import Methods
 from carryover.bench.records.reading import Record, counted
 from carryover.bench.render.pages import render, verbatim
 from carryover.bench.render.sheets import MISSING
@@ -25,14 +26,16 @@ from carryover.bench.render.sheets import MISSING
 TITLE = "Carryover leaderboard"
 
 
-def write_page(words: Sequence[str | Path], path: Path) -> tuple[list[Row], list[Account]]:
+def write_page(words: Sequence[str | Path], path: Path, methods: Methods) -> tuple[list[Row], list[Account]]:
     """Reads the folders (`leaderboard.read`) and writes the page; returns what is on it. Raises UserError."""
-    rows, accounts, expected = board(sources.read(words))
-    write_text(path, page(rows, accounts, expected), "--to")
+    rows, accounts, expected = board(sources.read(words), methods)
+    write_text(path, page(rows, accounts, expected, methods), "--to")
     return rows, accounts
 
 
-def page(rows: Sequence[Row], accounts: Sequence[Account], expected: Mapping[str, Sequence[str]]) -> str:
+def page(
+    rows: Sequence[Row], accounts: Sequence[Account], expected: Mapping[str, Sequence[str]], methods: Methods
+) -> str:
     script = verbatim("leaderboard.js")
     others = (text[0].upper() + text[1:] for text in OTHER_RUNS.values())
     return render(
@@ -45,7 +48,7 @@ def page(rows: Sequence[Row], accounts: Sequence[Account], expected: Mapping[str
         header=("Group", "Arch", "Files", "In rows", "Failed", *others, "Left out"),
         accounts=[(account.source.group, account.source.arch, counts(account)) for account in accounts],
         left_out=[(what(account, lines), lines) for account in accounts if (lines := left_out(account))],
-        data=content(rows, accounts, expected),
+        data=content(rows, accounts, expected, methods),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )

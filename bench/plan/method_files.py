@@ -46,7 +46,8 @@ def listed(plugin_dirs: tuple[str, ...] = ()) -> list[Listed]:
     for folder in plugin_dirs:
         if not Path(folder).is_dir():
             raise UserError(f"--plugin-dir: no folder '{folder}'")
-    own = [path.stem for path in sorted((PACKAGE / "methods").glob("[a-z]*.py")) if path.stem != "base"]
+    paths = sorted((PACKAGE / "methods").glob("[a-z]*.py"))
+    own = [path.stem for path in paths if "@register(" in path.read_text(encoding="utf-8")]
     users = [path.resolve() for folder in plugin_dirs for path in sorted(Path(folder).glob("[!_]*.py"))]
     found: dict[str, Listed] = {}
     try:

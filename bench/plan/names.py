@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import fields
 
 from carryover.bench.errors import UserError
-from carryover.methods.base import METHODS
+from carryover.bench.plan.settings import Methods
 
 ALIASES = {  # another's word for an option: ours, or the flag that says it for the whole call
     "learning_rate": "lr",
@@ -29,29 +29,28 @@ ALIASES = {  # another's word for an option: ours, or the flag that says it for 
 }
 
 
-def method(given: str) -> str:
+def method(given: str, known: Methods) -> str:
     """The id of a method; what is no method's name stays as it is, for the plan to refuse."""
-    if given in METHODS:
+    if given in known:
         return given
-    folded = given.casefold()
-    names = {METHODS[id].name.casefold(): id for id in METHODS}
-    ids = {id.casefold(): id for id in (*METHODS, "all")}
-    return ids.get(folded) or names.get(folded) or given
+    names = {kind.name.casefold(): id for id, kind in known.items()}
+    ids = {id.casefold(): id for id in (*known, "all")}
+    return ids.get(given.casefold()) or names.get(given.casefold()) or given
 
 
-def overrides(given: Iterable[str]) -> tuple[str, ...]:
+def overrides(given: Iterable[str], known: Methods) -> tuple[str, ...]:
     """``METHOD.OPTION=VALUE`` as the plan reads it. Raises UserError for an option that is a flag's."""
-    return tuple(map(_override, given))
+    return tuple(_override(item, known) for item in given)
 
 
-def _override(item: str) -> str:
+def _override(item: str, known: Methods) -> str:
     left, equals, value = item.partition("=")
     name, dot, word = left.strip().partition(".")
     if not (equals and dot):
         return item
-    id = method(name)
-    kinds = METHODS if id == "*" else [id] if id in METHODS else []
-    own = {field.name for kind in kinds for field in fields(METHODS[kind].Config)}
+    id = method(name, known)
+    kinds = list(known) if id == "*" else [id] if id in known else []
+    own = {field.name for kind in kinds for field in fields(known[kind].Config)}
     option = word if word in own else ALIASES.get(word.lower(), word)
     if option.startswith("--"):
         raise UserError(f"--set {item}: this holds for the whole call: give {option} {value.strip()}")

@@ -7,16 +7,14 @@ nothing: against steps, and against shots.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 from carryover import datasets
 from carryover.bench.backbones.archs import Arch
 from carryover.bench.plan.run_labels import WHOLE_SCHEDULE, ZERO_SHOT
+from carryover.bench.plan.settings import Methods, Settings
 from carryover.bench.plan.suites import Variant
-from carryover.methods.base import METHODS, Shape
 
-ANY_SHAPE = Shape(512, 512, ("one", "two"), 2, 12, 12, 768)  # which tensors a method learns goes by no size
 CHAIN = ("base", "new", "second")  # roles that update one another in turn, as far as an arch has them
 STEPS = (5, 10, 20, 40, 80)  # of a refresh, and of its control from nothing; beside them 0 and the whole schedule
 CHAIN_STEPS = 20  # of the refresh on each backbone of the chain
@@ -47,33 +45,20 @@ def chain_of(arch: Arch) -> tuple[str, ...]:
     return tuple(role for role in CHAIN if role in arch.towers)
 
 
-def learns(method: str) -> bool:
-    """Whether there is anything to carry: not in zero-shot, nor in what adapts to each test image by itself, nor where
-    all that was trained stays at home (its plug-in is empty, so that reused it is zero-shot)."""
-    return METHODS[method].depth != "none" and METHODS[method].needs != "views" and not is_empty(method)
-
-
-@functools.lru_cache(maxsize=64)
-def is_empty(method: str) -> bool:
-    """Whether a plug-in holds no tensor. One that is whole holds all that training left, so it is not asked."""
-    made = METHODS[method]
-    return not made.whole and not made(made.Config(), ANY_SHAPE).learned()
-
-
-def has_steps(method: str) -> bool:
+def has_steps(methods: Methods, method: str) -> bool:
     """Whether the trainer trains it, so that a refresh can be of few steps, and its plug-in is all that it learned."""
-    return learns(method) and METHODS[method].whole and METHODS[method].Config().epochs > 0
+    return methods.learns(method) and methods[method].whole and methods[method].Config().epochs > 0
 
 
-def rows(suite: str, arch: Arch, methods: Sequence[str], shots: int) -> list[Variant]:
+def rows(suite: str, arch: Arch, settings: Settings, methods: Sequence[str]) -> list[Variant]:
     """All the runs that the suite's tables need on one dataset, each labelled; those of the main suite too.
-    ``methods``: those asked for, or all; ``shots``: the call's."""
+    ``methods``: those asked for, or all."""
     if suite == "retention":
-        chosen = [method for method in methods if learns(method)]
+        chosen = [method for method in methods if settings.methods.learns(method)]
         found = [row for method in chosen for row in [Variant((), method), *retrained(arch, method)]]
     else:
-        chosen = [method for method in methods if has_steps(method)]
-        found = [row for method in chosen for row in [Variant((), method), *refreshed(arch, method, shots)]]
+        chosen = [method for method in methods if has_steps(settings.methods, method)]
+        found = [row for method in chosen for row in [Variant((), method), *refreshed(arch, method, settings.shots)]]
     return [Variant((), ZERO_SHOT), *found] if found else []
 
 

@@ -11,12 +11,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from carryover.bench.backbones.archs import Arch
 from carryover.bench.host.identity import canonical
 from carryover.bench.plan import retraining
-from carryover.bench.plan.grid import Settings
 from carryover.bench.plan.run_labels import is_plain, setting
+from carryover.bench.plan.settings import Settings
 from carryover.bench.records import reading
 from carryover.bench.records.reading import Record
 from carryover.datasets.manifests import MARK
-from carryover.methods import ordered
 
 
 def fitting(pool: Sequence[Record], stored: Iterable[Record]) -> list[Record]:
@@ -87,8 +86,8 @@ def rows(suite: str, finder: Finder, records: Sequence[Record]) -> list[tuple]:
     }[suite]
     made = []
     for dataset in reading.ids(records, "dataset"):
-        for method in ordered():
-            if suite == "retention" and not retraining.learns(method):
+        for method in finder.settings.methods:
+            if suite == "retention" and not finder.settings.methods.learns(method):
                 continue
             if not any((r["run"]["dataset"], r["run"]["method"]) == (dataset, method) for r in records):
                 continue

@@ -36,7 +36,7 @@ from carryover.bench.analyses.suite_tables import ablation_sheet, ablation_table
 from carryover.bench.analyses.target_figures import draw_forecast, draw_targets
 from carryover.bench.analyses.targets import KEYS as TARGET_KEYS
 from carryover.bench.analyses.targets import has_targets, targets_sheet, targets_table
-from carryover.bench.backbones.drift_measures import MEASURES
+from carryover.bench.backbones.drift_names import MEASURES
 from carryover.bench.host.files import write_text
 from carryover.bench.plan import suites
 from carryover.bench.records.selection import Selection

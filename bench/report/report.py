@@ -15,12 +15,12 @@ from typing import Any
 
 import pandas as pd
 
-from carryover.bench.analyses import audit, audit_page, retention_sheet, statistics, targets
+from carryover.bench.analyses import audit, audit_page, known_zero_shot, retention_sheet, statistics, targets
 from carryover.bench.host.files import write_text
 from carryover.bench.places import PLACES
 from carryover.bench.plan.run_labels import told
 from carryover.bench.plan.runs import shown_setting
-from carryover.bench.records import known_zero_shot, reading, time_notes
+from carryover.bench.records import reading, time_notes
 from carryover.bench.records.reading import Record, counted
 from carryover.bench.records.selection import Selection
 from carryover.bench.render.figures import inline_svg

@@ -200,7 +200,7 @@ def test_every_printed_number_is_a_cell_once(table):
 
 
 def test_vit_l14_has_table_8_alone_and_an_arch_that_is_not_printed_no_audit(tmp_path):
-    large = audit.audit_table(Selection(ARCHS["vit-l14"]))
+    large = audit.audit_table(Selection(ARCHS["vit-l14"], settings=defaults("vit-l14")))
     assert set(large["table"]) == {"Table 8"} and len(large) == 3 * len(printed("table8_vit_l14"))
     micro = Selection(ARCHS["micro"])
     assert audit.audit_table(micro) is None and "audit" not in outputs.made_from(micro)
@@ -332,7 +332,7 @@ def test_the_misprint_is_kept_and_ours_is_also_judged_by_what_should_stand_there
 
 
 def test_sixteen_of_the_main_tables_h_lie_below_what_rounding_explains():
-    tables = [audit.audit_table(Selection(ARCHS[arch])) for arch in ("vit-b16", "vit-l14")]
+    tables = [audit.audit_table(Selection(ARCHS[arch], settings=defaults(arch))) for arch in ("vit-b16", "vit-l14")]
     found = pd.concat(tables)
     noted = found[found["note"].str.contains("harmonic mean") & found["table"].isin(["Table 2", "Table 8"])]
     assert len(noted) == 16 and set(noted["column"]) == {"h"} and "average" not in set(noted["dataset"])
@@ -356,7 +356,7 @@ def planned(command):
 
 @pytest.mark.parametrize("arch", ["vit-b16", "vit-l14"])
 def test_a_main_tables_command_plans_the_three_runs_of_its_cells(arch):
-    found = audit.audit_table(Selection(ARCHS[arch]))
+    found = audit.audit_table(Selection(ARCHS[arch], settings=defaults(arch)))
     main = found[found["table"].isin(["Table 2", "Table 8"])].drop_duplicates("command")
     assert len(main) == 12 * 8
     for row in main.itertuples():

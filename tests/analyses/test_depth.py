@@ -12,7 +12,7 @@ import torch
 from carryover.bench.analyses import depth, depth_figures, depth_sheet
 from carryover.bench.backbones import drift
 from carryover.bench.backbones.archs import ARCHS
-from carryover.bench.backbones.drift_measures import MEASURES
+from carryover.bench.backbones.drift_names import MEASURES
 from carryover.bench.plan.suites import Variant
 from carryover.bench.records.selection import Row, Selection
 from carryover.bench.render import sheets

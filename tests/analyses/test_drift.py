@@ -21,10 +21,13 @@ from carryover.bench.analyses.drift import COLUMNS, drift_sheet, drift_table, fi
 from carryover.bench.backbones import drift, loading
 from carryover.bench.backbones.arch_files import find_arch
 from carryover.bench.backbones.archs import ARCHS, OTHER_ACTIVATION
-from carryover.bench.backbones.drift_measures import AVERAGE, POOLED, feature_change, linear_cka
+from carryover.bench.backbones.drift_measures import feature_change, linear_cka
+from carryover.bench.backbones.drift_names import POOLED
 from carryover.bench.engine import drift_runs
 from carryover.bench.engine.session import Options, Session
 from carryover.bench.errors import UserError
+from carryover.bench.records import drift_files
+from carryover.bench.records.reading import AVERAGE
 from carryover.bench.render import sheets
 
 PROMPTS = {
@@ -303,7 +306,7 @@ def test_micro_compares_its_update_and_two_controls(micro):
 
 def test_the_table_is_made_again_from_the_store_alone(micro):
     folder, measured = micro
-    again = drift_runs.load_all(folder)
+    again = drift_files.load_all(folder)
     assert again == json.loads(json.dumps(measured))
     table = drift_table(again)
     assert table.equals(drift_table(measured))
@@ -311,7 +314,7 @@ def test_the_table_is_made_again_from_the_store_alone(micro):
     assert not table.duplicated(["pair", "tower", "what", "layer", "kind", "dataset"]).any()
     line = table[(table["pair"] == "new") & (table["layer"] == "6") & (table["dataset"] == AVERAGE)].iloc[0]
     assert line["relative"] == by_layer(measured[0], "relative")["6"] and line["kind"] == "eot"
-    assert drift_runs.load_all(folder / "nowhere") == [] and drift_table([]).empty
+    assert drift_files.load_all(folder / "nowhere") == [] and drift_table([]).empty
 
 
 def test_a_pair_is_measured_once_and_again_for_other_prompts(micro, monkeypatch):
@@ -326,7 +329,7 @@ def test_a_pair_is_measured_once_and_again_for_other_prompts(micro, monkeypatch)
     assert (
         len(done) == 1 and fewer["key"] != measured[0]["key"] and (folder / "drift" / f"{fewer['key']}.json").is_file()
     )
-    assert drift_runs.load_all(folder) == json.loads(json.dumps(measured))  # as the last measure_all left it
+    assert drift_files.load_all(folder) == json.loads(json.dumps(measured))  # as the last measure_all left it
     path = folder / "drift" / f"{fewer['key']}.json"
     path.write_text(path.read_text()[:100])
     drift_runs.drift_of(working, "new", MICRO_SETS[:1])
@@ -349,19 +352,19 @@ def test_a_stored_pair_that_was_changed_is_refused_by_name_and_measured_again(tm
         stored = json.loads((folder / "drift" / f"{other['key']}.json").read_text())
     path.write_text(json.dumps(stored))
     with pytest.raises(UserError) as caught:
-        drift_runs.load_all(folder)
+        drift_files.load_all(folder)
     assert str(path) in str(caught.value) and "--suite drift" in str(caught.value) and "\n" not in str(caught.value)
     assert drift_runs.measure_all(working, sets)[0]["text"] == new["text"]
     again = json.loads(path.read_text())
     assert (again["text"], again["sha256"]) == (json.loads(honest)["text"], json.loads(honest)["sha256"])
-    assert len(drift_runs.load_all(folder)) == 2
+    assert len(drift_files.load_all(folder)) == 2
 
 
 def test_a_control_that_cannot_be_had_is_left_out_and_named(tmp_path):
     gone = replace(ARCHS["micro"].controls["unrelated"], weights=str(tmp_path / "gone.safetensors"))
     measured = drift_runs.measure_all(session(tmp_path, controls={"unrelated": gone}), MICRO_SETS[:1])
     assert "gone.safetensors" in measured[-1]["left_out"] and len(measured) == 3
-    again = drift_runs.load_all(tmp_path / "micro")
+    again = drift_files.load_all(tmp_path / "micro")
     assert again == json.loads(json.dumps(measured))
     assert any("Unrelated is left out" in remark for remark in drift_sheet(again).remarks)
     assert set(drift_table(again)["pair"]) == {"new", OTHER_ACTIVATION}
@@ -397,7 +400,7 @@ def test_two_vision_transformers_are_compared_over_pictures_through_their_own_tr
     assert found[-1]["count"] == len(images)
     assert found[-1]["absolute"] == pytest.approx(np.abs(expected[1] - expected[0]).mean(), rel=1e-4)
     assert found[-1]["cka"] == pytest.approx(hsic_cka(*expected), rel=1e-4)
-    sheet = sheets.sheet_markdown(drift_sheet(drift_runs.load_all(tmp_path / arch.id)))
+    sheet = sheets.sheet_markdown(drift_sheet(drift_files.load_all(tmp_path / arch.id)))
     assert "Vision features at the class token" in sheet and "Vision parameters" in sheet
 
 

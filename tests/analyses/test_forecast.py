@@ -12,12 +12,14 @@ from sklearn.metrics import mean_absolute_error
 
 from carryover.bench.analyses import forecast, forecast_sheet, target_figures
 from carryover.bench.backbones.archs import ARCHS
-from carryover.bench.backbones.drift_measures import MEASURES, structure
-from carryover.bench.plan.grid import Settings
+from carryover.bench.backbones.drift_measures import structure
+from carryover.bench.backbones.drift_names import MEASURES
+from carryover.bench.plan.settings import Settings
 from carryover.bench.records.selection import Selection
 from carryover.bench.render.sheets import sheet_markdown
 from carryover.bench.report import outputs, recompute
 from carryover.bench.stats import forecast_models
+from carryover.methods import Registered
 
 TARGETS = ("new", "larger", "second", "unrelated")
 SETS = tuple(f"set{i:02}" for i in range(10))
@@ -397,7 +399,12 @@ def world():
             records.append(record(dataset, "coop", seed, gained))
             records.append(record(dataset, "kgcoop", seed, {**gained, "base": shot["base"] + 1}))
     drift = tuple(moved(pair, seed) for seed, pair in enumerate(TARGETS, 1))
-    return Selection(ARCHS["micro-all"], tuple(records), drift=drift, settings=Settings(16, "micro", "fp32", 4, None))
+    return Selection(
+        ARCHS["micro-all"],
+        tuple(records),
+        drift=drift,
+        settings=Settings(16, "micro", "fp32", 4, None, methods=Registered()),
+    )
 
 
 def test_cases_are_what_gained_on_the_base_with_the_drift_of_its_target_and_dataset(world):

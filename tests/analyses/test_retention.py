@@ -14,17 +14,19 @@ from carryover.bench.analyses import chains, retention
 from carryover.bench.backbones.archs import ARCHS
 from carryover.bench.plan import grid as plan_grid
 from carryover.bench.plan import retraining, suites
-from carryover.bench.plan.grid import Settings
+from carryover.bench.plan.grid import default_methods
 from carryover.bench.plan.run_labels import WHOLE_SCHEDULE
+from carryover.bench.plan.settings import Settings
 from carryover.bench.records.predictions import Outcome, Outcomes
 from carryover.bench.records.selection import select
 from carryover.bench.report import outputs, recompute, report
 from carryover.bench.stats import choices
 from carryover.bench.stats import pairs as pairs_stats
-from carryover.methods import default, ordered
+from carryover.methods import Registered, ordered
 from carryover.methods.base import METHODS
+from carryover.methods.catalogue import is_empty
 
-MICRO = Settings(shots=16, protocol="micro", precision="fp32", views=4, limit=None)
+MICRO = Settings(shots=16, protocol="micro", precision="fp32", views=4, limit=None, methods=Registered())
 ARCH = replace(ARCHS["micro"], more={"second": ARCHS["micro"].controls["unrelated"]})
 SETS, SEEDS, IMAGES = ("micro_textures", "micro_stars"), (1, 2, 3), 200
 IDENTITY = {"backbones": {"base": "a", "new": "b"}, "method": "m", "templates": ["{}."], "numbers": 1}
@@ -109,7 +111,7 @@ def test_retention_alone_plans_the_plain_runs_and_zero_shot_that_it_measures_by(
     plain = grid(suites_=["main"], datasets_=["micro_stars"], methods=["zs-clip", "coop"], seeds=[1])
     assert set(plain) <= set(runs), "they are the main suite's own"
     every = grid(suites_=["retention"], seeds=[1])
-    learning = {m for m in default() if METHODS[m].depth != "none"}
+    learning = {m for m in default_methods(Registered()) if METHODS[m].depth != "none"}
     assert {r.method for r in every if r.path == ("new",)} == learning and "linear-probe" in learning
     assert {r.dataset for r in every} == set(retraining.DATASETS["retention"]["micro"])
 
@@ -372,7 +374,7 @@ def test_retention_is_above_nothing_and_below_all_just_where_the_differences_are
 @pytest.mark.parametrize("method, read", [("coop", 192 * 5 + 48), ("maple", 192 + 48), ("away", 192 * 5 + 48)])
 def test_views_that_are_encoded_while_fitting_are_not_priced_twice(method, read):
     run = {"method": method, "shots": 16, "views": 4, "config": {"crop": [0.5, 1.0]}}
-    assert retention.pictures({"run": run, "split": {"support": 192, "classes": 12}}) == read
+    assert retention.pictures({"run": run, "split": {"support": 192, "classes": 12}}, Registered()) == read
 
 
 def test_methods_whose_plug_in_is_empty_have_no_row_and_those_with_a_part_of_it_have():
@@ -380,8 +382,8 @@ def test_methods_whose_plug_in_is_empty_have_no_row_and_those_with_a_part_of_it_
     assert {run.method for run in runs} == {"zs-clip", "rada-towers", "coop"}
     for method in METHODS:
         if METHODS[method].depth == "none":
-            assert not retraining.learns(method)
-    assert retraining.is_empty("fine-tuning") and not retraining.is_empty("rada-towers")
+            assert not Registered().learns(method)
+    assert is_empty("fine-tuning") and not is_empty("rada-towers")
 
 
 def test_without_predictions_there_are_no_intervals_and_no_choice():

@@ -13,12 +13,14 @@ from open_clip_tags import LEFT_OUT
 from carryover.bench.analyses import forecast, main_table, target_figures
 from carryover.bench.analyses.targets import COLUMNS, has_targets, targets_sheet, targets_table
 from carryover.bench.backbones.archs import ARCHS
-from carryover.bench.backbones.drift_measures import MEASURES
-from carryover.bench.plan.grid import Settings, grid
+from carryover.bench.backbones.drift_names import MEASURES
+from carryover.bench.plan.grid import grid
+from carryover.bench.plan.settings import Settings
 from carryover.bench.records import reading
 from carryover.bench.records.selection import Selection
 from carryover.bench.render.sheets import sheet_markdown
 from carryover.bench.report import outputs, recompute, report
+from carryover.methods import Registered
 
 IMAGES = 200
 ORDER = {"zs-clip": 0, "coop": 4, "clip-adapter": 2}
@@ -191,7 +193,9 @@ def written(tmp_path):
     records = world()
     for one in records:
         one["run"].update(protocol="micro", precision="fp32", views=4, limit=None)
-    selection = Selection(ARCHS["micro-all"], tuple(records), settings=Settings(16, "micro", "fp32", 4, None))
+    selection = Selection(
+        ARCHS["micro-all"], tuple(records), settings=Settings(16, "micro", "fp32", 4, None, methods=Registered())
+    )
     outputs.write_tables(selection, tmp_path)
 
     def predictions(key):
@@ -237,7 +241,7 @@ def test_the_report_has_a_section_with_the_figure(written):
 
 
 def test_the_targets_suite_adds_no_run_of_its_own():
-    arch, settings = ARCHS["micro-all"], Settings(16, "micro", "fp32", 4, None)
+    arch, settings = ARCHS["micro-all"], Settings(16, "micro", "fp32", 4, None, methods=Registered())
     main = grid(arch, settings, suites_=["main"], seeds=[1])
     assert grid(arch, settings, suites_=["targets"], seeds=[1]) == main
     assert grid(arch, settings, suites_=["main", "targets"], seeds=[1]) == main

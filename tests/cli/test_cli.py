@@ -25,10 +25,9 @@ from carryover.bench.cli import flags, main
 from carryover.bench.cli.commands import COMMANDS, module_of
 from carryover.bench.cli.parsing import parse
 from carryover.bench.cli.settings import plan_of
-from carryover.bench.host.files import read_tensors
+from carryover.bench.host.tensor_files import read_tensors
 from carryover.bench.plan import method_files, names
-from carryover.methods import discover
-from carryover.methods.base import METHODS as METHOD_IDS
+from carryover.methods import Registered, discover
 
 CAPTURED = {"capture_output": True, "text": True}
 
@@ -229,7 +228,7 @@ def test_ls_from_another_folder_is_not_fooled_by_another_datasets_package(tmp_pa
 
 LITERAL = """
 from carryover.methods import coop
-from carryover.methods.base import Method, register
+from carryover.methods import Method, register
 from carryover.methods.kgcoop import KgCoOp
 
 
@@ -362,11 +361,11 @@ def test_another_word_for_an_option_is_the_same_run(ours, theirs):
 
 def test_every_other_word_means_an_option_that_a_method_has_or_a_flag():
     discover()
-    own = {field.name for id in METHOD_IDS for field in fields(METHOD_IDS[id].Config)}
+    own = {field.name for kind in Registered().values() for field in fields(kind.Config)}
     known = {flag for group in flags.GROUPS.values() for flag in group}
     assert all(means in (known if means.startswith("--") else own) for means in names.ALIASES.values())
     with pytest.raises(loading.UserError, match="--shots 4"):
-        names.overrides(["coop.num_shots=4"])
+        names.overrides(["coop.num_shots=4"], Registered())
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])

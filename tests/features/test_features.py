@@ -17,8 +17,8 @@ from carryover.bench.errors import UserError
 from carryover.bench.features.decoding import ahead
 from carryover.bench.features.store import FeatureStore
 from carryover.bench.features.transforms import crop_box
-from carryover.bench.host.files import read_tensors, write_tensors
 from carryover.bench.host.identity import canonical
+from carryover.bench.host.tensor_files import read_tensors, write_tensors
 from carryover.bench.seeds import derive
 from carryover.datasets.base import Split
 

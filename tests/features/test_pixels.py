@@ -18,10 +18,12 @@ from carryover.bench.errors import UserError
 from carryover.bench.features import pixels
 from carryover.bench.features.pixels import Pictures, views_of
 from carryover.bench.features.store import FeatureStore
-from carryover.bench.host.files import read_tensors
+from carryover.bench.host.tensor_files import read_tensors
 from carryover.bench.plan import grid, suites
+from carryover.bench.plan.grid import default_methods
 from carryover.bench.plan.runs import Run
-from carryover.methods import default, ordered
+from carryover.bench.plan.settings import Settings
+from carryover.methods import Registered, ordered
 from carryover.methods.base import METHODS, Classes
 
 CLASSES = Classes("toy", NAMES, TEMPLATES)
@@ -223,12 +225,15 @@ def test_a_run_measures_base_with_the_tuned_towers_and_says_so(session_on, name)
 
 
 def test_the_default_plan_keeps_to_frozen_features_and_all_takes_every_method():
-    settings = grid.Settings(16, "micro", "fp32", 4, None)
+    settings = Settings(16, "micro", "fp32", 4, None, methods=Registered())
     found = grid.grid(ARCHS["micro"], settings, suites_=["main", "ood"])
-    assert {run.method for run in found} == set(default())
-    assert all(METHODS[name].needs == "features" for name in default()) and {"rada", "taskres", "coop"} <= set(
-        default()
-    )
+    usual = set(default_methods(Registered()))
+    assert {run.method for run in found} == usual
+    assert all(METHODS[name].needs == "features" for name in default_methods(Registered())) and {
+        "rada",
+        "taskres",
+        "coop",
+    } <= set(default_methods(Registered()))
     every = grid.grid(ARCHS["micro"], settings, suites_=["main", "ood"], methods=["all"])
     assert {run.method for run in every} == set(ordered()) and set(TOWERS) < set(ordered())
     assert {run.method for run in every if run.test} == {name for name in ordered() if METHODS[name].whole}

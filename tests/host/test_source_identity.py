@@ -14,8 +14,9 @@ from carryover.bench.errors import UserError
 from carryover.bench.host import source_files
 from carryover.bench.host.source_files import Source, on_disk
 from carryover.bench.host.source_identity import ON_DISK, Library, Tree, of_classes, roots_of
-from carryover.methods import classes_of, discover, source_hash
+from carryover.methods import discover, source_hash
 from carryover.methods.base import METHODS
+from carryover.methods.catalogue import classes_of
 
 HOME = METHODS["coop"].__module__.rpartition(".")[0]  # the package of the method files
 SWAPPED = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.And: ast.Or, ast.Or: ast.And, ast.Eq: ast.NotEq, ast.Is: ast.IsNot}
@@ -182,7 +183,7 @@ def test_of_each_definition_that_changes_the_methods_that_reach_it_change_and_no
 @pytest.mark.parametrize(
     "module, old, new, methods",
     [
-        ("base", "lr: float = 2e-3", "lr: float = 2e-4", None),
+        ("train_config", "lr: float = 2e-3", "lr: float = 2e-4", None),
         ("base", "size = (len(image), image.width)", "size = (len(image), 0)", None),
         ("base", "templates: tuple[str, ...]\n\n", "templates: tuple[str, ...] = ()\n\n", None),
         (

@@ -24,13 +24,14 @@ from carryover.bench.leaderboard import sources
 from carryover.bench.leaderboard.groups import board
 from carryover.bench.leaderboard.page import TITLE, write_page
 from carryover.bench.plan import grid
-from carryover.bench.plan.grid import default_settings
 from carryover.bench.plan.runs import key_of
+from carryover.bench.plan.settings import default_settings
 from carryover.bench.records import selection
 from carryover.bench.records.printed import read_paper
 from carryover.bench.records.store import Store
 from carryover.bench.render import sheets
 from carryover.bench.render.pages import verbatim
+from carryover.methods import Registered
 
 IMAGES = 1000
 METHODS = ("zs-clip", "linear-probe", "coop", "kgcoop", "contcoop")
@@ -76,19 +77,23 @@ def record_of(run, roles=("base", "new"), changed=0, **others):
 
 
 DATASETS = {
-    "micro": [run.dataset for run in grid.grid(
-        archs.ARCHS["micro"], default_settings(archs.ARCHS["micro"]), suites_=["main"], methods=["zs-clip"], seeds=[1]
-    )],
-    "vit-b16": [run.dataset for run in grid.grid(
-        archs.ARCHS["vit-b16"], default_settings(archs.ARCHS["vit-b16"]), suites_=["main"], methods=["zs-clip"],
-        seeds=[1],
-    )],
-}  # fmt: skip
+    name: [
+        run.dataset
+        for run in grid.grid(
+            archs.ARCHS[name],
+            default_settings(archs.ARCHS[name], Registered()),
+            suites_=["main"],
+            methods=["zs-clip"],
+            seeds=[1],
+        )
+    ]
+    for name in ("micro", "vit-b16")
+}
 
 
 def planned(arch="micro", methods=METHODS, seeds=(1, 2, 3), suites=("main",), datasets=(), **changes):
     arch = archs.ARCHS[arch]
-    made = replace(default_settings(arch), **changes)
+    made = replace(default_settings(arch, Registered()), **changes)
     return grid.grid(arch, made, suites_=suites, methods=methods, datasets_=datasets, seeds=seeds)
 
 
@@ -100,7 +105,7 @@ def write(folder, records):
 
 
 def rows_of(*words):
-    rows, accounts, _ = board(sources.read(words))
+    rows, accounts, _ = board(sources.read(words), Registered())
     return rows, accounts
 
 
@@ -144,7 +149,7 @@ def built(groups):
 def csv_cells(folder, arch, role="new"):
     """`main.csv` (of a further target `main-ROLE.csv`) as ``report`` writes it, by dataset and method."""
     one = archs.ARCHS[arch]
-    main = selection.select(Store(folder, arch).records(), one, default_settings(one)).main
+    main = selection.select(Store(folder, arch).records(), one, default_settings(one, Registered())).main
     name = "main" if role == "new" else f"main-{role}"
     text = sheets.csv_text(main_table.main_tables(main, arch)[name][0])
     return {(row["dataset"], row["method"]): row for row in csv.DictReader(io.StringIO(text))}
@@ -388,7 +393,7 @@ def test_names_cannot_break_the_page_or_its_data(tmp_path):
     write(tmp_path / "g", hostile)
     (tmp_path / "g/micro/runs" / "<b>&amp;.json").write_text("[]")
     path = tmp_path / "l.html"
-    write_page([f"<script>={tmp_path / 'g'}"], path)
+    write_page([f"<script>={tmp_path / 'g'}"], path, Registered())
     text = path.read_text()
 
     class Tags(HTMLParser):
@@ -410,7 +415,7 @@ def test_names_cannot_break_the_page_or_its_data(tmp_path):
 
 def test_the_same_records_give_the_same_bytes(built, groups, tmp_path):
     words = [str(groups / name) for name in ("north", "south", "west")]
-    write_page(words, tmp_path / "again.html")
+    write_page(words, tmp_path / "again.html", Registered())
     assert (tmp_path / "again.html").read_bytes() == built.read_bytes()
 
 
@@ -622,6 +627,13 @@ def test_a_link_opens_the_view_that_it_was_taken_from(view):
     assert len(shown(page)) == 6
 
 
+def close(tab):
+    """By Escape; waits until the dialog's close was handled, however busy the machine is."""
+    tab.press("Escape")
+    closed = "if (!location.hash.includes('cell')) { clearInterval(timer); done(); }"
+    tab.run(f"new Promise(done => {{ const timer = setInterval(() => {{ {closed} }}, 10); }})")
+
+
 def origin(tab):
     return tab.run("document.getElementById('origin').open && document.getElementById('origin').innerText")
 
@@ -659,8 +671,7 @@ def test_a_number_shows_the_records_behind_it_and_a_command(view, groups):
     page.run("new Promise(done => setTimeout(done, 200))")
     assert page.run("document.getElementById('copy').textContent") in ("Copied", "Selected: copy it by keyboard")
     link = page.run("location.hash")
-    page.press("Escape")
-    page.run("new Promise(done => setTimeout(done, 50))")
+    close(page)
     assert origin(page) is False and "cell" not in page.run("location.hash")
     assert records[0]["key"] in origin(view(link))
 
@@ -683,8 +694,7 @@ def test_all_of_it_goes_by_keyboard(view):
     ]  # fmt: skip
     page.press("Enter")
     assert "New" in origin(page) and page.run("document.activeElement.id") == "close"
-    page.press("Escape")
-    page.run("new Promise(done => setTimeout(done, 50))")
+    close(page)
     assert page.run("document.activeElement.dataset.column") == "target:new"
     page.run("document.querySelector('[data-arch=micro] thead [data-column=base]').focus()")
     page.press("Enter")
@@ -710,7 +720,7 @@ def test_a_hostile_name_is_text_in_the_browser_too(tab, tmp_path):
     records = [record_of(run) for run in planned(methods=["zs-clip", "coop"])]
     write(tmp_path / "g", [{**r, "names": {"dataset": HOSTILE, "method": HOSTILE}} for r in records])
     path = tmp_path / "l.html"
-    write_page([f"{HOSTILE[:25]}={tmp_path / 'g'}"], path)
+    write_page([f"{HOSTILE[:25]}={tmp_path / 'g'}"], path, Registered())
     tab.said.clear()
     tab.open(path.as_uri())
     tab.run("document.querySelector('.who').click()")

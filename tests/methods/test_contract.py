@@ -13,9 +13,9 @@ from carryover import datasets
 from carryover.bench import places
 from carryover.bench.backbones import loading
 from carryover.bench.engine.one_run import execute
+from carryover.bench.engine.run_store import RunStore
 from carryover.bench.engine.trainer import fit
 from carryover.bench.errors import UserError
-from carryover.bench.records.store import Store
 from carryover.methods.base import METHODS, Classes, TrainConfig
 
 ORDER = [2, 0, 3, 1]
@@ -132,7 +132,7 @@ def test_saved_and_loaded_into_a_fresh_instance_gives_the_same_logits_bit_for_bi
     method_name, trained, tiny, classes, x, tmp_path
 ):
     method, _ = trained(method_name)
-    store = Store(tmp_path, "toy")
+    store = RunStore(tmp_path, "toy")
     store.write_plugin("0123456789abcdef", method.learned(), {"method": method_name})
     tensors, metadata = store.read_plugin("0123456789abcdef")
     assert metadata == {"method": method_name}

@@ -14,8 +14,9 @@ from carryover.bench.engine.one_run import execute
 from carryover.bench.engine.record_draft import SELECTED_ON_TEST
 from carryover.bench.engine.trainer import fit
 from carryover.bench.errors import UserError
+from carryover.bench.plan.grid import default_methods
 from carryover.bench.plan.runs import Run
-from carryover.methods import default
+from carryover.methods import Registered
 from carryover.methods.base import METHODS, Classes
 from carryover.methods.parts.test_time import PER_IMAGE, confident_views, marginal_entropy
 
@@ -338,7 +339,7 @@ def test_records_say_that_they_adapt_to_each_image_and_seeds_agree_where_nothing
 
 
 def test_they_are_run_where_they_are_named_only():
-    assert not set(METHODS_HERE) & set(default())
+    assert not set(METHODS_HERE) & set(default_methods(Registered()))
     assert [METHODS[name].depth for name in METHODS_HERE] == ["input", "output"]
 
 

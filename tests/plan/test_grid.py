@@ -11,7 +11,10 @@ from carryover.bench.backbones.archs import ARCHS
 from carryover.bench.errors import UserError
 from carryover.bench.host.identity import canonical
 from carryover.bench.plan import grid as plan_grid
-from carryover.methods import default, ordered
+from carryover.bench.plan import settings
+from carryover.bench.plan.grid import default_methods
+from carryover.bench.plan.settings import Settings
+from carryover.methods import Registered, ordered
 from carryover.methods.base import METHODS
 
 IDENTITY = {"backbones": {"base": "a", "new": "b"}, "splits": {"train_sha256": "c"}, "method": "d", "templates": ["{}"]}
@@ -21,7 +24,9 @@ def grid(arch="vit-b16", **changes):
     """The main suite, unless ``suites_`` says otherwise."""
     shared = {"shots": 16, "protocol": "published", "precision": "fp32", "views": 16, "limit": None, "overrides": ()}
     own = {name: changes.pop(name) for name in list(changes) if name in shared}
-    return plan_grid.grid(ARCHS[arch], plan_grid.Settings(**{**shared, **own}), **{"suites_": ["main"], **changes})
+    return plan_grid.grid(
+        ARCHS[arch], Settings(**{**shared, **own}, methods=Registered()), **{"suites_": ["main"], **changes}
+    )
 
 
 # ---- grid ------------------------------------------------------------------------------------------------------------
@@ -29,9 +34,9 @@ def grid(arch="vit-b16", **changes):
 
 def test_default_grid_is_every_dataset_seed_and_method_once_grouped_by_dataset_and_seed():
     runs = grid("micro", protocol="micro")
-    expected = [(d, s, m) for d in datasets.default("micro") for s in (1, 2, 3) for m in default()]
+    expected = [(d, s, m) for d in datasets.default("micro") for s in (1, 2, 3) for m in default_methods(Registered())]
     assert [(r.dataset, r.seed, r.method) for r in runs] == expected
-    assert len(runs) == 11 * 3 * len(default())
+    assert len(runs) == 11 * 3 * len(default_methods(Registered()))
     assert {(r.arch, r.test, r.shots) for r in runs} == {("micro", "", 16)}
 
 
@@ -75,8 +80,8 @@ def test_unknown_arch_and_missing_weights_file_are_refused(tmp_path):
 
 
 def config(method, dataset="caltech101", shots=16, overrides=(), protocol="published", methods=()):
-    changes = plan_grid.parse_overrides(list(overrides), list(methods) or [method])
-    return plan_grid.configure(method, dataset, shots, protocol, changes)
+    changes = settings.parse_overrides(list(overrides), Registered(), list(methods) or [method])
+    return settings.configure(Registered(), method, dataset, shots, protocol, changes)
 
 
 @pytest.mark.parametrize("method", ["coop", "contcoop"])

@@ -14,13 +14,14 @@ from tiny_fits import make
 from carryover.bench.backbones.archs import ARCHS
 from carryover.bench.errors import UserError
 from carryover.bench.plan import grid, suites
+from carryover.bench.plan.settings import Settings
 from carryover.bench.records.selection import select
 from carryover.bench.render.sheets import sheet_markdown
 from carryover.bench.report import outputs
-from carryover.methods import ordered
+from carryover.methods import Registered, ordered
 
 PAPER = ROOT / "results" / "paper"
-MICRO = grid.Settings(shots=16, protocol="micro", precision="fp32", views=4, limit=None)
+MICRO = Settings(shots=16, protocol="micro", precision="fp32", views=4, limit=None, methods=Registered())
 PUBLISHED = replace(MICRO, protocol="published", views=16)
 
 

@@ -15,10 +15,10 @@ from worlds import METHODS, header_in, made, quietly, rewritten
 
 from carryover.bench.backbones.loading import save
 from carryover.bench.cli import main
-from carryover.bench.host.files import read_tensors
+from carryover.bench.engine.run_store import RunStore
 from carryover.bench.host.identity import sha256_of, unsealed
+from carryover.bench.host.tensor_files import read_tensors
 from carryover.bench.plugins.evaluation import difference
-from carryover.bench.records.store import Store
 from carryover.methods.base import METHODS as KINDS
 
 
@@ -37,9 +37,9 @@ def evaluated(capsys, *argv):
 def same_as_recorded(world, out, found, method, role):
     """Plug-in and zero-shot predict the classes that the records hold. Confidences are compared to rounding, for where
     the run's features lay in memory changes their last bits."""
-    ours, _ = read_tensors(Store(out, "evaluations").path("predictions", found["key"]))
+    ours, _ = read_tensors(RunStore(out, "evaluations").path("predictions", found["key"]))
     for name, of in (("plugin", method), ("zero_shot", "zs-clip")):
-        theirs, _ = read_tensors(Store(world.out, "pair").path("predictions", world.record(of)["key"]))
+        theirs, _ = read_tensors(RunStore(world.out, "pair").path("predictions", world.record(of)["key"]))
         for part in ("predicted", "label"):
             assert torch.equal(ours[f"{name}.{part}"], theirs[f"{role}.{part}"]), (method, role, name, part)
         torch.testing.assert_close(ours[f"{name}.confidence"], theirs[f"{role}.confidence"], rtol=0, atol=1e-6)
@@ -92,7 +92,7 @@ def test_every_method_gives_its_records_numbers_on_either_backbone_with_and_with
 def test_what_is_stored_follows_from_the_stored_predictions(world, tmp_path, capsys):
     argv = ["--plugin", world.plugin("contcoop"), "--backbone", f"{world.arch}:new", "--dataset", world.data()]
     found = evaluated(capsys, *argv, "--out", tmp_path)
-    store = Store(tmp_path, "evaluations")
+    store = RunStore(tmp_path, "evaluations")
     stored = json.loads((store.folder / f"{found['key']}.json").read_text())
     assert unsealed(stored) == found
     assert found["files"]["predictions"] == sha256_of(store.path("predictions", found["key"]))
@@ -262,7 +262,7 @@ def copied(world, tmp_path):
         target = tmp_path / "out" / path.relative_to(world.out)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(path.read_bytes())
-    return Store(tmp_path / "out", "pair")
+    return RunStore(tmp_path / "out", "pair")
 
 
 def refused(capsys, *argv):
@@ -301,7 +301,7 @@ def test_what_is_not_as_its_run_left_it_is_not_exported(world, tmp_path, capsys)
 
 
 def test_of_hundreds_of_runs_an_unknown_key_names_the_nearest_few_and_where_all_are(world, tmp_path, capsys):
-    store, one = Store(tmp_path / "out", "pair"), unsealed(world.record("coop"))
+    store, one = RunStore(tmp_path / "out", "pair"), unsealed(world.record("coop"))
     argv = ["--arch", world.arch, "--out", tmp_path / "out", "--to", tmp_path / "to"]
     line = refused(capsys, "export", "0" * 16, *argv)
     assert "no finished run in" in line and "--out and --arch" in line and "Known" not in line

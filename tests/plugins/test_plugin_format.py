@@ -13,15 +13,15 @@ from safetensors.torch import save_file
 from tiny_fits import make
 from worlds import rewritten
 
+from carryover.bench.engine import plugin_header
+from carryover.bench.engine.plugin_header import header_of
+from carryover.bench.engine.run_store import RunStore
 from carryover.bench.errors import UserError
-from carryover.bench.host.files import read_tensors
 from carryover.bench.host.identity import canonical
+from carryover.bench.host.tensor_files import read_tensors
 from carryover.bench.plan.runs import Run
 from carryover.bench.plugins import format
 from carryover.bench.plugins.format import Plugin, read
-from carryover.bench.records import plugin_header
-from carryover.bench.records.plugin_header import header_of
-from carryover.bench.records.store import Store
 from carryover.methods import source_hash
 from carryover.methods.base import METHODS, Shape
 
@@ -34,7 +34,7 @@ def written(tmp_path, tiny):
     """A plug-in as a run writes it."""
     method = make("coop", context_length=4)
     run = Run("tiny", "toy", "coop", 3, 16, "published", "fp32", 2, None, method.config)
-    store = Store(tmp_path, "tiny")
+    store = RunStore(tmp_path, "tiny")
     store.write_plugin("k" * 16, method.learned(), header_of(run, method, [tiny.base]))
     return store.path("plugins", "k" * 16)
 
@@ -193,7 +193,7 @@ def test_further_fields_of_any_sound_content_are_kept(written, tmp_path):
 
 
 def test_plugins_that_older_runs_wrote_are_still_read_by_the_store(tmp_path):
-    store = Store(tmp_path, "tiny")
+    store = RunStore(tmp_path, "tiny")
     path = store.path("plugins", "key")
     path.parent.mkdir(parents=True)
     header = {"format": "1", "key": "key", "method": "coop", "base": "ab"}

@@ -7,13 +7,14 @@ import pytest
 
 from carryover.bench.backbones.archs import ARCHS
 from carryover.bench.engine.record_draft import SELECTED_ON_TEST
-from carryover.bench.plan import grid, runs
+from carryover.bench.plan import runs
+from carryover.bench.plan.settings import Settings
 from carryover.bench.records import selection
 from carryover.bench.report import outputs
-from carryover.methods import ordered
+from carryover.methods import Registered, ordered
 from carryover.methods.base import METHODS
 
-SETTINGS = grid.Settings(4, "published", "fp32", 2, None)
+SETTINGS = Settings(4, "published", "fp32", 2, None, methods=Registered())
 
 
 def record(name="coop", seed=1, started="2026-01-01", dataset="d", lr=0.1, **identity):
@@ -31,7 +32,7 @@ def record(name="coop", seed=1, started="2026-01-01", dataset="d", lr=0.1, **ide
 
 def test_seeds_of_one_identity_stay_together_whatever_their_draws():
     records = [record(seed=seed) for seed in (1, 2, 3)] + [record("zs-clip", seed) for seed in (1, 2, 3)]
-    assert selection.of_one_identity(records) == records
+    assert selection.of_one_identity(records, Registered()) == records
 
 
 @pytest.mark.parametrize(
@@ -47,7 +48,7 @@ def test_seeds_of_one_identity_stay_together_whatever_their_draws():
 def test_records_of_another_identity_than_the_newest_are_left_out(changed, others):
     old = [record(seed=seed) for seed in (1, 2)] + [record("zs-clip", seed) for seed in (1, 2)]
     new = record(seed=1, started="2026-01-02", **changed)
-    kept = selection.of_one_identity([*old, new])
+    kept = selection.of_one_identity([*old, new], Registered())
     assert new in kept
     assert [r for r in kept if r["run"]["method"] == "coop"] == [new]
     assert len([r for r in kept if r["run"]["method"] == "zs-clip"]) == others
@@ -55,8 +56,8 @@ def test_records_of_another_identity_than_the_newest_are_left_out(changed, other
 
 def test_options_of_a_method_that_is_not_registered_do_not_mix_either():
     old, new = record("nobodys", seed=1, lr=0.1), record("nobodys", seed=2, lr=0.2, started="2026-01-02")
-    assert selection.of_one_identity([old, new]) == [new]
-    assert selection.of_one_identity([copy.deepcopy(new), old]) == [new]
+    assert selection.of_one_identity([old, new], Registered()) == [new]
+    assert selection.of_one_identity([copy.deepcopy(new), old], Registered()) == [new]
 
 
 def test_only_tip_adapters_published_option_is_given_test_labels_and_its_mark_is_the_sessions():

@@ -19,13 +19,16 @@ from report_pages import HOSTILE, Page, record
 from standins import all_wnids, write_imagenet
 from tiny_caltech import write_caltech
 
+from carryover.bench.analyses import known_zero_shot
 from carryover.bench.backbones import archs, loading
 from carryover.bench.cli import main
 from carryover.bench.engine import known_prompts, schedule
 from carryover.bench.engine.session import Options, Session
-from carryover.bench.records import known_zero_shot, printed, reading
+from carryover.bench.plan.settings import default_settings
+from carryover.bench.records import printed, reading
 from carryover.bench.records.selection import Selection
 from carryover.bench.report import report
+from carryover.methods import Registered
 from carryover.methods.base import Classes
 
 # Printed in the paper: Table 2, row of zero-shot CLIP.
@@ -63,7 +66,8 @@ def coop(dataset="caltech101"):
 
 def write(records, folder, arch="vit-b16"):
     """(report.md as rendered, report.html), each as (source, text of the page)."""
-    chosen = Selection(archs.ARCHS[arch], tuple(reading.select(records)))
+    settings = default_settings(archs.ARCHS[arch], Registered())
+    chosen = Selection(archs.ARCHS[arch], tuple(reading.select(records)), settings=settings)
     answers = known_zero_shot.compare(chosen.main, folder, arch)
     markdown, page = report.write_report(chosen, folder, answers)
     rendered = MarkdownIt("commonmark").enable("table").render(markdown.read_text())

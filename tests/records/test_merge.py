@@ -11,8 +11,8 @@ from tiny_caltech import write_caltech
 
 from carryover.bench.backbones import loading
 from carryover.bench.cli import main
-from carryover.bench.host.files import read_tensors, write_tensors
 from carryover.bench.host.identity import sealed, sha256_of, unsealed
+from carryover.bench.host.tensor_files import read_tensors, write_tensors
 from carryover.bench.records import environments
 from carryover.bench.records.store import Store
 

@@ -7,10 +7,11 @@ import math
 import pytest
 import torch
 
+from carryover.bench.engine.run_store import RunStore
 from carryover.bench.errors import UserError
-from carryover.bench.host.files import read_tensors, whole, write_tensors, write_text
+from carryover.bench.host.files import whole, write_text
 from carryover.bench.host.identity import canonical, sha256_of
-from carryover.bench.records.store import Store
+from carryover.bench.host.tensor_files import read_tensors, write_tensors
 
 
 def test_an_exception_while_writing_keeps_the_old_file_and_leaves_no_other(tmp_path):
@@ -53,7 +54,7 @@ def record(key="k" * 16, **changes):
 
 
 def test_a_record_is_read_only_when_whole_done_and_under_its_own_key(tmp_path):
-    store = Store(tmp_path, "toy")
+    store = RunStore(tmp_path, "toy")
     assert store.read_record("k" * 16) is None
     store.write_record(record())
     assert store.read_record("k" * 16) is None, "its plug-in and predictions are not there"
@@ -82,7 +83,7 @@ def test_a_record_is_read_only_when_whole_done_and_under_its_own_key(tmp_path):
 
 @pytest.mark.parametrize("status", ["failed", "planned", None])
 def test_a_run_that_is_not_done_is_done_again_though_all_its_files_are_whole(tmp_path, status):
-    store, key = Store(tmp_path, "toy"), "k" * 16
+    store, key = RunStore(tmp_path, "toy"), "k" * 16
     store.write_plugin(key, {"a": torch.zeros(1)}, {})
     store.write_predictions(key, {"base.predicted": torch.zeros(1)})
     files = {name: sha256_of(path) for name, path in store.files_of(record()).items()}
@@ -93,7 +94,7 @@ def test_a_run_that_is_not_done_is_done_again_though_all_its_files_are_whole(tmp
 
 
 def test_records_that_are_not_json_objects_are_passed_over(tmp_path):
-    store = Store(tmp_path, "toy")
+    store = RunStore(tmp_path, "toy")
     store.write_record(record("b"))
     store.write_record(record("a"))
     for name, text in (("c", "{"), ("d", "[]"), ("e", "null")):
@@ -102,14 +103,14 @@ def test_records_that_are_not_json_objects_are_passed_over(tmp_path):
 
 
 def test_a_record_with_nan_is_never_written(tmp_path):
-    store = Store(tmp_path, "toy")
+    store = RunStore(tmp_path, "toy")
     with pytest.raises(ValueError):
         store.write_record(record(loss=math.nan))
     assert not list((tmp_path / "toy").rglob("*.json"))
 
 
 def test_plugin_comes_back_bit_for_bit_with_its_metadata(tmp_path):
-    store = Store(tmp_path, "toy")
+    store = RunStore(tmp_path, "toy")
     tensors = {"a": torch.randn(3, 4), "labels": torch.arange(5), "alpha": torch.tensor(1.17)}
     size = store.write_plugin("key", tensors, {"method": "x", "config": {"crop": (1, 2)}})
     assert size == store.path("plugins", "key").stat().st_size
@@ -122,7 +123,7 @@ def test_plugin_comes_back_bit_for_bit_with_its_metadata(tmp_path):
 
 
 def test_a_plugin_under_another_key_or_of_another_format_is_refused(tmp_path):
-    store = Store(tmp_path, "toy")
+    store = RunStore(tmp_path, "toy")
     store.write_plugin("key", {"a": torch.zeros(1)}, {})
     store.path("plugins", "key").rename(store.path("plugins", "moved"))
     with pytest.raises(UserError, match="moved"):
@@ -152,7 +153,7 @@ def test_missing_tensors_are_refused_by_name(tmp_path):
 
 
 def test_predictions_come_back_by_target(tmp_path):
-    store = Store(tmp_path, "toy")
+    store = RunStore(tmp_path, "toy")
     one, two = torch.tensor([1, 2], dtype=torch.int32), torch.tensor([2, 2], dtype=torch.int32)
     store.write_predictions(
         "key",

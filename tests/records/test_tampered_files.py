@@ -10,10 +10,11 @@ from toys import open_toy, toy_run
 
 from carryover.bench.engine.schedule import run_all
 from carryover.bench.errors import UserError
-from carryover.bench.host.files import read_tensors, write_tensors
 from carryover.bench.host.identity import sealed
+from carryover.bench.host.tensor_files import read_tensors, write_tensors
 from carryover.bench.records import selection
 from carryover.bench.records.store import Store
+from carryover.methods import Registered
 from carryover.methods.base import METHODS
 
 TRAINED, SHIFTED, OTHER = toy_run("coop"), toy_run("coop", test="shifted"), toy_run("linear-probe")
@@ -152,11 +153,11 @@ def test_a_plugin_trained_again_with_other_bytes_makes_its_shifted_sets_old(done
     assert run_all(done, [TRAINED], 1, fresh=True).done == 1
     plugin = done.store.path("plugins", done.key(TRAINED))
     assert sha256(plugin) != before[done.key(TRAINED)]["files"]["plugin"]
-    kept = {record["key"] for record in selection.of_one_identity(done.store.records())}
+    kept = {record["key"] for record in selection.of_one_identity(done.store.records(), Registered())}
     assert kept == {done.key(TRAINED), done.key(OTHER)}, "no table shows the new plug-in beside the old one's numbers"
     assert again(done) == [SHIFTED]
     assert done.store.read_record(done.key(SHIFTED))["files"]["plugin"] == sha256(plugin)
-    assert len(selection.of_one_identity(done.store.records())) == 3
+    assert len(selection.of_one_identity(done.store.records(), Registered())) == 3
 
 
 def test_a_training_that_fails_leaves_no_earlier_plugin_to_be_evaluated(done, monkeypatch):

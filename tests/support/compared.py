@@ -6,7 +6,7 @@ import re
 
 import torch
 
-from carryover.bench.host.files import read_tensors
+from carryover.bench.host.tensor_files import read_tensors
 
 APART = ("Statistics", "Cost of a run", "Time", "Environment")
 OF_SECONDS = "pareto"  # figures

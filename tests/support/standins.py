@@ -19,7 +19,8 @@ from PIL import Image
 
 from carryover import datasets
 from carryover.bench.errors import UserError
-from carryover.bench.plan.grid import Settings
+from carryover.bench.plan.settings import Settings
+from carryover.methods import Registered
 
 # id: (folder, image folder, split file, path of a picture as in that set's split file, class names as in the file)
 SPLIT_FILE_SETS = {
@@ -183,7 +184,7 @@ def write_folder(path: Path, classes, count: int = 10, parts=("",)) -> None:
 # ---- what the tests of datasets share --------------------------------------------------------------------------------
 
 SETTINGS = {
-    "settings": Settings(shots=1, protocol="micro", precision="fp32", views=1, limit=None),
+    "settings": Settings(shots=1, protocol="micro", precision="fp32", views=1, limit=None, methods=Registered()),
     "suites_": ["main"],
     "methods": ["zs-clip"],
     "seeds": [1],

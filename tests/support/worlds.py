@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from tiny_caltech import picture
 
 from carryover.bench.cli import main
-from carryover.bench.host.files import read_tensors
+from carryover.bench.host.tensor_files import read_tensors
 
 SETS = {"animals": ("cat", "brown bear", "sea lion", "ant"), "vehicles": ("cat", "red bus", "tram", "canoe")}
 METHODS = ("zs-clip", "linear-probe", "tip-adapter-f", "coop", "contcoop", "rada-towers", "clip-lora", "maple", "tpt")

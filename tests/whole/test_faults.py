@@ -19,7 +19,7 @@ from carryover.bench.backbones import loading
 from carryover.bench.cli import main
 from carryover.bench.errors import StorageError, UserError
 from carryover.bench.host import files, out_of_memory, worker_pool
-from carryover.bench.host.files import read_tensors, write_tensors
+from carryover.bench.host.tensor_files import read_tensors, write_tensors
 
 pytestmark = pytest.mark.long
 

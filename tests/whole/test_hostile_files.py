@@ -25,17 +25,18 @@ from carryover.bench.backbones import loading
 from carryover.bench.backbones.arch_files import find_arch
 from carryover.bench.backbones.archs import Tower
 from carryover.bench.cli import main, parsing
+from carryover.bench.engine.run_store import RunStore
 from carryover.bench.errors import UserError
-from carryover.bench.host.files import read_tensors, write_tensors
 from carryover.bench.host.identity import canonical, parse_json, sealed
-from carryover.bench.plan import grid, runs
+from carryover.bench.host.tensor_files import read_tensors, write_tensors
+from carryover.bench.plan import runs
+from carryover.bench.plan.settings import Settings, configure, parse_overrides
 from carryover.bench.records import recount, schema
 from carryover.bench.records.selection import select
-from carryover.bench.records.store import Store
 from carryover.datasets import coop_format, manifests
 from carryover.datasets.images import read_image
 from carryover.datasets.listing import Listing
-from carryover.methods import ordered
+from carryover.methods import Registered
 
 bounded = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 scalars = st.one_of(
@@ -256,7 +257,7 @@ def test_a_safetensors_header_that_lies_is_refused_or_gives_what_the_body_holds(
 )
 def test_predictions_of_another_form_are_a_difference_not_a_crash(tmp_path, change):
     store, good = (
-        Store(tmp_path, "toy"),
+        RunStore(tmp_path, "toy"),
         {f"base.{n}": torch.arange(2, dtype=torch.int32) for n in ("predicted", "label")},
     )
     write_tensors(store.path("predictions", "k"), {n: v.contiguous() for n, v in change(good).items()}, {"key": "k"})
@@ -298,7 +299,7 @@ kinds = st.sampled_from([torch.float32, torch.float16, torch.bfloat16, torch.int
     ),
 )
 def test_any_plugin_comes_back_bit_for_bit_and_is_the_same_bytes_each_time(tmp_path_factory, described, metadata):
-    store, made = Store(tmp_path_factory.getbasetemp(), "plugins"), {}
+    store, made = RunStore(tmp_path_factory.getbasetemp(), "plugins"), {}
     for name, (shape, kind, seed) in described.items():
         made[name] = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).mul(9).to(kind)
     store.write_plugin("k", made, metadata)
@@ -358,7 +359,7 @@ RECORDS = {
 
 @pytest.mark.parametrize("kind", RECORDS)
 def test_a_record_that_no_table_could_read_is_left_out_and_named_and_its_run_done_again(tmp_path, kind):
-    store = Store(tmp_path, "micro")
+    store = RunStore(tmp_path, "micro")
     path = write_run(store, "x")
     path.write_bytes(RECORDS[kind].encode("utf-8", "surrogateescape"))
     store.write_record(record("good"))
@@ -392,10 +393,10 @@ def test_a_record_with_any_entry_replaced_is_left_out_or_all_tables_can_be_made(
     from carryover.bench.backbones import archs
     from carryover.bench.report import outputs, report
 
-    store = Store(tmp_path_factory.mktemp("records"), "micro")
+    store = RunStore(tmp_path_factory.mktemp("records"), "micro")
     store.write_record(record("good"))
     write_run(store, json.dumps(sealed(changed)))
-    chosen = select(store.records(), archs.ARCHS["micro"], grid.Settings(16, "micro", "fp32", 4, None))
+    chosen = select(store.records(), archs.ARCHS["micro"], Settings(16, "micro", "fp32", 4, None, methods=Registered()))
     for output in outputs.made_from(chosen).values():
         assert output.csv.count("\n") >= 1 and output.texts.keys() <= {"md", "tex"}
     markdown, page = report.texts(chosen)
@@ -405,7 +406,7 @@ def test_a_record_with_any_entry_replaced_is_left_out_or_all_tables_can_be_made(
 @bounded
 @given(values.filter(lambda v: v != {}))
 def test_any_record_that_is_written_comes_back(tmp_path_factory, curve):
-    store, one = Store(tmp_path_factory.getbasetemp(), "written"), record(curve=[curve], about="é \u2028 \x00")
+    store, one = RunStore(tmp_path_factory.getbasetemp(), "written"), record(curve=[curve], about="é \u2028 \x00")
     store.write_record(one)
     assert store.records() == [one]
 
@@ -674,9 +675,9 @@ def test_rubbish_for_toml_is_one_line(tmp_path, capsys, option, content):
 )
 def test_any_text_for_set_is_an_option_or_refused_in_one_line(text):
     try:
-        config = grid.configure("coop", "dtd", 16, "micro", grid.parse_overrides([text], ordered()))
+        config = configure(Registered(), "coop", "dtd", 16, "micro", parse_overrides([text], Registered()))
         json.dumps(runs.as_stored(config), allow_nan=False)
-        for name, value in vars(grid.configure("coop", "dtd", 16, "micro", {})).items():
+        for name, value in vars(configure(Registered(), "coop", "dtd", 16, "micro", {})).items():
             assert type(getattr(config, name)) is type(value)
     except UserError as error:
         assert "\n" not in str(error).replace(text, "")

@@ -17,10 +17,10 @@ from toys import open_toy, pictures, toy, toy_run
 from carryover.bench.engine import one_run, schedule
 from carryover.bench.engine.record_draft import SELECTED_ON_TEST
 from carryover.bench.plan import suites
-from carryover.bench.plan.grid import Settings
+from carryover.bench.plan.settings import Settings
 from carryover.bench.records import selection
 from carryover.bench.report import outputs, report
-from carryover.methods import discover, ordered
+from carryover.methods import Registered, discover, ordered
 from carryover.methods.base import METHODS
 
 
@@ -94,7 +94,7 @@ def test_only_the_published_search_moves_with_test_labels_and_it_is_marked_in_al
 
     records = session.store.records()
     assert {r["run"]["method"] for r in records if SELECTED_ON_TEST in r["marks"]} == {"tip-adapter-f"}
-    settings = Settings(4, "published", "fp32", 2, None)
+    settings = Settings(4, "published", "fp32", 2, None, methods=Registered())
     monkeypatch.setattr(Settings, "configure", lambda self, method, *_: config if "tip" in method else runs[1].config)
     monkeypatch.setattr(suites, "ood_source", lambda arch: "toy")
     monkeypatch.setattr(suites, "ood_targets", lambda arch: ("shifted",))

@@ -14,7 +14,7 @@ from checkout import ROOT
 
 from carryover.bench.backbones.archs import ARCHS
 from carryover.bench.cli import main
-from carryover.bench.host.files import read_tensors
+from carryover.bench.host.tensor_files import read_tensors
 from carryover.bench.records.store import Store
 
 pytestmark = pytest.mark.long

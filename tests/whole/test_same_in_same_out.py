@@ -9,9 +9,10 @@ import pytest
 from own_method import MINE
 
 from carryover.bench.cli import main
+from carryover.bench.plan.grid import default_methods
 from carryover.bench.report import outputs, report
 from carryover.bench.seeds import derive
-from carryover.methods import default, discover, ordered
+from carryover.methods import Registered, discover, ordered
 
 pytestmark = pytest.mark.long
 
@@ -32,7 +33,7 @@ WAYS = {  # flags of each call; "{mine}" is the folder of a method that the usua
 
 def results(folder, cache, calls, mine=""):
     """{(method, seed, kind): bytes} of the plug-ins and predictions that these calls leave."""
-    backwards = [name for name in reversed(default()) if name != "zz-mine"]
+    backwards = [name for name in reversed(default_methods(Registered())) if name != "zz-mine"]
     for call in calls:
         words = [word for part in call for word in (backwards if part == "{backwards}" else [part])]
         argv = [word.replace("{mine}", mine) for word in words]
@@ -67,7 +68,7 @@ def test_every_plugin_and_prediction_has_the_bytes_of_the_usual_run(way, usual, 
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "mine.py").write_text(MINE)
     expected, cache = usual
-    usually = {*default()} - {"zz-mine"}
+    usually = {*default_methods(Registered())} - {"zz-mine"}
     assert {name for name, *_ in expected} == usually and len(expected) == len(usually) * len(SEEDS) * 2
     cache = tmp_path / "cache" if way == "in two processes" else cache
     found = results(tmp_path / "out", cache, WAYS[way], str(tmp_path / "mine"))
