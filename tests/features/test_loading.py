@@ -248,11 +248,10 @@ def main():
         print(*[w.pid for w in __import__("multiprocessing").active_children()], flush=True)
 
 
-if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+try:  # without asking for __name__: its workers know nothing of it
+    main()
+except KeyboardInterrupt:
+    sys.exit(130)
 """
 
 

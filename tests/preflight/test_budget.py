@@ -9,8 +9,10 @@ import torch
 from tiny_caltech import write_caltech
 
 from carryover.bench.backbones.loading import fingerprint
-from carryover.bench.cli import flags, main
-from carryover.bench.cli.options import options_of, plan_of
+from carryover.bench.cli import main
+from carryover.bench.cli.options import options_of
+from carryover.bench.cli.parsing import parse
+from carryover.bench.cli.settings import plan_of
 from carryover.bench.engine.record_draft import describe
 from carryover.bench.engine.session import Session
 from carryover.bench.preflight import budget
@@ -21,7 +23,7 @@ from carryover.methods.base import METHODS, Method
 
 
 def planned(*argv):
-    args = flags.parse([*map(str, argv), "--device", "cpu"])
+    args = parse([*map(str, argv), "--device", "cpu"])
     options = options_of(args)
     discover(())
     return Session(options), plan_of(args, options.arch)

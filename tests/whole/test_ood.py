@@ -14,10 +14,9 @@ from carryover import datasets
 from carryover.bench.backbones import loading
 from carryover.bench.backbones.archs import ARCHS
 from carryover.bench.cli import main as cli_main
-from carryover.bench.cli import run
 from carryover.bench.host.identity import sealed
 from carryover.bench.plan import suites
-from carryover.bench.report import outputs, report
+from carryover.bench.report import outputs, recompute, report
 
 pytestmark = pytest.mark.long
 
@@ -53,7 +52,7 @@ def again(finished, tmp_path, capsys, monkeypatch):
     which take longest and which none of these tests reads."""
     monkeypatch.setattr(outputs, "write_figures", lambda *given: [])
     monkeypatch.setattr(report, "write_report", lambda *given: None)
-    monkeypatch.setattr(run, "recompute_report", lambda *given: [])
+    monkeypatch.setattr(recompute, "recompute_report", lambda *given: [])
     out = tmp_path / "out"
     shutil.copytree(finished[0], out / "micro")
 
