@@ -147,6 +147,7 @@ def test_the_shipped_files_load_through_every_check(role):
     assert 10 < float(backbone.scale) < 100
 
 
+@pytest.mark.long
 def test_the_command_that_trains_them_runs(tmp_path):
     """For the base, and for its update, which starts from it; the others are trained as these are."""
     steps = ["--attribute-steps", "2", "--align-steps", "2", "--precision", "fp32"]
