@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
-import inspect
 import sys
 from pathlib import Path
 
 from carryover.bench import places
 from carryover.bench.errors import UserError
-from carryover.methods.base import METHODS, Method
+from carryover.bench.host import source_identity
+from carryover.bench.host.source_files import PLUGIN
+from carryover.methods.base import METHODS, Classes, Method, Shape, Support, TrainConfig
 
 # The order of the paper's tables; other methods follow by where they stand, then by name.
 PAPER_ORDER = ("zs-clip", "linear-probe", "clip-adapter", "tip-adapter-f", "coop", "cocoop", "kgcoop", "contcoop")
+GIVEN = (Classes, Shape, Support)  # what the suite makes for every method, named by it or not
 
 
 def discover(plugin_dirs: tuple[str, ...] = ()) -> None:
@@ -31,7 +33,7 @@ def discover(plugin_dirs: tuple[str, ...] = ()) -> None:
 
 def import_file(path: Path) -> None:
     """Import a user's method file under a name of its own, so that it never meets an installed package."""
-    name = f"carryover_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}_{path.stem}"
+    name = f"{PLUGIN}{hashlib.sha256(str(path).encode()).hexdigest()[:8]}_{path.stem}"
     if name in sys.modules:
         return
     spec = importlib.util.spec_from_file_location(name, path)
@@ -61,15 +63,13 @@ def default() -> list[str]:
 
 
 def source_hash(method: type[Method]) -> str:
-    """sha256 over the source files of a method, of the methods it derives from and of what these import from method
-    files; part of its runs' keys. Other modules of the user's are not followed."""
-    modules = {sys.modules[base.__module__] for base in method.__mro__ if issubclass(base, Method)}
-    homes = {getattr(value, "__module__", None) for module in modules for value in vars(module).values()}
-    modules |= {
-        sys.modules[h]
-        for h in homes
-        if isinstance(h, str) and h.startswith(("carryover.methods.", "carryover_plugin_"))
-    }
-    files = {inspect.getfile(module) for module in modules}
-    # Sorted by content, so that the hash does not change with the folder that a user's file lies in.
-    return hashlib.sha256(b"\0".join(sorted(Path(file).read_bytes() for file in files))).hexdigest()
+    """sha256 over the syntax trees of a method and of all that it reaches in method files and in the user's own modules
+    beside it (``bench.host.source_identity``); part of its runs' keys."""
+    return source_identity.of_classes(classes_of(method))
+
+
+def classes_of(method: type[Method]) -> tuple[type, ...]:
+    """What a method is made of where the code names it or not: bases may be looked up when the class is made."""
+    own = [base for base in method.__mro__ if issubclass(base, Method)]
+    configs = [base for base in method.Config.__mro__ if issubclass(base, TrainConfig)]
+    return (*own, *configs, *GIVEN)

@@ -143,7 +143,7 @@ MUTANTS = (
     ),
     Mutant(
         "a cell of a spreadsheet may be a formula",
-        "bench/report/sheets.py",
+        "bench/render/sheets.py",
         """printable("'" + text if hazard else text)""",
         "printable(text)",
         ("tests/report/test_tables.py", "-k", "csv_gives"),
@@ -161,6 +161,27 @@ MUTANTS = (
         "for run, _ in items if run.source}",
         "for run, _ in items if not run.source}",
         ("tests/cluster/test_ray_pool.py", "-k", "is_sent_the_plug_in"),
+    ),
+    Mutant(
+        "operators are no part of a method's hash",
+        "bench/host/source_identity.py",
+        '"ctx", "kind",',
+        '"ctx", "kind", "op",',
+        ("tests/host/test_source_identity.py", "-k", "every_constant"),
+    ),
+    Mutant(
+        "two definitions of one name are one to a method's hash",
+        "bench/host/source_identity.py",
+        'ref if is_followed(ref[0]) or ref[0] in homes else ("", ref[1])',
+        "next((known for known in order if known[1] == ref[1]), ref)",
+        ("tests/host/test_source_identity.py", "-k", "told_apart or changed_value"),
+    ),
+    Mutant(
+        "names of the module that a method file imports as a whole are not followed",
+        "bench/host/source_identity.py",
+        "found += self.library.resolve(target[0], node.attr)",
+        "return []",
+        ("tests/host/test_source_identity.py", "-k", "is_followed or elsewhere"),
     ),
 )
 

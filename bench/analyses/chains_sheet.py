@@ -16,8 +16,8 @@ from carryover.bench.plan.run_labels import ZERO_SHOT
 from carryover.bench.records import reading
 from carryover.bench.records.reading import AVERAGE
 from carryover.bench.records.selection import Selection
-from carryover.bench.report.figures import INK, legend, stacked
-from carryover.bench.report.sheets import MISSING, Block, Cell, Sheet, percent
+from carryover.bench.render.figures import INK, legend, stacked
+from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet, percent
 from carryover.bench.stats import means
 
 # Okabe and Ito's, and what they leave out of twelve by line style.

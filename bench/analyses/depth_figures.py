@@ -12,8 +12,8 @@ from carryover.bench.analyses.depth_sheet import number, spread_name
 from carryover.bench.backbones.drift_measures import AVERAGE
 from carryover.bench.records.reading import counted
 from carryover.bench.records.selection import Selection
-from carryover.bench.report.figures import INK, STYLE, WIDTH_INCHES
-from carryover.bench.report.sheets import MISSING
+from carryover.bench.render.figures import INK, STYLE, WIDTH_INCHES
+from carryover.bench.render.sheets import MISSING
 
 PANELS = {"gain_new": "Kept: gain over zero-shot on New", "lost": "Lost: gain on Base less gain on New"}
 # Okabe and Ito's palette, with a mark and a stroke of its own for each line: colour is never the only difference.

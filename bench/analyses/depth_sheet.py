@@ -15,7 +15,7 @@ from carryover.bench.plan import suites
 from carryover.bench.records import reading
 from carryover.bench.records.reading import counted
 from carryover.bench.records.selection import Selection
-from carryover.bench.report.sheets import MISSING, Block, Cell, Sheet, percent, signed
+from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet, percent, signed
 
 TITLE, RHO_TITLE = "Drift beside compatibility", "Rank correlation of drift and compatibility"
 

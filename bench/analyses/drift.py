@@ -9,7 +9,7 @@ import pandas as pd
 
 from carryover.bench.backbones.archs import OTHER_ACTIVATION
 from carryover.bench.backbones.drift_measures import AVERAGE, MEASURES, POOLED
-from carryover.bench.report.sheets import MISSING, Block, Cell, Sheet
+from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet
 
 COLUMNS = ("pair", "tower", "what", "layer", "kind", "dataset", *MEASURES, "count")
 DECIMALS = 8  # parameters change in the fourth decimal

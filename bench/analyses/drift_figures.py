@@ -12,7 +12,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from carryover.bench.analyses.drift import drift_table, pair_name, present, whole_blocks
 from carryover.bench.backbones.drift_measures import AVERAGE
-from carryover.bench.report.figures import INK, LONGEST_NAME, PAPER, STYLE, WIDTH_INCHES
+from carryover.bench.render.figures import INK, LONGEST_NAME, PAPER, STYLE, WIDTH_INCHES
 
 # Okabe and Ito's palette, with a mark of its own for each line: colour is never the only difference.
 UPDATE_LINES = (("#D55E00", "o"), ("#0072B2", "D"), ("#009E73", "v"), ("#E69F00", "P"))

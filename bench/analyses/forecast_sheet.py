@@ -15,7 +15,7 @@ from carryover.bench.analyses.targets import backbone_name
 from carryover.bench.records import reading
 from carryover.bench.records.reading import counted
 from carryover.bench.records.selection import Selection
-from carryover.bench.report.sheets import MISSING, Block, Cell, Sheet
+from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet
 from carryover.bench.stats.forecast_models import LEVEL, MEAN, SAME, SELECTED
 
 TITLE, RHO_TITLE = "Forecast of what survives an update", "Rank correlation of the forecast's predictors"

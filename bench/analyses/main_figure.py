@@ -12,7 +12,7 @@ from matplotlib.figure import Figure  # no pyplot: it would keep every figure al
 from carryover.bench import places
 from carryover.bench.records import reading
 from carryover.bench.records.reading import Record
-from carryover.bench.report.figures import (
+from carryover.bench.render.figures import (
     BAR,
     COLOURS,
     FRAME_INCHES,

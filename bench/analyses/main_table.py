@@ -14,7 +14,7 @@ from carryover.bench.plan.runs import shown_setting
 from carryover.bench.records import reading
 from carryover.bench.records.printed import PAPER_COLUMNS, read_paper
 from carryover.bench.records.reading import AVERAGE, Record
-from carryover.bench.report.sheets import MISSING, Block, Cell, Sheet, percent, ranked
+from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet, percent, ranked
 from carryover.bench.stats import means
 
 COLUMNS = ("dataset", "method", "seeds", *means.SCORES, *PAPER_COLUMNS)

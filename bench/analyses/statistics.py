@@ -10,8 +10,8 @@ from carryover.bench.analyses.statistics_figures import p_text
 from carryover.bench.records import reading
 from carryover.bench.records.reading import AVERAGE, counted
 from carryover.bench.records.selection import Selection
-from carryover.bench.report.html_page import Part
-from carryover.bench.report.sheets import MISSING, Block, Cell, Sheet
+from carryover.bench.render.html_page import Part
+from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet
 from carryover.bench.stats import calibration_error, flips, means, ranking
 from carryover.bench.stats.measures import measures
 from carryover.bench.stats.pairs import COVERAGE, DRAWS, pairs_table, row_of

@@ -14,7 +14,7 @@ from matplotlib.ticker import NullFormatter
 from carryover.bench.places import legend
 from carryover.bench.records import reading
 from carryover.bench.records.selection import Selection
-from carryover.bench.report.figures import COLOURS, INK, STYLE, WHISKER, WIDTH_INCHES, short_label
+from carryover.bench.render.figures import COLOURS, INK, STYLE, WHISKER, WIDTH_INCHES, short_label
 from carryover.bench.stats.pareto import COSTS, costs, front
 from carryover.bench.stats.rank_tests import LEVEL
 from carryover.bench.stats.ranking import Ranking, rankings

@@ -11,7 +11,7 @@ from carryover.bench.analyses.rows import ZERO_SHOT, dataset_name, rows_of
 from carryover.bench.analyses.suite_tables import ablation_table
 from carryover.bench.plan import suites
 from carryover.bench.records.selection import Selection
-from carryover.bench.report.figures import COLOURS, LABELS, MARKERS, legend, stacked
+from carryover.bench.render.figures import COLOURS, LABELS, MARKERS, legend, stacked
 
 
 def draw_figure_4(selection: Selection) -> Figure | None:

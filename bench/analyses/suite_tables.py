@@ -19,7 +19,7 @@ from carryover.bench.records import reading
 from carryover.bench.records.printed import PAPER_COLUMNS, PAPER_FOLDER
 from carryover.bench.records.reading import Record
 from carryover.bench.records.selection import Row, Selection
-from carryover.bench.report.sheets import Block, Cell, Sheet, percent, ranked
+from carryover.bench.render.sheets import Block, Cell, Sheet, percent, ranked
 from carryover.bench.stats import means
 
 MEASURE = "Top-1 accuracy in percent, mean ± sample standard deviation over seeds (no deviation with one seed)."

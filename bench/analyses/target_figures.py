@@ -18,8 +18,8 @@ from carryover.bench.plan.run_labels import ZERO_SHOT
 from carryover.bench.records import reading
 from carryover.bench.records.reading import AVERAGE, counted
 from carryover.bench.records.selection import Selection
-from carryover.bench.report.figures import INK, STYLE, WIDTH_INCHES, short_label
-from carryover.bench.report.sheets import MISSING
+from carryover.bench.render.figures import INK, STYLE, WIDTH_INCHES, short_label
+from carryover.bench.render.sheets import MISSING
 from carryover.bench.stats.forecast_models import SELECTED
 
 CELL_INCHES, FRAME_INCHES = 0.3, 1.15  # height of a row; of a panel's title and its column names

@@ -16,7 +16,7 @@ from carryover.bench.places import legend_remark, mark
 from carryover.bench.plan.run_labels import ZERO_SHOT
 from carryover.bench.records import reading
 from carryover.bench.records.reading import AVERAGE, Record, counted
-from carryover.bench.report.sheets import MISSING, Block, Cell, Sheet, percent, ranked, signed
+from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet, percent, ranked, signed
 from carryover.bench.stats import means
 from carryover.bench.stats.means import mean_std
 

@@ -24,7 +24,7 @@ from carryover.bench.preflight.backbones import show_backbone, show_control, sho
 from carryover.bench.preflight.data import show_data
 from carryover.bench.preflight.findings import Page, amount, check_space, check_writable, free_space, nearest
 from carryover.bench.records.reading import counted
-from carryover.bench.report.terminal import escape
+from carryover.bench.render.terminal import escape
 from carryover.methods import discover
 
 console = Console()

@@ -27,7 +27,7 @@ from carryover.bench.plugins.export import of_keys, of_runs, write
 from carryover.bench.plugins.format import read
 from carryover.bench.records.reading import counted
 from carryover.bench.records.store import Store
-from carryover.bench.report.terminal import escape
+from carryover.bench.render.terminal import escape
 from carryover.methods import discover
 
 console, aside = Console(), Console(stderr=True)

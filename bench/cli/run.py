@@ -34,10 +34,10 @@ from carryover.bench.records import merge as join
 from carryover.bench.records.predictions import Outcomes
 from carryover.bench.records.selection import Selection, select
 from carryover.bench.records.store import Store
+from carryover.bench.render.terminal import escape
 from carryover.bench.report import outputs
 from carryover.bench.report import report as report_module
 from carryover.bench.report.recompute import recompute, recompute_known, recompute_report, renamed
-from carryover.bench.report.terminal import escape
 from carryover.methods import discover
 
 __all__ = [

@@ -28,7 +28,7 @@ from carryover.bench.records.printed import (
     stored_path,
 )
 from carryover.bench.records.reading import Record
-from carryover.bench.report.sheets import Block, Cell, csv_text
+from carryover.bench.render.sheets import Block, Cell, csv_text
 from carryover.bench.stats import means
 
 TOLERANCE = 0.5  # points; a difference is one of more than this, between numbers of two decimals as they are printed

@@ -40,8 +40,8 @@ from carryover.bench.backbones.drift_measures import MEASURES
 from carryover.bench.host.files import write_text
 from carryover.bench.plan import suites
 from carryover.bench.records.selection import Selection
-from carryover.bench.report import figures
-from carryover.bench.report.sheets import CSV_DECIMALS, Sheet, csv_text, sheet_latex, sheet_markdown
+from carryover.bench.render import figures
+from carryover.bench.render.sheets import CSV_DECIMALS, Sheet, csv_text, sheet_latex, sheet_markdown
 from carryover.bench.stats import calibration_error, flips, ranking
 from carryover.bench.stats.pairs import KEYS, pairs_table
 

@@ -23,11 +23,9 @@ from carryover.bench.plan.runs import shown_setting
 from carryover.bench.records import known_zero_shot, reading, time_notes
 from carryover.bench.records.reading import Record, counted
 from carryover.bench.records.selection import Selection
-from carryover.bench.report import time_spent
-from carryover.bench.report.figures import inline_svg
-from carryover.bench.report.html_page import Part, html_page
-from carryover.bench.report.outputs import FIGURES, made_from, svg_of
-from carryover.bench.report.sheets import (
+from carryover.bench.render.figures import inline_svg
+from carryover.bench.render.html_page import Part, html_page
+from carryover.bench.render.sheets import (
     MISSING,
     Block,
     Cell,
@@ -37,6 +35,8 @@ from carryover.bench.report.sheets import (
     escape_markdown,
     sheet_markdown,
 )
+from carryover.bench.report import time_spent
+from carryover.bench.report.outputs import FIGURES, made_from, svg_of
 from carryover.bench.stats import means
 from carryover.methods import PAPER_ORDER
 

@@ -15,7 +15,7 @@ import pandas as pd
 from carryover.bench import places
 from carryover.bench.records import reading
 from carryover.bench.records.selection import Selection
-from carryover.bench.report.sheets import MISSING, Block, Cell, Sheet, percent
+from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet, percent
 from carryover.bench.stats.measures import roles, sections, summarised
 
 BINS = 15

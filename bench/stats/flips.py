@@ -17,7 +17,7 @@ from carryover.bench.plan.run_labels import ZERO_SHOT as ZERO_SHOT  # others tak
 from carryover.bench.records import reading
 from carryover.bench.records.predictions import Outcome
 from carryover.bench.records.selection import Selection
-from carryover.bench.report.sheets import MISSING, Block, Cell, Sheet, percent
+from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet, percent
 from carryover.bench.stats.measures import sections, summarised
 
 KEYS = ("dataset", "method", "backbone")

@@ -18,7 +18,7 @@ from carryover.bench import places
 from carryover.bench.records import reading
 from carryover.bench.records.reading import Record, counted
 from carryover.bench.records.selection import Selection
-from carryover.bench.report.sheets import MISSING, Block, Cell, Sheet
+from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet
 from carryover.bench.stats.measures import Measure, measures, score_table
 from carryover.bench.stats.pairs import DRAWS
 from carryover.bench.stats.rank_tests import LEVEL, cliques, friedman, holm, least_p, ranks, signed_rank

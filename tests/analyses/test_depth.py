@@ -15,7 +15,8 @@ from carryover.bench.backbones.archs import ARCHS
 from carryover.bench.backbones.drift_measures import MEASURES
 from carryover.bench.plan.suites import Variant
 from carryover.bench.records.selection import Row, Selection
-from carryover.bench.report import outputs, recompute, report, sheets
+from carryover.bench.render import sheets
+from carryover.bench.report import outputs, recompute, report
 
 IMAGES = 200
 SETS, SEEDS, BLOCKS = ("zoo", "art"), (1, 2, 3), 4

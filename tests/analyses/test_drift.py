@@ -25,7 +25,7 @@ from carryover.bench.backbones.drift_measures import AVERAGE, POOLED, feature_ch
 from carryover.bench.engine import drift_runs
 from carryover.bench.engine.session import Options, Session
 from carryover.bench.errors import UserError
-from carryover.bench.report import sheets
+from carryover.bench.render import sheets
 
 PROMPTS = {
     "pets": ("a photo of a cat.", "a photo of a red double decker bus.", "a photo of an aeroplane, a type of thing."),

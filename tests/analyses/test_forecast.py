@@ -15,8 +15,8 @@ from carryover.bench.backbones.archs import ARCHS
 from carryover.bench.backbones.drift_measures import MEASURES, structure
 from carryover.bench.plan.grid import Settings
 from carryover.bench.records.selection import Selection
+from carryover.bench.render.sheets import sheet_markdown
 from carryover.bench.report import outputs, recompute
-from carryover.bench.report.sheets import sheet_markdown
 from carryover.bench.stats import forecast_models
 
 TARGETS = ("new", "larger", "second", "unrelated")

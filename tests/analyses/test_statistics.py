@@ -20,8 +20,8 @@ from scipy import stats as scipy_stats
 from carryover.bench.analyses import statistics
 from carryover.bench.analyses import statistics_figures as drawn
 from carryover.bench.records.predictions import Outcome
+from carryover.bench.render.figures import STYLE, save
 from carryover.bench.report import outputs, recompute, report
-from carryover.bench.report.figures import STYLE, save
 from carryover.bench.stats import calibration_error, means, pareto, ranking
 from carryover.bench.stats import flips as flips_stats
 from carryover.bench.stats import pairs as pairs_stats

@@ -17,8 +17,8 @@ from carryover.bench.backbones.drift_measures import MEASURES
 from carryover.bench.plan.grid import Settings, grid
 from carryover.bench.records import reading
 from carryover.bench.records.selection import Selection
+from carryover.bench.render.sheets import sheet_markdown
 from carryover.bench.report import outputs, recompute, report
-from carryover.bench.report.sheets import sheet_markdown
 
 IMAGES = 200
 ORDER = {"zs-clip": 0, "coop": 4, "clip-adapter": 2}

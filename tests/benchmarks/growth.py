@@ -41,7 +41,7 @@ from carryover.bench.host import environment
 from carryover.bench.host.files import write_text
 from carryover.bench.host.processes import cores
 from carryover.bench.preflight.device_speed import made_up, threads_set
-from carryover.bench.report import figures
+from carryover.bench.render import figures
 from carryover.bench.seeds import generator
 from carryover.methods import discover
 from carryover.methods.base import METHODS

@@ -22,14 +22,15 @@ from carryover.bench.host.identity import sealed
 from carryover.bench.leaderboard import data as leaderboard_data
 from carryover.bench.leaderboard import sources
 from carryover.bench.leaderboard.groups import board
-from carryover.bench.leaderboard.page import HERE, TITLE, write_page
+from carryover.bench.leaderboard.page import TITLE, write_page
 from carryover.bench.plan import grid
 from carryover.bench.plan.grid import default_settings
 from carryover.bench.plan.runs import key_of
 from carryover.bench.records import selection
 from carryover.bench.records.printed import read_paper
 from carryover.bench.records.store import Store
-from carryover.bench.report import sheets
+from carryover.bench.render import sheets
+from carryover.bench.render.pages import verbatim
 
 IMAGES = 1000
 METHODS = ("zs-clip", "linear-probe", "coop", "kgcoop", "contcoop")
@@ -530,7 +531,7 @@ def test_the_browser_shows_main_csvs_numbers_to_the_printed_digit(view, groups):
 
 
 def test_halves_are_printed_as_python_prints_them(view):
-    source = HERE.joinpath("leaderboard.js").read_text()
+    source = verbatim("leaderboard.js")
     fixed = re.search(r"function fixed\(.*?\n  }", source, re.DOTALL)[0]
     values = [k / 8 for k in range(801)] + [0.005, 1.005, 2.675, 33.335, 99.995]
     shown = view().run(f"(() => {{ const DASH = '–'; {fixed}; return {values}.map(x => fixed(x)); }})()")

@@ -1,137 +1,174 @@
-"""A change of a file that decides numbers is noticed, so that somebody decides whether stored results are old.
+"""A change of code that decides numbers is noticed, so that somebody decides whether stored results are old.
 
-Methods' own files and ``methods/base.py`` are hashed into each run's key. Of the suite's own code the keys hold only
-``NUMBERS_VERSION`` and ``FEATURES_VERSION``: hashing it too would throw away weeks of runs for a renamed variable.
-Beside the two, ``number_sources.json`` holds a hash of each file that decides numbers, comments and docstrings apart.
-Where one has changed: raise the version if any bit of a number changes (of a feature: FEATURES_VERSION), then write the
-hashes anew:
+A method, with all that it reaches in method files, is hashed into each run's key. Of the suite's own code the keys hold
+only ``NUMBERS_VERSION`` and ``FEATURES_VERSION``: hashing it too would throw away weeks of runs for a renamed variable.
+Beside the two, ``number_sources.json`` holds a hash of each definition that decides numbers, by its own name: a
+definition that is reformatted, commented or moved to another module of the list, and a module that is renamed, are no
+change (``bench.host.source_identity``). Where one has changed: raise the version if any bit of a number changes (of a
+feature: FEATURES_VERSION), then write the hashes anew:
 
     python tests/plan/test_number_sources.py
 """
 
-import ast
-import hashlib
-import io
 import json
-import tokenize
 from pathlib import Path
 
+import pytest
+
 from carryover.bench.features.store import FEATURES_VERSION
+from carryover.bench.host.source_files import Source, on_disk
+from carryover.bench.host.source_identity import ON_DISK, Library
 from carryover.bench.plan.runs import NUMBERS_VERSION
 
-ROOT = Path(__file__).resolve().parents[2]
 RECORDED = Path(__file__).with_name("number_sources.json")
 
-DECIDE: dict[str, tuple[str, ...]] = {  # whole files, or what of them is named
-    "bench/backbones/attention.py": (),
-    "bench/backbones/loading.py": (),
-    "bench/backbones/class_tokens.py": (),
-    "bench/engine/evaluator.py": (),
-    "bench/engine/one_run.py": (),
-    "bench/features/store.py": (),
-    "bench/features/decoding.py": (),
-    "bench/features/pixels.py": (),
-    "bench/backbones/text_tower.py": (),
-    "bench/seeds.py": (),
-    "bench/backbones/text_pass.py": (),
-    "bench/engine/trainer.py": (),
-    "bench/features/transforms.py": (),
-    "bench/engine/session.py": (
-        "fewshot",
-        "test_split",
-        "inputs",
-        "support",
-        "shape_of",
-        "make",
+DECIDE: dict[str, tuple[str, ...]] = {  # whole modules, or what of them is named
+    "carryover.bench.backbones.attention": (),
+    "carryover.bench.backbones.loading": (),
+    "carryover.bench.backbones.class_tokens": (),
+    "carryover.bench.engine.evaluator": (),
+    "carryover.bench.engine.one_run": (),
+    "carryover.bench.features.store": (),
+    "carryover.bench.features.decoding": (),
+    "carryover.bench.features.pixels": (),
+    "carryover.bench.backbones.text_tower": (),
+    "carryover.bench.seeds": (),
+    "carryover.bench.backbones.text_pass": (),
+    "carryover.bench.engine.trainer": (),
+    "carryover.bench.features.transforms": (),
+    "carryover.methods.parts.schedule": (),
+    "carryover.bench.engine.session": (
+        "Session.fewshot",
+        "Session.test_split",
+        "Session.inputs",
+        "Session.support",
+        "Session.shape_of",
+        "Session.make",
     ),
-    "bench/engine/few_shot.py": ("at_most", "augments", "view_count"),
-    "datasets/fewshot.py": (),
-    "datasets/images.py": (),
-    "datasets/templates.py": (),
+    "carryover.bench.engine.few_shot": ("at_most", "augments", "view_count"),
+    "carryover.datasets.fewshot": (),
+    "carryover.datasets.images": (),
+    "carryover.datasets.templates": (),
 }
-DO_NOT = {  # what the files above import, and why a change of it needs no new version
-    "bench/backbones/archs.py": "weights and activation are in each key",
-    "bench/host/claims.py": "which process does what",
-    "bench/engine/record_draft.py": "what a record says beside its numbers",
-    "bench/host/out_of_memory.py": "what a text pass may keep is in each record",
-    "bench/errors.py": "says what went wrong",
-    "bench/plan/runs.py": "settings and options are in each key",
-    "bench/plugins/format.py": "says what a plug-in is; its tensors are written and read by the store",
-    "bench/host/processes.py": "where things run",
-    "bench/host/environment.py": "says where a run was made",
-    "bench/records/store.py": "writes and reads bytes; tests hold that they come back",
-    "datasets/base.py": "the pictures of a split are in each key",
-    "datasets/manifests.py": "the pictures it gives are in each key",
-    "methods/base.py": "hashed into each key",
-    "datasets/micro/checkpoint.py": "the weights it gives are in each key",
-    "datasets/__init__.py": "the pictures it gives are in each key",
-    "methods/__init__.py": "methods are hashed into each key",
+DO_NOT = {  # what the modules above import, and why a change of it needs no new version
+    "carryover.bench.backbones.archs": "weights and activation are in each key",
+    "carryover": "holds a version",
+    "carryover.bench.host.files": "writes and reads bytes; tests hold that they come back",
+    "carryover.bench.host.identity": "hashes what it is given",
+    "carryover.bench.host.paths": "weights are in each key",
+    "carryover.bench.records.plugin_header": "says what a plug-in is; its tensors are written and read by the store",
+    "carryover.bench.host.claims": "which process does what",
+    "carryover.bench.engine.record_draft": "what a record says beside its numbers",
+    "carryover.bench.host.out_of_memory": "what a text pass may keep is in each record",
+    "carryover.bench.errors": "says what went wrong",
+    "carryover.bench.plan.runs": "settings and options are in each key",
+    "carryover.bench.host.processes": "where things run",
+    "carryover.bench.host.environment": "says where a run was made",
+    "carryover.bench.records.store": "writes and reads bytes; tests hold that they come back",
+    "carryover.datasets.base": "the pictures of a split are in each key",
+    "carryover.datasets.manifests": "the pictures it gives are in each key",
+    "carryover.methods.base": "hashed into each key",
+    "carryover.datasets.micro": "hands on names of its parts",
+    "carryover.datasets.micro.checkpoint": "the weights it gives are in each key",
+    "carryover.datasets": "the pictures it gives are in each key",
+    "carryover.methods": "methods are hashed into each key",
 }
 
 
-def essence(text: str, names: tuple[str, ...] = ()) -> str:
-    """The code without comments, docstrings and blank lines; of the named functions alone, where some are named. The
-    same in every version of Python."""
-    tree, lines = ast.parse(text), text.splitlines()
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type == tokenize.COMMENT:
-            row, column = token.start
-            lines[row - 1] = lines[row - 1][:column]
-    wanted = set(range(len(lines))) if not names else set()
-    found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef) and node.name in names:
-            wanted |= set(range(node.lineno - 1, node.end_lineno))
-            found.add(node.name)
-    assert found == set(names), f"not there any more: {set(names) - found}"
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
-            wanted -= set(range(node.body[0].lineno - 1, node.body[0].end_lineno))
-    return "\n".join(lines[i].rstrip() for i in sorted(wanted) if lines[i].strip())
-
-
-def sources() -> dict[str, str]:
-    texts = {path: essence((ROOT / path).read_text(encoding="utf-8"), names) for path, names in DECIDE.items()}
-    return {path: hashlib.sha256(text.encode()).hexdigest()[:16] for path, text in texts.items()}
+def definitions(library: Library = ON_DISK, decide: dict[str, tuple[str, ...]] = DECIDE) -> dict[str, str]:
+    """Hashes by the name of the definition, several where several modules have one of that name; the modules' other
+    statements have no name."""
+    found: dict[str, list[str]] = {}
+    for module, names in decide.items():
+        for name, value in library.hashes(module, names).items():
+            found.setdefault(name, []).append(value[:16])
+    return {name: " ".join(sorted(found[name])) for name in sorted(found)}
 
 
 def state() -> dict:
-    return {"numbers": NUMBERS_VERSION, "features": FEATURES_VERSION, "sources": sources()}
+    return {"numbers": NUMBERS_VERSION, "features": FEATURES_VERSION, "definitions": definitions()}
 
 
-def test_files_that_decide_numbers_are_those_that_the_versions_were_last_weighed_against():
+def test_definitions_that_decide_numbers_are_those_that_the_versions_were_last_weighed_against():
     recorded, found = json.loads(RECORDED.read_text()), state()
-    changed = [path for path, value in found["sources"].items() if recorded["sources"].get(path) != value]
+    before, now = recorded["definitions"], found["definitions"]
+    changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
     assert found == recorded, f"{changed} decide numbers and have changed, or a version has. {__doc__}"
 
 
-def test_everything_that_these_files_import_is_named_as_deciding_or_with_a_reason_why_not():
-    met = set()
-    for path in DECIDE:
-        for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            elif isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            else:
-                continue
-            for name in names:
-                file = name.replace(".", "/")
-                met |= {each for each in (f"{file}.py", f"{file}/__init__.py") if (ROOT / each).is_file()}
-    empty = {"bench/__init__.py", "datasets/micro/__init__.py"}
-    assert met - empty - {*DECIDE} <= {*DO_NOT}, "say of each whether a change of it can change numbers"
+def test_everything_that_these_modules_import_is_named_as_deciding_or_with_a_reason_why_not():
+    met = {}
+    for module in DECIDE:
+        met |= ON_DISK.imports(on_disk(module))
+    full = {name for name, source in met.items() if source.defined or source.statements}
+    assert full - {*DECIDE} <= {*DO_NOT}, "say of each whether a change of it can change numbers"
+    assert {*DO_NOT} <= {*met}, "no longer imported by what decides: take it out of the list"
 
 
-def test_comments_docstrings_and_blank_lines_are_no_change_and_everything_else_is():
-    code = 'def f(x):\n    """Says."""\n    return x + 1  # one\n'
-    alike = 'def f(x):\n\n    """Says more.\n\n    At length."""\n    # before\n    return x + 1\n'
-    assert essence(code) == essence(alike) == "def f(x):\n    return x + 1"
-    kept = 'def f(x):\n    return "# no comment"\n'
-    assert "# no comment" in essence(kept)
-    for old, new in (("1", "2"), ('"""Says."""', "y = 1"), ("return x", "if x:\n        return x")):
-        assert essence(code.replace(old, new)) != essence(code)
-    both = code + "\n\ndef g():\n    return 2\n"
-    assert essence(both, ("g",)) == "def g():\n    return 2"
+ONE, TWO = "carryover.bench.one", "carryover.bench.two"
+CODE = {
+    ONE: f'from {TWO} import g\n\n\ndef f(x):\n    """Says."""\n    return g(x) + 1  # one\n\n\nN = 3\n',
+    TWO: "import torch\n\n\ndef g(x):\n    return torch.exp(x)\n",
+}
+
+
+def found_in(texts: dict[str, str]) -> dict[str, str]:
+    sources = {name: Source(name, text) for name, text in texts.items()}
+    return definitions(Library(sources.get), {name: () for name in texts})
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        {
+            **CODE,
+            ONE: CODE[ONE].replace("Says.", "Says more.").replace("# one", "# two"),
+        },
+        {**CODE, ONE: "from carryover.bench import two\nN = 3\ndef f(x): return (two.g(x)\n  + 1)\n"},
+        {
+            "carryover.bench.rooms.first": CODE[ONE],
+            TWO: CODE[TWO],
+        },
+        {
+            ONE: CODE[ONE].replace("N = 3\n", ""),
+            TWO: CODE[TWO] + "N = 3\n",
+        },
+        {**CODE, TWO: "from torch import exp\n\ndef g(x: int) -> int:\n    return exp(x)\n"},
+    ],
+    ids=["commented", "laid out and imported otherwise", "renamed module", "moved definition", "annotated"],
+)
+def test_what_changes_no_number_is_no_change(texts):
+    assert found_in(texts) == found_in(CODE)
+
+
+@pytest.mark.parametrize(
+    "module, old, new, changed",
+    [
+        ("one", "+ 1", "+ 2", "f"),
+        ("one", "+ 1", "- 1", "f"),
+        ("one", "+ 1", "+ 1.0", "f"),
+        ("one", "g(x)", "N", "f"),
+        ("one", "N = 3", "N = 4", "N"),
+        ("one", "N = 3", "N = 3\nN += 1", "N"),
+        ("one", "N = 3", "N = 3\nf.x = 1", ""),
+        ("two", "import torch", "import numpy as torch", "g"),
+        ("two", "def g(x)", "@cache\ndef g(x)", "g"),
+    ],
+)
+def test_what_can_change_a_number_is_a_change_of_that_definition(module, old, new, changed):
+    before = found_in(CODE)
+    after = found_in({**CODE, f"carryover.bench.{module}": CODE[f"carryover.bench.{module}"].replace(old, new)})
+    assert {name for name in {*before, *after} if before.get(name) != after.get(name)} == {changed}
+
+
+def test_of_a_module_of_which_methods_are_named_these_alone_count():
+    text = "class A:\n    def f(self):\n        return 1\n\n    def g(self):\n        return 2\n"
+    library = Library({"carryover.bench.a": Source("carryover.bench.a", text)}.get)
+    assert [*library.hashes("carryover.bench.a", ("A.f",))] == ["A.f"]
+    other = Library({"carryover.bench.a": Source("carryover.bench.a", text.replace("2", "3"))}.get)
+    assert other.hashes("carryover.bench.a", ("A.f",)) == library.hashes("carryover.bench.a", ("A.f",))
+    with pytest.raises(AssertionError, match="not in carryover.bench.a any more"):
+        library.hashes("carryover.bench.a", ("A.h",))
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from carryover.bench.backbones.archs import ARCHS
 from carryover.bench.errors import UserError
 from carryover.bench.plan import grid, suites
 from carryover.bench.records.selection import select
+from carryover.bench.render.sheets import sheet_markdown
 from carryover.bench.report import outputs
-from carryover.bench.report.sheets import sheet_markdown
 from carryover.methods import ordered
 
 PAPER = ROOT / "results" / "paper"

@@ -16,6 +16,7 @@ from carryover.bench.backbones import loading, names
 from carryover.bench.backbones.archs import ARCHS
 from carryover.bench.cli import flags, main
 from carryover.bench.errors import UserError
+from carryover.bench.host.source_identity import SCHEME
 from carryover.bench.plugins import contract
 from carryover.bench.plugins.contract import Incompatible, check
 from carryover.bench.plugins.format import read
@@ -253,13 +254,20 @@ def test_a_dry_run_checks_without_weights_or_pictures_and_writes_nothing(world, 
 
 
 def test_a_changed_source_is_noted_and_not_refused(world, tmp_path):
-    file = changed(world, tmp_path, "coop", source="ab" * 32)
+    file = changed(world, tmp_path, "coop", source=f"{SCHEME}:{'ab' * 32}")
     tower = names.tower_of(world.backbone("b"))
     assert reasons(world, file) == []
     (note,) = contract.warnings_of(read(file), tower)
     assert note.startswith("coop has changed since") and "source abababababab" in note
     assert contract.warnings_of(read(world.plugin("coop")), tower) == []
     assert contract.warnings_of(read(changed(world, tmp_path, "coop", source=None)), tower) == []
+
+
+def test_of_a_file_that_hashes_the_method_in_the_older_way_it_is_said_that_this_tells_nothing(world, tmp_path):
+    file = changed(world, tmp_path, "coop", source="ab" * 32)
+    (note,) = contract.warnings_of(read(file), names.tower_of(world.backbone("b")))
+    assert note.startswith("whether coop has changed since") and "not known" in note and "\n" not in note
+    assert reasons(world, file) == []
 
 
 def test_a_header_of_enormous_numbers_takes_no_memory(world, tmp_path):

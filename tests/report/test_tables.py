@@ -12,7 +12,8 @@ from table_records import chosen, predictions_of, record
 
 from carryover.bench.analyses import main_table
 from carryover.bench.records import printed
-from carryover.bench.report import outputs, recompute, sheets
+from carryover.bench.render import sheets
+from carryover.bench.report import outputs, recompute
 
 HEADER = "dataset,method,seeds,base,base_std,new,new_std,h,h_std,paper_base,paper_new,paper_h"
 HOSTILE = [

@@ -8,8 +8,8 @@ import pytest
 from carryover.bench.cli import main
 from carryover.bench.records import time_notes
 from carryover.bench.records.store import Store
+from carryover.bench.render.sheets import MISSING
 from carryover.bench.report import time_spent
-from carryover.bench.report.sheets import MISSING
 
 SECONDS = {"features": 5.0, "fit": 7.0, "evaluate": {"base": 1.0, "new": 2.0}}
 
