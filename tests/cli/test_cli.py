@@ -307,6 +307,7 @@ def test_fresh_does_all_runs_again_with_the_same_bits(experiment):
     assert plugin_bytes(experiment.out) == plugins
 
 
+@pytest.mark.long
 def test_worker_processes_give_the_bits_of_one_process(experiment):
     plugins = plugin_bytes(experiment.out)
     shutil.rmtree(experiment.out)
@@ -337,6 +338,7 @@ def test_check_finds_a_changed_table_cell(experiment, column):
     assert experiment("check")[0] == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["report.md", "report.html", "tables/main.md", "tables/main.tex"])
 def test_check_names_a_number_changed_in_what_readers_see(experiment, name):
     assert experiment("report")[0] == 0 and experiment("check")[0] == 0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from checkout import ROOT
+from checkout import FROM_HERE
 
 from carryover.bench.backbones import loading
 from carryover.bench.backbones.archs import ARCHS
@@ -153,7 +153,7 @@ def test_the_command_that_trains_them_runs(tmp_path):
     steps = ["--attribute-steps", "2", "--align-steps", "2", "--precision", "fp32"]
     command = [sys.executable, "-m", "carryover.datasets.micro.pretrain", "--out", str(tmp_path), *steps]
     for role in ("base", "update"):
-        done = subprocess.run([*command, "--model", role], cwd=ROOT, capture_output=True, text=True)
+        done = subprocess.run([*command, "--model", role], env=FROM_HERE, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-2000:]
         state = checkpoint.read(tmp_path / f"micro-{role}.safetensors")
         assert checkpoint.metadata(tmp_path / f"micro-{role}.safetensors")["stage"] == "done"

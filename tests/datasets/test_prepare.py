@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import sites
 import standins
-from checkout import ROOT
+from checkout import FROM_HERE
 from command_line import call
 
 from carryover import datasets
@@ -269,7 +269,7 @@ def test_a_run_that_is_killed_while_unpacking_leaves_nothing_half_arranged(publi
     """Killed for good, in a process of its own: no clearing up runs."""
     publish("dtd")
     root, folder = str(tmp_path / "data"), tmp_path / "data/dtd"
-    assert subprocess.run([sys.executable, "-c", KILLED, root, site.address], cwd=ROOT).returncode == 9
+    assert subprocess.run([sys.executable, "-c", KILLED, root, site.address], env=FROM_HERE).returncode == 9
     split = "split_zhou_DescribableTextures.json"
     assert sorted(path.name for path in folder.iterdir()) == [".unpacking-dtd-r1.0.1.tar.gz", split]
     assert prepare.prepare("dtd", root).state == "ready"
