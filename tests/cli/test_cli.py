@@ -376,6 +376,7 @@ def test_report_makes_the_same_tables_from_stored_files_and_accuracies_from_reco
     assert {"main.csv", "records.csv"} < before.keys() - counted
 
 
+@pytest.mark.long
 def test_doctor_names_all_that_is_wrong_at_once(experiment, tmp_path):
     status, out, _ = experiment("doctor", base=("--datasets", "caltech101"))
     assert status == 0 and "no problem" in out
