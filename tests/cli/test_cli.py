@@ -542,6 +542,7 @@ def test_fresh_does_all_runs_again_with_the_same_bits(experiment):
     assert plugin_bytes(experiment.out) == plugins
 
 
+@pytest.mark.long
 def test_worker_processes_give_the_bits_of_one_process(experiment):
     plugins = plugin_bytes(experiment.out)
     shutil.rmtree(experiment.out)
@@ -572,6 +573,7 @@ def test_check_finds_a_changed_table_cell(experiment, column):
     assert experiment("check")[0] == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["report.md", "report.html", "tables/main.md", "tables/main.tex"])
 def test_check_names_a_number_changed_in_what_readers_see(experiment, name):
     assert experiment("report")[0] == 0 and experiment("check")[0] == 0
@@ -609,6 +611,7 @@ def test_report_makes_the_same_tables_from_stored_files_and_accuracies_from_reco
     assert {"main.csv", "records.csv"} < before.keys() - counted
 
 
+@pytest.mark.long
 def test_doctor_names_all_that_is_wrong_at_once(experiment, tmp_path):
     status, out, _ = experiment("doctor", base=("--datasets", "caltech101"))
     assert status == 0 and "no problem" in out

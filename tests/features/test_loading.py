@@ -215,6 +215,7 @@ def test_a_reader_of_files_carries_only_the_files_chosen():
     assert split.reader == FileReader(Path("root"), ("a", "c"), "x")
 
 
+@pytest.mark.long
 def test_a_dead_worker_is_said_in_one_line_and_the_next_split_is_read(tmp_path, processes):
     split = photographs(tmp_path / "pictures")
     with pytest.raises(UserError, match="--workers"):
@@ -260,6 +261,7 @@ def slow(image):
     return image
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs process groups")
 def test_no_worker_outlives_a_stopped_or_killed_parent(tmp_path):
     photographs(tmp_path / "pictures", 1)
@@ -321,6 +323,7 @@ def test_a_broken_picture_stops_its_dataset_alone(tmp_path, capsys, monkeypatch)
     assert (root / FOLDER / IMAGES).is_dir()
 
 
+@pytest.mark.long
 def test_a_dataset_that_vanishes_before_a_worker_process_reads_it_stops_alone(tmp_path, capsys, monkeypatch):
     from carryover.bench.engine import schedule
 

@@ -90,6 +90,7 @@ def test_published_selection_on_test_reads_the_whole_validation_split_too(tiny_p
     assert sorted(f.images for f in budget.count(session, runs[0]).files) == sorted([12, 12, 8, 8, 8, 8, 8, 8, 20])
 
 
+@pytest.mark.long
 def test_predicted_bytes_are_those_that_a_run_writes_and_what_is_done_is_not_counted_again(tmp_path, capsys):
     write_caltech(tmp_path / "data")
     argv = ["--data-root", tmp_path / "data", "--out", tmp_path / "out", "--datasets", "caltech101", "micro_counting"]
@@ -118,6 +119,7 @@ def test_predicted_bytes_are_those_that_a_run_writes_and_what_is_done_is_not_cou
     assert "nothing left" in " ".join(budget.lines(after))
 
 
+@pytest.mark.long
 def test_an_estimate_is_finite_positive_and_names_every_stage(tiny_plan):
     session, runs = tiny_plan()
     found = budget.estimate(session, runs, 1)
