@@ -15,6 +15,7 @@ from open_clip.transform import PreprocessCfg
 from PIL import Image
 
 from carryover import datasets
+from carryover.bench import analyses
 from carryover.bench.backbones import archs, loading
 from carryover.bench.backbones.archs import Arch
 from carryover.bench.engine.session import Options, Session
@@ -48,6 +49,7 @@ def pytest_configure(config):
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a script, and so in its children
         signal.signal(signal.SIGINT, signal.default_int_handler)
     discover(tuple(config.getoption("--plugin-dir")))
+    analyses.discover()
 
 
 def pytest_generate_tests(metafunc):

@@ -11,7 +11,8 @@ import pytest
 from scipy import stats as scipy_stats
 from test_figures_report import HOSTILE, Page
 
-from carryover.bench.analyses import audit, audit_page
+from carryover.bench.analyses import audit
+from carryover.bench.analyses.parts import audit_page
 from carryover.bench.backbones.archs import ARCHS
 from carryover.bench.cli import main as cli_main
 from carryover.bench.cli.flags import parse

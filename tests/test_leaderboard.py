@@ -29,7 +29,6 @@ from carryover.bench.plan.runs import key_of
 from carryover.bench.records import selection
 from carryover.bench.records.printed import read_paper
 from carryover.bench.records.store import Store
-from carryover.bench.report import sheets
 
 IMAGES = 1000
 METHODS = ("zs-clip", "linear-probe", "coop", "kgcoop", "contcoop")
@@ -145,7 +144,7 @@ def csv_cells(folder, arch, role="new"):
     one = archs.ARCHS[arch]
     main = selection.select(Store(folder, arch).records(), one, default_settings(one)).main
     name = "main" if role == "new" else f"main-{role}"
-    text = sheets.csv_text(main_table.main_tables(main, arch)[name][0])
+    text = main_table.Main().made(selection.Selection(one, main))[name].csv
     return {(row["dataset"], row["method"]): row for row in csv.DictReader(io.StringIO(text))}
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from carryover import datasets
+from carryover.bench import analyses
 from carryover.bench.backbones import arch_files, archs, loading
 from carryover.bench.engine.session import Options, default_together
 from carryover.bench.errors import UserError
@@ -64,6 +65,8 @@ def settings_of(args: argparse.Namespace, arch: archs.Arch) -> grid.Settings:
 
 
 def plan_of(args: argparse.Namespace, arch: archs.Arch) -> list[runs.Run]:
+    """All runs that the command line asks for."""
+    analyses.discover()
     return grid.grid(
         arch,
         settings_of(args, arch),
@@ -76,4 +79,5 @@ def plan_of(args: argparse.Namespace, arch: archs.Arch) -> list[runs.Run]:
 
 def wants_drift(args: argparse.Namespace, arch: archs.Arch) -> bool:
     """Layer drift is no run; a call for a few methods or a trial does not ask for it unless it says so."""
+    analyses.discover()
     return "drift" in args.suite or ("drift" in suites.chosen(arch, args.suite) and not (args.methods or args.limit))

@@ -13,8 +13,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from carryover import datasets
-from carryover.bench.analyses import audit_page, main_table
+from carryover.bench import analyses
+from carryover.bench.analyses import main_table
 from carryover.bench.analyses.drift import present
+from carryover.bench.analyses.parts import audit_page
 from carryover.bench.backbones import archs
 from carryover.bench.cli.doctor import doctor
 from carryover.bench.cli.listing import dry_run, ls
@@ -207,6 +209,7 @@ def open_datasets(session: Session, ids: list[str]) -> None:
 
 def selection_of(args: argparse.Namespace, arch: archs.Arch) -> Selection:
     """The stored records that this command line's settings could have made, whatever their dataset, method and seed."""
+    analyses.discover()
     store = Store(args.out, arch.id)
     selection = select(store.records(), arch, settings_of(args, arch), args.manifests)
     return replace(
@@ -269,6 +272,7 @@ def merge(args: argparse.Namespace) -> int:
 def leaderboard(args: argparse.Namespace) -> int:
     """One page over the folders that the command line names; what is no sound record is named here and on the page."""
     discover(tuple(args.plugin_dir))
+    analyses.discover()
     path = Path(args.to or "leaderboard.html")
     rows, accounts = page.write_page(args.what or [args.out], path)
     wrong = [

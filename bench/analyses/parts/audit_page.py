@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from carryover.bench.analyses import audit, misprints
-from carryover.bench.analyses.suite_tables import AVERAGE as OOD_AVERAGE
+from carryover.bench.analyses import audit
+from carryover.bench.analyses.ood import AVERAGE as OOD_AVERAGE
+from carryover.bench.analyses.parts import misprints
 from carryover.bench.host.files import write_text
 from carryover.bench.records.reading import AVERAGE
 from carryover.bench.records.selection import Selection
@@ -20,7 +21,6 @@ from carryover.bench.report.sheets import MISSING, percent
 from carryover.datasets.layouts import LAYOUTS
 from carryover.methods.base import METHODS
 
-FILE = "audit.html"
 SIGNS = dict(zip(audit.VERDICTS, ("=", "▲", "▼", "1", MISSING), strict=True))
 NAMES = {"base": "Base", "new": "New", "h": "H", AVERAGE: "Average", OOD_AVERAGE: "Average of shifted"}
 HEADER = ("", "Paper", "Ours", "Diff.", "95 % interval", "Verdict")
@@ -31,7 +31,7 @@ def write_page(selection: Selection, folder: Path) -> Path | None:
     table = audit.audit_table(selection)
     if table is None:
         return None
-    path = Path(folder) / FILE
+    path = Path(folder) / audit.PAGE
     write_text(path, audit_html(selection.arch.id, table, audit.not_comparable(selection)))
     return path
 
