@@ -151,7 +151,7 @@ def register(id: str) -> Callable[[type[Analysis]], type[Analysis]]:
         ANALYSES.register(id)(kind)
         kind.id = id
         if kind.suite is not None:
-            suites.SUITES.register(id)(replace(kind.suite, id=id, place=kind.place))  # type: ignore[arg-type]
+            suites.SUITES.register(id)(replace(kind.suite, id=id, place=kind.place))
         return kind
 
     return add
