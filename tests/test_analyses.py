@@ -1,4 +1,4 @@
-"""Analyses as such: what every registered one keeps to, and one of a user's own, from a file in a folder to the report."""
+"""Analyses: what every registered one keeps to, and one of a user's own, from a file in a folder to the report."""
 
 import csv
 import subprocess
