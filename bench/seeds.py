@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
-import torch
-
 
 def derive(*axes: object) -> int:
     """A 63-bit seed for these axes, e.g. ``derive("fit", dataset, method, seed)``; the same on every machine."""
     text = "\x1f".join(str(axis) for axis in axes)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
-
-
-def generator(*axes: object) -> torch.Generator:
-    return torch.Generator().manual_seed(derive(*axes))

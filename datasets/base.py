@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+AVERAGE = "average"  # stands in the place of a dataset's id where a number is the average over several
+
 
 @dataclass(frozen=True)
 class Chosen:

@@ -11,6 +11,7 @@ from pathlib import Path
 from carryover.bench.errors import UserError, quoted
 from carryover.datasets import layouts
 from carryover.datasets.base import Dataset, Split
+from carryover.datasets.data_root import find_folder
 from carryover.datasets.images import split_of_files
 from carryover.datasets.listing import Listing
 from carryover.datasets.splits import NOTE, ensure_made, made_path
@@ -22,7 +23,7 @@ LAYOUTS = {id: layout for id, layout in layouts.LAYOUTS.items() if layout.split}
 def load(id: str, data_root: str, make_split: bool = False) -> Dataset:
     """Read the split file; every image it names must exist. Where there is none and ``make_split`` asks for it, a split
     is made by the published rule and noted. Raises UserError with what is missing and where."""
-    layout, folder = LAYOUTS[id], layouts.find_folder(id, data_root)
+    layout, folder = LAYOUTS[id], find_folder(id, data_root)
     path, notes = folder / layout.split, []
     if not path.exists():
         made = made_path(id, folder)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from carryover.bench.errors import UserError, quoted
 from carryover.datasets.base import Dataset
+from carryover.datasets.data_root import find_folder
 from carryover.datasets.images import split_of_files
-from carryover.datasets.layouts import LAYOUTS, count_notes, find_folder
+from carryover.datasets.layouts import LAYOUTS, count_notes
 from carryover.datasets.listing import Listing
 from carryover.datasets.templates import TEMPLATES
 

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from carryover.bench.errors import UserError, quoted
 from carryover.datasets.base import Dataset, Split
+from carryover.datasets.data_root import find_folder
 from carryover.datasets.images import split_of_files
-from carryover.datasets.layouts import LAYOUTS, count_notes, drive, find_folder
+from carryover.datasets.layouts import LAYOUTS, count_notes, drive
 from carryover.datasets.listing import Listing
 from carryover.datasets.templates import TEMPLATES
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from carryover.bench.errors import UserError
 from carryover.datasets.base import Split
 
 
@@ -185,22 +183,6 @@ LAYOUTS = {
         "ImageNet-R", "imagenet-rendition", "imagenet-r", "", f"{HENDRYCKS}/imagenet-r.tar", 200, 0, 0, 30000
     ),
 }
-
-
-def find_folder(id: str, data_root: str) -> Path:
-    """The dataset's folder. Raises UserError where no data root was given or nothing is there."""
-    layout = LAYOUTS[id]
-    if not data_root:
-        raise UserError(f"dataset '{id}' needs --data-root: the folder that holds '{layout.folder}/'")
-    root = Path(data_root)
-    if not root.is_dir():
-        raise UserError(f"--data-root: no folder '{data_root}'")
-    folder = root / layout.folder
-    if not folder.is_dir():
-        from carryover.datasets.sources import needed  # it knows the addresses, and is written in terms of the layouts
-
-        raise UserError(f"{id}: no folder '{folder}'; put there {needed(id)}, or leave {id} out of --datasets")
-    return folder
 
 
 def count_notes(layout: Layout, classes: int, splits: Mapping[str, Split]) -> list[str]:

@@ -283,14 +283,3 @@ SOURCES: dict[str, tuple[Source, ...]] = {
         ),
     ),
 }
-
-
-def needed(id: str) -> str:
-    """What the dataset's folder must hold, each thing with its own address: the end of a sentence."""
-    things = []
-    for source in SOURCES[id]:
-        if not source.extra:
-            places = " and ".join(place for _, place in source.gives)
-            why = f": {source.by_hand}" if source.by_hand else ""
-            things.append(f"{places} (from {source.url}{why})")
-    return ", ".join(things)

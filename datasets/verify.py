@@ -8,7 +8,8 @@ import numpy as np
 
 from carryover import datasets
 from carryover.bench.errors import UserError
-from carryover.datasets.layouts import LAYOUTS, count_notes, find_folder
+from carryover.datasets.data_root import find_folder
+from carryover.datasets.layouts import LAYOUTS, count_notes
 from carryover.datasets.splits import made_path
 
 SAMPLE = 20  # pictures decoded, spread over the splits

@@ -1,75 +1,43 @@
-"""Plug-in methods. A file in this folder that registers a ``Method`` is a method; no list to edit."""
+"""Plug-in methods. A file in this folder that registers a ``Method`` is a method; no list to edit.
+
+A method's file takes what it needs from here: ``from carryover.methods import Method, TrainConfig, register``. torch is
+imported with the first of these names, not with the package, for plans and tables ask only for options.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import importlib.util
-import inspect
-import sys
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from carryover.bench import places
-from carryover.bench.errors import UserError
-from carryover.methods.base import METHODS, Method
+if TYPE_CHECKING:
+    from carryover.methods.base import METHODS, Classes, Method, Shape, Support, TrainConfig, cosine_logits, register
+    from carryover.methods.catalogue import Registered, discover, import_file, ordered, source_hash
+
+__all__ = [
+    "METHODS",
+    "PAPER_ORDER",
+    "Classes",
+    "Method",
+    "Registered",
+    "Shape",
+    "Support",
+    "TrainConfig",
+    "cosine_logits",
+    "discover",
+    "import_file",
+    "ordered",
+    "register",
+    "source_hash",
+]
 
 # The order of the paper's tables; other methods follow by where they stand, then by name.
 PAPER_ORDER = ("zs-clip", "linear-probe", "clip-adapter", "tip-adapter-f", "coop", "cocoop", "kgcoop", "contcoop")
 
 
-def discover(plugin_dirs: tuple[str, ...] = ()) -> None:
-    """Import every method file here and in the user's folders. Raises UserError for a file that cannot be imported."""
-    for path in sorted(Path(__file__).parent.glob("[a-z]*.py")):
-        if path.stem != "base":
-            importlib.import_module(f"carryover.methods.{path.stem}")
-    for folder in plugin_dirs:
-        if not Path(folder).is_dir():
-            raise UserError(f"--plugin-dir: no folder '{folder}'")
-        for path in sorted(Path(folder).glob("[!_]*.py")):
-            import_file(path.resolve())
-
-
-def import_file(path: Path) -> None:
-    """Import a user's method file under a name of its own, so that it never meets an installed package."""
-    name = f"carryover_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}_{path.stem}"
-    if name in sys.modules:
-        return
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None  # so it is for every file named *.py
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except UserError:
-        del sys.modules[name]
-        raise
-    except (Exception, SystemExit) as error:
-        del sys.modules[name]
-        raise UserError(f"plug-in file '{path}' cannot be imported: {type(error).__name__}: {error}") from error
-
-
-def ordered() -> list[str]:
-    """All method ids, the paper's first and in its order, the others from the input of a model to its output."""
-    others = sorted((places.rank(METHODS[name].depth), name) for name in METHODS if name not in PAPER_ORDER)
-    return [name for name in PAPER_ORDER if name in METHODS] + [name for _, name in others]
-
-
-def default() -> list[str]:
-    """What is run where the command line names no methods: those on frozen image features, which are encoded once for
-    all of them. Methods that train towers, or adapt to each test image, are asked for by name or by "all"."""
-    return [name for name in ordered() if METHODS[name].needs == "features"]
-
-
-def source_hash(method: type[Method]) -> str:
-    """sha256 over the source files of a method, of the methods it derives from and of what these import from method
-    files; part of its runs' keys. Other modules of the user's are not followed."""
-    modules = {sys.modules[base.__module__] for base in method.__mro__ if issubclass(base, Method)}
-    homes = {getattr(value, "__module__", None) for module in modules for value in vars(module).values()}
-    modules |= {
-        sys.modules[h]
-        for h in homes
-        if isinstance(h, str) and h.startswith(("carryover.methods.", "carryover_plugin_"))
-    }
-    files = {inspect.getfile(module) for module in modules}
-    # Sorted by content, so that the hash does not change with the folder that a user's file lies in.
-    return hashlib.sha256(b"\0".join(sorted(Path(file).read_bytes() for file in files))).hexdigest()
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        for home in ("base", "catalogue"):
+            module = importlib.import_module(f"carryover.methods.{home}")
+            if hasattr(module, name):
+                return getattr(module, name)
+    raise AttributeError(f"module 'carryover.methods' has no attribute '{name}'")

@@ -39,7 +39,7 @@ class Mutant:
     tests: tuple[str, ...]
 
 
-SMALL_TOWER = ("tests/test_text_path.py", "-k", "context_length_does_not_matter or test_names_of_any_number")
+SMALL_TOWER = ("tests/backbones/test_text_path.py", "-k", "context_length_does_not_matter or test_names_of_any_number")
 
 MUTANTS = (
     Mutant(
@@ -69,98 +69,119 @@ MUTANTS = (
         "tensors = {name: value for name, value in self.named_parameters() if value.requires_grad}",
         'tensors = {"scale": self.backbone.scale[None]} if hasattr(self, "backbone") else {}\n'
         "        tensors |= {name: value for name, value in self.named_parameters() if value.requires_grad}",
-        ("tests/test_contract.py", "-k", "saves_its_learned_tensors and coop"),
+        ("tests/methods/test_contract.py", "-k", "saves_its_learned_tensors and coop"),
     ),
     Mutant(
         "the average row's H is the mean of the datasets' H",
         "bench/stats/means.py",
         "new, new_std, harmonic_mean(base, new), h_std])",
         'new, new_std, float(of_method["h"].mean()), h_std])',
-        ("tests/test_stats.py",),
+        ("tests/stats/test_stats.py",),
     ),
     Mutant(
         "the deviation over seeds is that of a population",
         "bench/stats/means.py",
         "array.std(ddof=1)",
         "array.std(ddof=0)",
-        ("tests/test_stats.py",),
+        ("tests/stats/test_stats.py",),
     ),
     Mutant(
         "every method is handed test labels",
         "bench/engine/session.py",
         "if METHODS[run.method].selects_on_test(run.config):\n                leak",
         "if run.config:\n                leak",
-        ("tests/test_contract.py", "-k", "poisoned and tip"),
+        ("tests/methods/test_contract.py", "-k", "poisoned and tip"),
     ),
     Mutant(
         "clean Tip-Adapter chooses alpha and beta on test labels",
         "methods/tip_adapter_f.py",
         "x, y = support.val_features, support.val_labels",
         'x, y = support.leak["test"] if support.leak is not None else (support.val_features, support.val_labels)',
-        ("tests/test_methods.py", "-k", "clean_tip_adapter"),
+        ("tests/methods/test_methods.py", "-k", "clean_tip_adapter"),
     ),
     Mutant(
         "views do not depend on the seed",
         "bench/features/transforms.py",
         'derive("view", self.seed, self.number, key)',
         'derive("view", 0, self.number, key)',
-        ("tests/test_roles_and_seeds.py", "-k", "seed"),
+        ("tests/engine/test_roles_and_seeds.py", "-k", "seed"),
     ),
     Mutant(
         "features are found whatever the weights",
         "bench/features/store.py",
         '"backbone": self.backbone.fingerprint,',
         '"backbone": "",',
-        ("tests/test_features.py", "-k", "named_by_everything"),
+        ("tests/features/test_features.py", "-k", "named_by_everything"),
     ),
     Mutant(
         "a run that failed counts as done",
         "bench/records/store.py",
         ' and stored.get("status") == "done"',
         "",
-        ("tests/test_plan_store.py", "-k", "not_done_is_done_again"),
+        ("tests/records/test_store.py", "-k", "not_done_is_done_again"),
     ),
     Mutant(
         "base and new are swapped in the evaluation",
         "bench/engine/one_run.py",
         "evaluate(carried, backbone, classes",
         'evaluate(carried, session.backbone({"base": "new"}.get(role, "base")), classes',
-        ("tests/test_roles_and_seeds.py", "-k", "role"),
+        ("tests/engine/test_roles_and_seeds.py", "-k", "role"),
     ),
     Mutant(
         "few-shot draws start from one state whatever the seed",
         "datasets/fewshot.py",
         "generator = random.Random(seed)",
         "generator = random.Random(1)",
-        ("tests/test_datasets.py", "-k", "draws_are_those"),
+        ("tests/datasets/test_draws_and_micro.py", "-k", "draws_are_those"),
     ),
     Mutant(
         "two purposes share one stream of random numbers",
         "bench/seeds.py",
         'text = "\\x1f".join(str(axis) for axis in axes)',
         'text = "\\x1f".join(str(axis) for axis in axes[1:])',
-        ("tests/test_seeds_registry.py",),
+        ("tests/plan/test_seeds_registry.py",),
     ),
     Mutant(
         "a cell of a spreadsheet may be a formula",
-        "bench/report/sheets.py",
+        "bench/render/sheets.py",
         """printable("'" + text if hazard else text)""",
         "printable(text)",
-        ("tests/test_tables.py", "-k", "csv_gives"),
+        ("tests/report/test_tables.py", "-k", "csv_gives"),
     ),
     Mutant(
         "a run whose worker died is tried on the same node again",
         "bench/cluster/pool.py",
         "if hand.node.id not in unit.tried or not self.elsewhere(unit):",
         "if True:",
-        ("tests/test_ray_pool.py", "-k", "kills"),
+        ("tests/cluster/test_ray_pool.py", "-k", "kills"),
     ),
     Mutant(
         "a run is not sent the plug-in that it evaluates or starts from",
         "bench/cluster/engine.py",
         "for run, _ in items if run.source}",
         "for run, _ in items if not run.source}",
-        ("tests/test_ray_pool.py", "-k", "is_sent_the_plug_in"),
+        ("tests/cluster/test_ray_pool.py", "-k", "is_sent_the_plug_in"),
+    ),
+    Mutant(
+        "operators are no part of a method's hash",
+        "bench/host/source_identity.py",
+        '"ctx", "kind",',
+        '"ctx", "kind", "op",',
+        ("tests/host/test_source_identity.py", "-k", "every_constant"),
+    ),
+    Mutant(
+        "two definitions of one name are one to a method's hash",
+        "bench/host/source_identity.py",
+        'ref if is_followed(ref[0]) or ref[0] in homes else ("", ref[1])',
+        "next((known for known in order if known[1] == ref[1]), ref)",
+        ("tests/host/test_source_identity.py", "-k", "told_apart or changed_value"),
+    ),
+    Mutant(
+        "names of the module that a method file imports as a whole are not followed",
+        "bench/host/source_identity.py",
+        "found += self.library.resolve(target[0], node.attr)",
+        "return []",
+        ("tests/host/test_source_identity.py", "-k", "is_followed or elsewhere"),
     ),
 )
 
@@ -200,7 +221,7 @@ def run_tests(copy: Path, tests: Sequence[str]) -> tuple[int | None, str]:
     """(pytest's exit status, None past the limit; its last line)."""
     # No .pyc: they are told apart by whole seconds and sizes, which a planted string may keep.
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", "PYTEST_ADDOPTS": ""}
-    command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", *tests]
+    command = [sys.executable, "-m", "pytest", "-x", "-m", "", "-p", "no:cacheprovider", *tests]
     try:
         done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=LIMIT)
     except subprocess.TimeoutExpired:

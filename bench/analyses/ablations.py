@@ -28,8 +28,8 @@ from carryover.bench.backbones.archs import Arch
 from carryover.bench.plan.suites import SUITES, Suite, Variant, fixed
 from carryover.bench.records.printed import PAPER_COLUMNS, PAPER_FOLDER
 from carryover.bench.records.selection import Selection
-from carryover.bench.report.figures import COLOURS, LABELS, MARKERS, legend, stacked
-from carryover.bench.report.sheets import Block, Cell, Sheet, percent, ranked
+from carryover.bench.render.figures import COLOURS, LABELS, MARKERS, legend, stacked
+from carryover.bench.render.sheets import Block, Cell, Sheet, percent, ranked
 from carryover.bench.stats import means
 
 TEXTURES = {"paper": ("dtd",), "micro": ("micro_textures",)}

@@ -19,18 +19,17 @@ from carryover.bench.analyses.ood import AVERAGE as OOD_AVERAGE
 from carryover.bench.analyses.ood import by_seed, printed_ood
 from carryover.bench.analyses.parts import misprints
 from carryover.bench.backbones.archs import Arch
-from carryover.bench.cli.flags import parse
 from carryover.bench.plan import suites
-from carryover.bench.plan.grid import Settings, default_settings, parse_overrides
+from carryover.bench.plan.defaults import SEEDS
 from carryover.bench.plan.runs import as_stored, shown_setting
+from carryover.bench.plan.settings import Methods, Settings, default_settings, parse_overrides
 from carryover.bench.records import reading
 from carryover.bench.records.printed import PAPER_COLUMNS, read_paper
 from carryover.bench.records.reading import AVERAGE, Record
 from carryover.bench.records.selection import Selection
-from carryover.bench.report.html_page import Part
+from carryover.bench.render.html_page import Part
 from carryover.bench.stats.intervals import half_width
 from carryover.bench.stats.means import average_rows, mean_std, seed_scores
-from carryover.methods.base import METHODS
 
 KEYS = ("table", "dataset", "row", "column")
 COLUMNS = (*KEYS, "paper", "ours", "difference", "low", "high", "seeds", "verdict", "note", "command")
@@ -75,14 +74,14 @@ def audit_table(selection: Selection) -> pd.DataFrame | None:
     arch = selection.arch
     if read_paper(arch.id) is None:
         return None
-    default = default_settings(arch)
-    settings, reason = selection.settings or default, not_comparable(selection)
+    settings, reason = selection.chosen_by, not_comparable(selection)
+    default = default_settings(arch, settings.methods)
     averages = average_rows(selection.main)
     rows = []
     for line in printed_lines(arch):
         found = Found({}, 0, ()) if reason else find(line, selection, settings, averages)
         command = shlex.join(command_of(line, found.records, arch, default if reason else settings, default))
-        changed = " ".join([*of_method(settings.overrides, line.method), *others(settings, default)])
+        changed = " ".join([*of_method(settings.overrides, line.method, settings.methods), *others(settings, default)])
         for column, paper in line.printed.items():
             mean, std = found.spread.get(column, (np.nan, np.nan))
             half = half_width(std, found.seeds, LEVEL)
@@ -108,7 +107,7 @@ def verdict(paper: float, mean: float, half: float) -> str:
 
 def not_comparable(selection: Selection) -> str:
     """Why none of these records is set beside the paper's numbers; empty where they are."""
-    settings = selection.settings or default_settings(selection.arch)
+    settings = selection.chosen_by
     limits = {settings.limit, *(record["run"].get("limit") for record in selection.records)} - {None}
     if limits:
         return f"not run in full: these records are of trials with --limit {max(limits)}"
@@ -238,10 +237,10 @@ def command_of(line: Line, records: Sequence[Record], arch: Arch, settings: Sett
         if settings.configure(line.method, line.dataset, options) == settings.configure(line.method, line.dataset):
             options = ()
     words += ["--methods", line.method]
-    changes = [*of_method(settings.overrides, line.method), *options]
+    changes = [*of_method(settings.overrides, line.method, settings.methods), *options]
     words += [*(["--set", *changes] if changes else []), *others(settings, default)]
     seeds = sorted({record["run"]["seed"] for record in records})
-    return words + (["--seeds", *map(str, seeds)] if not set(seeds) <= set(parse([]).seeds) else [])
+    return words + (["--seeds", *map(str, seeds)] if not set(seeds) <= set(SEEDS) else [])
 
 
 def others(settings: Settings, default: Settings) -> list[str]:
@@ -250,13 +249,13 @@ def others(settings: Settings, default: Settings) -> list[str]:
     return [word for name in names for word in (f"--{name}", str(shown_setting(name, getattr(settings, name))))]
 
 
-def of_method(overrides: Sequence[str], method: str) -> list[str]:
+def of_method(overrides: Sequence[str], method: str, methods: Methods) -> list[str]:
     """Those that the method has: a call for it alone refuses others under ``*``."""
-    known = {field.name for field in fields(METHODS[method].Config)}
+    known = {field.name for field in fields(methods[method].Config)}
     return [
         item
         for item in overrides
-        for name, options in parse_overrides([item], list(METHODS)).items()
+        for name, options in parse_overrides([item], methods).items()
         if name == method or (name == "*" and set(options) <= known)
     ]
 

@@ -26,9 +26,9 @@ import pandas as pd
 from carryover.bench.plan import suites
 from carryover.bench.records.selection import Selection
 from carryover.bench.registry import Registry
-from carryover.bench.report.figures import inline_svg, svg_text
-from carryover.bench.report.html_page import Part
-from carryover.bench.report.sheets import CSV_DECIMALS, Sheet, csv_text, sheet_latex, sheet_markdown
+from carryover.bench.render.figures import inline_svg, svg_text
+from carryover.bench.render.html_page import Part
+from carryover.bench.render.sheets import CSV_DECIMALS, Sheet, csv_text, sheet_latex, sheet_markdown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

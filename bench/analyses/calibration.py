@@ -19,8 +19,8 @@ from carryover.bench.analyses.parts.comparison import averages_of, has_statistic
 from carryover.bench.records import reading
 from carryover.bench.records.reading import AVERAGE, counted
 from carryover.bench.records.selection import Selection
-from carryover.bench.report.html_page import Part
-from carryover.bench.report.sheets import MISSING, Block, Cell, Sheet, percent
+from carryover.bench.render.html_page import Part
+from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet, percent
 from carryover.bench.stats.measures import roles, sections, summarised
 
 BINS = 15

@@ -24,8 +24,8 @@ from carryover.bench.plan.suites import Suite, Variant
 from carryover.bench.records import reading
 from carryover.bench.records.reading import AVERAGE, Record
 from carryover.bench.records.selection import Row, Selection
-from carryover.bench.report.figures import INK, legend, stacked
-from carryover.bench.report.sheets import MISSING, Block, Cell, Sheet, percent
+from carryover.bench.render.figures import INK, legend, stacked
+from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet, percent
 from carryover.bench.stats import choices, means
 
 ROLES = ("base", "new", "second")  # that update one another in turn, as far as an arch has them

@@ -20,9 +20,9 @@ from carryover.bench.analyses.parts.comparison import has_statistics
 from carryover.bench.records import reading
 from carryover.bench.records.reading import Record
 from carryover.bench.records.selection import Selection
-from carryover.bench.report.figures import COLOURS, INK, STYLE, WIDTH_INCHES, short_label
-from carryover.bench.report.html_page import Part
-from carryover.bench.report.sheets import MISSING, Block, Cell
+from carryover.bench.render.figures import COLOURS, INK, STYLE, WIDTH_INCHES, short_label
+from carryover.bench.render.html_page import Part
+from carryover.bench.render.sheets import MISSING, Block, Cell
 from carryover.bench.stats.means import average_rows
 
 COSTS = {"seconds": "seconds", "parameters": "trainable parameters"}

@@ -1,5 +1,5 @@
 """Drift beside compatibility: what a context inserted at each depth loses with the update, and how far the backbone
-moved there (`parts/depth_numbers.py` defines both). The argument of the paper's section 3.1, whose Figure 2 shows its
+moved there (`depth_numbers.py` defines both). The argument of the paper's section 3.1, whose Figure 2 shows its
 parts (b) to (d) apart, without a measure of how they go together.
 """
 
@@ -13,18 +13,17 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from carryover.bench import places
+from carryover.bench.analyses import depth_numbers as numbers
 from carryover.bench.analyses.base import Analysis, Drawing, Table, Tables, register
 from carryover.bench.analyses.drift import built_in, pair_name
 from carryover.bench.analyses.layers import STARTS
-from carryover.bench.analyses.parts import depth_numbers as numbers
 from carryover.bench.analyses.parts.rows import dataset_name, marks_of, number, rows_of
-from carryover.bench.backbones.drift_measures import AVERAGE
 from carryover.bench.plan.suites import SUITES
 from carryover.bench.records import reading
-from carryover.bench.records.reading import counted
+from carryover.bench.records.reading import AVERAGE, counted
 from carryover.bench.records.selection import Selection
-from carryover.bench.report.figures import INK, STYLE, WIDTH_INCHES
-from carryover.bench.report.sheets import MISSING, Block, Cell, Sheet, percent, signed
+from carryover.bench.render.figures import INK, STYLE, WIDTH_INCHES
+from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet, percent, signed
 from carryover.bench.stats import correlation
 
 RHO_TITLE = "Rank correlation of drift and compatibility"

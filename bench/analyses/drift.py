@@ -15,11 +15,12 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from carryover.bench.analyses.base import Analysis, Drawing, Table, register
 from carryover.bench.backbones.archs import OTHER_ACTIVATION
-from carryover.bench.backbones.drift_measures import AVERAGE, MEASURES, POOLED
+from carryover.bench.backbones.drift_names import MEASURES, POOLED
 from carryover.bench.plan.suites import Suite, fixed
+from carryover.bench.records.reading import AVERAGE
 from carryover.bench.records.selection import Selection
-from carryover.bench.report.figures import INK, LONGEST_NAME, PAPER, STYLE, WIDTH_INCHES
-from carryover.bench.report.sheets import MISSING, Block, Cell, Sheet
+from carryover.bench.render.figures import INK, LONGEST_NAME, PAPER, STYLE, WIDTH_INCHES
+from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet
 
 KEYS = ("pair", "tower", "what", "layer", "kind", "dataset")
 COLUMNS = (*KEYS, *MEASURES, "count")  # the last one counts what was averaged

@@ -21,8 +21,8 @@ from carryover.bench.records import reading
 from carryover.bench.records.predictions import Outcome
 from carryover.bench.records.reading import AVERAGE
 from carryover.bench.records.selection import Selection
-from carryover.bench.report.html_page import Part
-from carryover.bench.report.sheets import MISSING, Block, Cell, Sheet, percent
+from carryover.bench.render.html_page import Part
+from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet, percent
 from carryover.bench.stats.measures import sections, summarised
 
 KEYS = ("dataset", "method", "backbone")

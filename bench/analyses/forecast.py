@@ -27,16 +27,16 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from carryover.bench.analyses import forecast_numbers as numbers
 from carryover.bench.analyses.base import Analysis, Drawing, Table, Tables, register
-from carryover.bench.analyses.parts import forecast_numbers as numbers
-from carryover.bench.analyses.parts.forecast_numbers import BASELINES, EVERY, LEFT_OUT, OUTCOMES, PREDICTORS, Forecast
+from carryover.bench.analyses.forecast_numbers import BASELINES, EVERY, LEFT_OUT, OUTCOMES, PREDICTORS, Forecast
 from carryover.bench.analyses.parts.rows import number
 from carryover.bench.analyses.targets import backbone_name
 from carryover.bench.records import reading
 from carryover.bench.records.reading import counted
 from carryover.bench.records.selection import Selection
-from carryover.bench.report.figures import INK, STYLE, WIDTH_INCHES
-from carryover.bench.report.sheets import MISSING, Block, Cell, Sheet
+from carryover.bench.render.figures import INK, STYLE, WIDTH_INCHES
+from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet
 from carryover.bench.stats import correlation
 from carryover.bench.stats.forecast_models import LEVEL, MEAN, SAME, SELECTED
 

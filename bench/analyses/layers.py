@@ -13,7 +13,7 @@ from carryover.bench.analyses.base import Drawing, Tables, register
 from carryover.bench.analyses.parts.rows import BESIDE, dataset_name
 from carryover.bench.plan.suites import Suite, Variant
 from carryover.bench.records.selection import Selection
-from carryover.bench.report.figures import COLOURS, LABELS, legend, stacked
+from carryover.bench.render.figures import COLOURS, LABELS, legend, stacked
 
 STARTS = {"fixed": "0.02 everywhere", "rows": "as large as the rows replaced"}  # coop.start
 DEPTHS = {"paper": ("dtd",), "micro": ("micro_textures", "micro_actions", "micro_stars")}

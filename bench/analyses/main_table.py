@@ -21,7 +21,7 @@ from carryover.bench.records import reading
 from carryover.bench.records.printed import PAPER_COLUMNS, read_paper
 from carryover.bench.records.reading import AVERAGE, Record
 from carryover.bench.records.selection import Selection
-from carryover.bench.report.figures import (
+from carryover.bench.render.figures import (
     BAR,
     COLOURS,
     FRAME_INCHES,
@@ -34,7 +34,7 @@ from carryover.bench.report.figures import (
     _write_value,
     short_label,
 )
-from carryover.bench.report.sheets import MISSING, Block, Cell, Sheet, percent, ranked
+from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet, percent, ranked
 from carryover.bench.stats import means
 
 COLUMNS = ("dataset", "method", "seeds", *means.SCORES, *PAPER_COLUMNS)

@@ -17,7 +17,7 @@ from carryover.bench.records import reading
 from carryover.bench.records.printed import PAPER_FOLDER
 from carryover.bench.records.reading import Record
 from carryover.bench.records.selection import Row, Selection
-from carryover.bench.report.sheets import Block, Cell, Sheet, percent, ranked
+from carryover.bench.render.sheets import Block, Cell, Sheet, percent, ranked
 from carryover.bench.stats import means
 
 KEYS = ("method", "backbone", "dataset")

@@ -12,7 +12,7 @@ from carryover.bench.plan.suites import SUITES
 from carryover.bench.records import environments
 from carryover.bench.records.reading import Record
 from carryover.bench.records.selection import Selection
-from carryover.bench.report.html_page import Part
+from carryover.bench.render.html_page import Part
 
 COLUMNS = ("table", "dataset", "row", "method", "seed", "record", "plugin", "status", "device", "commit")
 

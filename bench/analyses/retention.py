@@ -35,8 +35,8 @@ from carryover.bench.plan.suites import Suite, Variant
 from carryover.bench.records import reading
 from carryover.bench.records.reading import AVERAGE
 from carryover.bench.records.selection import Row, Selection
-from carryover.bench.report.figures import COLOURS, INK, LONGEST_NAME, STYLE, WIDTH_INCHES
-from carryover.bench.report.sheets import MISSING, Block, Cell, Sheet, percent
+from carryover.bench.render.figures import COLOURS, INK, LONGEST_NAME, STYLE, WIDTH_INCHES
+from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet, percent
 
 INTERVAL = (
     "Intervals: 95 %, test images drawn with replacement (paired, one draw for all seeds), seeds by Student's t, as in "

@@ -28,9 +28,9 @@ from carryover.bench.plan.run_labels import ZERO_SHOT
 from carryover.bench.records import reading
 from carryover.bench.records.reading import AVERAGE, Record, counted
 from carryover.bench.records.selection import Selection
-from carryover.bench.report.figures import COLOURS, INK, STYLE, WHISKER, WIDTH_INCHES, short_label
-from carryover.bench.report.html_page import Part
-from carryover.bench.report.sheets import MISSING, Block, Cell, Sheet
+from carryover.bench.render.figures import COLOURS, INK, STYLE, WHISKER, WIDTH_INCHES, short_label
+from carryover.bench.render.html_page import Part
+from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet
 from carryover.bench.stats import means
 from carryover.bench.stats.measures import measures, score_table
 from carryover.bench.stats.pairs import COVERAGE, DRAWS, row_of

@@ -23,8 +23,8 @@ from carryover.bench.plan.run_labels import ZERO_SHOT
 from carryover.bench.records import reading
 from carryover.bench.records.reading import AVERAGE, Record, counted
 from carryover.bench.records.selection import Selection
-from carryover.bench.report.figures import STYLE, WIDTH_INCHES, short_label
-from carryover.bench.report.sheets import MISSING, Block, Cell, Sheet, percent, ranked, signed
+from carryover.bench.render.figures import STYLE, WIDTH_INCHES, short_label
+from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet, percent, ranked, signed
 from carryover.bench.stats import means
 from carryover.bench.stats.means import mean_std
 

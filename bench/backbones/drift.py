@@ -20,13 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from carryover.bench.backbones.drift_measures import (
-    POOLED,
-    Row,
+    DriftRow,
     average,
     feature_change,
     parameter_change,
     parameter_rows,
 )
+from carryover.bench.backbones.drift_names import POOLED
 from carryover.bench.backbones.loading import ACTIVATIONS, Backbone
 from carryover.bench.backbones.text_tower import EOT, SOS
 
@@ -222,5 +222,5 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach() for name, value in module.named_parameters()}
 
 
-def _part(parameters: list[Row], features: list[Row], notes: list[str]) -> dict:
+def _part(parameters: list[DriftRow], features: list[DriftRow], notes: list[str]) -> dict:
     return {"parameters": parameters, "features": features, "notes": notes}

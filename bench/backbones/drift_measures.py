@@ -24,17 +24,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-AVERAGE, POOLED = "average", "pooled"
+from carryover.bench.backbones.drift_names import MEASURES
+from carryover.datasets.base import AVERAGE
+
 KINDS = ("all", "layernorm", "attention", "mlp", "other")  # of a block
-MEASURES = ("absolute", "relative", "norm_ratio", "one_minus_cosine", "cka", "structure")
 LAST = ("ln_final", "projected", "proj")  # registered before the blocks, computed after them
 
-Row = dict[str, Any]
+DriftRow = dict[str, Any]
 
 
 def parameter_rows(
     old: Mapping[str, Tensor], new: Mapping[str, Tensor], place: Callable[[str], tuple[str, str]], tower: str
-) -> tuple[list[Row], list[str]]:
+) -> tuple[list[DriftRow], list[str]]:
     """A row for each (layer, kind), and for each block as a whole (kind "all"), whose every tensor has the same name
     and shape on both sides; and notes that count the tensors that have not."""
     groups: dict[tuple[str, str], list[str]] = {}
@@ -56,7 +57,7 @@ def parameter_rows(
     return rows, [note] if missing else []
 
 
-def parameter_change(pairs: Iterable[tuple[Tensor, Tensor]]) -> Row:
+def parameter_change(pairs: Iterable[tuple[Tensor, Tensor]]) -> DriftRow:
     """Pooled over all entries of (old, new) pairs of tensors; ``count`` is the number of entries."""
     moved = size = moved_square = size_square = 0.0
     count = 0
@@ -70,7 +71,7 @@ def parameter_change(pairs: Iterable[tuple[Tensor, Tensor]]) -> Row:
     return {"absolute": moved / count, "relative": ratio(moved, size), "norm_ratio": norm_ratio, "count": count}
 
 
-def feature_change(old: Tensor, new: Tensor) -> Row:
+def feature_change(old: Tensor, new: Tensor) -> DriftRow:
     """Of features (N, W) at one layer; ``count`` is N."""
     old, new = old.double(), new.double()
     change = new - old
@@ -120,7 +121,7 @@ def ratio(part: float, whole: float) -> float | None:
     return 0.0 if part == 0 else part / whole if whole else None
 
 
-def average(rows: Sequence[Row]) -> Row:
+def average(rows: Sequence[DriftRow]) -> DriftRow:
     """Over datasets; a value that one of them lacks has no average, never one over fewer. ``count``: all prompts."""
     values = {name: [row[name] for row in rows] for name in MEASURES}
     means = {name: None if None in found else sum(found) / len(found) for name, found in values.items()}

@@ -18,13 +18,14 @@ from carryover.bench.engine import schedule
 from carryover.bench.engine.session import Options, Session
 from carryover.bench.errors import UserError
 from carryover.bench.host import environment
+from carryover.bench.host.device import device_name
 from carryover.bench.plan.runs import Run
 from carryover.bench.preflight import budget
 from carryover.bench.preflight.backbones import show_backbone, show_control, show_pair
 from carryover.bench.preflight.data import show_data
 from carryover.bench.preflight.findings import Page, amount, check_space, check_writable, free_space, nearest
 from carryover.bench.records.reading import counted
-from carryover.bench.report.terminal import escape
+from carryover.bench.render.terminal import escape
 from carryover.methods import discover
 
 console = Console()
@@ -110,7 +111,7 @@ def all_there(options: Options, loaded: dict[str, loading.Backbone | None]) -> b
 def show_machine(page: Page, options: Options) -> None:
     found = environment.versions()
     page.ok("versions", ", ".join(f"{name} {found[name]}" for name in ("python", "torch", "open_clip", "timm")))
-    page.ok("device", environment.device_name(torch.device(options.device)) + device_memory(options.device))
+    page.ok("device", device_name(torch.device(options.device)) + device_memory(options.device))
     total, free = memory()
     text = f"{schedule.cores()} cores, {amount(total)} of memory, {amount(free)} free"
     if options.device == "cpu" and free and options.text_budget > free:

@@ -15,7 +15,7 @@ from carryover.bench.errors import UserError, unknown
 from carryover.bench.plan.runs import Run
 from carryover.bench.preflight import budget
 from carryover.bench.records import time_notes
-from carryover.bench.report.terminal import escape
+from carryover.bench.render.terminal import escape
 from carryover.methods import discover, ordered
 from carryover.methods.base import METHODS
 

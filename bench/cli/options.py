@@ -12,7 +12,8 @@ from carryover.bench import analyses
 from carryover.bench.backbones import arch_files, archs, loading
 from carryover.bench.engine.session import Options, default_together
 from carryover.bench.errors import UserError
-from carryover.bench.plan import defaults, grid, runs, suites
+from carryover.bench.plan import defaults, grid, runs, settings, suites
+from carryover.methods import Registered
 
 
 def device_of(name: str) -> str:
@@ -58,10 +59,12 @@ def options_of(args: argparse.Namespace) -> Options:
     )
 
 
-def settings_of(args: argparse.Namespace, arch: archs.Arch) -> grid.Settings:
+def settings_of(args: argparse.Namespace, arch: archs.Arch) -> settings.Settings:
     protocol = args.protocol or arch.protocol
     views = args.views if args.views is not None else defaults.views(protocol)
-    return grid.Settings(args.shots, protocol, args.precision, views, args.limit, tuple(args.overrides))
+    return settings.Settings(
+        args.shots, protocol, args.precision, views, args.limit, tuple(args.overrides), methods=Registered()
+    )
 
 
 def plan_of(args: argparse.Namespace, arch: archs.Arch) -> list[runs.Run]:

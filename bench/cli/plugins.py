@@ -18,16 +18,16 @@ from carryover import datasets
 from carryover.bench.backbones.archs import Tower
 from carryover.bench.backbones.names import tower_of
 from carryover.bench.cli.options import arch_of, options_of, plan_of
+from carryover.bench.engine.run_store import RunStore
 from carryover.bench.engine.session import Session
 from carryover.bench.errors import UserError
-from carryover.bench.host.files import read_tensors
+from carryover.bench.host.tensor_files import read_tensors
 from carryover.bench.plugins.contract import EMPTY, check, warnings_of
 from carryover.bench.plugins.evaluation import FOLDER, alone, evaluate_plugin
 from carryover.bench.plugins.export import of_keys, of_runs, write
 from carryover.bench.plugins.format import read
 from carryover.bench.records.reading import counted
-from carryover.bench.records.store import Store
-from carryover.bench.report.terminal import escape
+from carryover.bench.render.terminal import escape
 from carryover.methods import discover
 
 console, aside = Console(), Console(stderr=True)
@@ -123,7 +123,7 @@ def export(args: argparse.Namespace) -> int:
     if not args.to:
         raise UserError("export: --to is missing; expected run_all.py export KEY… --to FILE.safetensors or a folder")
     arch = arch_of(args)
-    store = Store(args.out, arch.id)
+    store = RunStore(args.out, arch.id)
     if args.what:
         records = of_keys(store, args.what)
     else:

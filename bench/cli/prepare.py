@@ -12,7 +12,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from carryover import datasets
 from carryover.bench.errors import UserError, printable, unknown
-from carryover.bench.report.terminal import escape
+from carryover.bench.render.terminal import escape
 from carryover.datasets import fetch
 from carryover.datasets import prepare as prepare_module
 from carryover.datasets.layouts import LAYOUTS

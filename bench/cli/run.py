@@ -14,9 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from carryover import datasets
 from carryover.bench import analyses
-from carryover.bench.analyses import main_table
+from carryover.bench.analyses import audit_page, known_zero_shot, main_table
 from carryover.bench.analyses.drift import present
-from carryover.bench.analyses.parts import audit_page
 from carryover.bench.backbones import archs
 from carryover.bench.cli.doctor import doctor
 from carryover.bench.cli.listing import dry_run, ls
@@ -31,16 +30,16 @@ from carryover.bench.host import claims
 from carryover.bench.host.files import sweep
 from carryover.bench.leaderboard import page
 from carryover.bench.plan.runs import Run
-from carryover.bench.records import known_zero_shot, reading, time_notes
+from carryover.bench.records import drift_files, reading, time_notes
 from carryover.bench.records import merge as join
 from carryover.bench.records.predictions import Outcomes
 from carryover.bench.records.selection import Selection, select
 from carryover.bench.records.store import Store
+from carryover.bench.render.terminal import escape
 from carryover.bench.report import outputs
 from carryover.bench.report import report as report_module
 from carryover.bench.report.recompute import recompute, recompute_known, recompute_report, renamed
-from carryover.bench.report.terminal import escape
-from carryover.methods import discover
+from carryover.methods import Registered, discover
 
 __all__ = [
     "check",
@@ -215,7 +214,7 @@ def selection_of(args: argparse.Namespace, arch: archs.Arch) -> Selection:
     return replace(
         selection,
         notes=(*selection.notes, *store.refused()),
-        drift=tuple(drift_runs.load_all(store.folder)),
+        drift=tuple(drift_files.load_all(store.folder)),
         estimate=store.read_note(time_notes.PREDICTED, time_notes.sound_estimate),
         call=store.read_note(time_notes.CALL, time_notes.sound_call),
         predictions=functools.cache(store.read_predictions),
@@ -274,7 +273,7 @@ def leaderboard(args: argparse.Namespace) -> int:
     discover(tuple(args.plugin_dir))
     analyses.discover()
     path = Path(args.to or "leaderboard.html")
-    rows, accounts = page.write_page(args.what or [args.out], path)
+    rows, accounts = page.write_page(args.what or [args.out], path, Registered())
     wrong = [
         f"{account.source.group}, {account.source.arch}: {line}"
         for account in accounts

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,9 +21,10 @@ from carryover.bench.backbones.loading import Backbone
 from carryover.bench.engine.session import Session
 from carryover.bench.errors import UserError
 from carryover.bench.host import environment
+from carryover.bench.host.device import device_name
 from carryover.bench.host.files import write_text
-from carryover.bench.host.identity import digest, parse_json, sealed, unsealed
-from carryover.bench.records.schema import KEY
+from carryover.bench.host.identity import digest, sealed, unsealed
+from carryover.bench.records.drift_files import read
 from carryover.datasets.base import Dataset, Split
 
 PICTURES = 64  # over all datasets together; only for two vision transformers of one shape
@@ -63,7 +63,7 @@ def drift_of(session: Session, name: str, dataset_ids: Sequence[str]) -> dict:
     key = digest(identity)[:16]
     kind = "update" if name in arch.towers else "control"
     path = session.store.path("drift", key)
-    measured = unsealed(_read(path))
+    measured = unsealed(read(path))
     if measured is None or measured.get("identity") != identity:
         was, now = _pixels(pictures, base), _pixels(pictures, other)
         measured = {
@@ -71,7 +71,7 @@ def drift_of(session: Session, name: str, dataset_ids: Sequence[str]) -> dict:
             "key": key,
             "identity": identity,
             "versions": environment.versions(),
-            "device": environment.device_name(torch.device(session.options.device)),
+            "device": device_name(torch.device(session.options.device)),
         }
         write_text(path, json.dumps(sealed(measured), indent=1, sort_keys=True, allow_nan=False) + "\n")
     return {**measured, "pair": name, "kind": kind}
@@ -89,33 +89,6 @@ def measure_all(session: Session, dataset_ids: Sequence[str]) -> list[dict]:
             found.append({"pair": name, "kind": "control", "left_out": str(error)})
     entries = [{k: each[k] for k in ("pair", "kind", "key", "left_out") if k in each} for each in found]
     write_text(session.store.folder / "drift" / "current.json", json.dumps(entries, indent=1) + "\n")
-    return found
-
-
-def load_all(folder: Path) -> list[dict]:
-    """What the last ``measure_all`` returned, from ``folder`` (``results/<arch>``) alone; empty before the first.
-    Raises UserError for a file whose content is not what was written, or that does not say."""
-    drift = Path(folder) / "drift"
-    entries = _read(drift / "current.json") or []
-    if not isinstance(entries, list) or not all(map(_is_entry, entries)):
-        raise UserError(
-            f"'{drift / 'current.json'}' is no list of measurements; delete it and measure again: "
-            "run_all.py --suite drift"
-        )
-    found = []
-    for entry in entries:
-        measured = None
-        if "left_out" not in entry:
-            path = drift / f"{entry['key']}.json"
-            measured = unsealed(stored := _read(path))
-            if stored is not None and (measured is None or measured.get("key") != entry["key"]):
-                raise UserError(
-                    f"'{path}' does not match the sha256 of its content, or holds none: changed since it was measured, "
-                    "or written by an older version; delete it and measure again: run_all.py --suite drift"
-                )
-        if measured is None and "left_out" not in entry:
-            entry = {**entry, "left_out": f"drift/{entry['key']}.json is missing or damaged; measure again"}
-        found.append({**(measured or {}), **entry})
     return found
 
 
@@ -139,14 +112,3 @@ def _blocks_match(base: Backbone, other: Backbone) -> bool:
         return False
     blocks = [vision_blocks(backbone.model.visual) for backbone in (base, other)]
     return blocks[0] is not None and blocks[1] is not None and len(blocks[0]) == len(blocks[1])
-
-
-def _read(path: Path):
-    try:
-        return parse_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-
-
-def _is_entry(entry) -> bool:
-    return isinstance(entry, dict) and ("left_out" in entry or bool(KEY.fullmatch(str(entry.get("key", "")))))

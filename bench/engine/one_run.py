@@ -16,15 +16,16 @@ from typing import Any
 from carryover.bench.backbones.loading import first_line
 from carryover.bench.engine.evaluator import evaluate, score
 from carryover.bench.engine.few_shot import as_labels
+from carryover.bench.engine.generators import generator
+from carryover.bench.engine.plugin_header import header_of
 from carryover.bench.engine.record_draft import describe, encoded_since
 from carryover.bench.engine.session import Session
 from carryover.bench.engine.trainer import FitError, fit_together
 from carryover.bench.errors import StorageError, UserError
-from carryover.bench.host import environment, out_of_memory
+from carryover.bench.host import out_of_memory
+from carryover.bench.host.device import peak_memory, reset_peak
 from carryover.bench.host.identity import sha256_of
 from carryover.bench.plan.runs import Run
-from carryover.bench.records.plugin_header import header_of
-from carryover.bench.seeds import generator
 from carryover.methods.base import METHODS, Classes, Method, TrainConfig
 
 # Tokens of the text tower that one step of runs side by side may have: more no longer gains (measured on the CPU; on a
@@ -84,7 +85,7 @@ def with_less_memory(session: Session, run: Run, key: str) -> dict:
 def tried(session: Session, unit: Sequence[tuple[Run, str]]) -> Iterator[dict]:
     """The records of one try."""
     works = [Work(run, key, describe(session, run, key), {}) for run, key in unit]
-    environment.reset_peak(session.backbone("base").device)
+    reset_peak(session.backbone("base").device)
     for work in works:
         before = session.encoded()
         attempt(session, work, read_tests)
@@ -265,4 +266,4 @@ def carry_over(session: Session, work: Work) -> None:
         outcomes.update({f"{role}.{name}": value.contiguous() for name, value in outcome.items()})
     session.store.write_predictions(work.key, outcomes)
     record["files"]["predictions"] = sha256_of(session.store.path("predictions", work.key))
-    record["peak_memory_bytes"] = environment.peak_memory(session.backbone("base").device)
+    record["peak_memory_bytes"] = peak_memory(session.backbone("base").device)

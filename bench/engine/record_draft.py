@@ -9,6 +9,7 @@ import torch
 from carryover import datasets
 from carryover.bench.engine.session import Session
 from carryover.bench.host import environment
+from carryover.bench.host.device import device_name
 from carryover.bench.plan.runs import Run
 from carryover.datasets import manifests
 from carryover.methods import ordered
@@ -55,7 +56,7 @@ def describe(session: Session, run: Run, key: str) -> dict:
         "encoded": {},
         "seconds": {"evaluate": {}},
         "versions": environment.versions(),
-        "device": environment.device_name(torch.device(session.options.device)),
+        "device": device_name(torch.device(session.options.device)),
         "git_commit": environment.git_commit(),
         "git_dirty": environment.git_dirty(),
         "text_budget_bytes": session.text_budget,

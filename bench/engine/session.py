@@ -13,13 +13,13 @@ from carryover import datasets
 from carryover.bench.backbones import archs, loading
 from carryover.bench.backbones.archs import Arch
 from carryover.bench.engine.few_shot import FewShot, as_labels, at_most, augments, view_count
+from carryover.bench.engine.run_store import RunStore
 from carryover.bench.errors import UserError, unknown
 from carryover.bench.features.decoding import Loader, default_workers
 from carryover.bench.features.pixels import Pictures, views_of
 from carryover.bench.features.store import FEATURES_VERSION, FeatureStore
 from carryover.bench.host.identity import digest
 from carryover.bench.plan.runs import FRESH_VIEWS, NUMBERS_VERSION, Run
-from carryover.bench.records.store import Store
 from carryover.bench.seeds import derive
 from carryover.datasets import manifests
 from carryover.datasets.base import Dataset, Split
@@ -58,7 +58,7 @@ class Session:
     def __init__(self, options: Options, progress: Callable[[str, int, int], None] | None = None):
         self.options, self.progress = options, progress
         self.text_budget = options.text_budget
-        self.store = Store(options.out, options.arch.id)
+        self.store = RunStore(options.out, options.arch.id)
         discover(options.plugin_dirs)
         workers = default_workers(options.device) if options.workers is None else options.workers
         self.loader = Loader(workers, pin=options.device == "cuda")

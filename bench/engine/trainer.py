@@ -10,7 +10,8 @@ from torch import Tensor
 
 from carryover.bench.features.pixels import Pictures
 from carryover.methods.base import Method, Support, TrainConfig
-from carryover.methods.parts.schedule import Schedule, epoch_steps, optimizer
+from carryover.methods.parts.optimizer import optimizer
+from carryover.methods.parts.schedule import Schedule, epoch_steps
 
 
 class FitError(Exception):

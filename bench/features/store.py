@@ -24,8 +24,8 @@ from carryover.bench.errors import UserError
 from carryover.bench.features.decoding import Loader
 from carryover.bench.features.transforms import FLIP, RATIO, Plain, Recipe, View, halves, look_up, value_table
 from carryover.bench.host.claims import Claims
-from carryover.bench.host.files import read_tensors, write_tensors
 from carryover.bench.host.identity import canonical
+from carryover.bench.host.tensor_files import read_tensors, write_tensors
 from carryover.datasets.base import Split
 
 FEATURES_VERSION = 2  # raised whenever a change of the code changes features, so that older files are not read

@@ -1,19 +1,13 @@
-"""What a record says of where it was made: versions, device, commit."""
+"""What a record says of where it was made: versions and commit."""
 
 from __future__ import annotations
 
 import platform
-import resource
 import subprocess
-import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
 
 from carryover.bench.host.paths import CHECKOUT
-
-if TYPE_CHECKING:  # imported where it is used, for a look at the versions must not take seconds
-    import torch
 
 PACKAGES = {
     "torch": "torch",
@@ -61,29 +55,3 @@ def git_dirty() -> bool | None:
     """Whether files of the checkout differ from that commit; None outside a checkout."""
     commit = git_commit()
     return None if commit == "unknown" else commit.endswith(CHANGES)
-
-
-def device_name(device: torch.device) -> str:
-    import torch
-
-    if device.type == "cuda":
-        return f"cuda ({torch.cuda.get_device_name(device)})"
-    if device.type == "cpu":
-        return f"cpu ({torch.get_num_threads()} threads)"
-    return device.type
-
-
-def reset_peak(device: torch.device) -> None:
-    if device.type == "cuda":
-        import torch
-
-        torch.cuda.reset_peak_memory_stats(device)
-
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes: the run's own peak on a CUDA device, the process's peak resident size elsewhere."""
-    if device.type == "cuda":
-        import torch
-
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

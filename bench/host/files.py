@@ -10,10 +10,9 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from carryover.bench.errors import StorageError, UserError
 from carryover.bench.host.processes import alive, place
@@ -96,15 +95,11 @@ def write_text(path: Path, text: str, flag: str = OUT) -> None:
         unfinished.write_text(text, encoding="utf-8")
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str], flag: str = OUT) -> None:
-    with whole(Path(path), flag) as unfinished:
-        save_file(tensors, unfinished, metadata=metadata)
-
-
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and header metadata. Raises UserError for a file that is not whole."""
+def read_arrays(path: Path, framework: str = "np") -> tuple[dict[str, Any], dict[str, str]]:
+    """Arrays of a safetensors file, as ``framework`` has them, and header metadata. Raises UserError for a file that is
+    not whole."""
     try:
-        with safe_open(path, "pt") as file:
+        with safe_open(path, framework) as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
     except FileNotFoundError:
         raise UserError(f"no file '{path}'") from None

@@ -14,15 +14,14 @@ from carryover.bench.host.identity import canonical
 from carryover.bench.leaderboard.groups import Account
 from carryover.bench.leaderboard.rows import SEEDS, Row, arch_for, counts_of, settings_text
 from carryover.bench.leaderboard.sources import reason
-from carryover.bench.plan.grid import default_settings
 from carryover.bench.plan.runs import shown_setting
+from carryover.bench.plan.settings import Methods, default_settings
 from carryover.bench.records import reading
 from carryover.bench.records.printed import PAPER_TABLES, read_paper
 from carryover.bench.records.reading import AVERAGE, Record, is_done
 from carryover.datasets.folder import PREFIX
 from carryover.datasets.manifests import MARK as MANIFESTS
 from carryover.datasets.splits import NOTE as MADE_SPLIT
-from carryover.methods.base import METHODS
 
 
 class Pool:
@@ -39,7 +38,9 @@ class Pool:
         return place
 
 
-def content(rows: Sequence[Row], accounts: Sequence[Account], expected: Mapping[str, Sequence[str]]) -> dict:
+def content(
+    rows: Sequence[Row], accounts: Sequence[Account], expected: Mapping[str, Sequence[str]], methods: Methods
+) -> dict:
     """All that the script shows; see `leaderboard.js` for how it reads it."""
     pool = Pool()
     ids = list(dict.fromkeys(row.arch for row in rows))
@@ -48,13 +49,13 @@ def content(rows: Sequence[Row], accounts: Sequence[Account], expected: Mapping[
         "average": AVERAGE,
         "groups": list(dict.fromkeys(account.source.group for account in accounts)),
         "places": [[id, place.label, place.mark] for id, place in places.PLACES.items()],
-        "archs": [arch_json(id, [row for row in rows if row.arch == id], expected[id]) for id in ids],
+        "archs": [arch_json(id, [row for row in rows if row.arch == id], expected[id], methods) for id in ids],
         "rows": found,
         "pool": pool.values,
     }
 
 
-def arch_json(id: str, rows: Sequence[Row], expected: Sequence[str]) -> dict:
+def arch_json(id: str, rows: Sequence[Row], expected: Sequence[str], known: Methods) -> dict:
     records = [record for row in rows for record in row.records]
     labels = {role: t.get("backbone") or role for r in records for role, t in (r.get("targets") or {}).items()}
     names = reading.names(records, "dataset")
@@ -65,7 +66,7 @@ def arch_json(id: str, rows: Sequence[Row], expected: Sequence[str]) -> dict:
         "datasets": [[one, names[one], one in expected, word_of(one)] for one in reading.ids(records, "dataset")],
         "expected": len(expected),
         "sections": sections(rows),
-        "paper": paper_json(id),
+        "paper": paper_json(id, known),
     }
 
 
@@ -82,7 +83,7 @@ def sections(rows: Sequence[Row]) -> list[dict]:
     return [*made, {"title": "Not ranked", "ranked": False, "rows": left}] if left else made
 
 
-def paper_json(arch: str) -> dict | None:
+def paper_json(arch: str, known: Methods) -> dict | None:
     """The paper's table of this arch, as printed."""
     table = read_paper(arch)
     if table is None:
@@ -92,7 +93,7 @@ def paper_json(arch: str) -> dict | None:
         rows.setdefault(row.method, {})[row.dataset] = [row.base, row.new, row.h]
     number = PAPER_TABLES[arch].split("_")[0].removeprefix("table")
     methods = [
-        [METHODS[id].name if id in METHODS else id, places.place(METHODS[id].depth) if id in METHODS else "", numbers]
+        [known[id].name if id in known else id, places.place(known[id].depth) if id in known else "", numbers]
         for id, numbers in rows.items()
     ]
     return {"title": f"As printed in the paper, Table {number}: not run here, never ranked", "methods": methods}
@@ -132,7 +133,7 @@ def notes_of(row: Row) -> list[str]:
         found.append(f"average over {seeds} of {len(row.seeds)} seeds")
     if 0 < seeds < SEEDS:
         found.append(f"{reading.counted(int(seeds), 'seed')}, fewer than {SEEDS}: not ranked")
-    default = default_settings(arch_for(row.arch))
+    default = default_settings(arch_for(row.arch), row.settings.methods)
     if not row.ranked and settings_text(row.settings) != settings_text(default):
         found.append(settings_text(row.settings))
     if row.conflicts:
@@ -212,7 +213,7 @@ def command_of(row: Row) -> list[str]:
     head = ["python", "run_all.py", "--arch", row.arch if own else "FILE.toml"]
     head += [] if row.arch.startswith("micro") else ["--data-root", "DATA"]
     tail = ["--methods", row.method]
-    default = default_settings(arch_for(row.arch)).of_runs
+    default = default_settings(arch_for(row.arch), row.settings.methods).of_runs
     for name, value in row.settings.of_runs.items():
         if value is not None and (value != default[name] or (not own and name in ("protocol", "views"))):
             tail += [f"--{name}", str(shown_setting(name, value))]
@@ -221,7 +222,7 @@ def command_of(row: Row) -> list[str]:
     marks = {mark for record in row.records for mark in record.get("marks") or ()}
     tail += ["--manifests", "DIR"] if MANIFESTS in marks else []
     tail += ["--make-split"] if MADE_SPLIT in marks else []
-    tail += ["--plugin-dir", "DIR"] if row.method not in METHODS else []
+    tail += ["--plugin-dir", "DIR"] if row.method not in row.settings.methods else []
     labels = {role: t.get("backbone") or "" for r in row.records for role, t in (r.get("targets") or {}).items()}
     for role in ("base", "new"):
         tail += [f"--{role}-weights", "FILE"] if labels.get(role, "").endswith("/local file") else []

@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 
 from carryover.bench.leaderboard.rows import Counts, Row, arch_for, expected_of, of_suite, rows_of
 from carryover.bench.leaderboard.sources import Source
-from carryover.bench.plan.grid import Settings
 from carryover.bench.plan.run_labels import is_plain
+from carryover.bench.plan.settings import Methods, Settings
 from carryover.bench.records import reading, selection
 from carryover.bench.records.reading import Record, is_done
-from carryover.methods.base import METHODS
 
 OTHER_RUNS = {  # why a sound record is in no row
     "path": "retrained or refreshed on a target",
@@ -32,13 +31,13 @@ class Account:
     left: Mapping[str, int]
 
 
-def board(sources: Sequence[Source]) -> tuple[list[Row], list[Account], dict[str, list[str]]]:
+def board(sources: Sequence[Source], methods: Methods) -> tuple[list[Row], list[Account], dict[str, list[str]]]:
     """All rows in the order of the sources and of the paper; the accounts; the datasets that each arch is ranked on."""
     expected = {source.arch: expected_of(source.arch, sources) for source in sources}
     rows, accounts = [], []
     for source in sources:
-        mine = rows_of(source, expected[source.arch])
-        accounts.append(account_of(source, mine))
+        mine = rows_of(source, expected[source.arch], methods)
+        accounts.append(account_of(source, mine, methods))
         rows += mine
     return compared(rows), accounts, expected
 
@@ -87,15 +86,15 @@ def conflicting(row: Row, rows: Sequence[Row]) -> Row:
     return replace(row, conflicts=found)
 
 
-def account_of(source: Source, rows: Sequence[Row]) -> Account:
+def account_of(source: Source, rows: Sequence[Row], methods: Methods) -> Account:
     shown = {record["key"]: record for row in rows for record in row.records}
     arch, left = arch_for(source.arch), dict.fromkeys(OTHER_RUNS, 0)
     for record in source.records:
         if record["key"] in shown:
             continue
         run = record["run"]
-        settings = Settings(**{name: run.get(name) for name in reading.SETTINGS})
-        known = run["method"] in METHODS
+        settings = Settings(**{name: run.get(name) for name in reading.SETTINGS}, methods=methods)
+        known = run["method"] in methods
         left[
             "path"
             if not is_plain(run)

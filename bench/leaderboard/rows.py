@@ -21,13 +21,12 @@ from carryover.bench.host.identity import canonical, digest
 from carryover.bench.leaderboard.sources import Source
 from carryover.bench.plan import suites
 from carryover.bench.plan.defaults import LIST_DEFAULTS
-from carryover.bench.plan.grid import Settings, default_settings
 from carryover.bench.plan.run_labels import is_plain
 from carryover.bench.plan.runs import as_stored, shown_setting
+from carryover.bench.plan.settings import Methods, Settings, default_settings
 from carryover.bench.records import environments, reading, selection
 from carryover.bench.records.reading import AVERAGE, TARGETS, Record, is_done
 from carryover.bench.stats import means
-from carryover.methods.base import METHODS
 
 SEEDS = len(LIST_DEFAULTS["seeds"])  # of the protocol: an average over fewer is not ranked, whoever else has how many
 Counts = dict[str, tuple[int, int]]  # role -> correct, count
@@ -102,14 +101,14 @@ def arch_for(id: str) -> Arch:
     return ARCHS.get(id) or Arch(id, Tower(id), Tower(id))
 
 
-def rows_of(source: Source, expected: Sequence[str]) -> list[Row]:
+def rows_of(source: Source, expected: Sequence[str], methods: Methods) -> list[Row]:
     arch = arch_for(source.arch)
     plain = [r for r in source.records if is_plain(r["run"])]
     found = {tuple(r["run"].get(name) for name in reading.SETTINGS) for r in trained(plain)}
-    default = default_settings(arch).of_runs
+    default = default_settings(arch, methods).of_runs
     rows: list[Row] = []
     for values in sorted(found, key=lambda v: (v != tuple(default[name] for name in reading.SETTINGS), str(v))):
-        settings = Settings(**dict(zip(reading.SETTINGS, values, strict=True)))
+        settings = Settings(**dict(zip(reading.SETTINGS, values, strict=True)), methods=methods)
         main = list(selection.select(plain, arch, settings).main)
         table = numbers_of(main, main)
         league = league_of(source.arch, settings, main, expected)
@@ -137,9 +136,9 @@ def with_options(
 ) -> dict[tuple[str, tuple[str, ...]], list[Record]]:
     """The records with other options than the protocol's that are no row of a suite, by method and what differs."""
     fitting = [r for r in plain if all(r["run"].get(k) == v for k, v in settings.of_runs.items())]
-    pool = selection.of_one_identity(selection.of_one_folder(selection.of_one_source(fitting, False)))
+    pool = selection.of_one_folder(selection.of_one_source(fitting, False))
     found: dict[tuple[str, tuple[str, ...]], list[Record]] = {}
-    for record in trained(pool):
+    for record in trained(selection.of_one_identity(pool, settings.methods)):
         if not selection.is_default(record, settings) and not of_suite(record, arch, settings):
             found.setdefault((record["run"]["method"], options_of(record, settings)), []).append(record)
     return found
@@ -154,7 +153,9 @@ def of_suite(record: Record, arch: Arch, settings: Settings) -> bool:
 @cache
 def configs_of_suites(arch: str, settings: Settings, method: str, dataset: str) -> frozenset[str]:
     variants = [one for suite in suites.of_kind("options") for one in suite.variants(arch_for(arch))]
-    mine = [one for one in (*variants, *suites.ood_variants([method])) if one.method == method and method in METHODS]
+    if method not in settings.methods:
+        return frozenset()
+    mine = [one for one in (*variants, *suites.ood_variants([method])) if one.method == method]
     return frozenset(canonical(as_stored(settings.configure(method, dataset, one.options))) for one in mine)
 
 

@@ -47,7 +47,8 @@ class Suite:
              "main": the main suite's own runs, on every dataset that is asked for; ``on`` is not read
              "shifted": trained on one dataset, evaluated on its shifted versions
              "further": trained on other backbones than the base alone
-    needs    which methods it can take, see `bench.plan.retraining.NEEDS`
+    needs    which methods it can take: "" any; "whole" those whose plug-in holds all that was learned; "learns" those
+             with something to carry; "steps" those of both that the trainer trains, so that a refresh has steps
     methods  those that it takes where the command line names none; empty: as all suites
     beside   methods of the main suite that its table shows beside its rows
     id, place   those of the analysis, which enters them

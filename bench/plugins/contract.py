@@ -19,6 +19,7 @@ from carryover.bench.backbones import loading
 from carryover.bench.backbones.archs import Tower
 from carryover.bench.backbones.loading import Backbone, first_line
 from carryover.bench.errors import UserError, quoted, unknown
+from carryover.bench.host.source_identity import same_scheme
 from carryover.bench.plugins.format import Plugin
 from carryover.datasets.base import Dataset
 from carryover.methods import source_hash
@@ -85,10 +86,16 @@ def warnings_of(plugin: Plugin, backbone: Tower | Backbone) -> list[str]:
     """What is no obstacle but ought to be known."""
     found, now = [], source_hash(METHODS[plugin.method])
     source = plugin.header["source"]
-    if source and source != now:
+    if source and not same_scheme(source, now):
         found.append(
-            f"{plugin.method} has changed since the plug-in was trained (source {source[:12]}, now {now[:12]}): the "
-            "numbers can differ from those it was trained with"
+            f"whether {plugin.method} has changed since the plug-in was trained is not known: the file names the "
+            "method's source by another kind of hash than this version's"
+        )
+    elif source and source != now:
+        was, is_now = (text.rpartition(":")[2][:12] for text in (source, now))
+        found.append(
+            f"{plugin.method} has changed since the plug-in was trained (source {was}, now {is_now}): the numbers can "
+            "differ from those it was trained with"
         )
     if at_home(plugin, backbone):
         found.append(f"{backbone.label} is the backbone it was trained on: this is its Base, nothing is carried over")

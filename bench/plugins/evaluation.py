@@ -20,6 +20,7 @@ from carryover.bench.engine.one_run import Work, outcome_on, read_tests
 from carryover.bench.engine.session import Session
 from carryover.bench.features.store import FEATURES_VERSION
 from carryover.bench.host import environment
+from carryover.bench.host.device import device_name
 from carryover.bench.host.identity import digest, sealed, sha256_of
 from carryover.bench.plan.run_labels import ZERO_SHOT
 from carryover.bench.plan.runs import NUMBERS_VERSION, Run
@@ -89,7 +90,7 @@ def evaluate_plugin(session: Session, plugin: Plugin, dataset: str, limit: int |
         "files": {"predictions": sha256_of(session.store.path("predictions", key))},
         "seconds": time.perf_counter() - start,
         "versions": environment.versions(),
-        "device": environment.device_name(backbone.device),
+        "device": device_name(backbone.device),
         "git_commit": environment.git_commit(),
         "started": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }

@@ -9,25 +9,27 @@ from pathlib import Path
 from typing import Any
 
 from carryover.bench.backbones.archs import Arch
+from carryover.bench.engine.plugin_header import described, made_by
+from carryover.bench.engine.run_store import PLUGIN_FORMAT, PLUGIN_VERSION, RunStore
 from carryover.bench.errors import UserError, unknown
-from carryover.bench.host.files import read_tensors, whole, write_tensors, write_text
+from carryover.bench.host.files import whole, write_text
 from carryover.bench.host.identity import canonical, parse_json, sha256_of
+from carryover.bench.host.tensor_files import read_tensors, write_tensors
 from carryover.bench.plan.runs import Run
-from carryover.bench.records.plugin_header import described, made_by
 from carryover.bench.records.reading import age
-from carryover.bench.records.store import PLUGIN_FORMAT, PLUGIN_VERSION, Store, about
+from carryover.bench.records.store import about
 
 CARD = "carryover-plugin-card"
 ENDING = ".safetensors"
 
 
-def of_keys(store: Store, keys: Sequence[str]) -> list[dict]:
+def of_keys(store: RunStore, keys: Sequence[str]) -> list[dict]:
     """The records of those runs. Raises UserError for a key that is not there or whose run left no plug-in."""
     records = {record["key"]: record for record in store.records()}
     return [one(store, records, key) for key in dict.fromkeys(keys)]
 
 
-def of_runs(store: Store, runs: Sequence[Run]) -> list[dict]:
+def of_runs(store: RunStore, runs: Sequence[Run]) -> list[dict]:
     """The done records of those runs, the newest of each; a run on a shifted set has no plug-in of its own. Raises
     UserError where there is none."""
     done = [record for record in store.records() if record.get("status") == "done"]
@@ -44,7 +46,7 @@ def of_runs(store: Store, runs: Sequence[Run]) -> list[dict]:
     return found
 
 
-def one(store: Store, records: dict[str, dict], key: str) -> dict:
+def one(store: RunStore, records: dict[str, dict], key: str) -> dict:
     if key not in records:
         path = store.path("runs", key)
         if path.is_file():
@@ -65,7 +67,7 @@ def one(store: Store, records: dict[str, dict], key: str) -> dict:
     return record
 
 
-def write(store: Store, arch: Arch, records: Sequence[dict], to: str) -> list[Path]:
+def write(store: RunStore, arch: Arch, records: Sequence[dict], to: str) -> list[Path]:
     """Each plug-in and its card (the same name with .json). ``to`` is a folder, or for one plug-in a file
     ``*.safetensors``. Raises UserError, before anything is written, for files that are not as their runs left them,
     and where a card would replace another's file."""
@@ -104,7 +106,7 @@ def check_free(path: Path) -> None:
         )
 
 
-def sound(store: Store, record: dict) -> None:
+def sound(store: RunStore, record: dict) -> None:
     """Raises UserError where the plug-in is not there, or not the one that the run left and evaluated."""
     path = store.path("plugins", record["key"])
     if not path.is_file():
@@ -122,7 +124,7 @@ def name_of(record: dict) -> str:
     return re.sub(r"[^\w.-]", "_", f"{run['dataset']}-{run['method']}-seed{run['seed']}-{record['key']}")
 
 
-def copy(store: Store, arch: Arch, record: dict, path: Path) -> None:
+def copy(store: RunStore, arch: Arch, record: dict, path: Path) -> None:
     """Byte for byte; of an older format the tensors with the header completed from the record."""
     source = store.path("plugins", record["key"])
     tensors, metadata = read_tensors(source)
@@ -164,7 +166,7 @@ def completed(header: dict[str, Any], record: dict, arch: Arch) -> dict[str, Any
     }
 
 
-def card(store: Store, record: dict, path: Path) -> dict[str, Any]:
+def card(store: RunStore, record: dict, path: Path) -> dict[str, Any]:
     """What the plug-in is and what was measured of it, for people and programs."""
     run, shown = record["run"], record["names"]
     names = ("backbone", "fingerprint", "correct", "count", "accuracy")

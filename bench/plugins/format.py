@@ -13,11 +13,11 @@ from typing import Any
 
 from torch import Tensor
 
+from carryover.bench.engine.plugin_header import FIELDS, NULL
+from carryover.bench.engine.run_store import FIRST_FORMAT, PLUGIN_FORMAT, PLUGIN_VERSION
 from carryover.bench.errors import UserError, printable, quoted, unknown
-from carryover.bench.host.files import read_tensors
 from carryover.bench.host.identity import parse_json, sha256_of
-from carryover.bench.records.plugin_header import FIELDS, NULL
-from carryover.bench.records.store import FIRST_FORMAT, PLUGIN_FORMAT, PLUGIN_VERSION
+from carryover.bench.host.tensor_files import read_tensors
 from carryover.methods.base import METHODS, Shape
 
 DOCUMENT = "docs/plugins.md"

@@ -12,7 +12,7 @@ from rich.console import Console
 from carryover.bench.backbones import loading
 from carryover.bench.errors import UserError
 from carryover.bench.preflight import budget
-from carryover.bench.report.terminal import escape
+from carryover.bench.render.terminal import escape
 
 console = Console()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from carryover.bench.errors import UserError, quoted
-from carryover.bench.host.files import read_tensors, whole
+from carryover.bench.host.files import read_arrays, whole
 from carryover.bench.plan.runs import key_of
 from carryover.bench.records.store import Store
 
@@ -102,9 +102,9 @@ def same_tensors(one: Path, other: Path) -> bool:
     test set has no plug-in of its own; confidences are left aside, which no table shows."""
     if not one.is_file() or not other.is_file():
         return one.is_file() == other.is_file()
-    (mine, _), (theirs, _) = read_tensors(one), read_tensors(other)
+    (mine, _), (theirs, _) = read_arrays(one), read_arrays(other)
     return mine.keys() == theirs.keys() and all(
-        np.array_equal(mine[name].numpy(), theirs[name].numpy()) for name in mine if not name.endswith(".confidence")
+        np.array_equal(mine[name], theirs[name]) for name in mine if not name.endswith(".confidence")
     )
 
 

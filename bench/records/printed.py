@@ -55,6 +55,16 @@ def read_stored(path: Path) -> dict | None:
 
 PAPER_FOLDER = PRINTED / "paper"
 PAPER_TABLES = {"vit-b16": "table2_vit_b16.csv", "vit-l14": "table8_vit_l14.csv"}
+PAPER_METHODS = {  # as it names them
+    "zs-clip": "ZS-CLIP",
+    "linear-probe": "Linear Probe",
+    "clip-adapter": "CLIP-Adapter",
+    "tip-adapter-f": "Tip-Adapter-F",
+    "coop": "CoOp",
+    "cocoop": "CoCoOp",
+    "kgcoop": "KgCoOp",
+    "contcoop": "ContCoOp",
+}
 PAPER_COLUMNS = ("paper_base", "paper_new", "paper_h")
 
 

@@ -11,11 +11,11 @@ import numpy as np
 from carryover.bench import places
 from carryover.bench.errors import printable
 from carryover.bench.plan.run_labels import is_plain, setting
+from carryover.datasets.base import AVERAGE as AVERAGE
 
 Record = Mapping[str, Any]
 Predictions = Mapping[str, tuple[np.ndarray, np.ndarray]]  # target -> predicted and true class, both (B,) integers
 TARGETS = ("base", "new")
-AVERAGE = "average"  # the dataset id of the average row
 SETTINGS = ("shots", "precision", "protocol", "views", "limit")  # what has to agree for rows to be comparable
 
 

@@ -14,16 +14,14 @@ from typing import Any, TypeVar
 from carryover.bench.backbones.archs import Arch
 from carryover.bench.host.identity import canonical
 from carryover.bench.plan import suites
-from carryover.bench.plan.grid import Settings
 from carryover.bench.plan.run_labels import is_plain
 from carryover.bench.plan.runs import as_stored
+from carryover.bench.plan.settings import Methods, Settings
 from carryover.bench.plan.suites import Variant
 from carryover.bench.records import environments, reading, selection_retrained
 from carryover.bench.records.predictions import Outcome, Outcomes
 from carryover.bench.records.reading import Predictions, Record
 from carryover.datasets.manifests import MARK, agree, digests
-from carryover.methods import ordered
-from carryover.methods.base import METHODS
 
 Made = TypeVar("Made")
 
@@ -57,6 +55,13 @@ class Selection:
     predictions: Callable[[str], Predictions] | None = None
     outcomes: Outcomes | None = None
     kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @property
+    def chosen_by(self) -> Settings:
+        """The settings. Raises ValueError where the records were not chosen by any."""
+        if self.settings is None:
+            raise ValueError("these records were chosen without settings")
+        return self.settings
 
     @property
     def records(self) -> list[Record]:
@@ -96,7 +101,7 @@ def select(records: Iterable[Record], arch: Arch, settings: Settings, manifests:
     plain = [r for r in records if is_plain(r["run"])]
     fitting = [r for r in plain if all(r["run"].get(k) == v for k, v in settings.of_runs.items())]
     sourced = of_one_folder(of_one_source(fitting, bool(manifests)), manifests)
-    pool = of_one_identity(sourced)
+    pool = of_one_identity(sourced, settings.methods)
     main = [r for r in pool if not r["run"].get("test") and is_default(r, settings)]
     rows = {one.id: tuple(ablation_rows(one, pool, arch, settings)) for one in suites.of_kind("options")}
     rows["ood"] = tuple(ood_rows(pool, arch, settings))
@@ -109,7 +114,7 @@ def select(records: Iterable[Record], arch: Arch, settings: Settings, manifests:
         "few-shot images (drawn ones, or another --manifests folder)": len(fitting) - len(sourced),
     }
     notes = tuple(f"{count} stored records of other {what} are in no table" for what, count in left.items() if count)
-    notes += unregistered(pool)
+    notes += unregistered(pool, settings.methods)
     found = {id: of_one_table(of_suite) for id, of_suite in rows.items() if of_suite}
     return Selection(arch, tuple(environments.marked(reading.select(main))), found, notes, settings=settings)
 
@@ -120,9 +125,9 @@ def of_one_table(rows: Sequence[Row]) -> tuple[Row, ...]:
     return tuple(replace(row, records=tuple(environments.marked(row.records, most))) for row in rows)
 
 
-def unregistered(records: Iterable[Record]) -> tuple[str, ...]:
+def unregistered(records: Iterable[Record], known: Methods) -> tuple[str, ...]:
     """A line where a suite's rows are lost, for only a method's own file tells its options."""
-    names = sorted({r["run"]["method"] for r in records} - {*METHODS})
+    names = sorted({r["run"]["method"] for r in records} - {*known})
     if not names:
         return ()
     which = ", ".join(f"'{name}'" for name in names)
@@ -136,7 +141,9 @@ def is_default(record: Record, settings: Settings) -> bool:
     """Whether its options are the command line's, with nothing changed by a suite's row. A method that is not
     registered in this call cannot be asked."""
     run = record["run"]
-    return run["method"] not in METHODS or as_stored(settings.configure(run["method"], run["dataset"])) == run["config"]
+    if run["method"] not in settings.methods:
+        return True
+    return as_stored(settings.configure(run["method"], run["dataset"])) == run["config"]
 
 
 def ablation_rows(suite: suites.Suite, pool: Sequence[Record], arch: Arch, settings: Settings) -> list[Row]:
@@ -163,7 +170,7 @@ def ood_rows(pool: Sequence[Record], arch: Arch, settings: Settings) -> list[Row
     source, targets = suites.ood_source(arch), suites.ood_targets(arch)
     tested = {r["run"]["method"] for r in pool if r["run"].get("test")}
     rows = []
-    for variant in suites.ood_variants([m for m in ordered() if m in tested]):
+    for variant in suites.ood_variants([m for m in settings.methods if m in tested]):
         config = as_stored(settings.configure(variant.method, source, variant.options))
         mine = [r for r in pool if r["run"]["method"] == variant.method and r["run"]["dataset"] == source]
         mine = [r for r in mine if r["run"]["config"] == config]
@@ -204,7 +211,7 @@ def of_one_folder(records: Sequence[Record], manifests: str = "") -> list[Record
     return [record for record in records if record["key"] not in dropped]
 
 
-def of_one_identity(records: Sequence[Record]) -> list[Record]:
+def of_one_identity(records: Sequence[Record], known: Methods) -> list[Record]:
     """Those that agree with the last started one: on weights and program over the whole folder, on pictures and
     templates for each test set, on method source for each dataset and method; and whose plug-in is one of theirs, byte
     for byte. The last started one decides also where it failed: a dash with its reason, never an older number."""
@@ -228,7 +235,7 @@ def of_one_identity(records: Sequence[Record]) -> list[Record]:
         records,
         lambda r: [r["run"]["dataset"], r["run"]["method"]],
         # options of a method that is not registered here cannot be told from a suite's: the newest count
-        lambda r: [identity(r, "method"), None if r["run"]["method"] in METHODS else r["run"]["config"]],
+        lambda r: [identity(r, "method"), None if r["run"]["method"] in known else r["run"]["config"]],
     )
     records = narrowed(records, lambda r: r["run"], lambda r: r["key"])  # e.g. other training pictures
     plugins = {record["key"]: (record.get("files") or {}).get("plugin") for record in records}

@@ -10,14 +10,12 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from carryover.bench.backbones.archs import Arch
 from carryover.bench.host.identity import canonical
-from carryover.bench.plan.grid import Settings
-from carryover.bench.plan.retraining import NEEDS
 from carryover.bench.plan.run_labels import is_plain, setting
+from carryover.bench.plan.settings import Settings, takes
 from carryover.bench.plan.suites import Suite
 from carryover.bench.records import reading
 from carryover.bench.records.reading import Record
 from carryover.datasets.manifests import MARK
-from carryover.methods import ordered
 
 
 def fitting(pool: Sequence[Record], stored: Iterable[Record]) -> list[Record]:
@@ -85,7 +83,9 @@ def rows(suite: Suite, finder: Finder, records: Sequence[Record]) -> list[tuple]
     alone no row, for another suite may have brought it."""
     made = []
     for dataset in reading.ids(records, "dataset"):
-        for method in filter(NEEDS[suite.needs], ordered()):
+        for method in finder.settings.methods:
+            if not takes(suite, finder.settings.methods, method):
+                continue
             if not any((r["run"]["dataset"], r["run"]["method"]) == (dataset, method) for r in records):
                 continue
             variants = [

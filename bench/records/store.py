@@ -1,4 +1,5 @@
-"""The one place that knows the results tree: records, plug-ins, predictions. Every file appears whole or not at all."""
+"""The one place that knows the results tree. Every file appears whole or not at all. What holds learned tensors is
+written and read by ``bench.engine.run_store``."""
 
 from __future__ import annotations
 
@@ -9,17 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from carryover.bench.errors import UserError, printable, quoted
-from carryover.bench.host.files import read_tensors, whole, write_tensors, write_text
-from carryover.bench.host.identity import canonical, digest, parse_json, sealed, sha256_of, unsealed
+from carryover.bench.host.files import read_arrays, whole, write_text
+from carryover.bench.host.identity import digest, parse_json, sealed, sha256_of, unsealed
 from carryover.bench.plan.run_labels import told
 from carryover.bench.records.predictions import Outcome
 from carryover.bench.records.schema import fault
-
-PLUGIN_FORMAT, PLUGIN_VERSION = "carryover-plugin", 1  # docs/plugins.md
-FIRST_FORMAT = "1"  # of the plug-ins that runs wrote before the format had a name: read, no longer written
 
 
 class Store:
@@ -157,44 +154,17 @@ class Store:
             return None
         return content if sound(content) else None
 
-    def write_plugin(self, key: str, tensors: dict[str, Tensor], metadata: dict) -> int:
-        """Learned tensors only; returns the file's size in bytes."""
-        path = self.path("plugins", key)
-        # One entry, for safetensors writes several in no fixed order: the same plug-in is the same bytes.
-        header = {"format": PLUGIN_FORMAT, "version": PLUGIN_VERSION, "key": key, **metadata}
-        write_tensors(path, tensors, {"plugin": canonical(header)})
-        return path.stat().st_size
-
-    def read_plugin(self, key: str) -> tuple[dict[str, Tensor], dict]:
-        """Raises UserError where it is not there (its run failed), damaged, or another run's."""
-        tensors, header = read_tensors(self.path("plugins", key))
-        try:
-            metadata = dict(parse_json(header["plugin"]))
-        except (KeyError, ValueError, TypeError):
-            metadata = {}
-        form, version, own = (metadata.pop(name, None) for name in ("format", "version", "key"))
-        if (form, version) not in ((PLUGIN_FORMAT, PLUGIN_VERSION), (FIRST_FORMAT, None)) or own != key:
-            raise UserError(
-                f"plug-in '{self.path('plugins', key)}' has format {form}, version {version} and key {own}, expected "
-                f"{PLUGIN_FORMAT}, {PLUGIN_VERSION} and {key}: it is not the file this run wrote"
-            )
-        return tensors, metadata
-
-    def write_predictions(self, key: str, tensors: dict[str, Tensor]) -> None:
-        write_tensors(self.path("predictions", key), tensors, {"key": key})
-
     def read_predictions(self, key: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """target -> (predicted labels, true labels), both (N,). Raises UserError where they are another run's."""
         return {target: (found.predicted, found.label) for target, found in self.read_outcomes(key).items()}
 
     def read_outcomes(self, key: str) -> dict[str, Outcome]:
         """The same with the confidence of each prediction, (N,) fp32, where it was kept."""
-        tensors, header = read_tensors(self.path("predictions", key))
+        arrays, header = read_arrays(self.path("predictions", key))
         if header.get("key") != key:
             raise UserError(
                 f"'{self.path('predictions', key)}' holds the predictions of run {header.get('key')}, expected {key}"
             )
-        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
         targets = {name.split(".")[0] for name in arrays}
         return {
             t: Outcome(arrays[f"{t}.predicted"], arrays[f"{t}.label"], arrays.get(f"{t}.confidence")) for t in targets

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from carryover.bench.analyses.base import Drawing, Table, ordered
 from carryover.bench.host.files import write_text
 from carryover.bench.records.selection import Selection
-from carryover.bench.report import figures
+from carryover.bench.render import figures
 
 
 def made_from(selection: Selection) -> dict[str, Table]:

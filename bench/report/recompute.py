@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
+from carryover.bench.analyses.known_zero_shot import Answer, compare, known_path, known_text
 from carryover.bench.plan.runs import key_of
 from carryover.bench.records import recount
-from carryover.bench.records.known_zero_shot import Answer, compare, known_path, known_text
 from carryover.bench.records.reading import Predictions, Record
 from carryover.bench.records.selection import Selection
 from carryover.bench.report.outputs import made_from, names

@@ -15,17 +15,17 @@ from typing import Any
 
 import pandas as pd
 
+from carryover.bench.analyses import known_zero_shot
 from carryover.bench.analyses.base import ordered
 from carryover.bench.host.files import write_text
 from carryover.bench.places import PLACES
 from carryover.bench.plan.run_labels import told
 from carryover.bench.plan.runs import shown_setting
-from carryover.bench.records import known_zero_shot, reading, time_notes
+from carryover.bench.records import reading, time_notes
 from carryover.bench.records.reading import Record, counted
 from carryover.bench.records.selection import Selection
-from carryover.bench.report import time_spent
-from carryover.bench.report.html_page import Part, html_page
-from carryover.bench.report.sheets import (
+from carryover.bench.render.html_page import Part, html_page
+from carryover.bench.render.sheets import (
     MISSING,
     Block,
     Cell,
@@ -34,6 +34,7 @@ from carryover.bench.report.sheets import (
     escape_markdown,
     sheet_markdown,
 )
+from carryover.bench.report import time_spent
 from carryover.bench.stats import means
 from carryover.methods import PAPER_ORDER
 

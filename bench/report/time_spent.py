@@ -12,7 +12,7 @@ from typing import Any
 from carryover.bench.records import reading
 from carryover.bench.records.reading import Record
 from carryover.bench.records.time_notes import covers, digest, evaluation_stage, features_stage, fit_stage
-from carryover.bench.report.sheets import MISSING, Block, Cell
+from carryover.bench.render.sheets import MISSING, Block, Cell
 
 READING = "reading features and few-shot lists"
 NO_ESTIMATE = (

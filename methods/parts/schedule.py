@@ -1,14 +1,11 @@
-"""Learning rates, steps of an epoch and optimisers, as a ``TrainConfig`` says."""
+"""Learning rates and steps of an epoch, as a ``TrainConfig`` says."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
-from carryover.methods.base import TrainConfig
+from carryover.methods.train_config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -40,16 +37,3 @@ def epoch_steps(config: TrainConfig, count: int) -> int:
     """Steps of an epoch over ``count`` support images."""
     batch = min(config.batch, count)
     return max(count // batch, 1) if config.drop_last else math.ceil(count / batch)
-
-
-def optimizer(config: TrainConfig, trained: Sequence[tuple[float, list[torch.nn.Parameter]]]) -> torch.optim.Optimizer:
-    """Over (factor on the learning rate, parameters), as ``Method.trained`` gives them."""
-    by_factor: dict[float, list[torch.nn.Parameter]] = {}
-    for factor, parameters in trained:
-        by_factor.setdefault(factor, []).extend(parameters)
-    groups: list[dict] = [{"params": params, "factor": factor} for factor, params in by_factor.items() if params]
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, config.lr, config.momentum, weight_decay=config.weight_decay)
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, config.lr, eps=config.eps, weight_decay=config.weight_decay)
-    return torch.optim.Adam(groups, config.lr, eps=config.eps, weight_decay=config.weight_decay)

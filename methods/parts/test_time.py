@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from carryover.bench.errors import UserError
 from carryover.methods.base import Method, TrainConfig
-from carryover.methods.parts.schedule import optimizer
+from carryover.methods.parts.optimizer import optimizer
 
 PER_IMAGE = "adapts to each test image alone, from views of it without its label (inductive: no image sees another)"
 

@@ -4,4 +4,5 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path[:] = [str(ROOT / "src"), str(ROOT / "tests"), *(p for p in sys.path if Path(p).resolve() != ROOT)]
+ADDED = [str(ROOT / folder) for folder in ("src", "tests/support", "tests")]
+sys.path[:] = [*ADDED, *(p for p in sys.path if Path(p).resolve() != ROOT)]

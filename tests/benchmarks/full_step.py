@@ -23,7 +23,7 @@ from benchmarks.workload import pictures, random_backbone
 from carryover.bench.backbones.loading import Backbone
 from carryover.bench.engine.evaluator import evaluate
 from carryover.bench.engine.trainer import fit
-from carryover.bench.host import environment
+from carryover.bench.host.device import device_name
 from carryover.methods import discover
 from carryover.methods.base import METHODS, Classes, Shape, Support
 
@@ -111,7 +111,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     start = clock()
     base = random_backbone(given.base, given.device, given.precision)
-    tell("load base", start, device, on=environment.device_name(base.device), threads=torch.get_num_threads())
+    tell("load base", start, device, on=device_name(base.device), threads=torch.get_num_threads())
     support = step_support(kind.needs, base, config.batch, given.classes)
     torch.manual_seed(0)
     method = kind(config, Shape.of(base, names, len(support.labels))).to(device)

@@ -36,13 +36,13 @@ from benchmarks import workload
 from benchmarks.published import PublishedStep
 from benchmarks.workload import seconds
 from carryover.bench.backbones.loading import Backbone
+from carryover.bench.engine.generators import generator
 from carryover.bench.engine.trainer import fit
-from carryover.bench.host import environment
+from carryover.bench.host.device import device_name, peak_memory, reset_peak
 from carryover.bench.host.files import write_text
 from carryover.bench.host.processes import cores
 from carryover.bench.preflight.device_speed import made_up, threads_set
-from carryover.bench.report import figures
-from carryover.bench.seeds import generator
+from carryover.bench.render import figures
 from carryover.methods import discover
 from carryover.methods.base import METHODS
 from carryover.methods.parts.schedule import epoch_steps
@@ -163,10 +163,10 @@ def memory_of_one(chosen: argparse.Namespace) -> Point:
     method = workload.make(id, backbone, workload.imagenet(chosen.memory_classes))
     x = torch.randn(batch, backbone.dim, device=backbone.device)
     y = torch.arange(batch, device=backbone.device) % chosen.memory_classes
-    environment.reset_peak(backbone.device)
+    reset_peak(backbone.device)
     before = current_bytes(backbone.device)
     time = seconds(lambda: method.loss(x, y).backward(), backbone.device)
-    peak = environment.peak_memory(backbone.device)
+    peak = peak_memory(backbone.device)
     classes, context = chosen.memory_classes, len(method.context)
     return Point("memory", id, batch, "ours", budget, classes, context, 1, time, max(0, peak - before), peak)
 
@@ -177,7 +177,7 @@ def current_bytes(device: torch.device) -> int:
         return torch.cuda.memory_allocated(device)
     status = Path("/proc/self/status")
     if not status.exists():
-        return environment.peak_memory(device)
+        return peak_memory(device)
     return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmRSS"))
 
 
@@ -299,7 +299,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "memory" in chosen.axes:  # before anything is loaded here: a process starts with its parent's peak
             keep(measure_memory(chosen))
         backbone = workload.random_backbone(chosen.model, chosen.device, chosen.precision, int(chosen.budget * GB))
-        machine, device = workload.machine(backbone), environment.device_name(backbone.device)
+        machine, device = workload.machine(backbone), device_name(backbone.device)
         print(machine, flush=True)
         keep(measure_times(backbone, chosen))
         write_text(chosen.out / "growth.csv", as_csv(points, device, chosen.precision))

@@ -16,7 +16,8 @@ from carryover.bench.backbones.archs import ARCHS
 from carryover.bench.engine.one_run import execute
 from carryover.bench.engine.session import Options, Session
 from carryover.bench.plan import grid
-from carryover.methods import discover
+from carryover.bench.plan.settings import Settings
+from carryover.methods import Registered, discover
 from carryover.methods.base import Classes
 
 USUAL = {"threads": 1, "precision": "fp32", "text_budget": 4 << 30, "image_batch": 128}
@@ -33,7 +34,7 @@ def results(methods: list[str], dataset: str, seeds: list[int], condition: dict)
     """{what: {cell: values}}: test features, plug-in tensors, logits and predictions, all made under the condition."""
     given = {**USUAL, **condition}
     torch.set_num_threads(given.pop("threads"))
-    settings = grid.Settings(16, "micro", given["precision"], 4, None)
+    settings = Settings(16, "micro", given["precision"], 4, None, methods=Registered())
     arch = ARCHS["micro"]
     runs = grid.grid(arch, settings, suites_=["main"], methods=methods, datasets_=[dataset], seeds=seeds)
     found: dict[str, dict[str, Tensor]] = {"features": {}, "plug-in": {}, "logits": {}, "predictions": {}}

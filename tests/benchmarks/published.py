@@ -2,19 +2,19 @@
 
 As the methods' own repositories train: the image encoder runs at every step, every class is encoded in full at 77
 tokens by open_clip's ``encode_text``, CoCoOp goes image by image, ContCoOp (which published no code) mixes its contexts
-class by class. The numbers are the suite's; only the way is longer. ``tests/test_published_step.py`` holds both to the
-same loss and gradients.
+class by class. The numbers are the suite's; only the way is longer. ``tests/engine/test_published_step.py`` holds both
+to the same loss and gradients.
 """
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from references import hooked
 from torch import Tensor
 
 from carryover.bench.backbones.loading import Backbone
 from carryover.methods.base import Classes, Method
-from tests.references import hooked
 
 
 class PublishedStep:

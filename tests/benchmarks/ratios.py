@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from references import relative
 from tabulate import tabulate
 from torch import Tensor
 
@@ -28,7 +29,6 @@ from carryover.bench.host.files import write_text
 from carryover.bench.host.processes import cores
 from carryover.bench.preflight.device_speed import threads_set
 from carryover.methods.base import Classes
-from tests.references import relative
 
 TOLERANCE = 1e-4
 CONTEXT = 16

@@ -26,7 +26,9 @@ from carryover.bench.engine.one_run import execute
 from carryover.bench.engine.session import Options, Session
 from carryover.bench.plan import grid
 from carryover.bench.plan.runs import Run
+from carryover.bench.plan.settings import Settings
 from carryover.bench.records.store import Store
+from carryover.methods import Registered
 from carryover.methods.base import Classes
 
 WHOLE = 10**9
@@ -49,7 +51,7 @@ def session_on(out: str, cache: str, kind: type[Session] = Slow) -> Session:
 
 
 def main_runs(methods: Sequence[str]) -> list[Run]:
-    settings = grid.Settings(16, "micro", "fp32", 4, None)
+    settings = Settings(16, "micro", "fp32", 4, None, methods=Registered())
     return grid.grid(archs.ARCHS["micro"], settings, suites_=["main"], methods=methods)
 
 

@@ -15,13 +15,13 @@ from benchmarks import workload
 from benchmarks.operations import Sizes, Work, floor_seconds, image_forward, needed, published_step
 from carryover import datasets
 from carryover.bench.backbones import loading
-from carryover.bench.plan.grid import configure
+from carryover.bench.engine.generators import generator
+from carryover.bench.plan.settings import configure
 from carryover.bench.preflight.device_speed import made_up
-from carryover.bench.seeds import generator
 from carryover.datasets.fewshot import VAL_SHOTS
 from carryover.datasets.layouts import LAYOUTS
 from carryover.datasets.templates import TEMPLATES
-from carryover.methods import PAPER_ORDER, discover
+from carryover.methods import PAPER_ORDER, Registered, discover
 from carryover.methods.base import Classes, Support, TrainConfig
 from carryover.methods.parts.schedule import Schedule, epoch_steps
 
@@ -96,7 +96,7 @@ def name_lengths(names: tuple[str, ...]) -> list[int]:
 
 def config_of(method: str, dataset: str) -> TrainConfig:
     discover()
-    return configure(method, dataset, SHOTS, "published", {})
+    return configure(Registered(), method, dataset, SHOTS, "published", {})
 
 
 def steps_of(config: TrainConfig, support: int) -> int:

@@ -11,8 +11,9 @@ import torch
 from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
 
 from carryover.bench.backbones import archs, loading
-from carryover.bench.host import environment
-from carryover.bench.seeds import derive, generator
+from carryover.bench.engine.generators import generator
+from carryover.bench.host.device import device_name
+from carryover.bench.seeds import derive
 from carryover.methods import discover
 from carryover.methods.base import METHODS, Classes, Method, Shape
 
@@ -95,5 +96,5 @@ def seconds(run: Callable[[], object], device: torch.device) -> float:
 
 def machine(backbone: loading.Backbone) -> str:
     """One line: what the numbers were measured on."""
-    device = environment.device_name(backbone.device)
+    device = device_name(backbone.device)
     return f"{device}, torch {torch.__version__}, {backbone.label} with random weights, {backbone.text.precision}"

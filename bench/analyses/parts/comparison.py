@@ -20,7 +20,7 @@ import pandas as pd
 from carryover.bench.records import reading
 from carryover.bench.records.reading import AVERAGE, Record
 from carryover.bench.records.selection import Selection
-from carryover.bench.report.sheets import Sheet
+from carryover.bench.render.sheets import Sheet
 from carryover.bench.stats.measures import Measure, measures, roles, score_table
 from carryover.bench.stats.pairs import DRAWS, Column, Sample, difference, drawn_accuracies, source, together
 from carryover.bench.stats.rank_tests import LEVEL, cliques, friedman, holm, ranks, signed_rank

@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 
 from carryover.bench.plan.run_labels import ZERO_SHOT
+from carryover.bench.plan.settings import Methods
 from carryover.bench.records.reading import AVERAGE, Record
 from carryover.bench.records.selection import Selection
 from carryover.bench.stats import choices
-from carryover.methods.base import METHODS, TrainConfig
 from carryover.methods.parts.schedule import epoch_steps
+from carryover.methods.train_config import TrainConfig
 
 OPTIONS = ("zero-shot", "reuse", "retrain")  # the cheapest first: nothing to keep, nothing to train, training
 NOTHING = "nothing to retain"
@@ -127,7 +128,8 @@ def measured(selection: Selection) -> list[Compared]:
     rates, found = rates_of(selection.records), []
     for (target, dataset, method), by_seed in threes.items():
         options = options_of(target, dataset, list(by_seed.values()), drawn[dataset])
-        cost = [[v for three in by_seed.values() if (v := part(three[2])) is not None] for part in costs(target, rates)]
+        priced = costs(target, rates, selection.chosen_by.methods)
+        cost = [[v for three in by_seed.values() if (v := part(three[2])) is not None] for part in priced]
         medians = tuple(median(values) if values else math.nan for values in cost)
         found.append(compare(target, dataset, method, len(by_seed), options, medians))
     for target, method in dict.fromkeys((target, method) for target, _, method in threes):
@@ -188,11 +190,11 @@ def rates_of(records: Sequence[Record]) -> dict[str, float]:
     return {role: seconds[role] / count for role, count in images.items() if count}
 
 
-def costs(target: str, rates: dict[str, float]) -> tuple:
+def costs(target: str, rates: dict[str, float], methods: Methods) -> tuple:
     """What ``COST`` names, as functions of a retrained record; None where it was not measured."""
 
     def features(record: Record) -> float | None:
-        return rates[target] * pictures(record) if target in rates else None
+        return rates[target] * pictures(record, methods) if target in rates else None
 
     return (
         lambda record: (record.get("seconds") or {}).get("fit"),
@@ -202,13 +204,13 @@ def costs(target: str, rates: dict[str, float]) -> tuple:
     )
 
 
-def pictures(record: Record) -> int:
+def pictures(record: Record, methods: Methods) -> int:
     """Pictures and views that are encoded before training: the support images as they are and in views, and few-shot
     validation's, 4 a class at most. A method that reads pixels encodes its views while it is fitted."""
     run, split = record["run"], record.get("split") or {}
     support, config = split.get("support") or 0, run.get("config") or {}
     views = (run.get("views") or len(record.get("curve") or ())) if config.get("crop") != [1.0, 1.0] else 0
-    if run["method"] in METHODS and METHODS[run["method"]].needs == "pixels":
+    if run["method"] in methods and methods[run["method"]].needs == "pixels":
         views = 0
     return support * (1 + views) + (split.get("classes") or 0) * min(run.get("shots") or 0, 4)
 

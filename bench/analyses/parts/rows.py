@@ -11,7 +11,7 @@ from carryover.bench.plan.suites import Suite, Variant
 from carryover.bench.records import environments, reading
 from carryover.bench.records.reading import Record
 from carryover.bench.records.selection import Row, Selection
-from carryover.bench.report.sheets import MISSING
+from carryover.bench.render.sheets import MISSING
 from carryover.bench.stats import means
 
 MEASURE = "Top-1 accuracy in percent, mean ± sample standard deviation over seeds (no deviation with one seed)."

@@ -1,0 +1,116 @@
+"""Figures made from records alone, as SVG and PNG whose bytes depend on the records and the matplotlib version only."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from pathlib import Path
+
+import matplotlib
+from markupsafe import Markup, escape
+from matplotlib.figure import Figure  # no pyplot: it would keep every figure alive and choose a screen backend
+
+from carryover.bench import places
+from carryover.bench.host.files import whole, write_text
+from carryover.bench.render.sheets import MISSING
+
+MARKERS = {"base": "o", "new": "s", "h": "^"}  # told apart without colour
+PANEL_INCHES, LEGEND_INCHES = 2.5, 0.5
+
+# Okabe and Ito's palette, told apart by readers with any of the common colour deficiencies; black text reads on all.
+COLOURS = {"base": "#56B4E9", "new": "#E69F00", "h": "#009E73"}
+LABELS = {"base": "Base", "new": "New", "h": "H"}
+INK = "#222222"  # axes and text, exchanged for the page's own text colour where a figure is put into HTML
+ON_BAR = "#000000"  # stays black there, since the bars keep their colours
+WHISKER = "#5a5a5a"  # seen on every bar and on a light or dark page
+PAPER = "#ffffff"
+
+BAR = 0.27  # height of one bar, in rows; three of them leave a gap between methods
+ROW_INCHES, WIDTH_INCHES, FRAME_INCHES = 0.52, 5.0, 1.5  # narrow: its text must still be read on a phone
+FOOT, WIDE_ENOUGH = 1.0, 9.0  # percent: where a bar's number starts, and the shortest bar that holds it
+LONGEST_NAME = 24
+PNG_DPI = 200
+STYLE = {
+    "font.family": "DejaVu Sans", "font.size": 9, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK,
+    "xtick.color": INK, "ytick.color": INK, "figure.facecolor": PAPER, "axes.facecolor": PAPER,
+    "svg.fonttype": "path", "text.parse_math": False,
+}  # fmt: skip
+
+
+def inline_svg(svg: str, name: str, description: str = "") -> Markup:
+    """A figure's `svg_text` as an <svg> element of an HTML page: no prologue, no fixed size, ink in its text colour."""
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor").replace(PAPER, "none")
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, count=1, flags=re.DOTALL)
+    head, body = svg.split(">", 1)
+    head = re.sub(r'\s(width|height)="[^"]*"', "", head)
+    return Markup(f'{head} role="img" aria-label="{escape(description or name)}">{body}')
+
+
+def short_label(name: str, depth: str) -> str:
+    """A method's name on an axis, cut where it is long, with the mark of its place."""
+    short = name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+    return f"{short} {places.mark(depth)}".rstrip()
+
+
+def _write_value(axes, row: float, mean: float, std: float, colour: str) -> None:
+    known, inside = not math.isnan(mean), mean > WIDE_ENOUGH
+    spread = 0.0 if math.isnan(std) else std
+    if spread:
+        axes.errorbar(mean, row, xerr=spread, ecolor=WHISKER, elinewidth=0.8, capsize=1.5)
+    axes.text(
+        # At the foot of the bar, where neither whisker nor zero-shot line comes; beside a bar too short to hold it.
+        FOOT if inside or not known else mean + spread + FOOT,
+        row,
+        f"{mean:.1f}" if known else MISSING,
+        va="center_baseline",
+        fontsize=7.5,
+        color=ON_BAR if inside else INK,
+        zorder=5,
+        bbox={"facecolor": colour if inside else PAPER, "edgecolor": "none", "pad": 0.5},
+    )
+
+
+def svg_text(figure: Figure, salt: str) -> str:
+    """The figure as an SVG file."""
+    # The salt fixes the ids of clip paths, which are random otherwise; one a figure keeps them apart on one page.
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": f"carryover {salt}"}):
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
+
+
+def save(figure: Figure, stem: Path, svg: str = "") -> list[Path]:
+    """Writes stem + ".svg" (``svg``, where it was made before) and ".png"; returns both paths."""
+    vector, png = stem.with_name(stem.name + ".svg"), stem.with_name(stem.name + ".png")
+    write_text(vector, svg or svg_text(figure, stem.name))
+    with matplotlib.rc_context(STYLE), whole(png) as temporary:
+        figure.savefig(temporary, format="png", dpi=PNG_DPI, metadata={"Software": None})
+    return [vector, png]
+
+
+def stacked(count: int) -> tuple[Figure, list]:
+    """A figure as wide as a phone shows, its panels one above the other."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH_INCHES, PANEL_INCHES * count + LEGEND_INCHES + 0.6), layout="constrained")
+        panels = [figure.add_subplot(count, 1, i + 1) for i in range(count)]
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color=INK, alpha=0.15, linewidth=0.6)
+        axes.set_axisbelow(True)
+    return figure, panels
+
+
+def legend(figure: Figure, panels: list, columns: int = 3) -> None:
+    """One for all panels: a line that only a later one has is in it too."""
+    with matplotlib.rc_context(STYLE):
+        shown = [axes.get_legend_handles_labels() for axes in panels]
+        handles = {label: handle for found in reversed(shown) for handle, label in zip(*found, strict=True)}
+        figure.legend(
+            handles.values(),
+            handles.keys(),
+            loc="outside lower center",
+            ncols=columns,
+            frameon=False,
+            columnspacing=1.1,
+        )

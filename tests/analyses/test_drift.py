@@ -1,0 +1,500 @@
+"""Layer drift against closed forms, open_clip's own passes and numpy; then what is stored, tabled and drawn of it."""
+
+from __future__ import annotations
+
+import copy
+import json
+from contextlib import ExitStack
+from dataclasses import replace
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from local_towers import saved_locally
+from PIL import Image
+from references import hooked, relative
+from tiny_towers import IMAGE_SIZE, tiny_model, wrap
+
+from carryover.bench.analyses.drift import (
+    COLUMNS,
+    draw_figure_2b,
+    draw_figure_2c,
+    drift_sheet,
+    drift_table,
+    findings,
+)
+from carryover.bench.backbones import drift, loading
+from carryover.bench.backbones.arch_files import find_arch
+from carryover.bench.backbones.archs import ARCHS, OTHER_ACTIVATION
+from carryover.bench.backbones.drift_measures import feature_change, linear_cka
+from carryover.bench.backbones.drift_names import POOLED
+from carryover.bench.engine import drift_runs
+from carryover.bench.engine.session import Options, Session
+from carryover.bench.errors import UserError
+from carryover.bench.records import drift_files
+from carryover.bench.records.reading import AVERAGE
+from carryover.bench.render import sheets
+
+PROMPTS = {
+    "pets": ("a photo of a cat.", "a photo of a red double decker bus.", "a photo of an aeroplane, a type of thing."),
+    "land": ("forest.", "a sea or a lake of some size.", "highway.", "a photo of a cat.", "annual crop land."),
+}
+LAYERS = ["0", "1", "2", "3", "ln_final", "projected"]
+MICRO_SETS = ("micro_shapes", "micro_land", "micro_counting")
+
+
+def wrapped(seed=0, change=lambda model: None, quick_gelu=True, **text):
+    """A tiny backbone of its own; ``change`` may alter its weights before it is wrapped."""
+    model = tiny_model(seed, quick_gelu, **text)
+    with torch.no_grad():
+        change(model)
+    return wrap(model, f"tiny-{seed}", "quick_gelu" if quick_gelu else "gelu")
+
+
+def pictures(count=6, seed=0):
+    return torch.randn(count, 3, IMAGE_SIZE, IMAGE_SIZE, generator=torch.Generator().manual_seed(seed))
+
+
+def rows(measured, tower, what, **fixed):
+    return [row for row in measured[tower][what] if all(row[k] == v for k, v in fixed.items())]
+
+
+def by_layer(measured, value, dataset=AVERAGE, tower="text"):
+    return {row["layer"]: row[value] for row in rows(measured, tower, "features", dataset=dataset)}
+
+
+# ---- closed forms ----------------------------------------------------------------------------------------------------
+
+
+def test_identical_models_give_zero_everywhere_and_cka_1():
+    pixels = pictures()
+    measured = drift.measure(wrapped(), wrapped(), PROMPTS, (pixels, pixels))
+    assert not measured["text"]["notes"] and not measured["vision"]["notes"]
+    for tower in ("text", "vision"):
+        assert measured[tower]["parameters"] and measured[tower]["features"]
+        for row in (*measured[tower]["parameters"], *measured[tower]["features"]):
+            assert row["absolute"] == row["relative"] == row["norm_ratio"] == 0
+            assert row.get("one_minus_cosine", 0) == 0 and row.get("cka") in (None, pytest.approx(1, abs=1e-12))
+    cka = by_layer(measured, "cka", "land")
+    assert list(cka) == LAYERS and None not in cka.values()
+
+
+def test_a_constant_added_to_one_blocks_mlp_shows_there_and_nowhere_else():
+    def coarse(model):
+        for value in model.parameters():
+            value.copy_((value * 1024).round() / 1024)  # so that a sum with 1/4 is exact
+
+    def moved(model):
+        coarse(model)
+        for value in model.text.transformer.resblocks[1].mlp.parameters():
+            value.add_(0.25)
+
+    measured = drift.measure(wrapped(change=coarse), wrapped(change=moved), PROMPTS)
+    for row in measured["text"]["parameters"]:
+        if (row["layer"], row["kind"]) not in {("2", "mlp"), ("2", "all")}:
+            assert row["absolute"] == row["relative"] == row["norm_ratio"] == 0, row
+    width = 32
+    sizes = {"mlp": 8 * width**2 + 5 * width, "attention": 4 * width**2 + 4 * width, "layernorm": 4 * width}
+    found = {row["kind"]: row for row in rows(measured, "text", "parameters", layer="2")}
+    assert {kind: row["count"] for kind, row in found.items()} == {**sizes, "all": sum(sizes.values())}
+    assert found["mlp"]["absolute"] == 0.25
+    assert found["all"]["absolute"] == pytest.approx(0.25 * sizes["mlp"] / sum(sizes.values()), rel=1e-12)
+    change = by_layer(measured, "relative")
+    assert change["0"] == change["1"] == 0 and min(change[layer] for layer in LAYERS[2:]) > 0
+
+
+def test_weights_scaled_by_a_factor_change_by_that_factor_less_1():
+    def scaled(model):
+        for value in model.text.transformer.resblocks[2].parameters():
+            value.mul_(1.5)
+        model.text.text_projection.mul_(0.75)
+
+    measured = drift.measure(wrapped(), wrapped(change=scaled), PROMPTS)
+    for row in measured["text"]["parameters"]:
+        expected = {"3": 0.5, "projected": 0.25}.get(row["layer"], 0)
+        assert row["relative"] == pytest.approx(expected, abs=1e-7)
+        assert row["norm_ratio"] == pytest.approx(expected, abs=1e-7)
+
+
+def test_a_rotation_of_the_joint_space_moves_features_and_leaves_cka_at_1():
+    rotation = torch.linalg.qr(torch.randn(32, 32, generator=torch.Generator().manual_seed(5)))[0]
+    measured = drift.measure(
+        wrapped(), wrapped(change=lambda m: m.text.text_projection.copy_(m.text.text_projection @ rotation)), PROMPTS
+    )
+    assert by_layer(measured, "cka", POOLED)["projected"] == pytest.approx(1, abs=1e-6)
+    assert by_layer(measured, "relative")["projected"] > 0.5
+    assert by_layer(measured, "one_minus_cosine")["projected"] > 0.2
+    assert by_layer(measured, "relative")["ln_final"] == 0
+
+
+def test_only_embeddings_of_tokens_in_the_prompts_count_as_used():
+    used = open_clip.get_tokenizer("ViT-B-32")(["forest"])[0, 1].item()
+    for token, seen in ((used, True), (20000, False)):
+        other = wrapped(change=lambda m, token=token: m.text.token_embedding.weight[token].add_(1))
+        measured = drift.measure(wrapped(), other, PROMPTS)
+        found = {row["kind"]: row["absolute"] for row in rows(measured, "text", "parameters", layer="0")}
+        assert found["tokens"] > 0 and found["positions"] == 0 and (found["tokens used"] > 0) == seen
+        assert (max(by_layer(measured, "absolute").values()) > 0) == seen
+
+
+# ---- the numbers against numpy ---------------------------------------------------------------------------------------
+
+
+def hsic_cka(x, y):
+    """Kornblith et al. 2019, by Gram matrices and a centring matrix."""
+    n = len(x)
+    centre = np.eye(n) - np.ones((n, n)) / n
+    k, m = centre @ (x @ x.T) @ centre, centre @ (y @ y.T) @ centre
+    return np.trace(k @ m) / np.sqrt(np.trace(k @ k) * np.trace(m @ m))
+
+
+@pytest.mark.parametrize("shape", [(5, 40), (60, 7), (30, 30)])
+def test_linear_cka_is_hsics_and_blind_to_rotation_scale_and_shift(shape):
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=shape) + 3, rng.normal(size=(shape[0], 11))
+    rotation = np.linalg.qr(rng.normal(size=(shape[1], shape[1])))[0]
+    assert linear_cka(torch.tensor(x), torch.tensor(y)) == pytest.approx(hsic_cka(x, y), rel=1e-10)
+    for changed in (x @ rotation, 7 * x, x - 5, -0.1 * x @ rotation + 2):
+        assert linear_cka(torch.tensor(x), torch.tensor(changed)) == pytest.approx(1, abs=1e-10)
+        assert linear_cka(torch.tensor(changed), torch.tensor(y)) == pytest.approx(hsic_cka(x, y), rel=1e-9)
+
+
+def test_cka_of_what_does_not_vary_is_not_defined():
+    same = torch.randn(1, 8).expand(5, 8)
+    assert linear_cka(same, torch.randn(5, 8)) is None and linear_cka(torch.randn(5, 8), same) is None
+    assert linear_cka(torch.randn(1, 8), torch.randn(1, 8)) is None
+    prompts = {"short": ("a cat.", "a dog."), "long": ("a cat.", "a big dog.")}  # EOT at one place, at two places
+    measured = drift.measure(wrapped(0), wrapped(1), prompts)
+    assert by_layer(measured, "cka", "short")["0"] is None and by_layer(measured, "cka", "long")["0"] is not None
+    assert by_layer(measured, "cka")["0"] is None and by_layer(measured, "cka", POOLED)["0"] is not None
+    json.dumps(measured, allow_nan=False)
+
+
+def test_feature_numbers_are_those_of_numpy():
+    rng = np.random.default_rng(2)
+    old, new = rng.normal(size=(9, 6)), rng.normal(size=(9, 6)) * 2
+    found = feature_change(torch.tensor(old), torch.tensor(new))
+    lengths = [np.linalg.norm(b - a) / np.linalg.norm(a) for a, b in zip(old, new, strict=True)]
+    cosines = [a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in zip(old, new, strict=True)]
+    assert found["absolute"] == pytest.approx(np.abs(new - old).mean())
+    assert found["relative"] == pytest.approx(np.mean(lengths))
+    assert found["norm_ratio"] == pytest.approx(np.linalg.norm(new - old) / np.linalg.norm(old))
+    assert found["one_minus_cosine"] == pytest.approx(1 - np.mean(cosines))
+    assert found["count"] == 9
+
+
+def test_the_average_is_over_datasets_and_pooling_over_distinct_prompts():
+    measured = drift.measure(wrapped(0), wrapped(1), PROMPTS)
+    for value in ("absolute", "relative", "one_minus_cosine", "cka"):
+        each = [by_layer(measured, value, name)["2"] for name in PROMPTS]
+        assert by_layer(measured, value)["2"] == pytest.approx(np.mean(each))
+    assert by_layer(measured, "count")["2"] == 8 and by_layer(measured, "count", POOLED)["2"] == 7  # one is in both
+    once = drift.measure(wrapped(0), wrapped(1), {"all": tuple(dict.fromkeys(sum(PROMPTS.values(), ())))})
+    assert by_layer(measured, "cka", POOLED)["2"] == pytest.approx(by_layer(once, "cka", "all")["2"], rel=1e-6)
+
+
+# ---- features against open_clip's own passes -------------------------------------------------------------------------
+
+
+def watched(backbone, texts):
+    """Every layer at EOT through hooks on open_clip's own ``encode_text`` at 77 tokens."""
+    text, kept = backbone.model.text, {}
+    ids = open_clip.get_tokenizer("ViT-B-32")(list(texts))
+    at = torch.arange(len(ids)), ids.argmax(dim=1)
+    blocks = text.transformer.resblocks
+    with ExitStack() as stack:
+        stack.enter_context(
+            hooked(blocks[0].register_forward_pre_hook(lambda m, given: kept.update({"0": given[0][at]})))
+        )
+        for number, block in enumerate(blocks, 1):
+            hook = block.register_forward_hook(lambda m, given, x, n=str(number): kept.update({n: x[at]}))
+            stack.enter_context(hooked(hook))
+        stack.enter_context(
+            hooked(text.ln_final.register_forward_hook(lambda m, given, x: kept.update({"ln_final": x[at]})))
+        )
+        with torch.no_grad():
+            kept["projected"] = backbone.model.encode_text(ids)
+    assert ids.shape[1] == 77
+    return kept
+
+
+@pytest.mark.parametrize("name", ["tiny", "micro-base", "micro-update"])
+def test_features_are_what_hooks_see_in_open_clips_own_pass(name, monkeypatch):
+    monkeypatch.setattr(drift, "TEXTS_AT_ONCE", 3)
+    towers = {tower.model: tower for tower in ARCHS["micro"].towers.values()}
+    backbone = wrapped() if name == "tiny" else loading.load(towers[name])
+    texts = sum(PROMPTS.values(), ())
+    found, expected = drift.residuals(backbone, backbone.text.tokens(texts)), watched(backbone, texts)
+    assert list(found) == list(expected) == ["0", *map(str, range(1, len(backbone.text.blocks) + 1)), *LAYERS[-2:]]
+    for layer in expected:
+        assert relative(found[layer], expected[layer]) < 2e-5, layer
+
+
+def test_vision_features_end_in_open_clips_own():
+    backbone, pixels = wrapped(), pictures()
+    visual, found = backbone.model.visual, drift.vision_residuals(backbone, pixels)
+    assert list(found) == ["0", "1", "2", "projected"]
+    with torch.no_grad():
+        expected = backbone.model.encode_image(pixels)
+        assert torch.equal(found["projected"], expected)
+        assert relative(visual.ln_post(found["2"]) @ visual.proj, expected) < 1e-5
+    assert not visual.transformer.resblocks[0]._forward_hooks
+
+
+# ---- controls and what cannot be compared ----------------------------------------------------------------------------
+
+
+def test_the_other_activation_moves_features_and_no_weight():
+    base = wrapped()
+    other = drift.other_activation(base)
+    plain = tiny_model(0, False)  # built with GELU by open_clip itself
+    plain.load_state_dict(base.model.state_dict())
+    ids = open_clip.get_tokenizer("ViT-B-32")(["a photo of a cat."])
+    with torch.no_grad():
+        assert torch.equal(other.model.encode_text(ids), plain.eval().encode_text(ids))
+        assert not torch.equal(other.model.encode_text(ids), base.model.encode_text(ids))
+    assert other.fingerprint != base.fingerprint and drift.other_activation(other).fingerprint == base.fingerprint
+    measured = drift.measure(base, other, PROMPTS)
+    assert {row["absolute"] for row in measured["text"]["parameters"]} == {0.0}
+    change = by_layer(measured, "relative")
+    assert change["0"] == 0 and min(change[layer] for layer in LAYERS[1:]) > 0
+    assert measured["vision"] == {"parameters": [], "features": [], "notes": ["vision: the tower is the same"]}
+
+
+def test_what_cannot_be_compared_is_left_out_with_a_reason():
+    deeper = drift.measure(wrapped(), wrapped(layers=4), PROMPTS)
+    assert deeper["text"]["features"] == [] and "3 blocks of width 32 and 4 blocks" in deeper["text"]["notes"][0]
+    assert {row["layer"] for row in deeper["text"]["parameters"]} == set(LAYERS)
+    whole = drift.measure(wrapped(), wrapped(), PROMPTS)
+    assert "no pictures" in whole["vision"]["notes"][0] and whole["vision"]["parameters"]
+    pair = [loading.load(tower) for tower in ARCHS["micro"].towers.values()]
+    micro = drift.measure(*pair, {"land": PROMPTS["land"]}, (pictures(), pictures()))
+    assert micro["vision"]["parameters"] == micro["vision"]["features"] == []
+    assert "no counterpart" in micro["vision"]["notes"][0] and "ModifiedResNet" in micro["vision"]["notes"][1]
+
+
+def test_an_embedding_of_another_size_is_no_layer_of_rows():
+    measured = drift.measure(wrapped(), wrapped(context_length=60), PROMPTS)
+    assert [row["kind"] for row in rows(measured, "text", "parameters", layer="0")] == ["tokens", "tokens used"]
+    assert "1 of" in measured["text"]["notes"][0] and by_layer(measured, "absolute")["3"] >= 0
+
+
+# ---- stored, tabled, drawn -------------------------------------------------------------------------------------------
+
+
+def session(out, **changes):
+    arch = replace(ARCHS["micro"], **changes)
+    return Session(Options(arch, "cpu", str(out), str(out / "cache")))
+
+
+@pytest.fixture(scope="module")
+def micro(tmp_path_factory):
+    """(results/micro, what ``measure_all`` returned for it)"""
+    out = tmp_path_factory.mktemp("drift")
+    return out / "micro", drift_runs.measure_all(session(out), MICRO_SETS)
+
+
+def test_micro_compares_its_update_and_two_controls(micro):
+    assert [(m["pair"], m["kind"]) for m in micro[1]] == [
+        ("new", "update"),
+        (OTHER_ACTIVATION, "control"),
+        ("unrelated", "control"),
+    ]
+    change = {m["pair"]: by_layer(m, "relative") for m in micro[1]}
+    for layer in map(str, range(1, 7)):
+        assert change[OTHER_ACTIVATION][layer] < change["new"][layer] < change["unrelated"][layer]
+    weights = {m["pair"]: {r["layer"]: r for r in rows(m, "text", "parameters", kind="all")} for m in micro[1]}
+    for layer in map(str, range(1, 7)):
+        assert weights["new"][layer]["relative"] < 0.2 and weights["unrelated"][layer]["relative"] > 1
+    assert drift_runs.class_prompts(session(micro[0]).data("micro_land"))[0].count("{") == 0
+
+
+def test_the_table_is_made_again_from_the_store_alone(micro):
+    folder, measured = micro
+    again = drift_files.load_all(folder)
+    assert again == json.loads(json.dumps(measured))
+    table = drift_table(again)
+    assert table.equals(drift_table(measured))
+    assert tuple(table.columns) == COLUMNS
+    assert not table.duplicated(["pair", "tower", "what", "layer", "kind", "dataset"]).any()
+    line = table[(table["pair"] == "new") & (table["layer"] == "6") & (table["dataset"] == AVERAGE)].iloc[0]
+    assert line["relative"] == by_layer(measured[0], "relative")["6"] and line["kind"] == "eot"
+    assert drift_files.load_all(folder / "nowhere") == [] and drift_table([]).empty
+
+
+def test_a_pair_is_measured_once_and_again_for_other_prompts(micro, monkeypatch):
+    folder, measured = micro
+    working = session(folder.parent)
+    done = []
+    monkeypatch.setattr(
+        drift_runs, "measure", lambda *given: done.append(1) or {**drift.measure(*given), "measured": len(done)}
+    )
+    assert drift_runs.drift_of(working, "new", MICRO_SETS) == measured[0] and not done
+    fewer = drift_runs.drift_of(working, "new", MICRO_SETS[:1])
+    assert (
+        len(done) == 1 and fewer["key"] != measured[0]["key"] and (folder / "drift" / f"{fewer['key']}.json").is_file()
+    )
+    assert drift_files.load_all(folder) == json.loads(json.dumps(measured))  # as the last measure_all left it
+    path = folder / "drift" / f"{fewer['key']}.json"
+    path.write_text(path.read_text()[:100])
+    drift_runs.drift_of(working, "new", MICRO_SETS[:1])
+    assert len(done) == 2
+
+
+@pytest.mark.parametrize("forge", ["a number", "no digest", "another pair's file"])
+def test_a_stored_pair_that_was_changed_is_refused_by_name_and_measured_again(tmp_path, forge):
+    working, sets = session(tmp_path, controls={}), MICRO_SETS[:1]
+    new, other = drift_runs.measure_all(working, sets)
+    folder = tmp_path / "micro"
+    path = folder / "drift" / f"{new['key']}.json"
+    honest = path.read_text()
+    stored = json.loads(honest)
+    if forge == "a number":
+        stored["text"]["features"][3]["relative"] *= 2
+    elif forge == "no digest":
+        del stored["sha256"]
+    else:
+        stored = json.loads((folder / "drift" / f"{other['key']}.json").read_text())
+    path.write_text(json.dumps(stored))
+    with pytest.raises(UserError) as caught:
+        drift_files.load_all(folder)
+    assert str(path) in str(caught.value) and "--suite drift" in str(caught.value) and "\n" not in str(caught.value)
+    assert drift_runs.measure_all(working, sets)[0]["text"] == new["text"]
+    again = json.loads(path.read_text())
+    assert (again["text"], again["sha256"]) == (json.loads(honest)["text"], json.loads(honest)["sha256"])
+    assert len(drift_files.load_all(folder)) == 2
+
+
+def test_a_control_that_cannot_be_had_is_left_out_and_named(tmp_path):
+    gone = replace(ARCHS["micro"].controls["unrelated"], weights=str(tmp_path / "gone.safetensors"))
+    measured = drift_runs.measure_all(session(tmp_path, controls={"unrelated": gone}), MICRO_SETS[:1])
+    assert "gone.safetensors" in measured[-1]["left_out"] and len(measured) == 3
+    again = drift_files.load_all(tmp_path / "micro")
+    assert again == json.loads(json.dumps(measured))
+    assert any("Unrelated is left out" in remark for remark in drift_sheet(drift_table(again), again).remarks)
+    assert set(drift_table(again)["pair"]) == {"new", OTHER_ACTIVATION}
+    draw_figure_2c(drift_table(again), again)
+    with pytest.raises(UserError):
+        drift_runs.measure_all(session(tmp_path, new=gone, controls={}), MICRO_SETS[:1])
+
+
+def test_only_training_pictures_are_looked_at(tmp_path):
+    chosen = drift_runs.sample_pictures(session(tmp_path), (*MICRO_SETS, "micro_generic_v2"))
+    assert set(chosen) == set(MICRO_SETS)  # the last has test pictures alone
+    assert all("/train/" in key for split in chosen.values() for key in split.keys)
+    assert drift_runs.PICTURES <= sum(map(len, chosen.values())) < drift_runs.PICTURES + len(chosen)
+
+
+def test_two_vision_transformers_are_compared_over_pictures_through_their_own_transforms(tmp_path):
+    models = [saved_locally(tmp_path / name, seed, True, mean=[0.1 * seed] * 3) for seed, name in ((3, "a"), (4, "b"))]
+    text = '[base]\nmodel = "local-dir:a"\n[new]\nmodel = "local-dir:b"\n'
+    (tmp_path / "pair.toml").write_text(text)
+    arch = find_arch(str(tmp_path / "pair.toml"))
+    working = Session(Options(arch, "cpu", str(tmp_path), str(tmp_path / "cache")))
+    measured = drift_runs.measure_all(working, MICRO_SETS)
+    chosen = drift_runs.sample_pictures(working, MICRO_SETS)
+    images = [image for split in chosen.values() for image in split.read(range(len(split)))]
+    expected = []
+    for model, seed in zip(models, (3, 4), strict=True):
+        pixels = np.stack([np.asarray(image.resize((IMAGE_SIZE, IMAGE_SIZE), Image.BICUBIC)) for image in images])
+        pixels = (torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - 0.1 * seed) / 0.5
+        with torch.no_grad():
+            expected.append(model.eval().encode_image(pixels).numpy())
+    found = rows(measured[0], "vision", "features", dataset=POOLED)
+    assert [row["layer"] for row in found] == ["0", "1", "2", "projected"] and found[0]["cka"] is None
+    assert found[-1]["count"] == len(images)
+    assert found[-1]["absolute"] == pytest.approx(np.abs(expected[1] - expected[0]).mean(), rel=1e-4)
+    assert found[-1]["cka"] == pytest.approx(hsic_cka(*expected), rel=1e-4)
+    kept = drift_files.load_all(tmp_path / arch.id)
+    sheet = sheets.sheet_markdown(drift_sheet(drift_table(kept), kept))
+    assert "Vision features at the class token" in sheet and "Vision parameters" in sheet
+
+
+def test_the_sheet_shows_the_tables_numbers_and_what_was_found(micro):
+    measured = micro[1]
+    sheet = drift_sheet(drift_table(measured), measured)
+    text = sheets.sheet_markdown(sheet)
+    value = by_layer(measured[0], "relative")["6"]
+    assert f"{100 * value:.2f}" in text and "Other activation" in text and "Unrelated" in text
+    assert sheets.sheet_latex(sheet).count(r"\begin{tabular}") == len(sheet.blocks)
+    found = findings(drift_table(measured), measured)
+    assert len(found) == 2 and all(line.startswith("Update: text ") for line in found)
+    assert found[1].endswith("more in every block than in the one before.")
+    wobbly = copy.deepcopy(measured[:1])
+    for row in wobbly[0]["text"]["features"]:
+        row["relative"] = 1.0
+    assert "in 0 of 5 blocks" in findings(drift_table(wobbly), wobbly)[1]
+
+
+def test_every_number_of_figure_2b_is_in_the_sheet_and_parts_without_a_table_are_named(micro):
+    sheet = drift_sheet(drift_table(micro[1]), micro[1])
+    axes = draw_figure_2b(drift_table(micro[1]), micro[1]).axes
+    for drawn, how, scale in ((axes[0], "relative", 100), (axes[1], "absolute", 1)):
+        (block,) = (b for b in sheet.blocks if b.title.text.startswith(f"Text parameters, {how} change of each block"))
+        for label in ("Update", "Unrelated"):
+            line = next(line for line in drawn.lines if line.get_label() == label)
+            column = [float(row[block.header.index(label)].text) for row in block.rows]
+            assert np.allclose(column, scale * line.get_ydata(), rtol=6e-3)
+    (said,) = (line for line in sheet.remarks if "drift.csv alone" in line)
+    table = drift_table(micro[1])
+    assert said.startswith("Unrelated: the vision") and set(table[table["tower"] == "vision"]["pair"]) == {"unrelated"}
+    assert all(part in said for part in table[table["tower"] == "vision"]["layer"])
+
+
+def test_the_figures_draw_the_tables_numbers(micro):
+    table = drift_table(micro[1])
+    text = table[(table["tower"] == "text") & (table["pair"] == "new")]
+    for draw, rows_of in (
+        (draw_figure_2b, text[(text["kind"] == "all")]),
+        (draw_figure_2c, text[(text["what"] == "features") & (text["dataset"] == AVERAGE)]),
+    ):
+        figure = draw(drift_table(micro[1]), micro[1])
+        figure.draw_without_rendering()
+        expected = rows_of[rows_of["layer"].str.isdigit()]
+        for axes, value in zip(figure.axes, ("relative", "absolute"), strict=True):
+            line = next(line for line in axes.lines if line.get_label() == "Update")
+            assert np.allclose(line.get_ydata(), expected[value])
+        names = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert names[0] == "Update" and names[2] == "Unrelated" and names[1].startswith("Other activation")
+    draw_figure_2b(drift_table([]), []), draw_figure_2c(drift_table([]), [])
+
+
+# ---- controls of an arch ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["vit-b16", "vit-l14"])
+def test_published_controls_are_known_to_open_clip_and_fit_the_base(name):
+    arch = ARCHS[name]
+    for tower in arch.controls.values():
+        assert tower.pretrained in open_clip.list_pretrained_tags_by_model(tower.model)
+        config = open_clip.get_model_config(tower.model)
+        assert (config["text_cfg"]["width"], config["embed_dim"]) == (arch.base.width, arch.base.dim)
+        loading.check_tag(tower, tower.activation)
+    assert not set(arch.controls) & set(arch.towers)
+
+
+MICRO_TOML = '[base]\nmodel = "micro-base"\n[new]\nmodel = "micro-update"\n'
+
+
+def test_an_arch_file_may_name_controls(tmp_path):
+    (tmp_path / "pair.toml").write_text(MICRO_TOML + '[controls.other]\nmodel = "micro-unrelated"\n')
+    arch = find_arch(str(tmp_path / "pair.toml"))
+    assert list(arch.controls) == ["other"] and "other" not in arch.towers
+    assert drift_runs.pairs_of(Session(Options(arch, "cpu", "", ""))) == ["new", OTHER_ACTIVATION, "other"]
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ('[more.a]\nmodel = "micro-base"\n[controls.a]\nmodel = "micro-base"\n', "[controls.a]"),
+        ('[controls.other_activation]\nmodel = "micro-base"\n', "[controls.other_activation]"),
+        ("[controls]\na = 1\n", "[controls.NAME]"),
+        ("[controls.a]\n", "controls.a"),
+    ],
+)
+def test_controls_that_do_not_fit_are_one_line(tmp_path, text, expected):
+    (tmp_path / "pair.toml").write_text(MICRO_TOML + text)
+    with pytest.raises(UserError) as caught:
+        find_arch(str(tmp_path / "pair.toml"))
+    assert expected in str(caught.value) and "\n" not in str(caught.value)

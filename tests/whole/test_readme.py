@@ -1,0 +1,135 @@
+"""README's own text is run: its method example, and the shape of its commands."""
+
+import csv
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+from checkout import ROOT
+
+from carryover import datasets
+from carryover.bench.backbones import arch_files, loading
+from carryover.bench.cli import flags, main
+from carryover.methods.base import METHODS
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def mine(tmp_path):
+    """README's method example as a file in a folder of the user's."""
+    (source,) = re.findall(r"<!-- method -->\n```python\n(.*?)```", README, re.S)
+    assert len(source.strip().splitlines()) <= 25
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "feature_scale.py").write_text(source, encoding="utf-8")
+    yield folder
+    METHODS.entries.pop("feature-scale", None)
+    for name in [name for name in sys.modules if name.endswith("_feature_scale")]:
+        del sys.modules[name]
+
+
+def test_readmes_method_is_listed_and_run_to_a_row_of_the_main_table(mine, tmp_path, capsys):
+    assert main.main(["ls", "methods", "--plugin-dir", str(mine)]) == 0
+    assert "feature-scale" in capsys.readouterr().out
+    out = tmp_path / "out"
+    call = ["--datasets", "micro_stars", "--methods", "zs-clip", "feature-scale", "--seeds", "1", "--limit", "20"]
+    assert main.main([*call, "--plugin-dir", str(mine), "--out", str(out), "--jobs", "1", "--device", "cpu"]) == 0
+    with (out / "micro" / "tables" / "main.csv").open(newline="") as file:
+        rows = {(row["dataset"], row["method"]): row for row in csv.DictReader(file)}
+    own, start = rows["micro_stars", "feature-scale"], rows["micro_stars", "zs-clip"]
+    assert float(own["base"]) > float(start["base"]), "it starts as zero-shot and must have learned something"
+    assert "Feature Scale" in (out / "micro" / "tables" / "main.md").read_text(encoding="utf-8")
+    assert "Feature Scale" in (out / "micro" / "report.html").read_text(encoding="utf-8")
+
+
+def test_readmes_method_keeps_the_contract_by_readmes_own_command(mine):
+    (line,) = re.findall(r"-m (pytest tests/methods/test_contract\.py .*?) +#", README)
+    command = [sys.executable, "-m", *line.replace(" mine ", f" {mine} ").split()]
+    # Without the options of the tests around it, such as a floor of coverage.
+    plain = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=plain)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert int(re.search(r"(\d+) passed", done.stdout).group(1)) >= 8
+
+
+def test_readmes_table_and_picture_are_those_of_the_reference_run():
+    folder = ROOT / "results" / "reference" / "micro"
+    with (folder / "main.csv").open(newline="") as file:
+        average = {row["method"]: row for row in csv.DictReader(file) if row["dataset"] == "average"}
+    names = {name: kind.name for name, kind in METHODS.entries.items()}
+    shown = {cells[0]: cells[1:] for cells in table_rows(README)}
+    for method, row in average.items():
+        cells = shown[names[method]]
+        for cell, column in zip(cells[:3], ("base", "new", "h"), strict=True):
+            assert cell.startswith(f"{float(row[column]):.2f}"), (method, column)
+    assert (folder / "figure2a.svg").is_file() and "results/reference/micro/figure2a.svg" in README
+
+
+def test_what_the_documentation_tells_of_micro_all_is_that_of_the_reference_run():
+    folder = ROOT / "results" / "reference" / "micro-all"
+    found = {}
+    for name in ("retention", "decision"):
+        with (folder / f"{name}.csv").open(newline="") as file:
+            for row in csv.DictReader(file):
+                found.setdefault((row["target"], row["dataset"], row["method"]), {}).update(row)
+    text = (ROOT / "docs" / "retention.md").read_text(encoding="utf-8")
+    block = text.split("<!-- retention of results/reference/micro-all -->")[1].strip().split("\n\n")[0]
+    shown = {cells[0]: cells[1:] for cells in map(cells_of, block.splitlines()[2:])}
+    learned = [method for target, dataset, method in found if (target, dataset) == ("new", "average")]
+    assert list(shown) == [METHODS[method].name for method in learned] and len(shown) == 9
+    for method in learned:
+        new, far = found["new", "average", method], found["unrelated", "average", method]
+        kept = within(new, "retention", "", ".2f") if new["retention"] else "nothing to retain"
+        gains = [within(row, f"{kind}_gain", f"{kind}_", "+.1f") for row in (new, far) for kind in ("reuse", "retrain")]
+        assert shown[METHODS[method].name] == [*gains[:2], kept, *gains[2:]]
+    choices = Counter(row["choice"] for (_, dataset, _), row in found.items() if dataset != "average")
+    assert choices == {"retrain": 73, "undecided": 31, "zero-shot": 3, "reuse": 1}
+    told = f'"retrain" {choices["retrain"]} times, undecided {choices["undecided"]} times'
+    assert told in " ".join(text.split())
+    for picture in re.findall(r"results/reference/(micro-all/\w+\.svg)", README + text):
+        assert (folder.parent / picture).is_file()
+
+
+def within(row, value, ends, form):
+    number, low, high = (format(float(row[name]), form) for name in (value, f"{ends}low", f"{ends}high"))
+    return f"{number} [{low}, {high}]"
+
+
+def cells_of(line):
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def table_rows(text):
+    """Rows of README's result table as plain text cells."""
+    block = text.split("<!-- average of results/reference/micro/main.csv -->")[1].strip().split("\n\n")[0]
+    for line in block.splitlines()[2:]:
+        yield [re.sub(r"\*\*|</?u>|[†‡§]|<sup>.*?</sup>", "", cell).strip() for cell in line.strip("|").split("|")]
+
+
+def test_ci_runs_readmes_own_test_command_and_then_the_rest():
+    assert "<!-- tests -->" in README
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert 0 < script.index("README.md") < script.index("pytest -m long")
+
+
+def test_readmes_pair_of_backbones_is_one(tmp_path):
+    (text,) = re.findall(r"<!-- arch -->\n```toml\n(.*?)```", README, re.DOTALL)
+    (tmp_path / "my-pair.toml").write_text(text, encoding="utf-8")
+    (tmp_path / "photos").mkdir()
+    arch = loading.resolve_arch(arch_files.find_arch(str(tmp_path / "my-pair.toml")))
+    assert list(arch.towers) == ["base", "new", "laion"]
+    assert {tower.width for tower in arch.towers.values()} == {512}
+    assert datasets.default(arch.datasets) == ["dtd", "folder:photos"]
+
+
+COMMAND_LINE = re.compile(r"(?<=run_all\.py )(?:--arch|ls|report|check|doctor|prepare)\b(?:[^\n#`|]|\\\n)*")
+
+
+@pytest.mark.parametrize("line", sorted(set(COMMAND_LINE.findall(README))))
+def test_every_command_line_in_readme_parses(line):
+    words = line.replace("\\", "").replace("'", "").split()
+    assert flags.parse(words).command in flags.COMMANDS
