@@ -12,6 +12,7 @@ from tiny_fits import make_support
 from tiny_towers import NAMES, TEMPLATES, tiny_pair, wrap
 from toys import open_toy, pictures, toy
 
+from carryover.bench import analyses
 from carryover.bench.cli import run
 from carryover.bench.report import outputs, report
 from carryover.methods import discover, ordered
@@ -44,6 +45,7 @@ def pytest_configure(config):
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a script, and so in its children
         signal.signal(signal.SIGINT, signal.default_int_handler)
     discover(tuple(config.getoption("--plugin-dir")))
+    analyses.discover()
     if unknown := set(named(config)) - set(METHODS.entries):
         raise pytest.UsageError(f"no method named {', '.join(sorted(unknown))}; known: {', '.join(ordered())}")
 

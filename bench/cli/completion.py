@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from carryover import datasets
+from carryover.bench import analyses
 from carryover.bench.backbones.archs import ARCHS
 from carryover.bench.cli.commands import COMMANDS, program
 from carryover.bench.cli.parsing import parser
@@ -22,6 +23,7 @@ def script(shell: str) -> str:
         import shtab
     except ImportError:
         raise UserError("--print-completion needs the package shtab: pip install shtab") from None
+    analyses.discover()
     names = {
         "arch": list(ARCHS),
         "suite": list(suites.SUITES),

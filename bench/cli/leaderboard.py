@@ -21,10 +21,12 @@ LINES = 20  # said of what is left out, where the page says them all
 
 def main(args: argparse.Namespace) -> int:
     """One page over the folders that the command line names; what is no sound record is named here and on the page."""
+    from carryover.bench import analyses
     from carryover.bench.leaderboard import page
     from carryover.methods import Registered, discover
 
     discover(tuple(args.plugin_dir))
+    analyses.discover()
     path = Path(args.to or "leaderboard.html")
     rows, accounts = page.write_page(args.what or [args.out], path, Registered())
     wrong = [

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
+from carryover.bench import analyses
 from carryover.bench.analyses import audit_page, known_zero_shot, main_table
 from carryover.bench.analyses.drift import present
 from carryover.bench.backbones import archs
@@ -27,6 +28,7 @@ console = Console()
 
 def selection_of(args: argparse.Namespace, arch: archs.Arch) -> Selection:
     """The stored records that this command line's settings could have made, whatever their dataset, method and seed."""
+    analyses.discover()
     store = Store(args.out, arch.id)
     selection = select(store.records(), arch, settings_of(args, arch), args.manifests)
     return replace(

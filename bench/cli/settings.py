@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from carryover.bench import analyses
 from carryover.bench.backbones import arch_files, archs
 from carryover.bench.plan import defaults, grid, names, runs, suites
 from carryover.bench.plan.settings import Settings
@@ -30,6 +31,8 @@ def settings_of(args: argparse.Namespace, arch: archs.Arch) -> Settings:
 
 
 def plan_of(args: argparse.Namespace, arch: archs.Arch) -> list[runs.Run]:
+    """All runs that the command line asks for."""
+    analyses.discover()
     settings = settings_of(args, arch)
     return grid.grid(
         arch,
@@ -43,4 +46,5 @@ def plan_of(args: argparse.Namespace, arch: archs.Arch) -> list[runs.Run]:
 
 def wants_drift(args: argparse.Namespace, arch: archs.Arch) -> bool:
     """Layer drift is no run; a call for a few methods or a trial does not ask for it unless it says so."""
+    analyses.discover()
     return "drift" in args.suite or ("drift" in suites.chosen(arch, args.suite) and not (args.methods or args.limit))

@@ -29,7 +29,6 @@ from carryover.bench.plan.settings import default_settings
 from carryover.bench.records import selection
 from carryover.bench.records.printed import read_paper
 from carryover.bench.records.store import Store
-from carryover.bench.render import sheets
 from carryover.bench.render.pages import verbatim
 from carryover.methods import Registered
 
@@ -151,7 +150,7 @@ def csv_cells(folder, arch, role="new"):
     one = archs.ARCHS[arch]
     main = selection.select(Store(folder, arch).records(), one, default_settings(one, Registered())).main
     name = "main" if role == "new" else f"main-{role}"
-    text = sheets.csv_text(main_table.main_tables(main, arch)[name][0])
+    text = main_table.Main().made(selection.Selection(one, main))[name].csv
     return {(row["dataset"], row["method"]): row for row in csv.DictReader(io.StringIO(text))}
 
 
