@@ -32,7 +32,7 @@ from carryover.bench.plan.runs import Run
 from carryover.bench.records import drift_files, reading, time_notes
 from carryover.bench.records import merge as join
 from carryover.bench.records.predictions import Outcomes
-from carryover.bench.records.selection import Selection, select
+from carryover.bench.records.selection import Selection, choose
 from carryover.bench.records.store import Store
 from carryover.bench.render.terminal import escape
 from carryover.bench.report import outputs
@@ -208,7 +208,7 @@ def open_datasets(session: Session, ids: list[str]) -> None:
 def selection_of(args: argparse.Namespace, arch: archs.Arch) -> Selection:
     """The stored records that this command line's settings could have made, whatever their dataset, method and seed."""
     store = Store(args.out, arch.id)
-    selection = select(store.records(), arch, settings_of(args, arch), args.manifests)
+    selection = choose(store.records(), arch, settings_of(args, arch), args.manifests)
     return replace(
         selection,
         notes=(*selection.notes, *store.refused()),

@@ -192,7 +192,7 @@ class Cluster:
 
     # -- the engine ----------------------------------------------------------------------------------------------------
 
-    def engine(self, session: Session, share: units.Share, jobs: int, limit: float | None = None) -> units.Outcomes:
+    def engine(self, session: Session, share: units.Share, jobs: int, limit: float | None = None) -> units.Finished:
         """As ``executor.in_workers``, on the cluster."""
         session.forget()
         queue, setup = units.Queue(session, share), self.ray.put(self.setup)

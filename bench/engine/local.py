@@ -13,11 +13,11 @@ import torch
 from carryover.bench.engine.one_run import execute_together
 from carryover.bench.engine.record_draft import describe
 from carryover.bench.engine.session import Options, Session
-from carryover.bench.engine.units import Outcomes, Pictures, Queue, Share, axes, read_features, run_threads, told, work
+from carryover.bench.engine.units import Finished, Pictures, Queue, Share, axes, read_features, run_threads, told, work
 from carryover.bench.host import worker_pool
 
 
-def in_process(session: Session, share: Share, jobs: int, limit: float | None = None) -> Outcomes:
+def in_process(session: Session, share: Share, jobs: int, limit: float | None = None) -> Finished:
     """Test pictures first, with all threads where a run has them all."""
     units, threads, dataset = share.units(), torch.get_num_threads(), ""
     try:
@@ -37,7 +37,7 @@ def in_process(session: Session, share: Share, jobs: int, limit: float | None = 
         torch.set_num_threads(threads)
 
 
-def in_workers(session: Session, share: Share, jobs: int, limit: float | None = None) -> Outcomes:
+def in_workers(session: Session, share: Share, jobs: int, limit: float | None = None) -> Finished:
     jobs = max(jobs, 1)
     session.forget()
     options = replace(session.options, workers=session.loader.workers // jobs)
@@ -48,7 +48,7 @@ def in_workers(session: Session, share: Share, jobs: int, limit: float | None = 
         yield from gathered(session, queue, found)
 
 
-def gathered(session: Session, queue: Queue, outcomes: Iterable[tuple[Any, Any]]) -> Outcomes:
+def gathered(session: Session, queue: Queue, outcomes: Iterable[tuple[Any, Any]]) -> Finished:
     """Runs and records from the (item, result or Lost) that a pool gives of what it drew from the queue."""
     for item, found in outcomes:
         if isinstance(item, Pictures):

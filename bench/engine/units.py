@@ -15,8 +15,8 @@ from carryover.bench.host.claims import POLL, Claims
 from carryover.bench.plan.runs import Run
 from carryover.methods.base import METHODS
 
-Outcomes = Generator[tuple[Run, dict], None, None]
-Engine = Callable[[Session, "Share", int, "float | None"], Outcomes]
+Finished = Generator[tuple[Run, dict], None, None]
+Engine = Callable[[Session, "Share", int, "float | None"], Finished]
 _dataset = ""  # the one whose features the worker holds
 
 

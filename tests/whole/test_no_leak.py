@@ -98,7 +98,7 @@ def test_only_the_published_search_moves_with_test_labels_and_it_is_marked_in_al
     monkeypatch.setattr(Settings, "configure", lambda self, method, *_: config if "tip" in method else runs[1].config)
     monkeypatch.setattr(suites, "ood_source", lambda arch: "toy")
     monkeypatch.setattr(suites, "ood_targets", lambda arch: ("shifted",))
-    chosen = selection.select(records, session.options.arch, settings)
+    chosen = selection.choose(records, session.options.arch, settings)
     made, page = outputs.made_from(chosen), report.texts(chosen)
     texts = [*made["main"].texts.values(), *made["ood"].texts.values(), *page]
     assert len(texts) == 6 and all(SELECTED_ON_TEST in text for text in texts)
