@@ -15,7 +15,8 @@ from carryover import datasets
 from carryover.bench.backbones import arch_files, loading
 from carryover.bench.cli.options import device_of, options_of, plan_of, wants_drift
 from carryover.bench.engine import schedule
-from carryover.bench.engine.session import Options, Session
+from carryover.bench.engine.options import Options
+from carryover.bench.engine.session import Session
 from carryover.bench.errors import UserError
 from carryover.bench.host import environment
 from carryover.bench.host.device import device_name

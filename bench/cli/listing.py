@@ -10,7 +10,8 @@ from rich.table import Column, Table
 from carryover import datasets
 from carryover.bench import places
 from carryover.bench.backbones import archs
-from carryover.bench.engine.session import Options, Session
+from carryover.bench.engine.options import Options
+from carryover.bench.engine.session import Session
 from carryover.bench.errors import UserError, unknown
 from carryover.bench.plan.runs import Run
 from carryover.bench.preflight import budget

@@ -9,7 +9,7 @@ import torch
 
 from carryover import datasets
 from carryover.bench.backbones import arch_files, archs, loading
-from carryover.bench.engine.session import Options, default_together
+from carryover.bench.engine.options import Options, default_together
 from carryover.bench.errors import UserError
 from carryover.bench.plan import defaults, grid, runs, settings, suites
 from carryover.methods import Registered

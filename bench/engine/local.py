@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from carryover.bench.engine.one_run import execute_together
+from carryover.bench.engine.options import Options
 from carryover.bench.engine.record_draft import describe
-from carryover.bench.engine.session import Options, Session
+from carryover.bench.engine.session import Session
 from carryover.bench.engine.units import Finished, Pictures, Queue, Share, axes, read_features, run_threads, told, work
 from carryover.bench.host import worker_pool
 
@@ -29,7 +30,7 @@ def in_process(session: Session, share: Share, jobs: int, limit: float | None = 
             if not (mine := share.claim(unit)):
                 continue
             if unit.dataset != dataset:
-                session.forget()
+                session.inputs.forget()
                 dataset = unit.dataset
             for (run, _), record in zip(mine, execute_together(session, mine), strict=True):
                 yield run, told(record, encoded, run)
@@ -39,7 +40,7 @@ def in_process(session: Session, share: Share, jobs: int, limit: float | None = 
 
 def in_workers(session: Session, share: Share, jobs: int, limit: float | None = None) -> Finished:
     jobs = max(jobs, 1)
-    session.forget()
+    session.inputs.forget()
     options = replace(session.options, workers=session.loader.workers // jobs)
     session.loader.close()
     threads = 1 if jobs > 1 else run_threads(session.options, torch.get_num_threads())
