@@ -27,6 +27,13 @@ def pytest_addoption(parser):
         help="folder with method files of your own; the contract tests then run on them too (repeatable)",
     )
     parser.addoption(
+        "--methods",
+        action="append",
+        default=[],
+        metavar="NAME[,NAME]",
+        help="what is tested of every method is tested of these alone: one's own, say (repeatable)",
+    )
+    parser.addoption(
         "--full-size", action="store_true", help="also load the ViT-L/14 pair (about 6 GB of memory, 4 GB of disk)"
     )
 
@@ -35,12 +42,19 @@ def pytest_configure(config):
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a script, and so in its children
         signal.signal(signal.SIGINT, signal.default_int_handler)
     discover(tuple(config.getoption("--plugin-dir")))
+    if unknown := set(named(config)) - set(METHODS.entries):
+        raise pytest.UsageError(f"no method named {', '.join(sorted(unknown))}; known: {', '.join(ordered())}")
+
+
+def named(config):
+    """The names given by ``--methods``."""
+    return [name for words in config.getoption("--methods") for name in words.split(",")]
 
 
 def pytest_generate_tests(metafunc):
-    """``method_name`` stands for each registered method, the user's included."""
+    """``method_name`` stands for each registered method, the user's included, or each that ``--methods`` names."""
     if "method_name" in metafunc.fixturenames:
-        metafunc.parametrize("method_name", ordered())
+        metafunc.parametrize("method_name", named(metafunc.config) or ordered())
 
 
 @pytest.fixture(scope="session")

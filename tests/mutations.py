@@ -118,7 +118,7 @@ MUTANTS = (
         "bench/records/store.py",
         ' and stored.get("status") == "done"',
         "",
-        ("tests/plan/test_plan_store.py", "-k", "not_done_is_done_again"),
+        ("tests/records/test_store.py", "-k", "not_done_is_done_again"),
     ),
     Mutant(
         "base and new are swapped in the evaluation",
@@ -132,7 +132,7 @@ MUTANTS = (
         "datasets/fewshot.py",
         "generator = random.Random(seed)",
         "generator = random.Random(1)",
-        ("tests/datasets/test_datasets.py", "-k", "draws_are_those"),
+        ("tests/datasets/test_draws_and_micro.py", "-k", "draws_are_those"),
     ),
     Mutant(
         "two purposes share one stream of random numbers",
@@ -221,7 +221,7 @@ def run_tests(copy: Path, tests: Sequence[str]) -> tuple[int | None, str]:
     """(pytest's exit status, None past the limit; its last line)."""
     # No .pyc: they are told apart by whole seconds and sizes, which a planted string may keep.
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", "PYTEST_ADDOPTS": ""}
-    command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", *tests]
+    command = [sys.executable, "-m", "pytest", "-x", "-m", "", "-p", "no:cacheprovider", *tests]
     try:
         done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=LIMIT)
     except subprocess.TimeoutExpired:

@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
-from carryover.bench.cluster import node as cluster_node
 from carryover.bench.cluster import worker
+from carryover.bench.cluster.node import needs_of
 from carryover.bench.cluster.pool import Node, Pool
 from carryover.bench.engine import local, units
 from carryover.bench.engine.options import Options, default_together
@@ -35,15 +35,14 @@ from carryover.bench.host.worker_pool import Lost
 from carryover.bench.plan.runs import Run
 
 OBJECTS = 256 << 20  # bytes of Ray's own memory where it is started here: records and small files alone pass through
-CHECK = 300.0  # seconds that nodes have to say whether they are fit
 ANSWER = 20.0  # seconds that a cluster's head has to take a connection
 Say = Callable[[str], None]
 
 
 @contextlib.contextmanager
 def joined(args: argparse.Namespace, options: Options, say: Say) -> Iterator[Cluster | None]:
-    """The cluster of the command line, every node of it found fit; None for the local engine. say: told of nodes that
-    join later and are not fit, and of lost workers. Raises UserError."""
+    """The cluster of the command line; None for the local engine. say: told of nodes that are not fit, and of lost
+    workers. Raises UserError."""
     if args.engine != "ray":
         yield None
         return
@@ -52,7 +51,8 @@ def joined(args: argparse.Namespace, options: Options, say: Say) -> Iterator[Clu
     try:
         probe = marker(Path(options.cache).absolute())
         cluster = Cluster(ray, args, options, str(probe), say)
-        cluster.check()
+        if not cluster.room:
+            raise UserError(f"no node of the Ray cluster has a core and {cluster.gpus:g} of a GPU; see --ray-gpus")
         yield cluster
     finally:
         if probe:
@@ -124,66 +124,25 @@ class Cluster:
             raise UserError(f"--device {device} with --engine ray: the cluster offers no such device to its runs")
         self.options = replace(options, together=args.together or default_together(options.arch, device))
         theirs = worker.absolute(replace(self.options, device=device))
-        self.setup, self.needs = worker.Setup(theirs, 1, args.ray_scratch, probe), cluster_node.needs_of(theirs)
+        self.setup = worker.Setup(theirs, needs_of(theirs), args.ray_scratch, probe)
         self.worker = ray.remote(num_cpus=1, num_gpus=self.gpus, max_restarts=0)(worker.Worker)
-        self.ask = ray.remote(num_cpus=0, max_retries=3)(cluster_node.faults)
-        self.asked: dict[str, Any] = {}
-        self.verdicts: dict[str, list[str]] = {}
 
-    def bound(self, node: str) -> Any:
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        return NodeAffinitySchedulingStrategy(node, soft=False)
-
-    def nodes(self) -> dict[str, Node]:
+    def nodes(self) -> list[Node]:
         """Those that can hold a worker: one core and its share of one GPU each."""
-        found = {}
+        found = []
         for node in self.ray.nodes():
             has = node["Resources"]
             room = int(has.get("CPU", 0))
             if self.gpus:
                 room = min(room, int(has.get("GPU", 0)) * int(1 / self.gpus + 1e-9))
             if node["Alive"] and room:
-                found[node["NodeID"]] = Node(node["NodeID"], node["NodeManagerHostname"], room)
+                found.append(Node(node["NodeID"], node["NodeManagerHostname"], room))
         return found
 
     @property
     def room(self) -> int:
         """Workers at once, as the cluster is now."""
-        return min(sum(node.room for node in self.nodes().values()), self.jobs or 1 << 30)
-
-    def look(self, seconds: float = 0.0) -> dict[str, Node]:
-        """The nodes; those not yet asked are asked whether they are fit, and have so long to answer."""
-        found = self.nodes()
-        for id in found.keys() - self.verdicts.keys() - self.asked.keys():
-            self.asked[id] = self.ask.options(scheduling_strategy=self.bound(id)).remote(self.needs)
-        waits = {ref: id for id, ref in self.asked.items()}
-        done = self.ray.wait(list(waits), num_returns=len(waits), timeout=seconds)[0] if waits else []
-        for ref in done:
-            del self.asked[waits[ref]]
-            try:
-                self.verdicts[waits[ref]] = self.ray.get(ref)
-            except Exception as error:
-                said = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-                self.verdicts[waits[ref]] = [f"cannot load the suite: {said}"]
-        return found
-
-    def check(self) -> None:
-        """Raises UserError naming every node that is not fit, and all that is wrong with it."""
-        found = self.look(CHECK)
-        if not found:
-            raise UserError(f"no node of the Ray cluster has a core and {self.gpus:g} of a GPU; see --ray-gpus")
-        wrong = [f"{found[id].host} {fault}" for id, faults in self.verdicts.items() if id in found for fault in faults]
-        wrong += [f"{found[id].host} did not answer for {CHECK:.0f} s" for id in self.asked if id in found]
-        if wrong:
-            raise UserError(f"{'; '.join(wrong)}. Mend these nodes of the Ray cluster, or leave them out of it")
-
-    def fit(self) -> list[Node]:
-        before, found = {*self.verdicts}, self.look()
-        for id in self.verdicts.keys() - before:
-            if self.verdicts[id] and id in found:
-                self.say(f"{found[id].host} joined the Ray cluster and is left out: it {'; '.join(self.verdicts[id])}")
-        return [node for id, node in found.items() if self.verdicts.get(id) == []]
+        return min(sum(node.room for node in self.nodes()), self.jobs or 1 << 30)
 
     def afterwards(self, session: Session) -> Session:
         """For what this process measures on the runs' features: on a device of their kind, where it has one."""
@@ -192,17 +151,18 @@ class Cluster:
             return session
         return Session(replace(session.options, device=device), session.progress)
 
-    # -- the engine ----------------------------------------------------------------------------------------------------
-
     def engine(self, session: Session, share: units.Share, jobs: int, limit: float | None = None) -> units.Finished:
-        """As ``executor.in_workers``, on the cluster."""
+        """As ``local.in_workers``, on the cluster."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
         session.inputs.forget()
         queue, setup = units.Queue(session, share), self.ray.put(self.setup)
 
         def hire(node: Node) -> Any:
-            return self.worker.options(scheduling_strategy=self.bound(node.id)).remote(setup, node.room)
+            here = NodeAffinitySchedulingStrategy(node.id, soft=False)
+            return self.worker.options(scheduling_strategy=here).remote(setup, node.room)
 
-        pool = Pool(self.ray, hire, self.fit, partial(self.plugins, session), self.jobs, limit, self.say)
+        pool = Pool(self.ray, hire, self.nodes, partial(self.plugins, session), self.jobs, limit, self.say)
         with contextlib.closing(pool.outcomes(queue.draw, lambda: len(queue.pending))) as outcomes:
             yield from local.gathered(session, queue, self.unpacked(session, outcomes))
 

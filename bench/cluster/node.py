@@ -1,4 +1,4 @@
-"""Whether a node of a Ray cluster is fit for the driver's runs. Imports little, so that a node answers quickly."""
+"""Whether a node of a Ray cluster is fit for the driver's runs."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ CODE = ("bench", "methods", "datasets")
 
 @dataclass(frozen=True)
 class Needs:
-    """What a node must have: the driver's program (`source_digest`), its packages, and all that its command line names.
-    Whether there is a device a worker tells: Ray hides it from who asks for none."""
+    """What a node must have: the driver's program (`source_digest`), its packages, and all that its command line
+    names."""
 
     source: str
     versions: dict[str, str]

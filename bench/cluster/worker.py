@@ -6,7 +6,6 @@ folder of its own on its node and hands the files over with the record, so that 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import tempfile
@@ -18,6 +17,7 @@ from typing import Any
 
 import torch
 
+from carryover.bench.cluster.node import Needs, faults
 from carryover.bench.engine import units
 from carryover.bench.engine.options import Options
 from carryover.bench.engine.session import Session
@@ -37,13 +37,13 @@ class Setup:
     """What the driver tells every node.
 
     options   with absolute paths, and the workers' own device
-    threads   of one run
+    needs     what a node must have
     scratch   folder on each node for feature files, its variables the node's own; empty: the driver's --cache where
               the node sees ``probe``, a file that the driver put there, else the node's temporary folder
     """
 
     options: Options
-    threads: int
+    needs: Needs
     scratch: str
     probe: str
 
@@ -91,14 +91,16 @@ class Worker:
         self.setup, self.beside = setup, beside
 
     def ready(self) -> str:
-        """Why it cannot work, in one line; empty where it can."""
+        """Why no worker of this node can work, in one line; empty where it can."""
+        found = faults(self.setup.needs)
         if self.setup.options.device == "cuda" and not torch.cuda.is_available():
-            return "no CUDA device that its torch can use"
+            found.append("no CUDA device that its torch can use")
         try:
-            self.begin()
+            if not found:
+                self.begin()
         except (OSError, UserError) as error:
-            return str(error)
-        return ""
+            found.append(str(error))
+        return "; ".join(found)
 
     def begin(self) -> None:
         setup = self.setup
@@ -110,47 +112,40 @@ class Worker:
         decoders = setup.options.workers
         if decoders is None:
             decoders = default_workers(setup.options.device) // self.beside
-        torch.set_num_threads(setup.threads)
+        torch.set_num_threads(1)
         self.session = Session(replace(setup.options, out=str(self.folder), cache=cache, workers=decoders))
         self.work = partial(units.work, self.session)
 
     def do(self, items: list, plugins: dict[str, bytes | None]) -> Iterator[tuple[str, Any]]:
-        """As ``workers.answers``, with a `Parcel` for each run. plugins: key -> file, of those that the items read and
-        do not make; None where there is none."""
+        """As ``worker_pool.answers``, with a `Parcel` for each run. plugins: key -> file, of those that the items read
+        and do not make; None where there is none."""
         for kind, content in answers(partial(self.done, plugins), items):
             if kind == STOPPED:  # the fault alone: the advice that follows is for a call's own folders
                 content = content.partition("; ")[0]
             yield kind, content
-        with contextlib.suppress(StorageError):
-            for key in plugins:
-                put(self.session.store.path("plugins", key), None)
 
     def done(self, plugins: dict[str, bytes | None], items: list) -> Iterator[Any]:
-        """What ``do`` gives of each item. Raises StorageError where this node's folders cannot be written in."""
+        """What ``do`` gives of each item; its folder is empty again afterwards. Raises StorageError where this node's
+        folders cannot be written in."""
         store = self.session.store
-        store.check_writable()
-        for key, plugin in plugins.items():
-            put(store.path("plugins", key), plugin)
-        for result in self.work(items):
-            yield result if isinstance(items[0], units.Pictures) else self.packed(result)
+        try:
+            store.check_writable()
+            for key, plugin in plugins.items():
+                put(store.path("plugins", key), plugin)
+            for result in self.work(items):
+                yield result if isinstance(items[0], units.Pictures) else self.packed(result)
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def packed(self, record: dict) -> Parcel:
-        """Its files are taken away, so that a node's disk does not fill with what the driver has."""
-        store, files = self.session.store, {}
+        store = self.session.store
         try:
             if path := changed(store, record):
                 raise StorageError(f"'{path}' is not there as it was written")
-            for kind in MADE:
-                path = store.path(kind, record["key"])
-                if path.is_file():
-                    files[kind] = path.read_bytes()
-                    path.unlink()
+            paths = {kind: store.path(kind, record["key"]) for kind in MADE}
+            return Parcel(record, {kind: path.read_bytes() for kind, path in paths.items() if path.is_file()})
         except OSError as error:
             raise StorageError(f"cannot read '{self.folder}': {error.strerror or error}") from error
-        return Parcel(record, files)
-
-    def leave(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def changed(store: Store, record: dict) -> Path | None:

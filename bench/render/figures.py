@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import matplotlib
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure  # no pyplot: it would keep every figure alive and choose a screen backend
 
 from carryover.bench import places
@@ -37,13 +38,13 @@ STYLE = {
 }  # fmt: skip
 
 
-def inline_svg(svg: str, name: str, description: str = "") -> str:
+def inline_svg(svg: str, name: str, description: str = "") -> Markup:
     """A figure's `svg_text` as an <svg> element of an HTML page: no prologue, no fixed size, ink in its text colour."""
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor").replace(PAPER, "none")
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, count=1, flags=re.DOTALL)
     head, body = svg.split(">", 1)
     head = re.sub(r'\s(width|height)="[^"]*"', "", head)
-    return f'{head} role="img" aria-label="{_attribute(description or name)}">{body}'
+    return Markup(f'{head} role="img" aria-label="{escape(description or name)}">{body}')
 
 
 def short_label(name: str, depth: str) -> str:
@@ -86,10 +87,6 @@ def save(figure: Figure, stem: Path, svg: str = "") -> list[Path]:
     with matplotlib.rc_context(STYLE), whole(png) as temporary:
         figure.savefig(temporary, format="png", dpi=PNG_DPI, metadata={"Software": None})
     return [vector, png]
-
-
-def _attribute(text: str) -> str:
-    return text.translate({ord("&"): "&amp;", ord("<"): "&lt;", ord(">"): "&gt;", ord('"'): "&quot;"})
 
 
 def stacked(count: int) -> tuple[Figure, list]:

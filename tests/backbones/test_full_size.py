@@ -14,6 +14,8 @@ from carryover.bench.backbones import loading
 from carryover.bench.backbones.archs import ARCHS
 from carryover.bench.errors import UserError
 
+pytestmark = pytest.mark.long
+
 TOWERS = {f"{arch}-{role}": tower for arch in ("vit-b16", "vit-l14") for role, tower in ARCHS[arch].towers.items()}
 NAMES = ["a photo of a cat.", "a photo of a 2012 Ferrari 458 Italia Convertible."]
 TOLERANCE = 2e-5  # of features of length about 1 to 20, fp32

@@ -15,7 +15,7 @@ NAMES = ["cat", "2012 Ferrari 458 Italia Convertible with a very long trailing n
 SMALL, FULL = ["tiny-quickgelu", "tiny-gelu", "micro-base", "micro-update"], ["ViT-B-16-quickgelu", "EVA02-B-16"]
 
 
-@pytest.fixture(scope="module", params=SMALL + FULL)
+@pytest.fixture(scope="module", params=SMALL + [pytest.param(name, marks=pytest.mark.long) for name in FULL])
 def tower(request):
     return build(request.param)
 

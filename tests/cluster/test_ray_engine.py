@@ -23,7 +23,7 @@ from carryover.bench.cli import main
 from carryover.bench.host import environment
 
 ray = pytest.importorskip("ray", reason='Ray is not installed: pip install ".[ray]"')
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+pytestmark = [pytest.mark.long, pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")]
 
 PLAN = ("--suite", "main", "ood", "--methods", "zs-clip", "coop", "zz-patient", "--seeds", "1", "2")
 PLAN += ("--datasets", "micro_generic", "micro_stars", "--shots", "1", "--limit", "1", "--views", "1")
@@ -192,7 +192,7 @@ def test_on_two_nodes_without_a_common_folder_a_worker_and_then_the_driver_kille
     for number in "12":
         node = cluster.folder / number / "features"
         assert list((node / "cache").glob("*.safetensors")), "each node made the features that it needed"
-        until(lambda node=node: not list(node.glob("work.*/*/predictions/*")))
+        until(lambda node=node: not list(node.glob("work.*")))
     assert not list((out / "cache").glob("*.safetensors")), "the driver's folder was not used"
 
 
@@ -252,13 +252,17 @@ def test_retention_and_chains_outlive_a_killed_worker_and_the_disk_of_a_node_and
     assert bits(out / "micro" / "plugins") == bits(reference / "micro" / "plugins")
 
 
-def test_nodes_with_other_packages_are_named_in_one_line_before_any_work(cluster, local, tmp_path, monkeypatch, capsys):
+def test_nodes_with_other_packages_are_left_out_with_a_line_each_and_the_call_ends_with_the_last(
+    cluster, local, tmp_path, monkeypatch, capsys
+):
     versions = {**environment.versions(), "torch": "0.1"}
     monkeypatch.setattr(environment, "versions", lambda: versions)
     assert main.main(through_ray(cluster, local[1], tmp_path / "out")) == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    assert line.count("has other packages: torch") == 2 and "(driver 0.1)" in line
-    assert not (tmp_path / "out" / "micro" / "runs").exists()
+    said = capsys.readouterr()
+    (line,) = said.err.strip().splitlines()
+    assert "no fit node left; the last, " in line and "has other packages: torch" in line and "(driver 0.1)" in line
+    assert said.out.count("is left out from now on: has other packages: torch") == 1
+    assert not list((tmp_path / "out" / "micro").glob("runs/*"))
 
 
 def test_a_run_that_hangs_is_ended_at_its_limit_and_costs_no_other(cluster, local, tmp_path, capsys):

@@ -19,7 +19,8 @@ from carryover.bench.cli import main
 from carryover.bench.errors import StorageError, UserError
 from carryover.bench.host import files, out_of_memory, worker_pool
 from carryover.bench.host.tensor_files import read_tensors, write_tensors
-from carryover.bench.records import store
+
+pytestmark = pytest.mark.long
 
 METHODS = ("zs-clip", "linear-probe", "coop")
 PLAN = ("--datasets", "caltech101", "--seeds", 1, "--shots", 2, "--limit", 3, "--views", 1, "--set", "*.steps=2")
@@ -109,7 +110,7 @@ def test_a_disk_that_takes_no_file_of_a_kind_ends_in_one_line_and_the_same_comma
     again, monkeypatch, kind, code
 ):
     shutil.rmtree(again.out)
-    replace, make = os.replace, store.tempfile.mkstemp
+    replace, make = os.replace, files.tempfile.mkstemp
 
     def refuse(path):
         if kind in (path.name, path.parent.name) or kind in str(path.name) and path.parent.name == "micro":
@@ -125,9 +126,9 @@ def test_a_disk_that_takes_no_file_of_a_kind_ends_in_one_line_and_the_same_comma
 
     with monkeypatch.context() as patched:
         if code == errno.ENOSPC:
-            patched.setattr(store.os, "replace", full)
+            patched.setattr(files.os, "replace", full)
         else:
-            patched.setattr(store.tempfile, "mkstemp", read_only)
+            patched.setattr(files.tempfile, "mkstemp", read_only)
         status, _, err = again()
     lines = err.strip().splitlines()
     assert status == 2 and len(lines) == 1 and os.strerror(code) in lines[0] and kind in lines[0], err
@@ -146,7 +147,7 @@ def test_a_full_disk_met_by_a_worker_process_ends_the_call_in_the_same_line(agai
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return replace(source, target)
 
-    monkeypatch.setattr(store.os, "replace", full)
+    monkeypatch.setattr(files.os, "replace", full)
     status, _, err = again(jobs=2)
     assert status == 2 and "No space left" in err and "plugins" in err and not records(again.out)
 

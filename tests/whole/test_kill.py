@@ -10,7 +10,7 @@ import pytest
 from checkout import ROOT
 from compared import same_results
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="process groups and fork")
+pytestmark = [pytest.mark.long, pytest.mark.skipif(sys.platform == "win32", reason="process groups and fork")]
 DRIVER = ROOT / "tests" / "support" / "killing.py"
 KILLS, RUNS = 30, 12
 # Seconds, memory and dates are those of the machine and the day; the statistics set H against seconds, and all else of

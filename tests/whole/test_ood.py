@@ -19,6 +19,8 @@ from carryover.bench.host.identity import sealed
 from carryover.bench.plan import suites
 from carryover.bench.report import outputs, report
 
+pytestmark = pytest.mark.long
+
 SHORT = ("--limit", 2, "--shots", 1, "--seeds", 1, "--views", 1, "--jobs", 1, "--device", "cpu", "--set", "*.steps=2")
 SHORT += ("linear-probe.max_iter=10", "linear-probe.search_steps=1")
 SHIFTED = ("--suite", "main", "ood", "--datasets", "micro_generic", "--methods", "zs-clip", "linear-probe", "coop")

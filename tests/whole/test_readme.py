@@ -47,8 +47,8 @@ def test_readmes_method_is_listed_and_run_to_a_row_of_the_main_table(mine, tmp_p
 
 
 def test_readmes_method_keeps_the_contract_by_readmes_own_command(mine):
-    (line,) = re.findall(r"-m (pytest tests/methods/test_contract\.py --plugin-dir) mine", README)
-    command = [sys.executable, "-m", *line.split(), str(mine), "-k", "feature-scale"]
+    (line,) = re.findall(r"-m (pytest tests/methods/test_contract\.py .*?) +#", README)
+    command = [sys.executable, "-m", *line.replace(" mine ", f" {mine} ").split()]
     # Without the options of the tests around it, such as a floor of coverage.
     plain = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=plain)
@@ -110,9 +110,10 @@ def table_rows(text):
         yield [re.sub(r"\*\*|</?u>|[†‡§]|<sup>.*?</sup>", "", cell).strip() for cell in line.strip("|").split("|")]
 
 
-def test_ci_runs_readmes_own_test_command():
+def test_ci_runs_readmes_own_test_command_and_then_the_rest():
     assert "<!-- tests -->" in README
-    assert "README.md" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert 0 < script.index("README.md") < script.index("pytest -m long")
 
 
 def test_readmes_pair_of_backbones_is_one(tmp_path):

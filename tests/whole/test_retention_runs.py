@@ -17,6 +17,8 @@ from carryover.bench.cli import main
 from carryover.bench.host.tensor_files import read_tensors
 from carryover.bench.records.store import Store
 
+pytestmark = pytest.mark.long
+
 TRIAL = ("--arch", "micro", "--suite", "retention", "chains", "--methods", "clip-adapter", "--seeds", "1")
 TRIAL += ("--datasets", "micro_stars", "--shots", "2", "--limit", "3", "--views", "1", "--device", "cpu")
 TRIAL += ("--set", "clip-adapter.steps=6")

@@ -14,6 +14,8 @@ from carryover.bench.report import outputs, report
 from carryover.bench.seeds import derive
 from carryover.methods import Registered, discover, ordered
 
+pytestmark = pytest.mark.long
+
 SHORT = ("--datasets", "micro_stars", "--suite", "main", "--limit", "1", "--shots", "2", "--views", "2")
 USUAL = ("--jobs", "1", "--together", "1")
 SHORT += ("--set", "*.steps=3", "linear-probe.max_iter=10", "linear-probe.search_steps=1", "--device", "cpu")

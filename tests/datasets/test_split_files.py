@@ -1,4 +1,6 @@
-"""The paper's datasets with a split file, over stand-in pictures; what holds for all of them."""
+"""The paper's datasets with a split file, over stand-in pictures; what holds for all of them.
+
+How pictures of every kind are read, and broken ones refused, is told in ``tests/features/test_loading.py``."""
 
 from __future__ import annotations
 
@@ -10,7 +12,6 @@ import numpy as np
 import pytest
 import standins
 from checkout import ROOT
-from PIL import Image
 from standins import SETTINGS, all_wnids, refusal, rows_of
 
 from carryover import datasets
@@ -21,7 +22,7 @@ from carryover.bench.engine.options import Options
 from carryover.bench.engine.session import Session
 from carryover.bench.errors import UserError
 from carryover.bench.plan import grid
-from carryover.datasets.images import read_image
+from carryover.datasets import coop_format
 from carryover.datasets.listing import Listing
 
 SETS = list(standins.SPLIT_FILE_SETS)
@@ -64,9 +65,11 @@ def test_split_files_give_their_pictures_labels_and_names_in_their_order(id, tmp
     assert list(data.classnames) == names
     for part in ("train", "val", "test"):
         assert rows_of(getattr(data, part)) == [(path, label) for path, label, _ in lists[part]]
-    label = int(data.test.labels[0])
-    assert np.asarray(data.test.read([0])[0]).mean((0, 1)).argmax() == label % 3
-    assert any("Table 1" in note and note.startswith(f"{len(names)} classes") for note in data.notes)
+    for image, label in zip(data.test.read([0, 3, 0]), data.test.labels[[0, 3, 0]], strict=True):
+        assert np.asarray(image).mean((0, 1)).argmax() == label % 3
+    notes, layout = " ".join(data.notes), datasets.layouts.LAYOUTS[id]
+    assert f"{len(names)} classes, {layout.classes} in the paper" in notes and "Table 1" in notes
+    assert f"{len(data.test)} test images, {layout.test} in the paper" in notes
 
 
 @pytest.mark.parametrize("id", SETS)
@@ -91,29 +94,6 @@ def dtd(tmp_path):
     return tmp_path, tmp_path / "dtd" / "split_zhou_DescribableTextures.json", lists
 
 
-@pytest.mark.parametrize(
-    "path", ["../../secret.jpg", "/etc/hostname", "banded/../../x.jpg", "..", "banded/", "a\0b/c.jpg"]
-)
-def test_a_path_that_leaves_the_image_folder_is_refused(dtd, path):
-    root, split, lists = dtd
-    (root / "secret.jpg").write_bytes(b"x")
-    lists["test"][0][0] = path
-    split.write_text(json.dumps(lists))
-    assert "outside the image folder" in refusal("dtd", root)
-
-
-@pytest.mark.parametrize("what", ["file", "folder"])
-def test_a_link_that_leaves_the_image_folder_is_refused(dtd, what):
-    root, split, lists = dtd
-    outside = root / "elsewhere"
-    standins.Pictures(root).put(outside / "x.jpg")
-    images = root / "dtd" / "images"
-    os.symlink(outside / "x.jpg" if what == "file" else outside, images / ("link.jpg" if what == "file" else "link"))
-    lists["test"][0][0] = "link.jpg" if what == "file" else "link/x.jpg"
-    split.write_text(json.dumps(lists))
-    assert "outside the image folder" in refusal("dtd", root)
-
-
 def test_links_inside_the_image_folder_and_of_the_whole_folder_are_followed(dtd):
     root, split, lists = dtd
     images = root / "dtd" / "images"
@@ -130,15 +110,41 @@ def test_links_inside_the_image_folder_and_of_the_whole_folder_are_followed(dtd)
     assert datasets.load("dtd", str(root)).test.keys[0] == "same.jpg"
 
 
+def row(path="x.jpg", label=0, name="banded"):
+    return lambda lists: lists["val"].append([path, label, name])
+
+
+def moved(places):
+    def change(lists):
+        for one in (one for rows in lists.values() for one in rows):
+            one[1] += places(one[1])
+
+    return change
+
+
+NO_ROW = "is not [path, label, class name]"
+
+
 @pytest.mark.parametrize(
     "damage, says",
     [
         (lambda lists: lists.pop("val"), "no list 'val'"),
-        (lambda lists: lists["train"].append(["x.jpg", "0", "banded"]), "is not [path, label, class name]"),
-        (lambda lists: lists["train"].append(["x.jpg", True, "banded"]), "is not [path, label, class name]"),
+        (lambda lists: lists.update(train={}), "no list 'train'"),
+        (lambda lists: lists["test"].clear(), "test"),
+        (lambda lists: lists["val"].append("x.jpg"), NO_ROW),
+        (lambda lists: lists["val"].append(None), NO_ROW),
+        (lambda lists: lists["val"].append(["x.jpg", 0]), NO_ROW),
+        (row(path=1), NO_ROW),
+        (row(label="0"), NO_ROW),
+        (row(label=True), NO_ROW),
+        (row(label=0.5), NO_ROW),
+        (row(name=None), NO_ROW),
+        (moved(lambda label: label == 2), "0 to 3 for 3 classes"),
+        (moved(lambda label: -1), "-1"),
         (lambda lists: lists["train"].append([lists["train"][0][0], 7, "banded"]), "without a gap"),
         (lambda lists: lists["train"].append([lists["train"][0][0], 0, "evil\nname\x1b[31m"]), "two names"),
-        (lambda lists: lists["train"].append(["gone\n.jpg", 0, "banded"]), "1 of"),
+        (row(path="gone\n.jpg"), "1 of"),
+        (lambda lists: lists["test"].extend([["a.jpg", 0, "banded"], ["b.jpg", 0, "banded"]]), "2 of 14"),
     ],
 )
 def test_a_damaged_split_file_is_refused_in_one_printable_line(dtd, damage, says):
@@ -149,10 +155,32 @@ def test_a_damaged_split_file_is_refused_in_one_printable_line(dtd, damage, says
     assert says in line and line.isprintable()
 
 
-def test_a_download_page_in_place_of_a_split_file_is_refused(dtd):
+PAGE = "<!DOCTYPE html><html>Google Drive - Virus scan warning</html>"
+
+
+@pytest.mark.parametrize(
+    "content, says",
+    [
+        *((text, "cannot be read as JSON") for text in (PAGE, "", "{", '{"train": [', "\0\1")),
+        ("[]", "train"),
+        ("3", "train"),
+    ],
+)
+def test_what_is_no_split_file_is_refused(dtd, content, says):
     root, split, _ = dtd
-    split.write_text("<!DOCTYPE html><html>Google Drive - Virus scan warning</html>")
-    assert "cannot be read as JSON" in refusal("dtd", root)
+    split.write_text(content)
+    line = refusal("dtd", root)
+    assert says in line and split.name in line
+    split.write_bytes(bytes(range(128, 256)))
+    assert split.name in refusal("dtd", root)
+
+
+def test_an_unknown_dataset_names_the_nearest_and_known_ones_have_their_published_prompts():
+    with pytest.raises(UserError, match="Did you mean 'caltech101'"):
+        datasets.load("caltech", "x")
+    published = {"dtd": "{} texture.", "food101": "a photo of {}, a type of food."}
+    published["eurosat"] = "a centered satellite photo of {}."
+    assert {id: coop_format.TEMPLATES[id] for id in published} == {id: (text,) for id, text in published.items()}
 
 
 def test_markup_in_class_names_is_only_text(dtd):
@@ -162,35 +190,6 @@ def test_markup_in_class_names_is_only_text(dtd):
             row[2] = {0: "<script>alert(1)</script>", 1: "[bold]x[/bold]", 2: "a_{}_b"}[row[1]]
     split.write_text(json.dumps(lists))
     assert datasets.load("dtd", str(root)).classnames == ("<script>alert(1)</script>", "[bold]x[/bold]", "a {} b")
-
-
-# ---- pictures --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("mode, ending", [("CMYK", "jpg"), ("P", "png"), ("RGBA", "png"), ("LA", "png"), ("1", "png")])
-def test_pictures_of_every_kind_are_read_as_pil_converts_them(mode, ending, tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
-    path = tmp_path / f"x.{ending}"
-    Image.fromarray(pixels).convert(mode).save(path)
-    found = read_image(path)
-    assert found.mode == "RGB" and found.size == (7, 9)
-    with Image.open(path) as image:
-        assert found.tobytes() == image.convert("RGB").tobytes()
-
-
-def test_sixteen_bit_pictures_become_rgb_and_exif_rotation_is_not_applied(tmp_path):
-    Image.fromarray(np.full((4, 6), 300, np.uint16)).save(tmp_path / "deep.png")
-    assert read_image(tmp_path / "deep.png").mode == "RGB"
-    exif = Image.Exif()
-    exif[0x0112] = 6  # a quarter turn
-    Image.new("RGB", (6, 4)).save(tmp_path / "turned.jpg", exif=exif)
-    assert read_image(tmp_path / "turned.jpg").size == (6, 4)
-
-
-def test_a_broken_picture_is_named(tmp_path):
-    (tmp_path / "x.jpg").write_bytes(b"<html>\n")
-    with pytest.raises(UserError, match=r"x\.jpg' cannot be read"):
-        read_image(tmp_path / "x.jpg")
 
 
 # ---- the whole way ---------------------------------------------------------------------------------------------------

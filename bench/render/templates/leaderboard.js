@@ -1,5 +1,5 @@
 "use strict";
-// Shows the rows of the JSON block #board (bench/leaderboard_page.py: content). No library, no request, no HTML made of
+// Shows the rows of the JSON block #board (bench/leaderboard/data.py: content). No library, no request, no HTML made of
 // text: everything is put on the page as text.
 (() => {
   const board = JSON.parse(document.getElementById("board").textContent);

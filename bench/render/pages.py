@@ -1,0 +1,69 @@
+"""Pages from the templates in `templates/`: whatever a template shows is text, escaped on the way.
+
+Nothing that a user may have named reaches a page as HTML: only `markupsafe.Markup` is taken as it is, which a figure's
+SVG (`figures.inline_svg`) and our own script (`verbatim`) are.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from carryover.bench.errors import printable
+from carryover.bench.render.sheets import Block
+
+DEVIATION = re.compile(r"(?<=\d) ± (\d+\.\d\d)$")
+COMMAND = re.compile(r"`(run_all\.py [^`]*)`")  # no other backticks: a name may hold them
+WORDY = 24  # characters that a cell of numbers stays under: "-12.34 ± 5.67 to 89.01"
+
+
+def render(template: str, **context: Any) -> str:
+    """The page; what cannot be printed is shown by its code, a name that ``context`` lacks is an error
+    (`jinja2.UndefinedError`)."""
+    return PAGES.get_template(template).render(context)
+
+
+def verbatim(name: str) -> Markup:
+    """A file of the templates' folder as it is, such as a page's script."""
+    return Markup(LOADER.get_source(PAGES, name)[0])
+
+
+def without_deviation(text: str) -> tuple[str, str]:
+    """ "72.65 ± 0.14" in two; an empty deviation where there is none."""
+    found = DEVIATION.search(text)
+    return (text[: found.start()], found[1]) if found else (text, "")
+
+
+def commands_apart(text: str) -> list[str]:
+    """Plain text and commands of ours in turn; the backticks around the commands are left out."""
+    return COMMAND.split(text)
+
+
+def wordy_columns(block: Block) -> set[int]:
+    """Places of the columns that hold words, which break into lines; numbers do not."""
+    return {place for row in block.rows for place, cell in enumerate(row) if len(cell.text) > WORDY}
+
+
+def slug(text: str) -> str:
+    """Text as part of an id or a class."""
+    return "".join(c if c.isascii() and c.isalnum() else "-" for c in text)
+
+
+def _shown(value: Any) -> Any:
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+LOADER = PackageLoader(__package__)
+PAGES = Environment(
+    loader=LOADER, autoescape=True, undefined=StrictUndefined, finalize=_shown, trim_blocks=True, lstrip_blocks=True
+)
+PAGES.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+PAGES.filters |= {
+    "without_deviation": without_deviation,
+    "commands_apart": commands_apart,
+    "wordy_columns": wordy_columns,
+    "slug": slug,
+}
