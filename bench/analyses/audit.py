@@ -7,15 +7,17 @@ mean over seeds. The paper prints no deviations, so its own spread is in no verd
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
 import pandas as pd
 
-from carryover.bench.analyses import misprints
-from carryover.bench.analyses.suite_tables import AVERAGE as OOD_AVERAGE
-from carryover.bench.analyses.suite_tables import by_seed, printed_ood, read_printed
+from carryover.bench.analyses.ablations import Ablation
+from carryover.bench.analyses.base import Analysis, Table, Tables, ordered, register
+from carryover.bench.analyses.ood import AVERAGE as OOD_AVERAGE
+from carryover.bench.analyses.ood import by_seed, printed_ood
+from carryover.bench.analyses.parts import misprints
 from carryover.bench.backbones.archs import Arch
 from carryover.bench.plan import suites
 from carryover.bench.plan.defaults import SEEDS
@@ -25,6 +27,7 @@ from carryover.bench.records import reading
 from carryover.bench.records.printed import PAPER_COLUMNS, read_paper
 from carryover.bench.records.reading import AVERAGE, Record
 from carryover.bench.records.selection import Selection
+from carryover.bench.render.html_page import Part
 from carryover.bench.stats.intervals import half_width
 from carryover.bench.stats.means import average_rows, mean_std, seed_scores
 
@@ -33,6 +36,7 @@ COLUMNS = (*KEYS, "paper", "ours", "difference", "low", "high", "seeds", "verdic
 VERDICTS = ("within", "above", "below", "one seed", "not run")
 LEVEL = 0.95
 SLACK = 0.05  # points: the print's rounding, and some room for ZS-CLIP, which no seed changes and no interval covers
+PAGE = "audit.html"
 MAIN_TABLES = {"vit-b16": "Table 2", "vit-l14": "Table 8"}
 
 
@@ -130,14 +134,15 @@ def printed_lines(arch: Arch) -> list[Line]:
             for (method, dataset), value in shifted.items()
             if method == variant.method
         ]
-    for suite in suites.ABLATIONS.values():
-        table = read_printed(suite, arch)
-        variants = {variant.label: variant for variant in suite.variants(arch)}
-        for row in [] if table is None else table.to_dict("records"):
-            variant = variants[tuple(row[name] for name in suite.columns)]
+    for one in (one for one in ordered() if isinstance(one, Ablation)):
+        if (table := one.read_printed(arch)) is None:
+            continue
+        variants = {variant.label: variant for variant in suites.SUITES[one.id].variants(arch)}
+        for row in table.to_dict("records"):
+            variant = variants[tuple(row[name] for name in one.columns)]
             printed = {name.removeprefix("paper_"): row[name] for name in PAPER_COLUMNS}
             label = " / ".join(variant.label)
-            lines.append(Line(suite.source, row["dataset"], label, variant.method, variant.options, printed))
+            lines.append(Line(one.source, row["dataset"], label, variant.method, variant.options, printed))
     return lines
 
 
@@ -286,3 +291,16 @@ def summary(table: pd.DataFrame, reason: str = "") -> str:
     text = f"Of {len(table)} numbers that the paper prints, {found['within']} lie within our 95 % interval over seeds, "
     text += f"ours is above in {found['above']} and below in {found['below']}, {found['one seed']} rest on one seed"
     return text + f" and have no interval, {found['not run']} {'was' if found['not run'] == 1 else 'were'} not run."
+
+
+@register("audit")
+class Audit(Analysis):
+    title, place = "The paper's numbers beside ours", 80
+
+    def tables(self, selection: Selection) -> Iterator[Table]:
+        if (frame := audit_table(selection)) is not None:
+            yield Table("audit", frame, KEYS)
+
+    def pointers(self, selection: Selection, tables: Tables) -> list[Part]:
+        said = [summary(table.frame, not_comparable(selection)) for table in tables.values()]
+        return [("link", (f"{line} Cell by cell, with commands:", PAGE)) for line in said]

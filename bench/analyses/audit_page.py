@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from carryover.bench.analyses import audit, misprints
-from carryover.bench.analyses.suite_tables import AVERAGE as OOD_AVERAGE
+from carryover.bench.analyses import audit
+from carryover.bench.analyses.ood import AVERAGE as OOD_AVERAGE
+from carryover.bench.analyses.parts import misprints
 from carryover.bench.host.files import write_text
 from carryover.bench.records.printed import PAPER_METHODS
 from carryover.bench.records.reading import AVERAGE
@@ -22,7 +23,6 @@ from carryover.bench.render.pages import render, slug
 from carryover.bench.render.sheets import MISSING, percent
 from carryover.datasets.layouts import LAYOUTS
 
-FILE = "audit.html"
 SIGNS = dict(zip(audit.VERDICTS, ("=", "▲", "▼", "1", MISSING), strict=True))
 NAMES = {"base": "Base", "new": "New", "h": "H", AVERAGE: "Average", OOD_AVERAGE: "Average of shifted"}
 
@@ -75,7 +75,7 @@ def write_page(selection: Selection, folder: Path) -> Path | None:
     table = audit.audit_table(selection)
     if table is None:
         return None
-    path = Path(folder) / FILE
+    path = Path(folder) / audit.PAGE
     write_text(path, audit_html(selection.arch.id, table, audit.not_comparable(selection)))
     return path
 

@@ -1,231 +1,337 @@
 """Drift beside compatibility: what a context inserted at each depth loses with the update, and how far the backbone
-moved there. The argument of the paper's section 3.1, whose Figure 2 shows its parts (b) to (d) apart, without a measure
-of how they go together.
-
-For CoOp's context at the input of block l, one dataset, initial scale ("start") and seed, in points:
-    gain  accuracy with the context less zero-shot accuracy of the same seed, on each backbone
-    lost  gain on Base less gain on New; negative where the module is worth more after the update
-Drift at l, in percent of the base:
-    feature drift    relative change at the input of block l, of that dataset's class prompts: where the context stands
-    parameter drift  relative change of block l, the first that reads the context: a number of Figure 2 (b). Pooled over
-                     l and all blocks after it, it would be a mean of that same series' tail
+moved there (`depth_numbers.py` defines both). The argument of the paper's section 3.1, whose Figure 2 shows its
+parts (b) to (d) apart, without a measure of how they go together.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from itertools import product
-from typing import Any
+from collections.abc import Iterator
 
-import numpy as np
+import matplotlib
 import pandas as pd
+from matplotlib.figure import Figure
 
-from carryover.bench.analyses.drift import drift_table, whole_blocks
-from carryover.bench.analyses.rows import ZERO_SHOT, rows_of
-from carryover.bench.plan import suites
+from carryover.bench import places
+from carryover.bench.analyses import depth_numbers as numbers
+from carryover.bench.analyses.base import Analysis, Drawing, Table, Tables, register
+from carryover.bench.analyses.drift import built_in, pair_name
+from carryover.bench.analyses.layers import STARTS
+from carryover.bench.analyses.parts.rows import dataset_name, marks_of, number, rows_of
+from carryover.bench.plan.suites import SUITES
 from carryover.bench.records import reading
-from carryover.bench.records.reading import AVERAGE
+from carryover.bench.records.reading import AVERAGE, counted
 from carryover.bench.records.selection import Selection
-from carryover.bench.stats.means import mean_std, seed_scores
+from carryover.bench.render.figures import INK, STYLE, WIDTH_INCHES
+from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet, percent, signed
+from carryover.bench.stats import correlation
 
-LAYERS = suites.ABLATIONS["layers"]
-OUTCOMES = {"lost": "loss", "gain_new": "gain on New"}
-PREDICTORS = {"feature_drift": "feature drift", "parameter_drift": "parameter drift", "layer": "depth"}
-KEYS = ("update", "dataset", "start", "layer")
-COLUMNS = (*KEYS, "seeds", "gain_base", "gain_base_std", "gain_new", "gain_new_std", "lost", "lost_std",
-           "feature_drift", "parameter_drift")  # fmt: skip
-RHO_KEYS = ("update", "dataset", "start", "outcome", "predictor")
-RHO_COLUMNS = (*RHO_KEYS, "datasets", "pairs", "undefined", "rho", "low", "high")
-DRAWS, DRAW_SEED, COVERAGE = 10_000, 0, 0.95
-FEWEST_PAIRS = 6  # fewer give too few different redraws for percentiles of them
-# Seeds of one dataset share its pictures, so datasets are what is independent. All n of them lie on one side of the
-# true median with probability 2^(1 - n): under 6, not even their range covers 95 %.
-FEWEST_DATASETS = 6
-
-
-def has_depth(selection: Selection) -> bool:
-    """Whether there is a loss to set beside the drift of some update: both suites were run, zero-shot with them."""
-    return any(len(losses(selection, update)) for update in updates(selection))
+RHO_TITLE = "Rank correlation of drift and compatibility"
+PANELS = {"gain_new": "Kept: gain over zero-shot on New", "lost": "Lost: gain on Base less gain on New"}
+# Okabe and Ito's palette, with a mark and a stroke of its own for each line: colour is never the only difference.
+START_LINES = {"fixed": ("#D55E00", "o", "-"), "rows": ("#0072B2", "s", (0, (4, 2)))}
+DRIFT_LINES: dict[str, tuple] = {
+    "feature_drift": ("features at its input", "#009E73", "^", "-"),
+    "parameter_drift": ("parameters of the block", "#CC79A7", "D", (0, (1, 1.5))),
+}
+APART = 0.07  # blocks by which the starts stand to either side, so that their bars do not cover one another
+WIDE = 30  # largest over smallest drift from which only a log axis shows both lines
 
 
-def updates(selection: Selection) -> list[str]:
-    """The updates whose drift was measured, in the order of the main tables."""
-    measured = {one["pair"] for one in selection.drift if one.get("kind") == "update" and "left_out" not in one}
-    return [role for role in reading.updates(r for row in _rows(selection) for r in row.records) if role in measured]
+def depth_sheet(table: pd.DataFrame, rhos: pd.DataFrame, selection: Selection) -> Sheet:
+    """A block a dataset (and update), a row a start and block: gain on both backbones, loss, drift there."""
+    rows = rows_of(SUITES["layers"], selection)
+    header = ("Block / start", "Gain Base", "Gain New", "Lost", "Features (%)", "Parameters (%)")
+    blocks = []
+    for (update, dataset), part in table.groupby(["update", "dataset"], sort=False):
+        lines = [
+            (
+                Cell(f"{row.layer} / {row.start}"),
+                *(Cell(signed(getattr(row, n), getattr(row, n + "_std"))) for n in ("gain_base", "gain_new", "lost")),
+                *(Cell(percent(getattr(row, name))) for name in ("feature_drift", "parameter_drift")),
+            )
+            for row in part.itertuples()
+        ]
+        title = "Average over pairs of dataset and seed" if dataset == AVERAGE else dataset_name(rows, dataset)
+        title += f", {update}" if update != "new" else ""
+        blocks.append(Block(Cell(title), header, tuple(lines)))
+    remarks = [
+        *findings(table, rhos, selection),
+        *nothing_to_lose(table),
+        "Gain: accuracy with CoOp's context at the input of the block less zero-shot of the same seed, in points; "
+        "lost: gain on Base less gain on New. Mean ± sample standard deviation over seeds; in the average, "
+        "which the figure shows, over the pairs of dataset and seed that have every block.",
+        "Features: relative change at the input of the block (0: embeddings and positions), at EOT of the dataset's "
+        "class prompts; the context's own rows are not among them, for their values are learned. Parameters: relative "
+        "change of the block, the first that reads the context.",
+        *built_in(selection.drift),
+        *stand(selection),
+        *marks_of(rows),
+    ]
+    return Sheet(Depth.title, tuple(blocks), tuple(remarks))
 
 
-# ---- loss and drift --------------------------------------------------------------------------------------------------
+def stand(selection: Selection) -> list[str]:
+    """Where the main table's methods stand beside these blocks."""
+    main = reading.select(selection.main)
+    found = places.listed(reading.depths(main), reading.names(main, "method"))
+    return [f"Where the methods of the main table stand: {found}."] if found else []
 
 
-def losses(selection: Selection, update: str) -> pd.DataFrame:
-    """A row a finished run that has its zero-shot: dataset, start, layer (int), seed, gain_base, gain_new, lost."""
-    shot, found = {}, []
-    for row in _rows(selection):
-        if row.variant.label[0] == ZERO_SHOT:
-            for score in _scores(row, update):
-                shot[row.dataset, score.seed] = score
-    for row in _rows(selection):
-        layer, start = row.variant.label
-        for score in _scores(row, update) if layer != ZERO_SHOT else ():
-            if (zero := shot.get((row.dataset, score.seed))) is not None:
-                base, new = score.base - zero.base, score.new - zero.new
-                # Counts over one number of pictures: what differs in the 10th place is tied but for rounding.
-                points = (round(value, 9) for value in (base, new, base - new))
-                found.append([row.dataset, start, int(layer), score.seed, *points])
-    names = ["dataset", "start", "layer", "seed", "gain_base", "gain_new", "lost"]
-    return pd.DataFrame(found, columns=names)
+def correlation_sheet(table: pd.DataFrame, selection: Selection) -> Sheet:
+    """Two blocks an update: rho and its spread, a row a start, outcome and predictor; rho of each dataset. Predictors
+    that rank the blocks alike share a row."""
+    rows = rows_of(SUITES["layers"], selection)
+    blocks = []
+    for update, part in table.groupby("update", sort=False):
+        measured = next(one for one in selection.drift if one["pair"] == update)
+        labels = predictor_rows(selection, update)
+        part = part[part["predictor"].isin(list(labels))]
+        mean, each = part[part["dataset"] == AVERAGE], part[part["dataset"] != AVERAGE]
+        header: tuple[str, ...] = (
+            "Start / outcome / against",
+            "Spearman's rho",
+            spread_name(mean).capitalize(),
+            "Datasets",
+            "Pairs",
+        )
+        lines = [
+            [
+                f"{row.start} / {numbers.OUTCOMES[row.outcome]} / {labels[row.predictor]}",
+                number(row.rho),
+                MISSING if math.isnan(row.low) else f"{number(row.low)} to {number(row.high)}",
+                str(row.datasets),
+                str(row.pairs),
+            ]
+            for row in mean.itertuples()
+        ]
+        blocks.append(Block(Cell(pair_name(measured)), header, tuple(tuple(map(Cell, line)) for line in lines)))
+        columns = {
+            (row.start, row.outcome): f"{row.start} / {numbers.OUTCOMES[row.outcome]}" for row in each.itertuples()
+        }
+        rho = each.set_index(["dataset", "predictor", "start", "outcome"])["rho"]
+        lines = [
+            [f"{dataset_name(rows, dataset)} / {label}", *(number(rho.loc[dataset, of, a, b]) for a, b in columns)]
+            for of, label in labels.items()
+            for dataset in dict.fromkeys(each["dataset"])
+        ]
+        title = f"{pair_name(measured)}: rho of each dataset, mean over seeds"
+        header = ("Dataset / against", *columns.values())
+        blocks.append(Block(Cell(title), header, tuple(tuple(map(Cell, line)) for line in lines)))
+    remarks = [
+        "Over blocks, for each pair of dataset and seed whose blocks are all done, averaged over seeds, then over "
+        "datasets. Loss: gain on Base less gain on New, both over zero-shot. That less is kept where the backbone "
+        "moved more, the paper's reading, is a positive rho with the loss and a negative one with the gain on New "
+        "(Figure 2 d). The two need not agree: a context that gained little on Base has little to lose.",
+        f"Spread: 2.5th to 97.5th percentile of {correlation.DRAWS:,} redraws (bootstrap) of datasets, then of seeds "
+        f"within each; none under {correlation.FEWEST_VALUES} pairs. Seeds of one dataset share its pictures, so only "
+        f"datasets are independent: under {correlation.FEWEST_GROUPS} of them the spread is no 95 % interval and shows "
+        "no direction.",
+        *shared_ranks(selection),
+        *left_out(table, selection),
+    ]
+    return Sheet(RHO_TITLE, tuple(blocks), tuple(remarks))
 
 
-def drifts(selection: Selection, update: str, dataset: str) -> pd.DataFrame:
-    """feature_drift and parameter_drift in percent, a row a block from 0; NaN where the towers cannot be compared or
-    the dataset's prompts were not measured."""
-    table = drift_table(selection.drift)
-    table = table[(table["pair"] == update) & (table["tower"] == "text")]
-    features = table[(table["what"] == "features") & (table["dataset"] == dataset) & table["layer"].str.isdigit()]
-    blocks = whole_blocks(table[table["what"] == "parameters"])
-    # Drift counts layers by their output: layer l is what block l reads, and block l is its layer l + 1.
-    at = pd.Series(features["relative"].to_numpy(), features["layer"].astype(int), dtype=float)
-    of = pd.Series(blocks["relative"].to_numpy(), blocks["layer"].astype(int) - 1, dtype=float)
-    layers = depths(selection)
-    return pd.DataFrame({"feature_drift": 100 * at.reindex(layers), "parameter_drift": 100 * of.reindex(layers)})
+def predictor_rows(selection: Selection, update: str) -> dict[str, str]:
+    """The predictors that get a row, with what the row is called: one for all that rank the blocks as depth does."""
+    alike = [p for p in numbers.PREDICTORS if p == "layer" or numbers.not_monotone(selection, update, p) == []]
+    others = {p: numbers.PREDICTORS[p] for p in numbers.PREDICTORS if p not in alike}
+    together = ", ".join(numbers.PREDICTORS[p] for p in alike) + (" (alike)" if len(alike) > 1 else "")
+    return {**others, alike[0]: together}
 
 
-def depths(selection: Selection) -> list[int]:
-    """The blocks at which the suite inserts the context."""
-    return sorted({int(row.variant.label[0]) for row in selection.rows.get(LAYERS.id, ())})
+def spread_name(means: pd.DataFrame) -> str:
+    """What the percentiles may be called, given the rows they stand in."""
+    return "95 % interval" if (means["datasets"] >= correlation.FEWEST_GROUPS).all() else "spread over redraws"
 
 
-def depth_table(selection: Selection) -> pd.DataFrame:
-    """`COLUMNS`, a row for each update, dataset, start and block; points and percent, mean and sample deviation over
-    the seeds that have both the run and its zero-shot; then the rows of `averages`, which the figure plots."""
-    made = []
-    for update in updates(selection):
-        found = losses(selection, update)
-        for dataset in datasets_of(selection):
-            moved = drifts(selection, update, dataset)
-            for start in suites.STARTS:
-                for layer in depths(selection):
-                    here = (found["dataset"] == dataset) & (found["start"] == start) & (found["layer"] == layer)
-                    part = found[here]
-                    spread = [x for name in ("gain_base", "gain_new", "lost") for x in mean_std(part[name])]
-                    made.append([update, dataset, start, layer, len(part), *spread, *moved.loc[layer]])
-        made += averages(selection, update, found)
-    return pd.DataFrame(made, columns=list(COLUMNS))
+def findings(points: pd.DataFrame, table: pd.DataFrame, selection: Selection) -> list[str]:
+    """A sentence for each update, start and outcome: rho with feature drift, and what may be said of the paper's
+    reading. ``points``: `numbers.depth_table`, ``table``: `numbers.correlation_table`."""
+    said, table = [], table[table["predictor"] == "feature_drift"]
+    each = table[table["dataset"] != AVERAGE].groupby(["update", "start", "outcome"])["rho"]
+    lowest, highest = each.min(), each.max()
+    for row in table[table["dataset"] == AVERAGE].itertuples():
+        measured = next(one for one in selection.drift if one["pair"] == row.update)
+        of = f"{pair_name(measured)}, start {row.start}: Spearman's rho of feature drift and "
+        of += numbers.OUTCOMES[row.outcome]
+        if math.isnan(row.rho):
+            said.append(f"{of} is not defined.")
+            continue
+        where = row.update, row.start, row.outcome
+        over = f"over {counted(row.pairs, 'pair')} of dataset and seed; "
+        over += f"of single datasets {number(lowest[where])} to {number(highest[where])}"
+        if not math.isnan(row.low):
+            name = "95 % interval"
+            if row.datasets < correlation.FEWEST_GROUPS:
+                name = "spread over redraws of seeds and datasets"
+            over += f"; {name} {number(row.low)} to {number(row.high)}"
+        count, total = idle(points, row.update, row.start)
+        said.append(f"{of} is {number(row.rho)}, {over}: {compared(row, mostly_idle=2 * count > total)}.")
+    return said
 
 
-def averages(selection: Selection, update: str, found: pd.DataFrame) -> list[list]:
-    """The rows of the dataset `AVERAGE`: mean and sample deviation over the pairs (dataset, seed) that have every
-    block, counted under ``seeds``; drift over their datasets. None without such a pair. ``found``: `losses`."""
-    layers = depths(selection)
-    whole = {start: whole_pairs(found, start, layers).index for start in suites.STARTS}
-    sets = list(dict.fromkeys(dataset for pairs in whole.values() for dataset, _ in pairs))
-    if not sets:
-        return []
-    moved = sum(drifts(selection, update, dataset) for dataset in sets) / len(sets)
-    made = []
-    for start, pairs in whole.items():
-        points = [whole_pairs(found, start, layers, outcome) for outcome in ("gain_base", "gain_new", "lost")]
-        for layer in layers:
-            spread = [x for part in points for x in mean_std(part[layer])]
-            made.append([update, AVERAGE, start, layer, len(pairs), *spread, *moved.loc[layer]])
-    return made
+def compared(row, mostly_idle: bool) -> str:
+    """Where the interval lies beside the paper's reading, that less is kept where the backbone moved more; no verdict
+    under `correlation.FEWEST_GROUPS`, or where most rows had nothing to lose."""
+    if row.datasets < correlation.FEWEST_GROUPS:
+        return f"over {counted(row.datasets, 'dataset')} no direction can be claimed"
+    if mostly_idle:
+        return "most rows had nothing to lose, so no direction can be claimed"
+    if row.low <= 0 <= row.high:
+        return "the interval holds 0, so no direction is shown"
+    return f"{'as' if (row.low > 0) == (row.outcome == 'lost') else 'against'} the paper's reading"
 
 
-def datasets_of(selection: Selection) -> list[str]:
-    return list(dict.fromkeys(row.dataset for row in _rows(selection)))
+def idle(table: pd.DataFrame, update: str, start: str) -> tuple[int, int]:
+    """How many rows of single datasets gain nothing on Base, of how many that were run. ``table``: `depth_table`."""
+    part = table[(table["update"] == update) & (table["start"] == start) & (table["dataset"] != AVERAGE)]
+    part = part[part["seeds"] > 0]
+    return int((part["gain_base"] <= 0).sum()), len(part)
 
 
-def whole_pairs(found: pd.DataFrame, start: str, layers: Sequence[int], outcome: str = "lost") -> pd.DataFrame:
-    """``outcome`` in points, a row a pair (dataset, seed) and a column a block, of the pairs that have every block: a
-    rank over fewer is another number."""
-    part = found[found["start"] == start].pivot(index=["dataset", "seed"], columns="layer", values=outcome)
-    return part.reindex(columns=list(layers)).dropna()
+def nothing_to_lose(table: pd.DataFrame) -> list[str]:
+    """Rows whose context is no better than zero-shot before the update: what they lose is no loss of anything won."""
+    said = []
+    for update, start in table[["update", "start"]].drop_duplicates().itertuples(index=False):
+        count, total = idle(table, update, start)
+        if count:
+            where = f"Start {start}" + (f", {update}" if update != "new" else "")
+            said.append(f"{where}: {count} of {counted(total, 'row')} gain nothing on Base, so had nothing to lose.")
+    return said
 
 
-# ---- rank correlation ------------------------------------------------------------------------------------------------
+def shared_ranks(selection: Selection) -> list[str]:
+    """Whether drift ranks the blocks as depth does, so that the two cannot be told apart."""
+    said, rows = [], rows_of(SUITES["layers"], selection)
+    for measured in (one for one in selection.drift if one["pair"] in numbers.updates(selection)):
+        for predictor in ("feature_drift", "parameter_drift"):
+            of = f"{pair_name(measured)}: {numbers.PREDICTORS[predictor]}"
+            falls = numbers.not_monotone(selection, measured["pair"], predictor)
+            names = [dataset_name(rows, dataset) for dataset in falls or ()]
+            if falls is None:
+                said.append(f"{of} is not defined at every block of every dataset.")
+            elif falls:
+                said.append(f"{of} does not rise from each block to the next on {', '.join(names)}.")
+            else:
+                said.append(
+                    f"{of} rises from each block to the next on every dataset, so its correlations are those of depth: "
+                    "the two cannot be told apart here."
+                )
+    return said
 
 
-def correlation_table(selection: Selection) -> pd.DataFrame:
-    """`RHO_COLUMNS`: Spearman's rho over blocks, of what is left or lost and drift or depth.
-
-    One rho a pair (dataset, seed); averaged over a dataset's seeds, which is the dataset's row, then over datasets, the
-    row of `AVERAGE`. ``undefined`` counts pairs left out because a side is the same at every block, or the drift is not
-    defined.
-    """
-    made, layers = [], depths(selection)
-    for update in updates(selection):
-        found = losses(selection, update)
-        each: list[list[Any]] = []
-        mean: list[list[Any]] = []
-        sets = datasets_of(selection)
-        moved = {dataset: drifts(selection, update, dataset) for dataset in sets}
-        for start, outcome, predictor in product(suites.STARTS, OUTCOMES, PREDICTORS):
-            points, what = whole_pairs(found, start, layers, outcome), (start, outcome, predictor)
-            groups: dict[str, list[float]] = {}
-            for dataset in sets:
-                rows = points[points.index.get_level_values("dataset") == dataset].to_numpy()
-                of = layers if predictor == "layer" else moved[dataset][predictor].tolist()
-                group = [rho for row in rows if not math.isnan(rho := spearman(of, row))]
-                if group:
-                    groups[dataset] = group
-                counts = (int(bool(group)), len(group), len(rows) - len(group))
-                rho = float(np.mean(group)) if group else math.nan
-                each.append([update, dataset, *what, *counts, rho, math.nan, math.nan])
-            used = sum(map(len, groups.values()))
-            rho = float(np.mean([np.mean(group) for group in groups.values()])) if groups else math.nan
-            mean.append([update, AVERAGE, *what, len(groups), used, len(points) - used, rho, *interval(groups)])
-        made += [*sorted(each, key=lambda row: sets.index(row[1])), *mean]
-    return pd.DataFrame(made, columns=list(RHO_COLUMNS))
+def left_out(table: pd.DataFrame, selection: Selection) -> list[str]:
+    """Pairs that no rho is over, and why. ``table``: `numbers.correlation_table`."""
+    said, layers = [], numbers.depths(selection)
+    for update in numbers.updates(selection):
+        found = numbers.losses(selection, update)
+        for start in STARTS:
+            every = found[found["start"] == start][["dataset", "seed"]].drop_duplicates()
+            short = len(every) - len(numbers.whole_pairs(found, start, layers))
+            if short:
+                said.append(
+                    f"Start {start}, {update}: {counted(short, 'pair')} with blocks not run or failed left out."
+                )
+    table = table[table["dataset"] == AVERAGE]
+    for row in table[(table["predictor"] == "layer") & (table["undefined"] > 0)].itertuples():
+        what = f"{numbers.OUTCOMES[row.outcome]} of {counted(row.undefined, 'pair')}"
+        said.append(f"Start {row.start}, {row.update}: {what} is the same at every block and has no rank; left out.")
+    return said
 
 
-def mean_correlations(selection: Selection) -> pd.DataFrame:
-    """The rows of `correlation_table` that are over all datasets."""
-    table = correlation_table(selection)
-    return table[table["dataset"] == AVERAGE]
+# ---- figure ----------------------------------------------------------------------------------------------------------
 
 
-def spearman(x: Sequence[float], y: Sequence[float]) -> float:
-    """Spearman's rho, ties at their average rank; NaN where a value is missing or a side is constant."""
-    ranks = [pd.Series(values, dtype=float).rank().to_numpy() for values in (x, y)]
-    if any(np.isnan(rank).any() or (rank == rank[0]).all() for rank in ranks):
-        return math.nan
-    a, b = (rank - rank.mean() for rank in ranks)
-    return float(a @ b / math.sqrt((a @ a) * (b @ b)))
-
-
-def interval(groups: Mapping[str, Sequence[float]]) -> tuple[float, float]:
-    """2.5th and 97.5th percentile of the mean over groups of their means, over redraws (bootstrap): groups drawn with
-    replacement, then values within each, since the seeds of a dataset share its pictures. With one group, over its
-    values alone. Under `FEWEST_DATASETS` groups it is no 95 % interval. (NaN, NaN) under `FEWEST_PAIRS`. The draws
-    depend on the sizes of the groups alone: both starts and all predictors share them."""
-    values = [np.asarray(group, dtype=float) for group in groups.values()]
-    if sum(map(len, values)) < FEWEST_PAIRS:
-        return math.nan, math.nan
-    generator = np.random.RandomState(DRAW_SEED)  # its stream is frozen: `check` finds the same with every numpy
-    picks = generator.randint(len(values), size=(DRAWS, len(values)), dtype=np.int64)
-    means = np.empty(picks.shape)
-    for number, group in enumerate(values):
-        chosen = picks == number
-        draws = generator.randint(len(group), size=(int(chosen.sum()), len(group)), dtype=np.int64)
-        means[chosen] = group[draws].mean(1)
-    low, high = np.quantile(means.mean(1), [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
-    return float(low), float(high)
-
-
-def not_monotone(selection: Selection, update: str, predictor: str) -> list[str] | None:
-    """The datasets with a loss where the drift does not rise from each block to the next, so that it ranks the blocks
-    otherwise than depth does; None where some drift is not defined."""
-    sets = losses(selection, update)["dataset"].unique()
-    moved = {dataset: drifts(selection, update, dataset)[predictor] for dataset in sets}
-    if any(values.isna().any() for values in moved.values()):
+def draw_depth(tables: Tables, selection: Selection) -> Figure | None:
+    """What is kept on New, what is lost, and the drift of the same blocks; means over the pairs of dataset and seed
+    that have every block, with their sample deviation. For ``new``, as all figures; None without such a pair."""
+    if not tables:
         return None
-    return [dataset for dataset, values in moved.items() if not (values.diff().iloc[1:] > 0).all()]
+    table, rhos = tables["depth"].frame, tables["depth_correlation"].frame
+    correlations = rhos[(rhos["update"] == "new") & (rhos["dataset"] == AVERAGE)]
+    table = table[(table["update"] == "new") & (table["dataset"] == AVERAGE) & (table["seeds"] > 0)]
+    parts = {start: part.set_index("layer") for start, part in table.groupby("start")}
+    starts, layers = [start for start in START_LINES if start in parts], numbers.depths(selection)
+    if not starts:
+        return None
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH_INCHES, 7.4), layout="constrained")
+        *above, below = figure.subplots(3, 1, sharex=True)
+        for axes, (outcome, title) in zip(above, PANELS.items(), strict=True):
+            for start, side in zip(starts, (-APART, APART), strict=False):
+                means, bars = parts[start][outcome], parts[start][outcome + "_std"].fillna(0)
+                style = {**look(*START_LINES[start]), "capsize": 2, "elinewidth": 0.8}
+                axes.errorbar([x + side for x in layers], means, bars, label=f"context, start {start}", **style)
+            axes.axhline(0, color=INK, linewidth=0.8)
+            axes.set_ylabel("Points")
+            axes.set_title(f"{title}\n{rho_line(correlations, outcome)}", fontsize=9)
+        draw_drift(below, parts[starts[0]][list(DRIFT_LINES)])
+        below.set_xlabel("Block at whose input the context stands")
+        below.set_xticks(layers)
+        for axes in (*above, below):
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.grid(axis="y", color=INK, alpha=0.15, linewidth=0.6)
+            axes.set_axisbelow(True)
+        figure.align_ylabels()
+        counts = {start: counted(int(part["seeds"].iloc[0]), "pair") for start, part in parts.items()}
+        each = [f"{counts[start]} (start {start})" for start in starts]
+        over = counts[starts[0]] if len(set(counts.values())) == 1 else " and ".join(each)
+        spread = spread_name(correlations)
+        figure.suptitle(
+            f"Mean ± deviation over {over} of dataset and seed\nρ: Spearman's, with feature drift [{spread}]",
+            fontsize=9,
+        )
+        keys = [pair for axes in (above[0], below) for pair in zip(*axes.get_legend_handles_labels(), strict=True)]
+        figure.legend(*zip(*keys, strict=True), loc="outside lower center", ncols=2, frameon=False, columnspacing=1.1)
+    return figure
 
 
-def _rows(selection: Selection) -> list:
-    return rows_of(LAYERS, selection)
+def draw_drift(axes, moved) -> None:
+    """``moved``: a row a block, the columns of `DRIFT_LINES`, percent."""
+    for name, (label, *line) in DRIFT_LINES.items():
+        if moved[name].notna().any():
+            axes.plot(moved.index, moved[name], label=f"drift, {label}", **look(*line))
+    positive = moved[moved > 0].stack()
+    wide = len(positive) and positive.max() > WIDE * positive.min()
+    if wide:
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.set_ylabel("Change (%)")
+    axes.set_title("Drift: relative change from the base" + " (log axis)" * bool(wide), fontsize=9)
 
 
-def _scores(row, update: str) -> list:
-    return list(seed_scores(reading.seen_from(row.records, update)).itertuples())
+def rho_line(table: pd.DataFrame, outcome: str) -> str:
+    """Rho with feature drift and its spread over redraws, for each start that was run."""
+    table = table[(table["predictor"] == "feature_drift") & (table["outcome"] == outcome)]
+    each = []
+    for row in table[table["pairs"] > 0].itertuples():
+        span = MISSING if math.isnan(row.low) else f"{number(row.low)}, {number(row.high)}"
+        each.append(f"{row.start} {number(row.rho)} [{span}]")
+    return f"ρ {', '.join(each) or MISSING}"
+
+
+def look(colour: str, mark: str, line) -> dict:
+    return {"color": colour, "marker": mark, "markersize": 4.5, "linewidth": 1.4, "linestyle": line}
+
+
+@register("depth")
+class Depth(Analysis):
+    title, place = "Drift beside compatibility", 30
+    names = ("depth", "depth_correlation")
+    drawings = (
+        Drawing(
+            "depth",
+            "What CoOp's context keeps and loses with the update, beside the drift of the same blocks",
+            draw_depth,
+        ),
+    )
+
+    def tables(self, selection: Selection) -> Iterator[Table]:
+        if numbers.has_depth(selection):
+            frame, rhos = numbers.depth_table(selection), numbers.correlation_table(selection)
+            yield Table("depth", frame, numbers.KEYS, depth_sheet(frame, rhos, selection))
+            yield Table("depth_correlation", rhos, numbers.RHO_KEYS, correlation_sheet(rhos, selection))

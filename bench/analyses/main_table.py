@@ -1,19 +1,39 @@
-"""The main table: one frame for the CSV, one sheet for the readers, both made from records alone."""
+"""The main table, one for each update, and the paper's Figure 2 (a): Base, New and H of each method."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
+import matplotlib
 import numpy as np
 import pandas as pd
-from rich.table import Table
+from matplotlib.figure import Figure  # no pyplot: it would keep every figure alive and choose a screen backend
+from rich.table import Table as ConsoleTable
 from rich.text import Text
 
 from carryover.bench import places
+from carryover.bench.analyses.base import Analysis, Drawing, Table, register
+from carryover.bench.plan import suites
 from carryover.bench.plan.runs import shown_setting
 from carryover.bench.records import reading
 from carryover.bench.records.printed import PAPER_COLUMNS, read_paper
 from carryover.bench.records.reading import AVERAGE, Record
+from carryover.bench.records.selection import Selection
+from carryover.bench.render.figures import (
+    BAR,
+    COLOURS,
+    FRAME_INCHES,
+    INK,
+    LABELS,
+    PAPER,
+    ROW_INCHES,
+    STYLE,
+    WIDTH_INCHES,
+    _write_value,
+    short_label,
+)
 from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet, percent, ranked
 from carryover.bench.stats import means
 
@@ -37,10 +57,9 @@ def main_table(records: Iterable[Record], paper: pd.DataFrame | None = None) -> 
     return table.merge(printed, on=["dataset", "method"], how="left", sort=False)[list(COLUMNS)]
 
 
-def main_sheet(records: Iterable[Record], paper: pd.DataFrame | None = None) -> Sheet:
+def main_sheet(table: pd.DataFrame, records: Iterable[Record], paper: pd.DataFrame | None = None) -> Sheet:
     """The main table as the paper lays it out: a block of methods x (Base, New, H) a dataset, the average first."""
     records = reading.select(records)
-    table = main_table(records, paper)
     datasets, methods = reading.names(records, "dataset"), reading.names(records, "method")
     depth, count = reading.depths(records), len(reading.averaged(records))
     shared, of_dataset, of_row = _marks(records, table)
@@ -117,20 +136,11 @@ def _numbers(footnotes: Sequence[str], marks: Iterable[str]) -> tuple[int, ...]:
     return tuple(sorted(footnotes.index(mark) + 1 for mark in marks))
 
 
-def main_tables(records: Iterable[Record], arch: str) -> dict[str, tuple[pd.DataFrame, Sheet]]:
-    """Frame and sheet by file name: "main" for the update, "main-NAME" for each further one of an arch's."""
-    records, made = list(records), {}
-    for role in reading.updates(records):
-        seen, paper = reading.seen_from(records, role), read_paper(arch) if role == "new" else None
-        made["main" if role == "new" else f"main-{role}"] = main_table(seen, paper), main_sheet(seen, paper)
-    return made
-
-
-def console_summary(records: Iterable[Record]) -> Table:
+def console_summary(records: Iterable[Record]) -> ConsoleTable:
     """The average rows of the main suite for the terminal: method, Base, New, H in percent."""
     records = reading.select(records)
     methods, count = reading.names(records, "method"), len(reading.averaged(records))
-    shown = Table(title=f"Average over {reading.counted(count, 'dataset')}, accuracy in percent")
+    shown = ConsoleTable(title=f"Average over {reading.counted(count, 'dataset')}, accuracy in percent")
     shown.add_column("Method")
     for name in ("Base", "New", "H", "Seeds"):
         shown.add_column(name, justify="right")
@@ -139,3 +149,67 @@ def console_summary(records: Iterable[Record]) -> Table:
         numbers = [percent(row[name], row[name + "_std"]) for name in ("base", "new", "h")]
         shown.add_row(Text(methods[method]), *numbers, str(row["seeds"]))
     return shown
+
+
+def draw_figure_2a(records: Iterable[Record]) -> Figure:
+    """The paper's Figure 2 (a): Base, New and H in percent of each method, averaged over the datasets.
+
+    Deep-layer methods bear a dagger; the line is the upgraded model's zero-shot accuracy, below which a carried-over
+    module is worse than none; whiskers are the deviation over seeds. A method without an average shows dashes.
+    """
+    records = reading.select(records)
+    averages, depth, names = means.average_rows(records), reading.depths(records), reading.names(records, "method")
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH_INCHES, FRAME_INCHES + ROW_INCHES * max(len(averages), 1)), layout="constrained")
+        axes = figure.add_subplot()
+        count = reading.counted(len(reading.averaged(records)), "dataset")
+        axes.set_title(f"Accuracy before (Base) and after (New) the update,\nmean of {count}", fontsize=9.5)
+        marks = places.legend(depth.values())  # more than one would not fit beside the axis's name
+        axes.set_xlabel(("\n" if len(marks) > 1 else "    ").join(["Top-1 accuracy (%)", "    ".join(marks)]).rstrip())
+        axes.set_xlim(0, 100)
+        axes.set_yticks(range(len(averages)), [short_label(names[m], depth[m]) for m in averages.index])
+        axes.set_ylim(max(len(averages), 1) - 0.5, -0.5)  # first method on top, as in the table
+        axes.tick_params(axis="y", length=0)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="x", color=INK, alpha=0.15, linewidth=0.6)
+        axes.set_axisbelow(True)
+        for step, (name, colour) in zip((-BAR, 0, BAR), COLOURS.items(), strict=True):
+            heights, rows = averages[name], [row + step for row in range(len(averages))]
+            style: dict[str, Any] = {"color": colour, "label": LABELS[name], "edgecolor": PAPER, "linewidth": 0.5}
+            axes.barh(rows, heights.fillna(0), height=BAR, **style)
+            for row, mean, std in zip(rows, heights, averages[name + "_std"], strict=True):
+                _write_value(axes, row, mean, std, colour)
+        level = averages["new"].get("zs-clip", math.nan)
+        if not math.isnan(level):
+            axes.axvline(level, color=INK, linestyle=(0, (4, 2)), linewidth=1.1, label=f"zero-shot New, {level:.1f}")
+        # Below the axes: inside, a legend would hide the bar of whichever method happens to be long.
+        handles, labels = axes.get_legend_handles_labels()
+        keys = sorted(zip(handles, labels, strict=True), key=lambda key: key[1] not in LABELS.values())  # the line last
+        place = {"loc": "outside lower center", "ncols": 4, "columnspacing": 1.1}
+        figure.legend(*zip(*keys, strict=True), frameon=False, handlelength=1.4, **place)
+    return figure
+
+
+@register("main")
+class Main(Analysis):
+    title, source, place = "Main table", "Tables 2 and 8", 2
+    suite = suites.Suite(suites.plain, kind="main")
+    drawings = (
+        Drawing(
+            "figure2a",
+            "Base, New and H of each method, averaged over the datasets (the paper's Figure 2 a)",
+            lambda tables, selection: draw_figure_2a(selection.main),
+            beside="main",
+        ),
+    )
+
+    def tables(self, selection: Selection) -> Iterator[Table]:
+        """ "main" for the update, "main-NAME" for each further one of an arch's."""
+        for role in reading.updates(selection.main):
+            records = reading.seen_from(selection.main, role)
+            paper = read_paper(selection.arch.id) if role == "new" else None
+            frame, name = main_table(records, paper), "main" if role == "new" else f"main-{role}"
+            yield Table(name, frame, COLUMNS[:2], main_sheet(frame, records, paper))
+
+    def heading(self, table: Table) -> str:
+        return self.title if table.name == "main" else f"{self.title}, update '{table.name.removeprefix('main-')}'"

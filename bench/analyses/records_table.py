@@ -6,11 +6,13 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from carryover.bench.analyses.rows import rows_of
-from carryover.bench.plan import suites
+from carryover.bench.analyses.base import Analysis, Table, Tables, register
+from carryover.bench.analyses.parts.rows import rows_of
+from carryover.bench.plan.suites import SUITES
 from carryover.bench.records import environments
 from carryover.bench.records.reading import Record
 from carryover.bench.records.selection import Selection
+from carryover.bench.render.html_page import Part
 
 COLUMNS = ("table", "dataset", "row", "method", "seed", "record", "plugin", "status", "device", "commit")
 
@@ -23,9 +25,8 @@ def records_table(selection: Selection) -> pd.DataFrame:
 def lines(selection: Selection) -> Iterator[tuple]:
     for record in selection.main:
         yield line("main", record["run"]["dataset"], record["run"]["method"], record)
-    for id, rows in selection.rows.items():
-        suite = suites.ABLATIONS.get(id)
-        for row in rows_of(suite, selection) if suite else rows:
+    for id in selection.rows:
+        for row in rows_of(SUITES[id], selection):
             label = " / ".join(filter(None, row.variant.label)) or row.variant.method
             for record in row.records:
                 yield line(id, row.dataset, label, record)
@@ -38,3 +39,15 @@ def line(table: str, dataset: str, row: str, record: Record) -> tuple:
         *(table, dataset, row, run["method"], str(run["seed"]), record["key"], plugin),
         *(str(record.get("status")), found["device"], found["commit"]),
     )
+
+
+@register("records")
+class Records(Analysis):
+    title, place = "The records behind every cell", 90
+
+    def tables(self, selection: Selection) -> Iterator[Table]:
+        if selection.records:
+            yield Table("records", records_table(selection), COLUMNS)
+
+    def pointers(self, selection: Selection, tables: Tables) -> list[Part]:
+        return [("text", "The records and plug-ins behind each cell: tables/records.csv")] if tables else []

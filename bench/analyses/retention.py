@@ -8,250 +8,284 @@ test images (``bench.stats.choices``).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from statistics import median
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
-import numpy as np
-import pandas as pd
+import matplotlib
+from matplotlib.figure import Figure
 
-from carryover.bench.plan.run_labels import ZERO_SHOT
-from carryover.bench.plan.settings import Methods
-from carryover.bench.records.reading import AVERAGE, Record
-from carryover.bench.records.selection import Selection
-from carryover.bench.stats import choices
-from carryover.methods.parts.schedule import epoch_steps
-from carryover.methods.train_config import TrainConfig
-
-OPTIONS = ("zero-shot", "reuse", "retrain")  # the cheapest first: nothing to keep, nothing to train, training
-NOTHING = "nothing to retain"
-UNDECIDED = "undecided"
-MARGIN = 1.0  # points that an option may be behind the best and still be taken for being cheaper
-RULE = (
-    "The choice is the cheapest of zero-shot, reuse and retrain, in this order, that is shown to be not more than "
-    f"{MARGIN:g} point behind the best one (the 95 % interval of its difference from the best is above -{MARGIN:g}), "
-    f"and “{UNDECIDED}” where a cheaper one is neither shown to be that near nor shown to be behind at all."
+from carryover.bench import places
+from carryover.bench.analyses.base import Analysis, Drawing, Table, Tables, register
+from carryover.bench.analyses.parts import retention_numbers as numbers
+from carryover.bench.analyses.parts.retention_numbers import (
+    GAINS,
+    NOTHING,
+    OPTIONS,
+    RULE,
+    UNDECIDED,
+    Compared,
+    compared,
+    gain_of,
 )
-KEYS = ("target", "dataset", "method")
-SCORES = ("zero_shot", "reused", "retrained")
-COST = ("fit_seconds", "feature_seconds", "steps", "parameters")
-RETENTION = (*KEYS, "seeds", *SCORES, "retention", "low", "high", *COST)
-GAINS = {  # column -> an option, and the one it is compared with
-    "reuse": ("reuse", "zero-shot"),
-    "retrain": ("retrain", "zero-shot"),
-    "more": ("retrain", "reuse"),
-}
-OF_GAINS = tuple(name + end for name in GAINS for end in ("_gain", "_low", "_high"))
-DECISION = (*KEYS, "seeds", "choice", "best", "gain", "gain_low", "gain_high", *OF_GAINS, *COST)
+from carryover.bench.analyses.parts.rows import marks_of, not_run
+from carryover.bench.backbones.archs import Arch
+from carryover.bench.plan.run_labels import ZERO_SHOT
+from carryover.bench.plan.suites import Suite, Variant
+from carryover.bench.records import reading
+from carryover.bench.records.reading import AVERAGE
+from carryover.bench.records.selection import Row, Selection
+from carryover.bench.render.figures import COLOURS, INK, LONGEST_NAME, STYLE, WIDTH_INCHES
+from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet, percent
+
+INTERVAL = (
+    "Intervals: 95 %, test images drawn with replacement (paired, one draw for all seeds), seeds by Student's t, as in "
+    "the pairs of methods. With one seed they tell of images alone. No correction for the number of comparisons."
+)
+MEASURE = (
+    "Retention: (reused - zero-shot) / (retrained - zero-shot), accuracies on the target in percent. Reused was "
+    "trained on the base and carried unchanged, retrained was trained on the target from nothing, by the same "
+    f"schedule, images and views; “{NOTHING}”: retraining is not above zero-shot beyond its interval."
+)
+COSTS = (
+    "Cost of retraining: medians over seeds (of the average: means over datasets) of the seconds to fit, of the "
+    "seconds to encode its pictures and views on the target at the speed measured here (methods on frozen features "
+    "share them on a dataset; methods that read pixels encode their views while they are fitted, so that is in the "
+    "seconds to fit), training steps, and trainable parameters."
+)
+ROW_INCHES, FRAME_INCHES = 0.3, 0.9
+FURTHEST = 20.0  # points below the lowest zero-shot accuracy that a panel shows
+FLOOR, CEILING = "zero-shot (floor)", "retrained (ceiling)"
 
 
-@dataclass(frozen=True)
-class Compared:
-    """The three options on one target, dataset (or the average) and method.
-
-    means    accuracies in percent, in the order of ``OPTIONS``
-    options  the same of each seed and of each draw of images; None without a seed
-    cost     of retraining, as ``COST`` names it; NaN where it was not measured
-    """
-
-    target: str
-    dataset: str
-    method: str
-    seeds: int
-    means: tuple[float, float, float]
-    options: choices.Alternatives | None
-    cost: tuple[float, ...]
-
-    @property
-    def keys(self) -> tuple[str, str, str]:
-        return self.target, self.dataset, self.method
-
-    @property
-    def has_intervals(self) -> bool:
-        return self.options is not None and len(self.options.drawn) > 0
-
-    def difference(self, one: str, other: str) -> tuple[float, float, float]:
-        """Accuracy of one option less another's, in points, and the ends of its interval."""
-        value = self.means[OPTIONS.index(one)] - self.means[OPTIONS.index(other)]
-        return value, *(self.options.interval(less(one, other)) if self.options else (math.nan, math.nan))
-
-    @property
-    def retention(self) -> tuple[float, float, float]:
-        """The share of the gain that was kept, and the ends of its interval; NaN where the gain to be kept is not above
-        nothing beyond its interval."""
-        kept, gain = self.difference("reuse", "zero-shot")[0], self.difference("retrain", "zero-shot")
-        if self.options is None or not gain[1] > 0:
-            return math.nan, math.nan, math.nan
-        ends = self.options.ratio_interval(less("reuse", "zero-shot"), less("retrain", "zero-shot"))
-        return kept / gain[0], *ends
-
-    @property
-    def best(self) -> str:
-        """The option of the highest accuracy, of equal ones the cheapest; empty where there is no interval."""
-        return OPTIONS[int(np.argmax(self.means))] if self.has_intervals else ""
-
-    @property
-    def choice(self) -> str:
-        """By ``RULE``; empty where there is no interval to decide by."""
-        for one in OPTIONS if self.best else ():
-            _, low, high = self.difference(one, self.best)
-            if one == self.best or low > -MARGIN:
-                return one
-            if high >= 0:
-                return UNDECIDED
-        return ""
-
-
-def less(one: str, other: str) -> list[int]:
-    """Weights of the options in their difference."""
-    return [(option == one) - (option == other) for option in OPTIONS]
-
-
-# ---- from records ----------------------------------------------------------------------------------------------------
-
-Three = tuple[Record, Record, Record]  # zero-shot's, the reused, the retrained: of one seed
-
-
-def compared(selection: Selection) -> list[Compared]:
-    """Of every target, dataset and method that was retrained; then, of each target and method, the average over the
-    datasets, where the method has all of them. Nobody may change the list."""
-    return selection.once("retention", lambda: measured(selection))
-
-
-def measured(selection: Selection) -> list[Compared]:
-    of_main = {(r["run"]["dataset"], r["run"]["method"], r["run"]["seed"]): r for r in selection.main}
-    threes: dict[tuple[str, str, str], dict[int, Three]] = {}
-    for row in selection.rows.get("retention", ()):
-        (target,), method = row.variant.path, row.variant.method
-        here = threes.setdefault((target, row.dataset, method), {})
-        for record in sorted(row.records, key=lambda r: r["run"]["seed"]):
-            seed = record["run"]["seed"]
-            floor, reused = (of_main.get((row.dataset, name, seed)) for name in (ZERO_SHOT, method))
-            if floor and reused and all(accuracy(r, target) >= 0 for r in (floor, reused, record)):
-                here[seed] = floor, reused, record
-    drawn = {dataset: drawn_on(selection, dataset, threes) for dataset in dict.fromkeys(key[1] for key in threes)}
-    rates, found = rates_of(selection.records), []
-    for (target, dataset, method), by_seed in threes.items():
-        options = options_of(target, dataset, list(by_seed.values()), drawn[dataset])
-        cost = [
-            [v for three in by_seed.values() if (v := part(three[2])) is not None]
-            for part in costs(target, rates, selection.chosen_by.methods)
-        ]
-        medians = tuple(median(values) if values else math.nan for values in cost)
-        found.append(compare(target, dataset, method, len(by_seed), options, medians))
-    for target, method in dict.fromkeys((target, method) for target, _, method in threes):
-        datasets = dict.fromkeys(dataset for role, dataset, _ in threes if role == target)
-        each = {dataset: threes.get((target, dataset, method), {}) for dataset in datasets}
-        shared = sorted(set.intersection(*map(set, each.values())))
-        parts = [options_of(target, d, [by_seed[seed] for seed in shared], drawn[d]) for d, by_seed in each.items()]
-        options = choices.joined(AVERAGE, [part for part in parts if part]) if shared else None
-        mine = [one.cost for one in found if (one.target, one.method) == (target, method)]
-        means = np.mean(mine, axis=0) if shared else np.full(len(COST), math.nan)
-        found.append(compare(target, AVERAGE, method, len(shared), options, tuple(map(float, means))))
+def rows(arch: Arch, methods: Sequence[str], shots: int) -> list[Variant]:
+    """Zero-shot, each method as the main suite has it, and from nothing on each update."""
+    updates = [role for role in arch.towers if role != "base"]
+    found = [Variant((), ZERO_SHOT)] if methods else []
+    for method in methods:
+        found += [Variant((), method), *(Variant((role,), method, path=(role,)) for role in updates)]
     return found
 
 
-def accuracy(record: Record, target: str) -> float:
-    """In percent; NaN where the run is not done there."""
-    found = (record.get("targets") or {}).get(target) or {}
-    return float(found.get("accuracy", math.nan)) if record.get("status") == "done" else math.nan
+class Names:
+    """What ids are shown as."""
+
+    def __init__(self, selection: Selection):
+        main, towers = selection.main, selection.arch.towers
+        self.datasets, self.methods = reading.names(main, "dataset"), reading.names(main, "method")
+        self.depth = reading.depths(main)
+        self.targets = {role: f"{role} ({tower.label})" for role, tower in towers.items()}
+
+    def method(self, id: str) -> str:
+        return self.methods.get(id, id) + places.mark(self.depth.get(id, ""))
+
+    def dataset(self, id: str) -> str:
+        return self.datasets.get(id, id)
 
 
-def drawn_on(
-    selection: Selection, dataset: str, threes: Mapping[tuple[str, str, str], Mapping[int, Three]]
-) -> dict[choices.Column, choices.Drawn]:
-    here = [(target, by_seed.values()) for (target, name, _), by_seed in threes.items() if name == dataset]
-    columns = [(r["key"], target) for target, whole in here for three in whole for r in three]
-    return choices.image_draws(selection, dataset, columns)
+def grouped(found: Iterable[Compared]) -> dict[str, dict[tuple[str, str], Compared]]:
+    """target -> (dataset, method) -> the comparison."""
+    made: dict[str, dict[tuple[str, str], Compared]] = {}
+    for one in found:
+        made.setdefault(one.target, {})[one.dataset, one.method] = one
+    return made
 
 
-def options_of(
-    target: str, dataset: str, threes: Sequence[Sequence[Record]], drawn: Mapping[choices.Column, choices.Drawn]
-) -> choices.Alternatives | None:
-    """``threes``: the options' records of each seed."""
-    if not threes:
+def retention_sheet(selection: Selection) -> Sheet:
+    """Two blocks a target: retention of each method on each dataset, and the averages with what retraining costs."""
+    names, blocks = Names(selection), []
+    for target, found in grouped(compared(selection)).items():
+        sets, methods = (list(dict.fromkeys(key[part] for key in found)) for part in (0, 1))
+        header = ("Method", *map(names.dataset, sets))
+        rows = [[Cell(names.method(m)), *(Cell(share(found.get((d, m)))) for d in sets)] for m in methods]
+        blocks.append(Block(Cell(f"Retention on {names.targets[target]}"), header, tuple(map(tuple, rows))))
+        header = ("Method", "Zero-shot", "Reused", "Retrained", "Retention", "Fit (s)", "Encode (s)", "Steps", "Params")
+        rows = [
+            [
+                Cell(names.method(m)),
+                *(Cell(percent(value)) for value in found[AVERAGE, m].means),
+                Cell(share(found[AVERAGE, m])),
+                *map(Cell, costs_of(found[AVERAGE, m])),
+            ]
+            for m in methods
+        ]
+        title = f"Average over {reading.counted(len(sets) - 1, 'dataset')}, and cost, {names.targets[target]}"
+        blocks.append(Block(Cell(title), header, tuple(map(tuple, rows))))
+    return Sheet(Retention.title, tuple(blocks), remarks(selection, names, MEASURE, COSTS))
+
+
+def decision_sheet(selection: Selection) -> Sheet:
+    """A block a target with the choice on each dataset, one with what reusing and retraining gain and cost, and one
+    that counts choices."""
+    names, blocks, counts = Names(selection), [], []
+    for target, found in grouped(compared(selection)).items():
+        sets, methods = (list(dict.fromkeys(key[part] for key in found)) for part in (0, 1))
+        single = [dataset for dataset in sets if dataset != AVERAGE]  # its choice stands in the next block
+        header = ("Method", *map(names.dataset, single))
+        rows = [[Cell(names.method(m)), *(Cell(chosen(found.get((d, m)))) for d in single)] for m in methods]
+        blocks.append(Block(Cell(f"Choice on {names.targets[target]}"), header, tuple(map(tuple, rows))))
+        gained = []
+        for m in methods:
+            one = found[AVERAGE, m]
+            fit, encode, steps, _ = costs_of(one)
+            gains = (points(*one.difference(*pair)) for pair in GAINS.values())
+            gained.append(tuple(map(Cell, (names.method(m), *gains, fit, encode, steps, chosen(one)))))
+        header = ("Method", "Reuse gains", "Retrain gains", "Over reuse", "Fit (s)", "Encode (s)", "Steps", "Choice")
+        title = f"Average over {reading.counted(len(single), 'dataset')}, {names.targets[target]}"
+        blocks.append(Block(Cell(title), header, tuple(gained)))
+        choices = Counter(one.choice for (dataset, _), one in found.items() if dataset != AVERAGE)
+        counts.append([names.targets[target], *(str(choices[option]) for option in (*OPTIONS, UNDECIDED))])
+    header = ("Target", *(option.capitalize() for option in (*OPTIONS, UNDECIDED)))
+    blocks.append(Block(Cell("How often each is chosen"), header, tuple(tuple(map(Cell, row)) for row in counts)))
+    told = (
+        "Beside a choice: what it gains over zero-shot on the target, in points, with its interval; beside "
+        f"“{UNDECIDED}” the same of the best. Reuse and retrain gain over zero-shot; over reuse: retrain less reuse."
+    )
+    return Sheet("Reuse, retrain, or zero-shot", tuple(blocks), remarks(selection, names, RULE, told, COSTS))
+
+
+def remarks(selection: Selection, names: Names, *own: str) -> tuple[str, ...]:
+    rows = selection.rows.get("retention", ())
+    missing = [
+        f"{names.dataset(row.dataset)}: {names.method(row.variant.method)} on {row.variant.path[-1]}"
+        for row in rows
+        if not any(record.get("status") == "done" for record in row.records)
+    ]
+    legend = places.legend_remark(names.depth.get(row.variant.method, "") for row in rows)
+    return (*own, INTERVAL, *legend, *marks_of(labelled(rows, names)), *not_run(missing))
+
+
+def labelled(rows: Iterable[Row], names: Names) -> list[Row]:
+    """The rows that have records, with labels that tell them apart in a remark."""
+    found = []
+    for row in rows:
+        label = names.method(row.variant.method), " then ".join(row.variant.path), *row.variant.label
+        found.append(replace(row, variant=replace(row.variant, label=tuple(dict.fromkeys(label)))))
+    return [row for row in found if row.records]
+
+
+def share(one: Compared | None) -> str:
+    """ "0.63 [0.50, 0.77]", that there was nothing to retain, or a dash."""
+    if one is None or math.isnan(one.means[0]):
+        return MISSING
+    value, low, high = one.retention
+    if math.isnan(value):
+        return NOTHING if one.has_intervals else MISSING
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def points(value: float, low: float, high: float) -> str:
+    if math.isnan(value):
+        return MISSING
+    return f"{value:+.1f}" + ("" if math.isnan(low) else f" [{low:+.1f}, {high:+.1f}]")
+
+
+def counted_choices(selection: Selection) -> str:
+    """How often each option is chosen, over all targets, as a sentence; empty without a choice."""
+    single = [one for one in compared(selection) if one.dataset != AVERAGE and one.choice]
+    choices = Counter(one.choice for one in single)
+    if not single:
+        return ""
+    parts = ("method", "dataset", "target")
+    of = ", ".join(reading.counted(len({getattr(one, part) for one in single}), part) for part in parts)
+    told = ", ".join(f"{name} {count}" for name, count in choices.most_common())
+    return f"Reuse, retrain, or zero-shot? Of {reading.counted(len(single), 'choice')} ({of}): {told}."
+
+
+def chosen(one: Compared | None) -> str:
+    if one is None or not one.choice:
+        return MISSING
+    if one.choice == "zero-shot":
+        return one.choice
+    gain = points(*gain_of(one))
+    return f"{UNDECIDED} (best: {one.best} {gain})" if one.choice == UNDECIDED else f"{one.choice} {gain}"
+
+
+def costs_of(one: Compared) -> Sequence[str]:
+    digits = (2, 2, 0, 0)
+    return [MISSING if math.isnan(v) else f"{v:,.{d}f}" for v, d in zip(one.cost, digits, strict=True)]
+
+
+# ---- figure ----------------------------------------------------------------------------------------------------------
+
+
+def draw_retention(tables: Tables, selection: Selection) -> Figure | None:
+    """Of each method on each target, averaged over the datasets: zero-shot, reused with its interval, retrained."""
+    names = Names(selection)
+    found = {
+        target: [one for (d, _), one in of.items() if d == AVERAGE and one.seeds]
+        for target, of in grouped(compared(selection)).items()
+    }
+    found = {target: rows for target, rows in found.items() if rows}
+    if not found:
         return None
-    own = np.array([[accuracy(record, target) for record in three] for three in threes])
-    columns = [[(record["key"], target) for record in three] for three in threes]
-    return choices.Alternatives(dataset, own, choices.mean_draws(drawn, columns))
+    heights = [len(rows) * ROW_INCHES + FRAME_INCHES for rows in found.values()]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH_INCHES, sum(heights) + 0.4), layout="constrained")
+        panels = figure.subplots(len(found), 1, squeeze=False, height_ratios=heights)[:, 0]
+        for axes, (target, rows) in zip(panels, found.items(), strict=True):
+            labels = [names.method(one.method)[:LONGEST_NAME] for one in rows]
+            axes.set_title(f"on {names.targets[target]}", fontsize=9.5)
+            axes.set_yticks(range(len(rows)), labels)
+            axes.set_ylim(len(rows) - 0.5, -0.5)
+            axes.tick_params(axis="y", length=0)
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.grid(axis="x", color=INK, alpha=0.15, linewidth=0.6)
+            axes.set_axisbelow(True)
+            edge = max(min(map(leftmost, rows)), min(one.means[0] for one in rows) - FURTHEST)
+            for place, one in enumerate(rows):
+                draw_row(axes, place, one, edge)
+            axes.set_xlim(left=edge - 1.5)
+        panels[-1].set_xlabel("Top-1 accuracy on the target (%)")
+        handles, labels = panels[0].get_legend_handles_labels()
+        unique = dict(zip(labels, handles, strict=True))
+        figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=3, frameon=False)
+    return figure
 
 
-def compare(
-    target: str, dataset: str, method: str, seeds: int, options: choices.Alternatives | None, cost: tuple[float, ...]
-) -> Compared:
-    floor, reused, ceiling = options.own.mean(0).tolist() if options else (math.nan,) * 3
-    return Compared(target, dataset, method, seeds, (floor, reused, ceiling), options, cost)
+def leftmost(one: Compared) -> float:
+    value, low, _ = one.difference("reuse", "zero-shot")
+    return min(*one.means, one.means[1] - (0.0 if math.isnan(low) else max(0.0, value - low)))
 
 
-# ---- cost ------------------------------------------------------------------------------------------------------------
+def draw_row(axes, place: int, one: Compared, edge: float) -> None:
+    """What was reused and breaks down stands at the edge with its number: it shall not press the others together."""
+    floor, reused, ceiling = one.means
+    axes.plot([floor, ceiling], [place, place], color=INK, alpha=0.35, linewidth=1.2, zorder=1)
+    axes.plot([floor], [place], "|", color=INK, markersize=11, markeredgewidth=1.6, label=FLOOR)
+    axes.plot([ceiling], [place], "s", color=COLOURS["h"], markersize=5, label=CEILING)
+    if reused < edge:
+        axes.plot([edge], [place], "<", color=COLOURS["new"], markersize=5.5, zorder=3)
+        axes.text(edge + 1, place, f"{reused:.1f}", va="center", fontsize=8)
+        return
+    axes.plot([reused], [place], "o", color=COLOURS["new"], markersize=5.5, label="reused", zorder=3)
+    value, low, high = one.difference("reuse", "zero-shot")
+    if not math.isnan(low):
+        ends = [[max(0.0, value - low)], [max(0.0, high - value)]]
+        axes.errorbar([reused], [place], xerr=ends, ecolor=COLOURS["new"], elinewidth=0.9, capsize=2, zorder=2)
 
 
-def rates_of(records: Sequence[Record]) -> dict[str, float]:
-    """Seconds a picture took to encode, by backbone."""
-    images: dict[str, int] = {}
-    seconds: dict[str, float] = {}
-    for record in records:
-        for role, made in (record.get("encoded") or {}).items():
-            images[role] = images.get(role, 0) + made["images"]
-            seconds[role] = seconds.get(role, 0.0) + made["seconds"]
-    return {role: seconds[role] / count for role, count in images.items() if count}
-
-
-def costs(target: str, rates: dict[str, float], methods: Methods) -> tuple:
-    """What ``COST`` names, as functions of a retrained record; None where it was not measured."""
-
-    def features(record: Record) -> float | None:
-        return rates[target] * pictures(record, methods) if target in rates else None
-
-    return (
-        lambda record: (record.get("seconds") or {}).get("fit"),
-        features,
-        steps_made,
-        lambda record: record.get("trainable_parameters"),
+@register("retention")
+class Retention(Analysis):
+    title, place = "What an update leaves of a method's gain", 40
+    names = ("retention", "decision")
+    suite = Suite(
+        rows,
+        {"paper": ("dtd", "ucf101", "eurosat"), "micro": ("micro_textures", "micro_actions", "micro_stars")},
+        kind="further",
+        needs="learns",
+    )
+    drawings = (
+        Drawing(
+            "retention", "Zero-shot, reused and retrained on each target, averaged over the datasets", draw_retention
+        ),
     )
 
+    def tables(self, selection: Selection) -> Iterator[Table]:
+        if "retention" in selection.rows:
+            frames = numbers.retention_table(selection), numbers.decision_table(selection)
+            yield Table("retention", frames[0], numbers.KEYS, retention_sheet(selection))
+            yield Table("decision", frames[1], numbers.KEYS, decision_sheet(selection))
 
-def pictures(record: Record, methods: Methods) -> int:
-    """Pictures and views that are encoded before training: the support images as they are and in views, and few-shot
-    validation's, 4 a class at most. A method that reads pixels encodes its views while it is fitted."""
-    run, split = record["run"], record.get("split") or {}
-    support, config = split.get("support") or 0, run.get("config") or {}
-    views = (run.get("views") or len(record.get("curve") or ())) if config.get("crop") != [1.0, 1.0] else 0
-    if run["method"] in methods and methods[run["method"]].needs == "pixels":
-        views = 0
-    return support * (1 + views) + (split.get("classes") or 0) * min(run.get("shots") or 0, 4)
-
-
-def steps_made(record: Record) -> int:
-    """Training steps that the learning curve tells of, a row an epoch."""
-    config, support = record["run"].get("config") or {}, (record.get("split") or {}).get("support") or 0
-    if not record.get("curve") or not support:
-        return 0
-    known = {name: config[name] for name in ("batch", "drop_last") if name in config}
-    return len(record["curve"]) * epoch_steps(TrainConfig(**known), support)
-
-
-# ---- tables ----------------------------------------------------------------------------------------------------------
-
-
-def retention_table(selection: Selection) -> pd.DataFrame:
-    """`RETENTION`: accuracies in percent, retention and its interval as shares, the median cost of retraining."""
-    rows = [[*one.keys, one.seeds, *one.means, *one.retention, *one.cost] for one in compared(selection)]
-    return pd.DataFrame(rows, columns=list(RETENTION))
-
-
-def decision_table(selection: Selection) -> pd.DataFrame:
-    """`DECISION`: the choice, the best option and what that which is chosen (undecided: the best) gains over zero-shot,
-    then `GAINS` (points and intervals), and what retraining costs."""
-    rows = []
-    for one in compared(selection):
-        gains = [value for pair in GAINS.values() for value in one.difference(*pair)]
-        rows.append([*one.keys, one.seeds, one.choice, one.best, *gain_of(one), *gains, *one.cost])
-    return pd.DataFrame(rows, columns=list(DECISION))
-
-
-def gain_of(one: Compared) -> tuple[float, float, float]:
-    """Over zero-shot, of the option that is chosen, or of the best where it is undecided."""
-    if not one.choice:
-        return (math.nan,) * 3
-    return one.difference(one.best if one.choice == UNDECIDED else one.choice, "zero-shot")
+    def opening(self, selection: Selection, tables: Tables) -> list[str]:
+        return [line] if (line := counted_choices(selection)) else []

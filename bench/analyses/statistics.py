@@ -1,24 +1,46 @@
-"""The statistics for readers: what can be told apart and what cannot, in sentences from the numbers."""
+"""Which methods differ: the tables of ranks, of pairs, and of tests, and what can be told apart and what cannot in
+sentences from the numbers. The figure is that of Demsar 2006: average ranks, with bars where no test tells apart.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 
+import matplotlib
 import pandas as pd
+from matplotlib.figure import Figure
 
-from carryover.bench.analyses.statistics_figures import p_text
+from carryover.bench import places
+from carryover.bench.analyses import calibration, costs, flips
+from carryover.bench.analyses.base import ANALYSES, Analysis, Drawing, Table, Tables, register
+from carryover.bench.analyses.parts import comparison
+from carryover.bench.analyses.parts.comparison import (
+    Ranking,
+    has_statistics,
+    pairs_table,
+    rankings,
+    ranks_table,
+    told_apart,
+    wilcoxon_table,
+)
+from carryover.bench.plan.run_labels import ZERO_SHOT
 from carryover.bench.records import reading
-from carryover.bench.records.reading import AVERAGE, counted
+from carryover.bench.records.reading import AVERAGE, Record, counted
 from carryover.bench.records.selection import Selection
+from carryover.bench.render.figures import COLOURS, INK, STYLE, WHISKER, WIDTH_INCHES, short_label
 from carryover.bench.render.html_page import Part
 from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet
-from carryover.bench.stats import calibration_error, flips, means, ranking
-from carryover.bench.stats.measures import measures
-from carryover.bench.stats.pairs import COVERAGE, DRAWS, pairs_table, row_of
-from carryover.bench.stats.pareto import COSTS, costs, front
-from carryover.bench.stats.rank_tests import LEVEL
+from carryover.bench.stats import means
+from carryover.bench.stats.measures import measures, score_table
+from carryover.bench.stats.pairs import COVERAGE, DRAWS, row_of
+from carryover.bench.stats.rank_tests import LEVEL, least_p
 
-HEADING = "Statistics"
+P_DECIMALS = 6
+RANKS_TITLE = "Average ranks over datasets"
+ROW, BAR = 0.21, 0.13  # inches of a name and of a bar
+TOP = 0.62  # inches of title and axis
+LINE = {"color": WHISKER, "linewidth": 0.8}
 LISTED = 6  # names that a sentence holds
 INTERVALS = (
     f"Intervals hold the difference with {100 * COVERAGE:.0f} % over other test images and other seeds: {DRAWS:,} "
@@ -29,46 +51,13 @@ INTERVALS = (
 )
 
 
-def parts(selection: Selection) -> list[Part]:
-    """The section's sentences and short tables; its figures stand beside the sheet of the ranks. Empty without
-    predictions."""
-    if not has_statistics(selection):
-        return []
-    told = findings(selection)
-    found: list[Part] = [("heading", HEADING), ("list", told) if told else ("text", "One method alone: no comparison.")]
-    if len(table := pairs_table(selection)):
-        found += [("text", INTERVALS)] if table["low"].notna().any() else []
-        found += [("sheet", ranking.ranks_sheet(selection))]
-    return found
-
-
-def tables(selection: Selection) -> list[Part]:
-    """What follows the figures: cost, calibration and flips of the averages."""
-    if not has_statistics(selection):
-        return []
-    return [
-        ("block", cost_block(selection)),
-        ("heading", calibration_error.TITLE),
-        ("sheet", averages_of(calibration_error.calibration_sheet(selection))),
-        ("heading", flips.TITLE),
-        ("sheet", averages_of(flips.flips_sheet(selection))),
-        ("text", "Each dataset: tables/calibration.md and tables/flips.md."),
-    ]
-
-
-def has_statistics(selection: Selection) -> bool:
-    return selection.outcomes is not None and any(map(reading.is_done, selection.main))
-
-
-def averages_of(sheet: Sheet) -> Sheet:
-    kept = tuple(block for block in sheet.blocks if block.title.text.startswith("Average over"))
-    return Sheet(sheet.caption, kept, sheet.remarks)
-
-
 def findings(selection: Selection) -> list[str]:
     """Sentences: ranks, the average's first two and zero-shot, calibration, flips, cost; what is missing."""
     said = [*of_ranks(selection), *of_differences(selection), *of_datasets(selection)]
-    said += [*of_calibration(selection), *of_flips(selection), *of_costs(selection)]
+    for name, own in (("calibration", calibration), ("flips", flips)):
+        for table in ANALYSES[name]().made(selection).values():
+            said += own.findings(table.frame, selection)
+    said += costs.findings(selection)
     assert selection.outcomes is not None
     return [*said, *selection.outcomes.left_out(selection.main)]
 
@@ -79,10 +68,10 @@ def findings(selection: Selection) -> list[str]:
 def of_ranks(selection: Selection) -> list[str]:
     """For each measure: the best average rank, which methods the tests show to be worse, and which they cannot."""
     records, said = list(selection.main), []
-    names, tests = reading.names(records, "method"), ranking.wilcoxon_table(selection)
-    for one in ranking.rankings(selection):
+    names, tests = reading.names(records, "method"), wilcoxon_table(selection)
+    for one in rankings(selection):
         best, *others = one.methods
-        better = ranking.told_apart(tests[tests["measure"] == one.measure.id])
+        better = told_apart(tests[tests["measure"] == one.measure.id])
         worse = [method for method in others if (best, method) in better]
         alike = [method for method in others if method not in worse]
         line = f"{one.measure.name} over {counted(one.datasets, 'dataset')}: {names[best]} has the best average rank "
@@ -93,7 +82,7 @@ def of_ranks(selection: Selection) -> list[str]:
         told = [f"is told apart from {listed(worse, names)}"] if worse else []
         told += [f"cannot be told apart from {listed(alike, names)}"] if alike else []
         said.append(f"{line}. It {' and '.join(told)} (Wilcoxon, Holm).")
-    return said + ranking.limits(records)
+    return said + limits(records)
 
 
 def listed(methods: list[str], names: dict[str, str]) -> str:
@@ -111,7 +100,7 @@ def of_differences(selection: Selection) -> list[str]:
             continue
         averages = means.average_rows(reading.select(reading.seen_from(records, measure.update)))["h"].dropna()
         order = list(averages.sort_values(ascending=False, kind="stable").index)
-        zero = [flips.ZERO_SHOT] if flips.ZERO_SHOT in order[2:] else []
+        zero = [ZERO_SHOT] if ZERO_SHOT in order[2:] else []
         for other in [*order[1:2], *zero]:
             row = row_of(table, AVERAGE, measure.id, order[0], other)
             if row is None:
@@ -138,81 +127,157 @@ def of_datasets(selection: Selection) -> list[str]:
     return [f"Told apart on single datasets (Holm over a dataset's pairs): {'; '.join(said)}."] if said else []
 
 
-# ---- calibration, flips, cost ----------------------------------------------------------------------------------------
+# ---- ranks -----------------------------------------------------------------------------------------------------------
 
 
-def of_calibration(selection: Selection) -> list[str]:
-    table = calibration_error.calibration_table(selection)
-    names, said = reading.names(selection.main, "method"), []
-    part = table[(table["dataset"] == AVERAGE) & table["ece"].notna()]
-    for update in reading.updates(selection.main):
-        own = part[part["backbone"] == update].sort_values("ece", kind="stable")
-        before = part[part["backbone"] == "base"].set_index("method")["ece"]
-        if len(own) < 2:
-            continue
-        worse = sum(row.ece > before.get(row.method, math.nan) for row in own.itertuples())
-        sure = int((own["gap"] > 0).sum())
-        low, high = own.iloc[0], own.iloc[-1]
-        where = "New" if update == "new" else update
+def ranks_sheet(table: pd.DataFrame, selection: Selection) -> Sheet:
+    """A block an update, a row a method: average rank and the places it may have; bold where no method is shown to be
+    better."""
+    records = selection.main
+    names, depth = reading.names(records, "method"), reading.depths(records)
+    blocks = []
+    for update in reading.updates(records):
+        shown = [one for one in measures(records) if one.update == update]
+        columns = [table[table["measure"] == one.id].set_index("method") for one in shown]
+        lines = []
+        for method in reading.ids(records, "method"):
+            cells = [rank_cell(column.loc[method]) for column in columns]
+            lines.append((Cell(names[method] + places.mark(depth[method])), *cells))
+        title = "Average rank (places)" + (f", update '{update}'" if update != "new" else "")
+        blocks.append(Block(Cell(title), ("Method", *(one.name for one in shown)), tuple(lines)))
+    remarks = [
+        f"Mean over {counted(len(reading.averaged(records)), 'dataset')} of a method's rank, 1 the best, ties at their "
+        "average. In brackets the places that it may have: after the methods that Wilcoxon's signed-rank test shows to "
+        f"be better, before those shown worse (exact, two-sided, Holm over all pairs, {LEVEL}). Bold: none is shown "
+        "to be better.",
+        *limits(records),
+        *places.legend_remark(depth.values()),
+    ]
+    return Sheet(RANKS_TITLE, tuple(blocks), tuple(remarks))
+
+
+def rank_cell(row: pd.Series) -> Cell:
+    if math.isnan(row["rank"]):
+        return Cell(MISSING)
+    first, last = int(row["place"]), int(row["last"])
+    return Cell(f"{row['rank']:.2f} ({first if first == last else f'{first}–{last}'})", int(first == 1))
+
+
+def limits(records: Sequence[Record]) -> list[str]:
+    """What so few datasets, or so many methods, leave no test to show."""
+    said, scores = [], score_table(records, measures(records)[0])
+    sets, pairs = len(scores), math.comb(len(scores.columns), 2)
+    least = least_p(sets)
+    if pairs and least >= LEVEL:
         said.append(
-            f"Calibration on {where}: lowest ECE {low['ece']:.1f} ({names[low['method']]}), highest {high['ece']:.1f} "
-            f"({names[high['method']]}); higher than on Base for {worse} of {counted(len(own), 'method')}, too sure of "
-            f"themselves {sure}."
+            f"{counted(sets, 'dataset')} cannot tell two methods apart: the smallest two-sided p they allow is "
+            f"{least:.4g}. It takes 6 to get below {LEVEL}, and more with Holm's correction."
         )
+    elif pairs and pairs * least >= LEVEL:
+        said.append(
+            f"With {counted(sets, 'dataset')} and {pairs} pairs of methods no pair can be told apart after Holm's "
+            f"correction: the smallest p is {least:.4g} and is taken {pairs} times. Fewer methods (--methods) or more "
+            "datasets can."
+        )
+    if pairs * (rarest := 2 / (DRAWS + 1)) >= LEVEL:
+        said.append(
+            f"With {pairs} pairs of methods none can be told apart over images and seeds after Holm's correction: "
+            f"{DRAWS:,} redraws give no p below {rarest:.2g}, which is taken {pairs} times. Fewer methods can."
+        )
+    lacking = [name for name in scores.columns if scores[name].isna().any()]
+    names = reading.names(records, "method")
+    if lacking:
+        said.append(f"Without a rank, for want of a dataset: {', '.join(names[name] for name in lacking)}.")
     return said
 
 
-def of_flips(selection: Selection) -> list[str]:
-    table = flips.flips_table(selection)
-    names, said = reading.names(selection.main, "method"), []
-    for update in reading.updates(selection.main):
-        part = table[(table["dataset"] == AVERAGE) & (table["backbone"] == update) & table["flips"].notna()]
-        part = part.sort_values("flips", kind="stable")
-        if part.empty:
-            continue
-        zero = part[part["method"] == flips.ZERO_SHOT]
-        line = f"With the update{'' if update == 'new' else f' {update!r}'} "
-        if len(zero):
-            row = zero.iloc[0]
-            line += f"zero-shot changes {row['flips']:.1f} % of its predictions ({row['negative']:.1f} from right to "
-            line += f"wrong, {row['positive']:.1f} from wrong to right); "
-        few, many = part.iloc[0], part.iloc[-1]
-        if len(part) > 1:
-            line += f"fewest are changed by {names[few['method']]} ({few['flips']:.1f}, {few['negative']:.1f} to wrong)"
-            line += f", most by {names[many['method']]} ({many['flips']:.1f}, {many['negative']:.1f} to wrong)"
-        if len(part) > 1 or len(zero):
-            said.append(line.removesuffix("; ") + ".")
-    return said
+def draw_ranks(tables: Tables, selection: Selection) -> Figure | None:
+    """A panel a measure: methods at their average rank, the best on the left; a bar joins neighbours none of which a
+    test tells from another. None where fewer than two methods have every dataset."""
+    found, records = rankings(selection) if has_statistics(selection) else [], selection.main
+    if not found:
+        return None
+    names, depth = reading.names(records, "method"), reading.depths(records)
+    labels = {method: short_label(names[method], depth[method]) for method in names}
+    heights: list[float] = [TOP + BAR * (1 + len(one.cliques)) + ROW * (rows_of(one) + 0.3) for one in found]
+    foot: float = 0.24 * (1 + bool(places.legend(depth.values())))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH_INCHES, sum(heights) + foot))
+        top = sum(heights) + foot
+        for one, height in zip(found, heights, strict=True):
+            top -= height
+            draw_panel(figure.add_axes((0, top / sum((*heights, foot)), 1, height / sum((*heights, foot)))), one,
+                       labels, height)  # fmt: skip
+        told = [f"Joined: not told apart by Wilcoxon's test with Holm's correction at {LEVEL}"]
+        told += ["    ".join(marks)] if (marks := places.legend(depth.values())) else []
+        figure.text(0.5, 0.06 / sum((*heights, foot)), "\n".join(told), ha="center", va="bottom", fontsize=8)
+    return figure
 
 
-def of_costs(selection: Selection) -> list[str]:
-    said, names = [], reading.names(selection.main, "method")
-    for update in reading.updates(selection.main):
-        table = costs(selection, update)
-        for cost, what in COSTS.items():
-            kept = front(zip(table[cost], table["h"], strict=True)) if len(table) > 1 else []
-            if kept:
-                where = "H" if update == "new" else f"H, {update}"
-                methods = ", ".join(names[table["method"][place]] for place in kept)
-                said.append(f"{where} against {what}: no method beats {methods} at both.")
-    if said:
-        said.append("Seconds have frozen features ready; methods that read pixels encode them within.")
-    return said
+def rows_of(one: Ranking) -> int:
+    return math.ceil(len(one.methods) / 2)
 
 
-def cost_block(selection: Selection) -> Block:
-    names, lines = reading.names(selection.main, "method"), []
-    for update in reading.updates(selection.main):
-        table = costs(selection, update)
-        fronts = {cost: front(zip(table[cost], table["h"], strict=True)) for cost in COSTS}
-        for place, row in enumerate(table.itertuples()):
-            on = " and ".join(cost for cost, kept in fronts.items() if place in kept)
-            name = names[row.method] + ("" if update == "new" else f", {update}")
-            cells = (f"{row.h:.2f}", shown(row.fit), shown(row.evaluate), shown(row.seconds))
-            lines.append((name, *cells, shown(row.parameters, 0), on or MISSING))
-    header = ("Method", "H", "Fit (s)", "Evaluate 1000 (s)", "Both (s)", "Parameters", "On the front of")
-    return Block(Cell("H against cost, means over datasets"), header, tuple(tuple(map(Cell, line)) for line in lines))
+def draw_panel(axes, one: Ranking, labels: dict[str, str], height: float) -> None:
+    """In inches: names stand in two columns, the better half on the left, each with a line to its rank."""
+    count, left, right = len(one.methods), 1.5, WIDTH_INCHES - 1.5
+    axes.set_xlim(0, WIDTH_INCHES)
+    axes.set_ylim(-height + TOP, TOP)
+    axes.axis("off")
+
+    def at(rank: float) -> float:
+        return left + (rank - 1) / max(count - 1, 1) * (right - left)
+
+    chance = "" if math.isnan(one.friedman_p) else f", Friedman {p_text(one.friedman_p)}"
+    title = f"{one.measure.name}: average rank over {reading.counted(one.datasets, 'dataset')}{chance}"
+    axes.text(WIDTH_INCHES / 2, TOP - 0.1, title, ha="center", va="top", fontsize=9.5)
+    axes.plot([left, right], [0, 0], color=INK, linewidth=1)
+    for tick in range(1, count + 1):
+        axes.plot([at(tick), at(tick)], [0, 0.06], color=INK, linewidth=0.8)
+        axes.text(at(tick), 0.09, str(tick), ha="center", va="bottom", fontsize=7.5)
+    for place, (first, last) in enumerate(one.cliques):
+        ends = [at(one.ranks[first]) - 0.04, at(one.ranks[last]) + 0.04]
+        axes.plot(ends, [-BAR * (place + 0.8)] * 2, color=COLOURS["h"], linewidth=3, solid_capstyle="round", zorder=4)
+    start, half = BAR * (1 + len(one.cliques)), rows_of(one)
+    for place, (method, rank) in enumerate(zip(one.methods, one.ranks, strict=True)):
+        better = place < half
+        row = place if better else count - 1 - place
+        y, x, edge = -start - ROW * (row + 0.5), at(rank), left - 0.08 if better else right + 0.08
+        axes.plot([x, x, edge], [0, y, y], **LINE)
+        axes.plot([x], [0], marker="o", markersize=3.5, color=INK, zorder=5)
+        text = f"{labels[method]}  {rank:.2f}" if better else f"{rank:.2f}  {labels[method]}"
+        axes.text(edge + (-0.05 if better else 0.05), y, text, ha="right" if better else "left", va="center",
+                  fontsize=7.5)  # fmt: skip
 
 
-def shown(value: float, digits: int = 2) -> str:
-    return MISSING if pd.isna(value) else f"{value:,.{digits}f}"
+def p_text(p: float) -> str:
+    """As readers expect a p: three decimals, never 0."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+@register("statistics")
+class Statistics(Analysis):
+    title, place = "Statistics", 70
+    names = ("ranks", "wilcoxon", "pairs")
+    drawings = (
+        Drawing("ranks", "Average ranks over datasets; a bar joins methods that no test tells apart", draw_ranks),
+    )
+
+    def tables(self, selection: Selection) -> Iterator[Table]:
+        """What needs two methods is left out where there is one."""
+        if has_statistics(selection) and len(pairs := pairs_table(selection)):
+            ranks, tests = ranks_table(selection), wilcoxon_table(selection)
+            yield Table("ranks", ranks, comparison.RANK_KEYS, ranks_sheet(ranks, selection), P_DECIMALS)
+            yield Table("wilcoxon", tests, comparison.WILCOXON_KEYS, decimals=P_DECIMALS)
+            yield Table("pairs", pairs, comparison.KEYS, decimals=P_DECIMALS)
+
+    def parts(self, selection: Selection, tables: Tables) -> list[Part]:
+        if not has_statistics(selection):
+            return []
+        told = findings(selection)
+        found: list[Part] = [("heading", self.title)]
+        found += [("list", told) if told else ("text", "One method alone: no comparison.")]
+        if tables:
+            found += [("text", INTERVALS)] if tables["pairs"].frame["low"].notna().any() else []
+            found += [("sheet", tables["ranks"].sheet)]
+        return [*found, *self.figures(selection, "ranks")]

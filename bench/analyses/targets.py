@@ -8,14 +8,22 @@ own zero-shot accuracy of the same seed, in points: below 0, whoever moves to it
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+import matplotlib
+import numpy as np
 import pandas as pd
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
 
-from carryover.bench.places import legend_remark, mark
+from carryover.bench import places
+from carryover.bench.analyses.base import Analysis, Drawing, Table, Tables, register
+from carryover.bench.plan import suites
 from carryover.bench.plan.run_labels import ZERO_SHOT
 from carryover.bench.records import reading
 from carryover.bench.records.reading import AVERAGE, Record, counted
+from carryover.bench.records.selection import Selection
+from carryover.bench.render.figures import STYLE, WIDTH_INCHES, short_label
 from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet, percent, ranked, signed
 from carryover.bench.stats import means
 from carryover.bench.stats.means import mean_std
@@ -23,6 +31,13 @@ from carryover.bench.stats.means import mean_std
 KEYS = ("dataset", "method", "backbone")
 COLUMNS = (*KEYS, "seeds", "accuracy", "accuracy_std", "h", "h_std", "gain_seeds", "gain", "gain_std")
 SHOWN = {"base": "Base", "new": "New"}  # further targets by their own names
+CELL_INCHES, FRAME_INCHES = 0.3, 1.15  # height of a row; of a panel's title and its column names
+DARK, LIGHT = "#000000", "#fefefe"  # on the cells, which keep their colours; not the page's own ink and paper
+EMPTY = "#dddddd"
+# Both maps are told apart by readers with any of the common colour deficiencies, and by their lightness.
+H_MAP, GAIN_MAP = "cividis", "PuOr"
+LEAST_SPAN = 1.0  # points: a matrix of equal numbers is no picture of differences
+H_SPAN, GAIN_SPAN = 40.0, 20.0  # points: one method that breaks down shall not leave a single colour for the others
 
 
 def has_targets(records: Iterable[Record]) -> bool:
@@ -85,10 +100,10 @@ def gains(records: Sequence[Record]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["dataset", "method", "gain_seeds", "gain", "gain_std"])
 
 
-def targets_sheet(records: Iterable[Record]) -> Sheet:
+def targets_sheet(table: pd.DataFrame, records: Iterable[Record]) -> Sheet:
     """Two matrices of methods x backbones of the average, H (Base: accuracy) and gain, then both of each dataset."""
     records = reading.select(records)
-    table, sets = targets_table(records), reading.names(records, "dataset")
+    sets = reading.names(records, "dataset")
     names, depth = reading.names(records, "method"), reading.depths(records)
     backbones = list(dict.fromkeys(table["backbone"]))
     header = ("Method", *map(backbone_name, backbones))
@@ -96,7 +111,7 @@ def targets_sheet(records: Iterable[Record]) -> Sheet:
     for dataset in [AVERAGE, *reading.ids(records, "dataset")] if records else []:
         part = table[table["dataset"] == dataset]
         methods = list(dict.fromkeys(part["method"]))
-        labels = [Cell(names[m] + mark(depth[m])) for m in methods]
+        labels = [Cell(names[m] + places.mark(depth[m])) for m in methods]
         where = f"Average over {counted(len(reading.averaged(records)), 'dataset')}"
         where = where if dataset == AVERAGE else sets[dataset]
         of = {role: part[part["backbone"] == role].set_index("method").reindex(methods) for role in backbones}
@@ -108,16 +123,16 @@ def targets_sheet(records: Iterable[Record]) -> Sheet:
         title = Cell(f"{where}: gain over the backbone's own zero-shot{own}")
         blocks.append(Block(title, header, tuple(zip(labels, *columns, strict=True))))
     remarks = [
-        *findings(records),
+        *findings(table, records),
         "H: harmonic mean of the accuracy on the base and on the target, in percent; the column Base is accuracy "
         "itself. Gain: accuracy on a backbone less its own zero-shot accuracy of the same seed, in points. Mean ± "
         "sample standard deviation over seeds (no deviation with one seed). Nothing is trained on any target.",
         *labels_of(records),
-        *legend_remark(depth.values()),
+        *places.legend_remark(depth.values()),
     ]
     if table["gain"].isna().any():
         remarks.append(f"{MISSING}: not run or failed, or its zero-shot was not.")
-    return Sheet("Every plug-in on every target", tuple(blocks), tuple(remarks))
+    return Sheet(Targets.title, tuple(blocks), tuple(remarks))
 
 
 def gain_cell(row) -> Cell:
@@ -127,10 +142,10 @@ def gain_cell(row) -> Cell:
     return Cell(signed(row.gain, row.gain_std))
 
 
-def findings(records: Sequence[Record]) -> list[str]:
+def findings(table: pd.DataFrame, records: Sequence[Record]) -> list[str]:
     """A sentence a target, from the average rows: the best H, and how many methods end above the target's zero-shot."""
-    table, names = targets_table(records), reading.names(records, "method")
-    table, said = table[(table["dataset"] == AVERAGE)], []
+    names, said = reading.names(records, "method"), []
+    table = table[table["dataset"] == AVERAGE]
     for role in reading.updates(records):
         part = table[(table["backbone"] == role) & table["h"].notna()]
         if part.empty:
@@ -153,3 +168,91 @@ def labels_of(records: Sequence[Record]) -> list[str]:
         found[role] = " / ".join(dict.fromkeys(str(t["backbone"]) for t in of_role if t.get("backbone")))
     named = [f"{backbone_name(role)}: {label}" for role, label in found.items() if label]
     return [f"Backbones: {'; '.join(named)}."] if named else []
+
+
+# ---- figure ----------------------------------------------------------------------------------------------------------
+
+
+def draw_targets(tables: Tables, selection: Selection) -> Figure | None:
+    """Two heat maps of methods and targets: H (Base: accuracy) above, gain over the backbone's own zero-shot below;
+    averages over the datasets. None where there is one target, or no average."""
+    if not tables:
+        return None
+    records, table = reading.select(selection.main), tables["targets"].frame
+    table = table[(table["dataset"] == AVERAGE) & table["accuracy"].notna()]
+    if table.empty:
+        return None
+    names, depth = reading.names(records, "method"), reading.depths(records)
+    methods, backbones = (list(dict.fromkeys(table[name])) for name in ("method", "backbone"))
+    value = table["h"].where(table["backbone"] != "base", table["accuracy"])
+    matrices = {
+        "H with each target (Base: accuracy), %": table.assign(shown=value),
+        f"Gain over the backbone's own zero-shot, points\n(colours end at ±{GAIN_SPAN:g})": table[
+            table["method"] != ZERO_SHOT
+        ].assign(shown=lambda rows: rows["gain"]),
+    }
+    with matplotlib.rc_context(STYLE):
+        height = 2 * (FRAME_INCHES + CELL_INCHES * len(methods)) + 0.4
+        figure = Figure(figsize=(WIDTH_INCHES, height), layout="constrained")
+        for axes, (title, cells) in zip(figure.subplots(2, 1), matrices.items(), strict=True):
+            matrix = cells.pivot(index="method", columns="backbone", values="shown")
+            shown = [method for method in methods if method in matrix.index]
+            draw_matrix(axes, matrix.reindex(index=shown, columns=backbones), signed="Gain" in title)
+            axes.set_title(title, fontsize=9.5)
+            axes.set_yticks(range(len(shown)), [short_label(names[m], depth[m]) for m in shown])
+            turned = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if len(backbones) > 6 else {}
+            axes.set_xticks(range(len(backbones)), [backbone_name(role) for role in backbones], **turned)
+        figure.suptitle(f"Mean of {counted(len(reading.averaged(records)), 'dataset')}", fontsize=9.5)
+        legend = "    ".join(places.legend(depth.values()))
+        if legend:
+            figure.supxlabel(legend, fontsize=8)
+    return figure
+
+
+def draw_matrix(axes, matrix: pd.DataFrame, signed: bool) -> None:
+    """A cell a number, as vectors; what was not measured is grey with a dash. ``signed``: colours part at 0."""
+    values = matrix.to_numpy(dtype=float)
+    known = values[~np.isnan(values)]
+    if signed:
+        far = min(max(LEAST_SPAN, float(np.abs(known).max()) if known.size else 0.0), GAIN_SPAN)
+        low, high, colours = -far, far, matplotlib.colormaps[GAIN_MAP]
+    else:
+        low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
+        low = min(max(low, high - H_SPAN), high - LEAST_SPAN)
+        colours = matplotlib.colormaps[H_MAP]
+    norm = Normalize(low, high)
+    edges = [np.arange(count + 1) - 0.5 for count in (values.shape[1], values.shape[0])]
+    shown = np.ma.masked_invalid(values)
+    axes.set_facecolor(EMPTY)
+    axes.pcolormesh(*edges, shown, norm=norm, cmap=colours, edgecolors=LIGHT, linewidth=1)
+    size = 8 if values.shape[1] <= 6 else 6.5
+    for (row, column), number in np.ndenumerate(values):
+        text = MISSING if math.isnan(number) else f"{number:+.1f}" if signed else f"{number:.1f}"
+        red, green, blue, _ = (1.0, 1.0, 1.0, 1.0) if math.isnan(number) else colours(norm(min(max(number, low), high)))
+        dark = 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.45
+        axes.text(column, row, text, ha="center", va="center", fontsize=size, color=LIGHT if dark else DARK)
+    axes.set_ylim(values.shape[0] - 0.5, -0.5)  # first method on top, as in the table
+    axes.set_xlim(-0.5, values.shape[1] - 0.5)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+
+
+@register("targets")
+class Targets(Analysis):
+    title, place = "Every plug-in on every target", 20
+    suite = suites.Suite(suites.plain, kind="main")  # its runs are the main suite's, on every target
+    drawings = (
+        Drawing(
+            "targets",
+            "H and gain over zero-shot of each method on each target, averaged over the datasets",
+            draw_targets,
+        ),
+    )
+
+    def tables(self, selection: Selection) -> Iterator[Table]:
+        if has_targets(selection.main):
+            frame = targets_table(selection.main)
+            yield Table("targets", frame, KEYS, targets_sheet(frame, selection.main))
+
+    def opening(self, selection: Selection, tables: Tables) -> list[str]:
+        return findings(tables["targets"].frame, selection.main) if tables else []

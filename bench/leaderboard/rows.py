@@ -152,7 +152,7 @@ def of_suite(record: Record, arch: Arch, settings: Settings) -> bool:
 
 @cache
 def configs_of_suites(arch: str, settings: Settings, method: str, dataset: str) -> frozenset[str]:
-    variants = [one for suite in suites.ABLATIONS.values() for one in suite.variants(arch_for(arch))]
+    variants = [one for suite in suites.of_kind("options") for one in suite.variants(arch_for(arch))]
     if method not in settings.methods:
         return frozenset()
     mine = [one for one in (*variants, *suites.ood_variants([method])) if one.method == method]

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from carryover import datasets
 from carryover.bench.backbones.archs import Arch
 from carryover.bench.errors import UserError, unknown
-from carryover.bench.plan import retraining, suites
+from carryover.bench.plan import suites
 from carryover.bench.plan.defaults import SEEDS
 from carryover.bench.plan.runs import Run
-from carryover.bench.plan.settings import Methods, Settings, parse_overrides
+from carryover.bench.plan.settings import Methods, Settings, parse_overrides, takes
 
 
 def grid(
@@ -29,7 +29,7 @@ def grid(
     for name in methods:
         if name not in known and name != "all":
             raise unknown("method", name, [*known, "all"])
-    few = () if methods else retraining.CHAIN_METHODS  # of a suite that by itself takes only these
+    named = bool(methods)
     methods = list(known) if "all" in methods else list(methods) or default_methods(known)
     parse_overrides(settings.overrides, known, methods)
     asked = list(dict.fromkeys(map(datasets.identify, datasets_)))
@@ -39,18 +39,11 @@ def grid(
             f"dataset '{test_only[0]}' has test images only, so nothing can be trained on it; leave it out of "
             "--datasets (the ood suite evaluates on it what was trained on the generic set)"
         )
-    cells = [
-        cell
-        for suite in suites.chosen(arch, list(suites_))
-        for cell in cells_of(
-            suite, arch, settings, few if few and suite == "chains" else methods, asked, suite in suites_
-        )
-    ]
-    runs = [
-        settings.run(arch.id, dataset, variant, seed, test)
-        for dataset, variant, test in cells
-        for seed in dict.fromkeys(seeds)
-    ]
+    cells = []
+    for suite in map(suites.SUITES.__getitem__, suites.chosen(arch, suites_)):
+        taken = methods if named or not suite.methods else suite.methods
+        cells += cells_of(suite, arch, settings, taken, asked, suite.id in suites_)
+    runs = [settings.run(arch.id, dataset, row, seed) for dataset, row in cells for seed in dict.fromkeys(seeds)]
     if not runs and set(suites_) != {"drift"}:
         raise UserError(
             f"no run is left of --suite {' '.join(suites_)} with these --datasets and --methods; ood trains on "
@@ -74,31 +67,18 @@ def by_dataset(runs: list[Run]) -> list[Run]:
 
 
 def cells_of(
-    suite: str, arch: Arch, settings: Settings, methods: Sequence[str], asked: list[str], named: bool
-) -> list[tuple[str, suites.Variant, str]]:
-    """(dataset, row, test set) of each run but for its seed. A suite on few datasets runs on others only where both it
-    and they are named; without --suite, what was not asked for is left out."""
-    if suite in ("main", "targets"):  # the targets suite reads the main suite's runs on every target
-        plain = [suites.Variant((), method) for method in methods]
-        return [(d, row, "") for d in asked or datasets.default(arch.datasets) for row in plain]
-    if suite == "ood":
-        source, found = suites.ood_source(arch), []
-        if source and (not asked or (named and source in asked)):
-            for variant in suites.ood_variants([m for m in methods if settings.methods[m].whole]):
-                tests = ["", *suites.ood_targets(arch)]
-                found += [(source, variant, test) for test in tests]
-        return found
-    if suite in suites.BEYOND:
-        rows, own = retraining.rows(suite, arch, settings, methods), retraining.datasets_of(suite, arch)
-    elif suite in suites.ABLATIONS:
-        rows = [row for row in suites.ABLATIONS[suite].variants(arch) if row.method in methods]
-        rows += [suites.Variant((), m) for m in suites.BESIDE.get(suite, ()) if rows and m in methods]
-        own = suites.ABLATIONS[suite].datasets(arch)
-    else:
-        return []
-    return [
-        (dataset, row, "")
-        for dataset in (asked if named and asked else own)
-        if not asked or dataset in asked
-        for row in rows
-    ]
+    suite: suites.Suite, arch: Arch, settings: Settings, methods: Sequence[str], asked: list[str], named: bool
+) -> list[tuple[str, suites.Variant]]:
+    """(dataset, row) of each run but for its seed. A suite on few datasets runs on others only where both it and they
+    are named; without --suite, what was not asked for is left out. Shifted sets are of their own dataset alone."""
+    fit = [method for method in methods if takes(suite, settings.methods, method)]
+    rows = list(suite.rows(arch, fit, settings.shots))
+    if suite.kind == "options":
+        rows = [row for row in rows if row.method in methods]
+    rows += [suites.Variant((), method) for method in suite.beside if rows and method in methods]
+    where = suite.datasets(arch)
+    if asked and (suite.kind == "main" or (named and suite.kind != "shifted")):
+        where = asked
+    elif asked:
+        where = [id for id in where if id in asked and (named or suite.kind != "shifted")]
+    return [(dataset, row) for dataset in where for row in rows]

@@ -12,7 +12,7 @@ from carryover.bench.backbones.archs import Arch
 from carryover.bench.errors import UserError, unknown
 from carryover.bench.plan.defaults import PRECISION, SHOTS, views
 from carryover.bench.plan.runs import Run
-from carryover.bench.plan.suites import Variant
+from carryover.bench.plan.suites import Suite, Variant
 from carryover.methods.train_config import TrainConfig
 
 
@@ -70,7 +70,7 @@ class Settings:
             changes[name] = {**changes.get(name, {}), **more}
         return configure(self.methods, method, dataset, self.shots, self.protocol, changes)
 
-    def run(self, arch: str, dataset: str, variant: Variant, seed: int, test: str = "") -> Run:
+    def run(self, arch: str, dataset: str, variant: Variant, seed: int) -> Run:
         """A run of a suite's row. One that is carried has the options of what it carries."""
         shots = variant.shots or self.shots
         trained = replace(self, shots=variant.carried_shots or shots)
@@ -80,12 +80,23 @@ class Settings:
             variant.method,
             seed,
             config=trained.configure(variant.method, dataset, variant.options),
-            test=test,
+            test=variant.test,
             path=variant.path,
             refresh=variant.refresh,
             carried_shots=variant.carried_shots,
             **{**self.of_runs, "shots": shots},
         )
+
+
+def takes(suite: Suite, methods: Methods, method: str) -> bool:
+    """Whether the method has what the suite's rows need."""
+    whole = methods[method].whole
+    return {
+        "": lambda: True,
+        "whole": lambda: whole,
+        "learns": lambda: methods.learns(method),
+        "steps": lambda: methods.learns(method) and whole and methods[method].Config().epochs > 0,
+    }[suite.needs]()
 
 
 def configure(

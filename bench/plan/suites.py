@@ -1,20 +1,19 @@
-"""The experiments of the paper as data: which method, with which options, on which datasets, makes each row.
+"""Which runs an analysis needs, as data: which method, with which options, on which datasets, makes each row.
 
 A suite owns no runs. It names rows; the plan turns them into runs, and a row that two suites need is run once. Tables
 find the records of a row by its settings, so a suite's table can be made from any results folder that has its runs.
+Each suite is declared in the file of its analysis (`bench.analyses`), which enters it in `SUITES` when it is imported.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from carryover import datasets
-from carryover.bench.backbones.archs import ALL_SUITES, Arch
+from carryover.bench.backbones.archs import Arch
 from carryover.bench.errors import unknown
-
-CONDITIONS = {"[class]": "{}", "a photo of a [class]": "a photo of a {}"}
-STARTS = {"fixed": "0.02 everywhere", "rows": "as large as the rows replaced"}  # coop.start
+from carryover.bench.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,7 @@ class Variant:
     """One row: its label, and the options it changes as ``--set`` would give them.
 
     label   one text a column that names the row, e.g. ("yes", "no") for attention and distillation
-    path, refresh, shots, carried_shots   as in ``Run``; 0 shots are those of the call
+    path, refresh, shots, carried_shots, test   as in ``Run``; 0 shots are those of the call
     """
 
     label: tuple[str, ...]
@@ -32,111 +31,81 @@ class Variant:
     refresh: int = 0
     shots: int = 0
     carried_shots: int = 0
+    test: str = ""
+
+
+Rows = Callable[[Arch, Sequence[str], int], Sequence[Variant]]
 
 
 @dataclass(frozen=True)
 class Suite:
-    """One table of rows on few datasets.
+    """The rows of an analysis, on each of its datasets.
 
-    source      the paper's table or figure
-    columns     what the row labels mean
-    printed     the paper's numbers under results/paper, without ending; empty where it prints none
-    on          datasets by kind of arch ("paper", "micro")
+    rows     (arch, ids of methods, the call's shots) -> all rows on one dataset
+    on       datasets by kind of arch ("paper", "micro"); an arch's own list gives its first one
+    kind     "options": rows that change a method's options; of their methods those that are asked for are run
+             "main": the main suite's own runs, on every dataset that is asked for; ``on`` is not read
+             "shifted": trained on one dataset, evaluated on its shifted versions
+             "further": trained on other backbones than the base alone
+    needs    which methods it can take: "" any; "whole" those whose plug-in holds all that was learned; "learns" those
+             with something to carry; "steps" those of both that the trainer trains, so that a refresh has steps
+    methods  those that it takes where the command line names none; empty: as all suites
+    beside   methods of the main suite that its table shows beside its rows
+    id, place   those of the analysis, which enters them
     """
 
-    id: str
-    title: str
-    source: str
-    columns: tuple[str, ...]
-    printed: str
-    on: Mapping[str, tuple[str, ...]]
+    rows: Rows
+    on: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    kind: str = "options"
+    needs: str = ""
+    methods: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+    id: str = ""
+    place: float = 0.0
 
     def variants(self, arch: Arch) -> tuple[Variant, ...]:
-        return VARIANTS[self.id](arch)
+        """All rows of a suite of changed options."""
+        return tuple(self.rows(arch, (), 0))
 
     def datasets(self, arch: Arch) -> list[str]:
-        """Where the suite runs unless the command line says otherwise; an arch's own list gives its first dataset."""
-        return list(self.on[arch.datasets]) if isinstance(arch.datasets, str) else datasets.default(arch.datasets)[:1]
+        """Where the suite runs unless the command line says otherwise."""
+        if self.kind == "main":
+            return datasets.default(arch.datasets)
+        if isinstance(arch.datasets, str):
+            return list(self.on.get(arch.datasets, ()))
+        return [] if self.kind == "shifted" else datasets.default(arch.datasets)[:1]
 
 
-def of_contcoop(option: str, values: dict[str, str]):
-    return lambda arch: tuple(Variant((label,), "contcoop", (f"contcoop.{option}={v}",)) for label, v in values.items())
+SUITES: Registry[Suite] = Registry("suite")
 
 
-def same(*values: str) -> dict[str, str]:
-    return {value: value for value in values}
+def plain(arch: Arch, methods: Sequence[str], shots: int) -> list[Variant]:
+    """A row a method, as it is."""
+    return [Variant((), method) for method in methods]
 
 
-VARIANTS = {
-    "components": lambda arch: (
-        Variant(("no", "no"), "contcoop", ("contcoop.attention=False", "contcoop.lam=0.0")),
-        Variant(("yes", "no"), "contcoop", ("contcoop.attention=True", "contcoop.lam=0.0")),
-        Variant(("no", "yes"), "contcoop", ("contcoop.attention=False", "contcoop.lam=1.0")),
-        Variant(("yes", "yes"), "contcoop", ("contcoop.attention=True", "contcoop.lam=1.0")),
-    ),
-    "lambda": of_contcoop("lam", same("0.0", "0.3", "0.5", "0.7", "1.0")),
-    "heads": of_contcoop("heads", same("1", "2", "4", "8", "16")),
-    "condition": of_contcoop("condition", CONDITIONS),
-    "context_length": of_contcoop("context_length", same("4", "8", "16")),
-    "layers": lambda arch: tuple(
-        Variant((str(layer), start), "coop", (f"coop.layer={layer}", f"coop.start={start}"))
-        for start in STARTS
-        for layer in range(arch.base.layers)
-    ),
-}
-BESIDE = {"layers": ("zs-clip",)}  # methods of the main suite that a table and figure show beside the suite's rows
-TEXTURES = {"paper": ("dtd",), "micro": ("micro_textures",)}
-ACTIONS = {"paper": ("ucf101",), "micro": ("micro_actions",)}
-DEPTHS = {"paper": ("dtd",), "micro": ("micro_textures", "micro_actions", "micro_stars")}
-ABLATIONS = {
-    suite.id: suite
-    for suite in (
-        Suite(
-            "components",
-            "ContCoOp without its attention or its distillation",
-            "Table 4",
-            ("attention", "distillation"),
-            "table4_components_dtd",
-            TEXTURES,
-        ),
-        Suite("lambda", "Weight of ContCoOp's distillation", "Table 5", ("lambda",), "table5_lambda_ucf101", ACTIONS),
-        Suite("heads", "Heads of ContCoOp's attention", "Table 6", ("heads",), "table6_heads_dtd", TEXTURES),
-        Suite(
-            "condition",
-            "What ContCoOp's context attends to",
-            "Table 7",
-            ("condition",),
-            "table7_condition_dtd",
-            TEXTURES,
-        ),
-        Suite(
-            "context_length",
-            "Length of ContCoOp's context",
-            "Figure 4",
-            ("context_length",),
-            "figure4_context_length_ucf101",
-            ACTIONS,
-        ),
-        Suite(
-            "layers",
-            "CoOp's context inserted at each block of the text tower",
-            "Figure 2 (d)",
-            ("layer", "start"),
-            "",
-            DEPTHS,
-        ),
-    )
-}
-BEYOND = ("retention", "chains")  # `bench.plan.retraining`
-SUITES = (*ALL_SUITES, *BEYOND)
+def fixed(*variants: Variant) -> Rows:
+    return lambda arch, methods, shots: variants
 
 
-def chosen(arch: Arch, asked: list[str]) -> list[str]:
-    """The suites of a command line, in the order of the paper; all that the arch has where none is named."""
+def ordered() -> list[Suite]:
+    """By their analyses' places."""
+    return sorted((SUITES[id] for id in SUITES), key=lambda suite: (suite.place, suite.id))
+
+
+def of_kind(kind: str) -> list[Suite]:
+    return [suite for suite in ordered() if suite.kind == kind]
+
+
+def chosen(arch: Arch, asked: Sequence[str]) -> list[str]:
+    """The suites of a command line, in their order; all that the arch has where none is named."""
     for id in asked:
         if id not in SUITES:
-            raise unknown("suite", id, SUITES)
-    return [id for id in SUITES if id in (asked or arch.suites)]
+            raise unknown("suite", id, [suite.id for suite in ordered()])
+    return [suite.id for suite in ordered() if suite.id in (asked or arch.suites)]
+
+
+# ---- shifted test sets -----------------------------------------------------------------------------------------------
 
 
 def ood_source(arch: Arch) -> str:
@@ -148,7 +117,7 @@ def ood_targets(arch: Arch) -> list[str]:
     return datasets.ood(arch.datasets) if isinstance(arch.datasets, str) else []
 
 
-def ood_variants(methods: list[str]) -> list[Variant]:
+def ood_variants(methods: Sequence[str]) -> list[Variant]:
     """A row a method; zero-shot with the single template, as in the paper's Table 3."""
     options = {"zs-clip": ("zs-clip.single_template=True",)}
     return [Variant((), method, options.get(method, ())) for method in methods]

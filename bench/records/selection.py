@@ -103,12 +103,12 @@ def choose(records: Iterable[Record], arch: Arch, settings: Settings, manifests:
     sourced = of_one_folder(of_one_source(fitting, bool(manifests)), manifests)
     pool = of_one_identity(sourced, settings.methods)
     main = [r for r in pool if not r["run"].get("test") and is_default(r, settings)]
-    rows = {id: tuple(ablation_rows(suite, pool, arch, settings)) for id, suite in suites.ABLATIONS.items()}
+    rows = {one.id: tuple(ablation_rows(one, pool, arch, settings)) for one in suites.of_kind("options")}
     rows["ood"] = tuple(ood_rows(pool, arch, settings))
     further = selection_retrained.fitting(pool, records)
     finder = selection_retrained.Finder(further, arch, settings)
-    for id in suites.BEYOND:
-        rows[id] = tuple(Row(*row) for row in selection_retrained.rows(id, finder, further))
+    for one in suites.of_kind("further"):
+        rows[one.id] = tuple(Row(*row) for row in selection_retrained.rows(one, finder, further))
     left = {
         "weights, pictures, method sources, program versions or plug-ins": len(sourced) - len(pool),
         "few-shot images (drawn ones, or another --manifests folder)": len(fitting) - len(sourced),

@@ -1,4 +1,4 @@
-"""Which stored records the suites `retention` and `chains` take (`bench.plan.retraining`).
+"""Which stored records the suites `retention` and `chains` take (of kind `further`).
 
 The paper's tables are made from plain runs alone (`bench.records.selection`); what was retrained or refreshed lies
 beside them and must agree with them on all that can change a number.
@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from carryover.bench.backbones.archs import Arch
 from carryover.bench.host.identity import canonical
-from carryover.bench.plan import retraining
 from carryover.bench.plan.run_labels import is_plain, setting
-from carryover.bench.plan.settings import Settings
+from carryover.bench.plan.settings import Settings, takes
+from carryover.bench.plan.suites import Suite
 from carryover.bench.records import reading
 from carryover.bench.records.reading import Record
 from carryover.datasets.manifests import MARK
@@ -77,21 +77,22 @@ class Finder:
         return tuple(reading.select(self.found.get(self.name(run.canonical()), ())))
 
 
-def rows(suite: str, finder: Finder, records: Sequence[Record]) -> list[tuple]:
+def rows(suite: Suite, finder: Finder, records: Sequence[Record]) -> list[tuple]:
     """(dataset, variant, records) of each row of a suite that has any record, with those of the same dataset and
-    method that have none."""
-    make = {
-        "retention": lambda method: retraining.retrained(finder.arch, method),
-        "chains": lambda method: retraining.refreshed(finder.arch, method, finder.settings.shots),
-    }[suite]
+    method that have none. Where a suite carries a module further, what was trained from nothing is beside that and
+    alone no row, for another suite may have brought it."""
     made = []
     for dataset in reading.ids(records, "dataset"):
         for method in finder.settings.methods:
-            if suite == "retention" and not finder.settings.methods.learns(method):
+            if not takes(suite, finder.settings.methods, method):
                 continue
             if not any((r["run"]["dataset"], r["run"]["method"]) == (dataset, method) for r in records):
                 continue
-            found = [(dataset, variant, finder.records(dataset, variant)) for variant in make(method)]
-            if any(here and (suite == "retention" or len(variant.path) > 1) for _, variant, here in found):
+            variants = [
+                one for one in suite.rows(finder.arch, [method], finder.settings.shots) if one.path != ("base",)
+            ]
+            found = [(dataset, variant, finder.records(dataset, variant)) for variant in variants]
+            carries = any(len(variant.path) > 1 for variant in variants)
+            if any(here and (len(variant.path) > 1 or not carries) for _, variant, here in found):
                 made += found
     return made

@@ -14,7 +14,7 @@ from carryover.bench.plan.runs import key_of
 from carryover.bench.records import recount
 from carryover.bench.records.reading import Predictions, Record
 from carryover.bench.records.selection import Selection
-from carryover.bench.report.outputs import NAMES, made_from
+from carryover.bench.report.outputs import made_from, names
 from carryover.bench.report.report import texts
 
 DRAWN = re.compile(r"<svg.*?</svg>", re.DOTALL)
@@ -33,11 +33,11 @@ def recompute(
     if out_dir is None:
         return lines
     folder, made = Path(out_dir) / "tables", made_from(selection.replaced(remade))
-    for name, output in made.items():
-        lines += _table_differences(output.csv, folder / f"{name}.csv", output.keys, output.decimals)
-        for ending, text in output.texts.items():
+    for name, table in made.items():
+        lines += _table_differences(table.csv, folder / f"{name}.csv", len(table.keys), table.decimals)
+        for ending, text in table.texts.items():
             lines += text_differences(text, folder / f"{name}.{ending}")
-    others = [folder / f"{name}.csv" for name in NAMES if name not in made]
+    others = [folder / f"{name}.csv" for name in sorted(names() - {*made})]
     return lines + [f"{path}: no record here is of this table" for path in others if path.is_file()]
 
 

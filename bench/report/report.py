@@ -15,7 +15,8 @@ from typing import Any
 
 import pandas as pd
 
-from carryover.bench.analyses import audit, audit_page, known_zero_shot, retention_sheet, statistics, targets
+from carryover.bench.analyses import known_zero_shot
+from carryover.bench.analyses.base import ordered
 from carryover.bench.host.files import write_text
 from carryover.bench.places import PLACES
 from carryover.bench.plan.run_labels import told
@@ -23,20 +24,17 @@ from carryover.bench.plan.runs import shown_setting
 from carryover.bench.records import reading, time_notes
 from carryover.bench.records.reading import Record, counted
 from carryover.bench.records.selection import Selection
-from carryover.bench.render.figures import inline_svg
 from carryover.bench.render.html_page import Part, html_page
 from carryover.bench.render.sheets import (
     MISSING,
     Block,
     Cell,
-    Sheet,
     block_markdown,
     cell_markdown,
     escape_markdown,
     sheet_markdown,
 )
 from carryover.bench.report import time_spent
-from carryover.bench.report.outputs import FIGURES, made_from, svg_of
 from carryover.bench.stats import means
 from carryover.methods import PAPER_ORDER
 
@@ -165,21 +163,15 @@ def _parts(selection: Selection, answers: Sequence[known_zero_shot.Answer], give
     warning, quiet = known_zero_shot.warning(answers), known_zero_shot.remark(answers, main, arch.id)
     parts += [("warning", warning)] if warning else []  # before any method's number, which rests on the same pictures
     parts += [("text", " ".join(summary(main, records)))]
-    parts += [("text", line)] if (line := " ".join(of_updates(selection))) else []
+    every = [(analysis, analysis.made(selection)) for analysis in ordered()]
+    opening = [line for analysis, tables in every for line in analysis.opening(selection, tables)]
+    parts += [("text", " ".join(opening))] if opening else []
     parts += [("text", quiet)] if quiet else []
     parts += [("text", MICRO_NOTE)] if arch.is_micro else []
-    made = made_from(selection)
-    if "audit" in made:
-        said = audit.summary(made["audit"].frame, audit.not_comparable(selection))
-        parts += [("link", (f"{said} Cell by cell, with commands:", audit_page.FILE))]
-    if "records" in made:
-        parts += [("text", "The records and plug-ins behind each cell: tables/records.csv")]
-    for name, output in made.items():
-        if output.sheet is None or output.apart:
-            continue
-        parts += [("heading", _heading(name, output.sheet)), ("sheet", output.sheet), *_figures(selection, name)]
-    parts += statistics.parts(selection) + _figures(selection, "statistics")
-    parts += statistics.tables(selection)
+    for analysis, tables in every:
+        parts += analysis.pointers(selection, tables)
+    for analysis, tables in every:
+        parts += analysis.parts(selection, tables)
     parts += [
         ("heading", "Cost of a run"),
         ("text", "Medians over the main suite's runs that are done; parameters are the trainable ones."),
@@ -205,25 +197,6 @@ def _parts(selection: Selection, answers: Sequence[known_zero_shot.Answer], give
     parts += [("block", _failures(failed))] if failed else [("text", "No run failed.")]
     parts += [("heading", "Regenerate"), ("text", "All runs that are not stored yet, then this report from records:")]
     return [*parts, ("command", "\n".join(commands))]
-
-
-def of_updates(selection: Selection) -> list[str]:
-    """What several targets, and training on them, tell: a sentence each."""
-    said = targets.findings(selection.main) if targets.has_targets(selection.main) else []
-    return said + [line for line in (retention_sheet.counted_choices(selection),) if line]
-
-
-def _figures(selection: Selection, beside: str) -> list[Part]:
-    """Those that stand below a table, or in a section."""
-    here = {stem: svg_of(stem, selection) for stem, drawing in FIGURES.items() if drawing.beside == beside}
-    captions = {stem: FIGURES[stem].caption for stem, svg in here.items() if svg}
-    return [("figure", (stem, text, inline_svg(here[stem], stem, text))) for stem, text in captions.items()]
-
-
-def _heading(name: str, sheet: Sheet) -> str:
-    if name == "main":
-        return "Main table"
-    return f"Main table, update '{name.removeprefix('main-')}'" if name.startswith("main-") else sheet.caption
 
 
 def _block(title: str, header: Sequence[str], rows: Iterable[Sequence[str]], textual: bool = False) -> Block:

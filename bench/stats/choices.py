@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from carryover.bench.errors import UserError
-from carryover.bench.records.selection import Selection
+from carryover.bench.records.reading import Predictions
 from carryover.bench.stats import pairs
 
 Column = tuple[str, str]  # a run's key, role of the backbone
@@ -103,9 +103,11 @@ def mean_draws(drawn: Mapping[Column, Drawn], columns: Sequence[Sequence[Column]
     return np.stack([np.mean([one.accuracies for one in option if one], axis=0) for option in options], axis=1)
 
 
-def image_draws(selection: Selection, dataset: str, columns: Iterable[Column]) -> dict[Column, Drawn]:
+def image_draws(
+    predictions: Callable[[str], Predictions] | None, dataset: str, columns: Iterable[Column]
+) -> dict[Column, Drawn]:
     """Of those of the columns whose predictions can be had."""
-    if selection.predictions is None:
+    if predictions is None:
         return {}
     roles: dict[str, list[str]] = {}
     for key, role in dict.fromkeys(columns):
@@ -113,7 +115,7 @@ def image_draws(selection: Selection, dataset: str, columns: Iterable[Column]) -
     right: dict[bytes, dict[Column, np.ndarray]] = {}
     for key, wanted in roles.items():
         try:
-            stored = selection.predictions(key)
+            stored = predictions(key)
             for role in wanted:
                 predicted, label = stored[role]
                 if predicted.shape == label.shape and label.size:

@@ -15,26 +15,20 @@ t-test over seeds, with seeds that all agree the plain paired bootstrap; of one 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
-from carryover.bench.records import reading
-from carryover.bench.records.reading import AVERAGE
-from carryover.bench.records.selection import Selection
 from carryover.bench.seeds import derive
 from carryover.bench.stats.intervals import t_quantile
-from carryover.bench.stats.measures import Measure, measures, roles
-from carryover.bench.stats.rank_tests import DECIMALS, holm
+from carryover.bench.stats.measures import Measure
+from carryover.bench.stats.rank_tests import DECIMALS
 
 DRAWS, COVERAGE = 10_000, 0.95
 BLOCK = 2_000_000  # images drawn at a time, 16 MB of counts
-KEYS = ("dataset", "measure", "method", "other")
-COLUMNS = (*KEYS, "seeds", "images", "difference", "low", "high", "p", "p_holm")
 
 Column = tuple[str, str, int]  # method, role, seed
 
@@ -72,26 +66,6 @@ class Sample:
                 value, drawn = own.mean(), measure.of(*draws).mean(0)
             self.cells[token] = float(value), own, drawn
         return self.cells[token]
-
-
-def pairs_table(selection: Selection) -> pd.DataFrame:
-    """`COLUMNS`: every two methods of the main suite on each dataset and on the average over them, by each measure.
-
-    difference   ``method`` less ``other``, in points, over the seeds that both have
-    p            two-sided: twice the share of draws on the rarer side of 0; not below 2 / (`DRAWS` + 1)
-    p_holm       Holm's correction over the pairs of this dataset and measure
-    """
-    return selection.once("pairs", lambda: compared(selection))
-
-
-def compared(selection: Selection) -> pd.DataFrame:
-    records = list(selection.main)
-    methods, found = reading.ids(records, "method"), []
-    for sample in samples(selection):
-        for measure in measures(records):
-            rows = [[sample.name, measure.id, *difference(sample, measure, *pair)] for pair in combinations(methods, 2)]
-            found += [[*row, p] for row, p in zip(rows, holm([row[-1] for row in rows]), strict=True)]
-    return pd.DataFrame(found, columns=list(COLUMNS))
 
 
 def difference(sample: Sample, measure: Measure, method: str, other: str) -> list:
@@ -137,52 +111,11 @@ def interval(draws: np.ndarray) -> tuple[float, float, float]:
 # ---- draws -----------------------------------------------------------------------------------------------------------
 
 
-def samples(selection: Selection) -> Iterator[Sample]:
-    """One a dataset, then that of the average over the datasets that are averaged."""
-    records, over = list(selection.main), set(reading.averaged(selection.main))
-    total: Sample | None = None
-    for dataset in reading.ids(records, "dataset"):
-        sample = sample_of(selection, dataset)
-        if dataset in over:
-            total = sample if total is None else together(total, sample)
-        yield sample
-    if total is not None:
-        points = {column: value / len(over) for column, value in total.points.items()}
-        draws = {column: value / len(over) for column, value in total.draws.items()}
-        yield Sample(AVERAGE, total.images, points, draws, averaged=True)
-
-
 def together(a: Sample, b: Sample) -> Sample:
     """Sums, of what both have: an average over part of the datasets would be another number."""
     shared = [column for column in a.points if column in b.points]
     points = {column: a.points[column] + b.points[column] for column in shared}
     return Sample("", a.images + b.images, points, {column: a.draws[column] + b.draws[column] for column in shared})
-
-
-def sample_of(selection: Selection, dataset: str) -> Sample:
-    """Of the runs on that dataset whose predictions can be used."""
-    columns, right = correct(selection, dataset)
-    points = 100 * right.mean(0, dtype=np.float64) if columns else np.empty(0)
-    draws = drawn_accuracies(right, source(dataset, "images")).T if columns else np.empty((0, DRAWS))
-    by_point = dict(zip(columns, points.tolist(), strict=True))
-    return Sample(dataset, len(right), by_point, dict(zip(columns, draws, strict=True)))
-
-
-def correct(selection: Selection, dataset: str) -> tuple[list[Column], np.ndarray]:
-    """Who was right about which image: columns, and (images, columns) of 0 and 1 in fp32. A run that was asked about
-    other images than the first, by their labels, cannot be paired and is left out."""
-    known, asked = roles(selection.main), None
-    found: dict[Column, np.ndarray] = {}
-    for record in selection.main:
-        run = record["run"]
-        if run["dataset"] != dataset:
-            continue
-        for role, outcome in selection.answers(record).items():
-            asked = outcome.label if asked is None else asked
-            if role in known and np.array_equal(outcome.label, asked):
-                found[run["method"], role, run["seed"]] = outcome.right
-    right = np.stack(list(found.values()), axis=1) if found else np.empty((0, 0))
-    return list(found), right.astype(np.float32)
 
 
 def drawn_accuracies(right: np.ndarray, generator: np.random.RandomState) -> np.ndarray:

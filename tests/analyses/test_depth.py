@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 import torch
 
-from carryover.bench.analyses import depth, depth_figures, depth_sheet
+from carryover.bench.analyses import depth, depth_numbers
 from carryover.bench.backbones import drift
 from carryover.bench.backbones.archs import ARCHS
 from carryover.bench.backbones.drift_names import MEASURES
@@ -17,6 +17,7 @@ from carryover.bench.plan.suites import Variant
 from carryover.bench.records.selection import Row, Selection
 from carryover.bench.render import sheets
 from carryover.bench.report import outputs, recompute, report
+from carryover.bench.stats import correlation
 
 IMAGES = 200
 SETS, SEEDS, BLOCKS = ("zoo", "art"), (1, 2, 3), 4
@@ -80,6 +81,25 @@ def deeper_loses_more(dataset, start, layer, seed):
     return {"base": 130 + seed, "new": 120 - 6 * layer - seed - (dataset == "art")}
 
 
+def sheet_of(found, name):
+    return outputs.made_from(found)[name].sheet
+
+
+def drawn(found):
+    return outputs.drawn("depth", found)
+
+
+def findings(found):
+    made = outputs.made_from(found)
+    return depth.findings(made["depth"].frame, made["depth_correlation"].frame, found)
+
+
+def mean_correlations(found):
+    """The rows over all datasets."""
+    table = depth_numbers.correlation_table(found)
+    return table[table["dataset"] == "average"]
+
+
 def row_of(table, **where):
     for name, value in where.items():
         table = table[table[name] == value]
@@ -94,7 +114,7 @@ def test_gain_loss_and_drift_of_a_world_computed_by_hand():
     shot = {"base": 100, "new": 120}  # 50 % and 60 % of 200
     counts = {1: {"base": 140, "new": 130}, 2: {"base": 144, "new": 118}}  # 70, 65; 72, 59
     found = world(lambda d, start, layer, seed: counts[seed], seeds=(1, 2), shot=shot)
-    row = row_of(depth.depth_table(found), dataset="zoo", start="rows", layer=2)
+    row = row_of(depth_numbers.depth_table(found), dataset="zoo", start="rows", layer=2)
     assert (row["seeds"], row["gain_base"], row["gain_new"], row["lost"]) == (
         2,
         21.0,
@@ -110,7 +130,7 @@ def test_zero_shot_is_that_of_the_same_seed():
     found = world(lambda *_: {"base": 120, "new": 120}, seeds=(1, 2))
     main = [r for r in found.main if r["run"]["seed"] == 1]
     main += [record(d, 2, {"base": 80, "new": 120}, "zs-clip") for d in SETS]
-    losses = depth.losses(replace(found, main=tuple(main)), "new")
+    losses = depth_numbers.losses(replace(found, main=tuple(main)), "new")
     assert set(losses[losses["seed"] == 1]["gain_base"]) == {10.0}
     assert set(losses[losses["seed"] == 2]["gain_base"]) == {20.0}
 
@@ -138,11 +158,11 @@ def test_a_further_update_has_rows_of_its_own():
 
     shot = {"base": 100, "new": 100, "later": 100}
     found = world(right, (RISING, {**RISING, "pair": "later"}), shot=shot)
-    table = depth.depth_table(found)
+    table = depth_numbers.depth_table(found)
     assert list(dict.fromkeys(table["update"])) == ["new", "later"]
     assert row_of(table, update="later", dataset="art", start="fixed", layer=3)["lost"] == pytest.approx(15 + 3.5)
     assert row_of(table, update="new", dataset="art", start="fixed", layer=3)["lost"] == pytest.approx(5)
-    assert depth.updates(replace(found, drift=(RISING,))) == ["new"]
+    assert depth_numbers.updates(replace(found, drift=(RISING,))) == ["new"]
 
 
 # ---- rank correlation ------------------------------------------------------------------------------------------------
@@ -154,11 +174,12 @@ def test_rho_is_scipys_with_and_without_ties(levels):
     for _ in range(20):
         x, y = rng.integers(0, levels, (2, 9)).astype(float)
         if len(set(x)) > 1 and len(set(y)) > 1:
-            assert depth.spearman(x, y) == pytest.approx(scipy.stats.spearmanr(x, y).statistic, abs=1e-12)
+            assert correlation.spearman(x, y) == pytest.approx(scipy.stats.spearmanr(x, y).statistic, abs=1e-12)
 
 
 def test_rho_of_a_constant_or_a_gap_is_not_defined():
-    assert math.isnan(depth.spearman([1, 1, 1], [1, 2, 3])) and math.isnan(depth.spearman([1, 2, math.nan], [1, 2, 3]))
+    assert math.isnan(correlation.spearman([1, 1, 1], [1, 2, 3]))
+    assert math.isnan(correlation.spearman([1, 2, math.nan], [1, 2, 3]))
 
 
 def test_losses_that_differ_by_rounding_alone_are_tied(monkeypatch):
@@ -166,15 +187,15 @@ def test_losses_that_differ_by_rounding_alone_are_tied(monkeypatch):
     found = world(lambda d, start, layer, seed: {"base": 133 + 17 * layer, "new": 123 + 17 * layer})
     accuracies = {(r["targets"]["base"]["accuracy"], r["targets"]["new"]["accuracy"]) for r in found.records}
     assert len({base - new for base, new in accuracies}) > 2, "the example has to differ by rounding"
-    assert depth.losses(found, "new")["lost"].nunique() == 1
-    row = row_of(depth.mean_correlations(found), start="rows", outcome="lost", predictor="layer")
+    assert depth_numbers.losses(found, "new")["lost"].nunique() == 1
+    row = row_of(mean_correlations(found), start="rows", outcome="lost", predictor="layer")
     assert math.isnan(row["rho"]) and (row["pairs"], row["undefined"]) == (0, 6)
-    assert any("6 pairs is the same at every block" in line for line in depth_sheet.correlation_sheet(found).remarks)
+    assert any("6 pairs is the same at every block" in line for line in sheet_of(found, "depth_correlation").remarks)
 
 
 def test_a_strong_relation_has_its_sign_and_an_interval_that_holds_it():
     found = world(deeper_loses_more)
-    table = depth.mean_correlations(found)
+    table = mean_correlations(found)
     assert row_of(table, start="fixed", outcome="lost", predictor="feature_drift")["rho"] == pytest.approx(1)
     assert row_of(table, start="fixed", outcome="gain_new", predictor="feature_drift")["rho"] == pytest.approx(-1)
     rng = np.random.default_rng(0)
@@ -182,7 +203,7 @@ def test_a_strong_relation_has_its_sign_and_an_interval_that_holds_it():
     def noisy(dataset, start, layer, seed):
         return {"base": 150, "new": 130 - 8 * layer + int(rng.integers(-9, 10))}
 
-    row = row_of(depth.mean_correlations(world(noisy)), start="rows", outcome="lost", predictor="layer")
+    row = row_of(mean_correlations(world(noisy)), start="rows", outcome="lost", predictor="layer")
     assert 0 < row["low"] <= row["rho"] <= row["high"] <= 1 and row["low"] < row["high"]
     assert (row["datasets"], row["pairs"]) == (2, 6)
 
@@ -194,44 +215,44 @@ def test_rho_is_averaged_over_seeds_then_over_datasets():
         return {"base": 150, "new": 120 + (6 if dataset == "zoo" else -6) * layer}
 
     found = world(right)
-    row = row_of(depth.mean_correlations(found), start="rows", outcome="lost", predictor="feature_drift")
+    row = row_of(mean_correlations(found), start="rows", outcome="lost", predictor="feature_drift")
     assert row["pairs"] == 5 and row["rho"] == pytest.approx(0)  # by pairs it would be 0.2
     assert math.isnan(row["low"])  # five pairs
-    remarks = depth_sheet.correlation_sheet(found).remarks
+    remarks = sheet_of(found, "depth_correlation").remarks
     assert any("1 pair with blocks not run or failed left out" in line for line in remarks)
 
 
 def test_the_interval_is_the_same_each_time_and_resamples_datasets_before_seeds():
     groups = {"a": [0.1, 0.2, 0.3], "b": [0.7, 0.8, 0.9]}
-    low, high = depth.interval(groups)
-    assert (low, high) == depth.interval(groups)
+    low, high = correlation.interval(groups)
+    assert (low, high) == correlation.interval(groups)
     # With two datasets either alone is drawn a quarter of the time: the interval reaches into both.
     assert 0.1 <= low <= 0.2 and 0.8 <= high <= 0.9
-    one = depth.interval({"a": [*groups["a"], *groups["b"]]})  # as one dataset, means of six: narrower
+    one = correlation.interval({"a": [*groups["a"], *groups["b"]]})  # as one dataset, means of six: narrower
     assert low < one[0] < one[1] < high
     six = np.array([-0.4, 0.1, 0.3, 0.5, 0.6, 0.9])
     theirs = scipy.stats.bootstrap((six,), np.mean, method="percentile", random_state=0, n_resamples=20000)
-    ours = depth.interval({"a": six})
+    ours = correlation.interval({"a": six})
     assert ours == pytest.approx(theirs.confidence_interval, abs=0.02)
 
 
 def test_few_pairs_have_no_interval_and_show_a_dash():
     found = world(deeper_loses_more, sets=("zoo",))
-    table = depth.mean_correlations(found)
+    table = mean_correlations(found)
     assert table["rho"].notna().all() and table["low"].isna().all() and table["high"].isna().all()
-    block = depth_sheet.correlation_sheet(found).blocks[0]
+    block = sheet_of(found, "depth_correlation").blocks[0]
     assert {row[2].text for row in block.rows} == {sheets.MISSING}
-    assert "[–]" in depth_figures.draw_depth(found).axes[0].get_title()
+    assert "[–]" in drawn(found).axes[0].get_title()
 
 
 def test_what_drift_cannot_tell_from_depth_is_said():
-    same = depth_sheet.shared_ranks(world(deeper_loses_more))
+    same = depth.shared_ranks(world(deeper_loses_more))
     assert len(same) == 2 and all("cannot be told apart" in line for line in same)
     bent = moved({"zoo": [0.3, 0.1, 0.2, 0.4, 0.5], "art": [0.1, 0.2, 0.3, 0.4, 0.5]}, [0.1, 0.2, 0.3, 0.4])
     found = world(deeper_loses_more, (bent,))
-    assert "does not rise from each block to the next on ZOO." in depth_sheet.shared_ranks(found)[0]
-    table = depth.mean_correlations(found)
-    rho = {p: row_of(table, start="rows", outcome="lost", predictor=p)["rho"] for p in depth.PREDICTORS}
+    assert "does not rise from each block to the next on ZOO." in depth.shared_ranks(found)[0]
+    table = mean_correlations(found)
+    rho = {p: row_of(table, start="rows", outcome="lost", predictor=p)["rho"] for p in depth_numbers.PREDICTORS}
     assert rho["layer"] == rho["parameter_drift"] == pytest.approx(1)
     hand = scipy.stats.spearmanr([3, 1, 2, 4], [1, 2, 3, 4]).statistic
     assert rho["feature_drift"] == pytest.approx((hand + 1) / 2)
@@ -245,13 +266,13 @@ def test_the_finding_says_which_way_it_is(slope, said):
     def right(dataset, start, layer, seed):
         return {"base": 150, "new": 120 + slope * layer}
 
-    lines = depth_sheet.findings(world(right, measured, six, seeds=(1,)))
+    lines = findings(world(right, measured, six, seeds=(1,)))
     assert len(lines) == 4 and all(line.endswith(said + ".") and "95 % interval" in line for line in lines)
-    few = depth_sheet.findings(world(right, measured, six[:5]))  # 15 pairs, and yet five units
+    few = findings(world(right, measured, six[:5]))  # 15 pairs, and yet five units
     assert all(line.endswith("over 5 datasets no direction can be claimed.") for line in few)
     assert not any("interval" in line or "reading" in line for line in few)
     idle = world(lambda *where: {**right(*where), "base": 90 if where[2] else 150}, measured, six)
-    assert all("had nothing to lose, so no direction can be claimed" in line for line in depth_sheet.findings(idle))
+    assert all("had nothing to lose, so no direction can be claimed" in line for line in findings(idle))
 
 
 def test_rho_of_each_dataset_stands_in_the_csv_and_the_sheet():
@@ -260,11 +281,11 @@ def test_rho_of_each_dataset_stands_in_the_csv_and_the_sheet():
         return {"base": 150, "new": 120 + slope * layer}
 
     found = world(right)
-    table = depth.correlation_table(found)
+    table = depth_numbers.correlation_table(found)
     where = dict(start="fixed", outcome="lost", predictor="layer")
     rho = [row_of(table, dataset=name, **where)["rho"] for name in ("zoo", "art", "average")]
     assert rho == pytest.approx([1, -1, 0])
-    sheet = depth_sheet.correlation_sheet(found)
+    sheet = sheet_of(found, "depth_correlation")
     mean, each = sheet.blocks
     assert [row[0].text for row in mean.rows][0] == "fixed / loss / feature drift, parameter drift, depth (alike)"
     assert len(mean.rows) == 4 and mean.header[2] == "Spread over redraws"
@@ -272,18 +293,18 @@ def test_rho_of_each_dataset_stands_in_the_csv_and_the_sheet():
     columns = ("fixed / loss", "fixed / gain on New", "rows / loss", "rows / gain on New")
     assert each.header[1:] == columns
     assert [cell.text for cell in each.rows[0][1:]] == ["1.00", "-1.00", "-1.00", "1.00"]
-    assert "of single datasets -1.00 to 1.00" in depth_sheet.findings(found)[0]
+    assert "of single datasets -1.00 to 1.00" in findings(found)[0]
 
 
 def test_predictors_that_rank_otherwise_keep_rows_of_their_own():
     bent = moved({"zoo": [0.3, 0.1, 0.2, 0.4, 0.5], "art": [0.1, 0.2, 0.3, 0.4, 0.5]}, [0.1, 0.2, 0.3, 0.4])
-    names = depth_sheet.predictor_rows(world(deeper_loses_more, (bent,)), "new")
+    names = depth.predictor_rows(world(deeper_loses_more, (bent,)), "new")
     assert names == {"feature_drift": "feature drift", "parameter_drift": "parameter drift, depth (alike)"}
 
 
 def test_rows_that_gain_nothing_on_base_are_counted():
     found = world(lambda d, start, layer, seed: {"base": 90 if start == "rows" and layer else 120, "new": 100})
-    lines = depth_sheet.nothing_to_lose(depth.depth_table(found))
+    lines = depth.nothing_to_lose(depth_numbers.depth_table(found))
     assert lines == ["Start rows: 6 of 8 rows gain nothing on Base, so had nothing to lose."]
 
 
@@ -293,26 +314,26 @@ def test_rows_that_gain_nothing_on_base_are_counted():
 def test_without_drift_layers_or_zero_shot_there_is_nothing_to_show():
     found = world(deeper_loses_more)
     for less in (replace(found, drift=()), replace(found, rows={}), replace(found, main=())):
-        assert not depth.has_depth(less) and depth_figures.draw_depth(less) is None
+        assert not depth_numbers.has_depth(less) and drawn(less) is None
         assert not {"depth", "depth_correlation"} & set(outputs.made_from(less))
 
 
 def test_a_block_that_was_not_run_is_a_dash_and_in_no_rank():
     found = world(lambda *where: None if where[2] == 2 else deeper_loses_more(*where))
-    row = row_of(depth.depth_table(found), dataset="zoo", start="rows", layer=2)
+    row = row_of(depth_numbers.depth_table(found), dataset="zoo", start="rows", layer=2)
     assert row["seeds"] == 0 and math.isnan(row["lost"])
-    texts = [[cell.text for cell in row] for row in depth_sheet.depth_sheet(found).blocks[0].rows]
+    texts = [[cell.text for cell in row] for row in sheet_of(found, "depth").blocks[0].rows]
     assert [sheets.MISSING] * 3 == next(text for text in texts if text[0] == "2 / rows")[1:4]
-    assert depth.mean_correlations(found)["rho"].isna().all() and depth_figures.draw_depth(found) is None
+    assert mean_correlations(found)["rho"].isna().all() and drawn(found) is None
 
 
 def test_towers_that_cannot_be_compared_leave_depth_alone_as_predictor():
     found = world(deeper_loses_more, (moved({}, []),))
-    table = depth.mean_correlations(found)
+    table = mean_correlations(found)
     assert table[table["predictor"] == "layer"]["rho"].notna().all()
     assert table[table["predictor"] != "layer"]["rho"].isna().all()
-    assert "is not defined" in depth_sheet.findings(found)[0] and "not defined" in depth_sheet.shared_ranks(found)[0]
-    depth_figures.draw_depth(found).draw_without_rendering()
+    assert "is not defined" in findings(found)[0] and "not defined" in depth.shared_ranks(found)[0]
+    drawn(found).draw_without_rendering()
 
 
 # ---- what is written -------------------------------------------------------------------------------------------------
@@ -348,22 +369,22 @@ def test_check_recomputes_both_tables_and_names_a_forged_cell(tmp_path):
 def test_the_report_shows_both_sheets_and_the_figure_last(tmp_path):
     markdown, page = report.write_report(world(deeper_loses_more), tmp_path)
     text, html = markdown.read_text(), page.read_text()
-    places = [text.index(f"## {name}") for name in ("Layer drift", depth_sheet.TITLE, depth_sheet.RHO_TITLE)]
+    places = [text.index(f"## {name}") for name in ("Layer drift", depth.Depth.title, depth.RHO_TITLE)]
     assert places == sorted(places) and text.index("Figure 2 (d)") < places[0] < text.index("(figures/depth.svg)")
-    assert depth_sheet.TITLE in html and "beside the drift of the same blocks" in html
+    assert depth.Depth.title in html and "beside the drift of the same blocks" in html
     assert "over 2 datasets no direction can be claimed" in html and "the paper's reading." not in text
 
 
 def test_the_figure_draws_the_tables_means_and_nothing_is_cut_off():
     found = world(deeper_loses_more)
-    figure = depth_figures.draw_depth(found)
+    figure = drawn(found)
     figure.draw_without_rendering()
     kept, lost, below = figure.axes
-    table = depth.depth_table(found)
+    table = depth_numbers.depth_table(found)
     average = table[table["dataset"] == "average"]
     for axes, name in ((kept, "gain_new"), (lost, "lost")):
         for start, bars in zip(("fixed", "rows"), axes.containers, strict=True):
-            pairs = depth.losses(found, "new")
+            pairs = depth_numbers.losses(found, "new")
             pairs = pairs[pairs["start"] == start].groupby("layer")[name]
             means, shown = pairs.mean(), average[average["start"] == start]
             assert np.allclose(shown[name], means) and np.allclose(shown[name + "_std"], pairs.std())

@@ -16,8 +16,14 @@ from PIL import Image
 from references import hooked, relative
 from tiny_towers import IMAGE_SIZE, tiny_model, wrap
 
-from carryover.bench.analyses import drift_figures
-from carryover.bench.analyses.drift import COLUMNS, drift_sheet, drift_table, findings
+from carryover.bench.analyses.drift import (
+    COLUMNS,
+    draw_figure_2b,
+    draw_figure_2c,
+    drift_sheet,
+    drift_table,
+    findings,
+)
 from carryover.bench.backbones import drift, loading
 from carryover.bench.backbones.arch_files import find_arch
 from carryover.bench.backbones.archs import ARCHS, OTHER_ACTIVATION
@@ -367,9 +373,9 @@ def test_a_control_that_cannot_be_had_is_left_out_and_named(tmp_path):
     assert "gone.safetensors" in measured[-1]["left_out"] and len(measured) == 3
     again = drift_files.load_all(tmp_path / "micro")
     assert again == json.loads(json.dumps(measured))
-    assert any("Unrelated is left out" in remark for remark in drift_sheet(again).remarks)
+    assert any("Unrelated is left out" in remark for remark in drift_sheet(drift_table(again), again).remarks)
     assert set(drift_table(again)["pair"]) == {"new", OTHER_ACTIVATION}
-    drift_figures.draw_figure_2c(again)
+    draw_figure_2c(drift_table(again), again)
     with pytest.raises(UserError):
         drift_runs.measure_all(session(tmp_path, new=gone, controls={}), MICRO_SETS[:1])
 
@@ -401,29 +407,30 @@ def test_two_vision_transformers_are_compared_over_pictures_through_their_own_tr
     assert found[-1]["count"] == len(images)
     assert found[-1]["absolute"] == pytest.approx(np.abs(expected[1] - expected[0]).mean(), rel=1e-4)
     assert found[-1]["cka"] == pytest.approx(hsic_cka(*expected), rel=1e-4)
-    sheet = sheets.sheet_markdown(drift_sheet(drift_files.load_all(tmp_path / arch.id)))
+    kept = drift_files.load_all(tmp_path / arch.id)
+    sheet = sheets.sheet_markdown(drift_sheet(drift_table(kept), kept))
     assert "Vision features at the class token" in sheet and "Vision parameters" in sheet
 
 
 def test_the_sheet_shows_the_tables_numbers_and_what_was_found(micro):
     measured = micro[1]
-    sheet = drift_sheet(measured)
+    sheet = drift_sheet(drift_table(measured), measured)
     text = sheets.sheet_markdown(sheet)
     value = by_layer(measured[0], "relative")["6"]
     assert f"{100 * value:.2f}" in text and "Other activation" in text and "Unrelated" in text
     assert sheets.sheet_latex(sheet).count(r"\begin{tabular}") == len(sheet.blocks)
-    found = findings(measured)
+    found = findings(drift_table(measured), measured)
     assert len(found) == 2 and all(line.startswith("Update: text ") for line in found)
     assert found[1].endswith("more in every block than in the one before.")
     wobbly = copy.deepcopy(measured[:1])
     for row in wobbly[0]["text"]["features"]:
         row["relative"] = 1.0
-    assert "in 0 of 5 blocks" in findings(wobbly)[1]
+    assert "in 0 of 5 blocks" in findings(drift_table(wobbly), wobbly)[1]
 
 
 def test_every_number_of_figure_2b_is_in_the_sheet_and_parts_without_a_table_are_named(micro):
-    sheet = drift_sheet(micro[1])
-    axes = drift_figures.draw_figure_2b(micro[1]).axes
+    sheet = drift_sheet(drift_table(micro[1]), micro[1])
+    axes = draw_figure_2b(drift_table(micro[1]), micro[1]).axes
     for drawn, how, scale in ((axes[0], "relative", 100), (axes[1], "absolute", 1)):
         (block,) = (b for b in sheet.blocks if b.title.text.startswith(f"Text parameters, {how} change of each block"))
         for label in ("Update", "Unrelated"):
@@ -440,10 +447,10 @@ def test_the_figures_draw_the_tables_numbers(micro):
     table = drift_table(micro[1])
     text = table[(table["tower"] == "text") & (table["pair"] == "new")]
     for draw, rows_of in (
-        (drift_figures.draw_figure_2b, text[(text["kind"] == "all")]),
-        (drift_figures.draw_figure_2c, text[(text["what"] == "features") & (text["dataset"] == AVERAGE)]),
+        (draw_figure_2b, text[(text["kind"] == "all")]),
+        (draw_figure_2c, text[(text["what"] == "features") & (text["dataset"] == AVERAGE)]),
     ):
-        figure = draw(micro[1])
+        figure = draw(drift_table(micro[1]), micro[1])
         figure.draw_without_rendering()
         expected = rows_of[rows_of["layer"].str.isdigit()]
         for axes, value in zip(figure.axes, ("relative", "absolute"), strict=True):
@@ -451,7 +458,7 @@ def test_the_figures_draw_the_tables_numbers(micro):
             assert np.allclose(line.get_ydata(), expected[value])
         names = [text.get_text() for text in figure.legends[0].get_texts()]
         assert names[0] == "Update" and names[2] == "Unrelated" and names[1].startswith("Other activation")
-    drift_figures.draw_figure_2b([]), drift_figures.draw_figure_2c([])
+    draw_figure_2b(drift_table([]), []), draw_figure_2c(drift_table([]), [])
 
 
 # ---- controls of an arch ---------------------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ import torch
 from sklearn.linear_model import Ridge
 from sklearn.metrics import mean_absolute_error
 
-from carryover.bench.analyses import forecast, forecast_sheet, target_figures
+from carryover.bench.analyses import forecast, forecast_numbers
+from carryover.bench.analyses.forecast_numbers import Forecast
 from carryover.bench.backbones.archs import ARCHS
 from carryover.bench.backbones.drift_measures import structure
 from carryover.bench.backbones.drift_names import MEASURES
@@ -18,29 +19,29 @@ from carryover.bench.plan.settings import Settings
 from carryover.bench.records.selection import Selection
 from carryover.bench.render.sheets import sheet_markdown
 from carryover.bench.report import outputs, recompute
-from carryover.bench.stats import forecast_models
+from carryover.bench.stats import correlation, forecast_models
 from carryover.methods import Registered
 
 TARGETS = ("new", "larger", "second", "unrelated")
 SETS = tuple(f"set{i:02}" for i in range(10))
 METHODS = ("coop", "clip-adapter", "kgcoop")
-RESULTS = [(outcome, left_out) for outcome in forecast.OUTCOMES for left_out in forecast.LEFT_OUT]
+RESULTS = [(outcome, left_out) for outcome in forecast_numbers.OUTCOMES for left_out in forecast_numbers.LEFT_OUT]
 
 
 def cases(rule, seed=0, noise=1.0, targets=TARGETS, sets=SETS, methods=METHODS):
     """``rule(predictors, method)``: gain kept without noise; a row a method, dataset and target."""
     rng, rows = np.random.default_rng(seed), []
     for target in targets:
-        drift = rng.uniform(0.1, 1)
+        drift, names = rng.uniform(0.1, 1), list(forecast_numbers.PREDICTORS)[1:]
         for dataset in sets:
-            values = {"parameter_drift": drift, **{name: rng.uniform(0, 1) for name in list(forecast.PREDICTORS)[1:]}}
+            values = {"parameter_drift": drift, **{name: rng.uniform(0, 1) for name in names}}
             for method in methods:
                 kept = rule(values, method) + noise * rng.normal()
                 gain = rng.uniform(10, 20)
                 rows.append(
                     [target, dataset, method, 3, gain, kept, kept / gain, rng.uniform(30, 70), *values.values()]
                 )
-    return pd.DataFrame(rows, columns=list(forecast.CASE_COLUMNS))
+    return pd.DataFrame(rows, columns=list(forecast_numbers.CASE_COLUMNS))
 
 
 def works(values, method):
@@ -62,11 +63,11 @@ def row_of(table, **where):
 # ---- models ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("left_out", forecast.LEFT_OUT)
+@pytest.mark.parametrize("left_out", forecast_numbers.LEFT_OUT)
 @pytest.mark.parametrize("model", [("structure",), ("structure", "parameter_drift"), ("feature_drift", "cka")])
 def test_forecasts_are_scikit_learns_ridge_on_standardised_predictors(model, left_out):
     table = cases(works)
-    made, _ = forecast.forecasts(table)["kept", left_out]
+    made, _ = Forecast(table).made["kept", left_out]
     for place in range(0, len(table), 17):
         asked = table.iloc[place]
         fitted = table[(table["method"] == asked["method"]) & (table[left_out] != asked[left_out])]
@@ -78,10 +79,10 @@ def test_forecasts_are_scikit_learns_ridge_on_standardised_predictors(model, lef
         assert made[next(n for n in made if {*n.split(" + ")} == {*model})][place] == pytest.approx(limited, abs=1e-6)
 
 
-@pytest.mark.parametrize("left_out", forecast.LEFT_OUT)
+@pytest.mark.parametrize("left_out", forecast_numbers.LEFT_OUT)
 def test_the_baselines_are_means_of_the_methods_other_cases(left_out):
     table, other = cases(works), "dataset" if left_out == "target" else "target"
-    made, _ = forecast.forecasts(table)["share", left_out]
+    made, _ = Forecast(table).made["share", left_out]
     asked = table.iloc[40]
     rest = table[(table["method"] == asked["method"]) & (table[left_out] != asked[left_out])]
     assert made["mean"][40] == pytest.approx(rest["share"].mean())
@@ -92,7 +93,7 @@ def test_the_baselines_are_means_of_the_methods_other_cases(left_out):
 
 def test_a_predictor_that_is_one_number_a_target_has_no_part_where_one_target_is_fitted_on():
     table = cases(works, targets=TARGETS[:3])
-    one = forecast_models.Forecasts(table, forecast.usable(table), "kept", "target")
+    one = forecast_models.Forecasts(table, forecast_numbers.usable(table), "kept", "target")
     places = {model: place for place, model in enumerate(one.models)}
     alone = one.without(0, 1)
     assert np.allclose(alone[places["parameter_drift",]], alone[places[()]])
@@ -102,9 +103,9 @@ def test_a_predictor_that_is_one_number_a_target_has_no_part_where_one_target_is
 def test_the_selected_model_is_chosen_without_the_group_that_it_is_judged_on():
     """Changing a left-out target's outcomes changes no forecast of it, and not which model forecasts it."""
     table = cases(works)
-    made, chosen = forecast.forecasts(table)["kept", "target"]
+    made, chosen = Forecast(table).made["kept", "target"]
     forged = table.assign(kept=table["kept"].where(table["target"] != "larger", -50.0))
-    again, rechosen = forecast.forecasts(forged)["kept", "target"]
+    again, rechosen = Forecast(forged).made["kept", "target"]
     own = (table["target"] == "larger").to_numpy()
     for name in ("selected", "mean", "same", "level", "structure"):
         assert np.allclose(made[name][own], again[name][own]) and not np.allclose(made[name][~own], again[name][~own])
@@ -115,14 +116,14 @@ def test_the_selected_model_is_chosen_without_the_group_that_it_is_judged_on():
 def far_away():
     """One target much further from the base than the others, with a slope that points out of the range."""
     table = cases(works, noise=3.0)
-    table.loc[table["target"] == "unrelated", list(forecast.PREDICTORS)] *= -40
+    table.loc[table["target"] == "unrelated", list(forecast_numbers.PREDICTORS)] *= -40
     return table
 
 
 @pytest.mark.parametrize(("outcome", "left_out"), RESULTS)
 def test_no_forecast_lies_outside_the_outcomes_that_it_was_fitted_on(outcome, left_out):
     table, limited = far_away(), 0
-    made, _ = forecast.forecasts(table)[outcome, left_out]
+    made, _ = Forecast(table).made[outcome, left_out]
     for place in range(len(table)):
         asked = table.iloc[place]
         fitted = table[(table["method"] == asked["method"]) & (table[left_out] != asked[left_out])][outcome]
@@ -134,7 +135,7 @@ def test_no_forecast_lies_outside_the_outcomes_that_it_was_fitted_on(outcome, le
 
 def test_forecasts_inside_the_selection_are_limited_too():
     table = far_away()
-    one = forecast_models.Forecasts(table, forecast.usable(table), "kept", "target")
+    one = forecast_models.Forecasts(table, forecast_numbers.usable(table), "kept", "target")
     for group, other in ((0, 3), (3, 1), (2, 3)):
         made = one.without(group, other)
         for method in range(len(METHODS)):
@@ -147,8 +148,8 @@ def test_a_method_that_breaks_down_moves_no_other_methods_forecast():
     table = cases(works)
     broken = table["method"] == "kgcoop"
     other = table.assign(kept=table["kept"].where(~broken, 8 - table["zero_shot_target"]))
-    for left_out in forecast.LEFT_OUT:
-        (made, _), (again, _) = (forecast.forecasts(one)["kept", left_out] for one in (table, other))
+    for left_out in forecast_numbers.LEFT_OUT:
+        (made, _), (again, _) = (Forecast(one).made["kept", left_out] for one in (table, other))
         for model, values in made.items():
             assert np.allclose(values[~broken], again[model][~broken])
             assert not np.allclose(values[broken], again[model][broken])
@@ -157,11 +158,11 @@ def test_a_method_that_breaks_down_moves_no_other_methods_forecast():
 # ---- errors ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("left_out", forecast.LEFT_OUT)
+@pytest.mark.parametrize("left_out", forecast_numbers.LEFT_OUT)
 def test_errors_and_intervals_are_scikit_learns_and_scipys(left_out):
     table = cases(works)
-    made, _ = forecast.forecasts(table)["kept", left_out]
-    row = row_of(forecast.forecast_table(table), outcome="kept", left_out=left_out, method="coop", model="selected")
+    made, _ = Forecast(table).made["kept", left_out]
+    row = row_of(Forecast(table).table, outcome="kept", left_out=left_out, method="coop", model="selected")
     own = (table["method"] == "coop").to_numpy()
     groups = [own & (table[left_out] == name).to_numpy() for name in dict.fromkeys(table[left_out])]
     of = {
@@ -180,8 +181,8 @@ def test_errors_and_intervals_are_scikit_learns_and_scipys(left_out):
 
 def test_errors_of_all_are_the_median_over_methods_in_each_group():
     table = cases(works)
-    made, _ = forecast.forecasts(table)["kept", "target"]
-    row = row_of(forecast.forecast_table(table), outcome="kept", left_out="target", method="all", model="cka")
+    made, _ = Forecast(table).made["kept", "target"]
+    row = row_of(Forecast(table).table, outcome="kept", left_out="target", method="all", model="cka")
     middle = {"cka": [], "mean": []}
     for target in TARGETS:
         for model, found in middle.items():
@@ -198,15 +199,13 @@ HOPELESS = "Drift and similarity of the two backbones alone are not shown to tel
 
 def test_in_a_world_where_similarity_decides_the_forecast_says_so():
     table = cases(works, noise=0.5)
-    for left_out in forecast.LEFT_OUT:
+    for left_out in forecast_numbers.LEFT_OUT:
         for method in METHODS:
-            row = row_of(
-                forecast.forecast_table(table), outcome="kept", left_out=left_out, method=method, model="selected"
-            )
+            row = row_of(Forecast(table).table, outcome="kept", left_out=left_out, method=method, model="selected")
             assert row["mae"] < 0.4 * row["mae_mean"] and row["better_low"] > 0
-        _, chosen = forecast.forecasts(table)["kept", left_out]
+        _, chosen = Forecast(table).made["kept", left_out]
         assert all("structure" in model for model in chosen)
-    text = forecast_sheet.paragraph(table)
+    text = forecast.paragraph(Forecast(table))
     lead = text.split(". ")[0]
     assert "tell for most methods" in lead and "gain kept for a new target, gain kept for a new dataset" in lead
     assert "Gain kept (points) for a new target: median error over methods" in text
@@ -218,9 +217,9 @@ def test_in_a_world_where_nothing_predicts_the_text_says_so():
     claims = 0
     for seed in range(12):
         table = cases(tells_nothing, seed=seed, noise=5.0)
-        text = forecast_sheet.paragraph(table)
+        text = forecast.paragraph(Forecast(table))
         assert text.startswith(HOPELESS)
-        found = forecast.forecast_table(table)
+        found = Forecast(table).table
         claims += (found[(found["model"] == "selected") & (found["method"] != "all")]["better_low"] > 0).sum()
         assert "not shown to be better than the mean for any of 3 methods" in text
     assert claims <= 0.05 * 12 * 3 * 4
@@ -240,11 +239,11 @@ def test_a_plug_in_at_chance_everywhere_is_not_called_predictable(relation):
         if relation == "exact":
             table["zero_shot_target"] = 30 + 40 * table["structure"]
         table = at_chance(table)
-        found = forecast.forecast_table(table)
+        found = Forecast(table).table
         for outcome, left_out in RESULTS:
-            beaten, every = forecast_sheet.beating(found, outcome, left_out)
+            beaten, every = forecast.beating(found, outcome, left_out)
             assert every == [] and (relation == "exact" or len(beaten) <= 1)
-        text = forecast_sheet.paragraph(table)
+        text = forecast.paragraph(Forecast(table))
         assert text.startswith(HOPELESS)
         assert "of one accuracy everywhere 0." in text
 
@@ -253,17 +252,17 @@ def test_one_method_alone_makes_no_claim_for_methods_in_general():
     table = cases(tells_nothing, noise=5.0)
     only = table["method"] == "coop"
     kept = table["kept"].where(~only, [works(row, "coop") * 5 for _, row in table.iterrows()])
-    text = forecast_sheet.paragraph(table.assign(kept=kept), {"coop": "CoOp"})
+    text = forecast.paragraph(Forecast(table.assign(kept=kept)), {"coop": "CoOp"})
     assert text.startswith(HOPELESS) and "better than every baseline for 1 of 3 methods (CoOp)" in text
 
 
 def test_zero_shot_is_no_predictor():
     """The target's is subtracted in what is forecast, and the base's stands beside it."""
-    assert not [name for name in forecast.PREDICTORS if "zero" in name]
+    assert not [name for name in forecast_numbers.PREDICTORS if "zero" in name]
     table = cases(works)
     other = table.assign(zero_shot_target=table["zero_shot_target"][::-1].to_numpy())
-    for key, (made, _) in forecast.forecasts(table).items():
-        again = forecast.forecasts(other)[key][0]
+    for key, (made, _) in Forecast(table).made.items():
+        again = Forecast(other).made[key][0]
         assert [name for name in made if not np.allclose(made[name], again[name])] == ["level"]
 
 
@@ -274,11 +273,11 @@ def test_what_only_tells_datasets_apart_is_no_better_than_their_own_mean():
     table["structure"] = table["dataset"].map(base)
     table["kept"] = 30 * table["structure"] + np.random.default_rng(1).normal(size=len(table)) / 9
     row = {
-        name: row_of(forecast.forecast_table(table), outcome="kept", left_out="target", method="all", model=name)["mae"]
+        name: row_of(Forecast(table).table, outcome="kept", left_out="target", method="all", model=name)["mae"]
         for name in ("mean", "same")
     }
     assert row["same"] < 0.1 * row["mean"]
-    told = forecast_sheet.paragraph(table)
+    told = forecast.paragraph(Forecast(table))
     assert told.startswith(HOPELESS) or "gain kept for a new target" not in told.split(";")[0]
     assert "better than the mean for 3 of 3 methods, than every baseline for none" in told
 
@@ -291,16 +290,16 @@ def test_rho_is_scipys_with_ties_and_with_cases_drawn_more_than_once():
     for size in (5, 12, 44):
         x, y = rng.integers(0, 6, size).astype(float), rng.normal(size=size).round(1)
         times = np.vstack([np.ones(size, int), rng.integers(0, 3, (20, size))])
-        found = forecast.weighted_rho(x, y, times)
+        found = correlation.weighted_rho(x, y, times)
         for one, rho in zip(times, found, strict=True):
             expected = scipy.stats.spearmanr(np.repeat(x, one), np.repeat(y, one)).statistic
             assert rho == pytest.approx(expected, abs=1e-12, nan_ok=True)
-    assert np.isnan(forecast.weighted_rho(np.ones(4), np.arange(4.0), np.ones((1, 4)))[0])
+    assert np.isnan(correlation.weighted_rho(np.ones(4), np.arange(4.0), np.ones((1, 4)))[0])
 
 
 def test_rho_of_all_is_the_mean_over_methods_and_its_interval_holds_a_strong_relation():
     table = cases(works, noise=0.5)
-    found = forecast.correlation_table(table)
+    found = Forecast(table).correlations
     each = [
         scipy.stats.spearmanr(*table[table["method"] == m][["structure", "kept"]].to_numpy().T).statistic
         for m in METHODS
@@ -320,7 +319,7 @@ def test_redraws_are_of_whole_datasets():
     rng = np.random.default_rng(5)
     apart = table.assign(structure=rng.normal(size=len(table)), kept=rng.normal(size=len(table)))
     width = [
-        (row := row_of(forecast.correlation_table(one), outcome="kept", method="coop", predictor="structure"))["high"]
+        (row := row_of(Forecast(one).correlations, outcome="kept", method="coop", predictor="structure"))["high"]
         - row["low"]
         for one in (alike, apart)
     ]
@@ -328,7 +327,7 @@ def test_redraws_are_of_whole_datasets():
 
 
 def test_few_datasets_have_no_interval():
-    found = forecast.correlation_table(cases(works, sets=SETS[:5]))
+    found = Forecast(cases(works, sets=SETS[:5])).correlations
     assert found["low"].isna().all() and found["rho"].notna().all()
 
 
@@ -408,7 +407,7 @@ def world():
 
 
 def test_cases_are_what_gained_on_the_base_with_the_drift_of_its_target_and_dataset(world):
-    table = forecast.case_table(world)
+    table = forecast_numbers.case_table(world)
     assert len(table) == len(SETS) * len(TARGETS) and set(table["method"]) == {"coop"}  # KgCoOp gained half a point
     row = row_of(table, target="second", dataset="set03")
     (measured,) = [one for one in world.drift if one["pair"] == "second"]
@@ -421,35 +420,36 @@ def test_cases_are_what_gained_on_the_base_with_the_drift_of_its_target_and_data
 
 
 def test_no_forecast_without_drift_zero_shot_or_targets_enough_to_leave_one_out(world):
-    assert forecast.has_forecast(forecast.case_table(world))
+    assert forecast_numbers.has_forecast(forecast_numbers.case_table(world))
     shot = [r for r in world.main if r["run"]["method"] != "zs-clip"]
     few = [
         {**r, "targets": {k: v for k, v in r["targets"].items() if k in ("base", "new", "larger")}} for r in world.main
     ]
     for main, drift in ((world.main, ()), (shot, world.drift), (few, world.drift)):
         selection = Selection(world.arch, tuple(main), drift=drift)
-        assert not forecast.has_forecast(forecast.case_table(selection))
-        assert target_figures.draw_forecast(selection) is None
+        assert not forecast_numbers.has_forecast(forecast_numbers.case_table(selection))
+        assert outputs.drawn("forecast", selection) is None
         assert "forecast" not in outputs.made_from(selection)
 
 
 def test_a_predictor_that_is_not_defined_everywhere_is_named_and_not_used(world):
     world.drift[0]["text"]["features"] = [r for r in world.drift[0]["text"]["features"] if r["layer"] != "projected"]
-    table = forecast.case_table(world)
-    assert {"structure", "cka"}.isdisjoint(forecast.usable(table)) and len(forecast.usable(table)) == 2
-    text = sheet_markdown(forecast_sheet.forecast_sheet(world))
+    table = forecast_numbers.case_table(world)
+    assert {"structure", "cka"}.isdisjoint(forecast_numbers.usable(table)) and len(forecast_numbers.usable(table)) == 2
+    text = sheet_markdown(outputs.made_from(world)["forecast"].sheet)
     assert "not defined everywhere or the same in all cases: class similarities, linear CKA" in text
 
 
 def test_drift_that_tells_the_targets_apart_forecasts_what_they_keep(world):
     """Parameter drift rises by target, and what is kept falls with it."""
-    table = forecast.case_table(world)
-    row = row_of(forecast.forecast_table(table), outcome="kept", left_out="dataset", method="all", model="selected")
+    table = forecast_numbers.case_table(world)
+    row = row_of(Forecast(table).table, outcome="kept", left_out="dataset", method="all", model="selected")
     assert row["better_low"] > 0 and row["mae"] < 0.5 * row["mae_mean"]
-    rho = row_of(forecast.correlation_table(table), outcome="kept", method="coop", predictor="parameter_drift")
+    rho = row_of(Forecast(table).correlations, outcome="kept", method="coop", predictor="parameter_drift")
     assert rho["rho"] < -0.9
 
 
+@pytest.mark.long
 def test_check_makes_both_tables_again_and_names_a_forged_cell(world, tmp_path):
     outputs.write_tables(world, tmp_path)
 
@@ -472,12 +472,12 @@ def test_check_makes_both_tables_again_and_names_a_forged_cell(world, tmp_path):
 
 
 def test_the_figure_sets_each_case_against_its_forecast(world):
-    figure = target_figures.draw_forecast(world)
-    table = forecast.case_table(world)
-    for axes, left_out in zip(figure.axes, forecast.LEFT_OUT, strict=True):
+    figure = outputs.drawn("forecast", world)
+    table = forecast_numbers.case_table(world)
+    for axes, left_out in zip(figure.axes, forecast_numbers.LEFT_OUT, strict=True):
         lines = [line for line in axes.lines if not line.get_label().startswith("_")]
         assert len(lines) == len(TARGETS)
-        made = forecast.forecasts(table)["kept", left_out][0]["selected"]
+        made = Forecast(table).made["kept", left_out][0]["selected"]
         found = np.concatenate([line.get_xdata() for line in lines])
         assert sorted(found) == pytest.approx(sorted(made))
         assert sorted(np.concatenate([line.get_ydata() for line in lines])) == pytest.approx(sorted(table["kept"]))

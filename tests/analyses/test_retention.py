@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from carryover.bench.analyses import chains, retention
+from carryover.bench.analyses import chains
+from carryover.bench.analyses.parts import comparison
+from carryover.bench.analyses.parts import retention_numbers as retention
 from carryover.bench.backbones.archs import ARCHS
 from carryover.bench.plan import grid as plan_grid
-from carryover.bench.plan import retraining, suites
+from carryover.bench.plan import suites
 from carryover.bench.plan.grid import default_methods
 from carryover.bench.plan.run_labels import WHOLE_SCHEDULE
 from carryover.bench.plan.settings import Settings
@@ -113,10 +115,10 @@ def test_retention_alone_plans_the_plain_runs_and_zero_shot_that_it_measures_by(
     every = grid(suites_=["retention"], seeds=[1])
     learning = {m for m in default_methods(Registered()) if METHODS[m].depth != "none"}
     assert {r.method for r in every if r.path == ("new",)} == learning and "linear-probe" in learning
-    assert {r.dataset for r in every} == set(retraining.DATASETS["retention"]["micro"])
+    assert {r.dataset for r in every} == set(suites.SUITES["retention"].on["micro"])
 
 
-@pytest.mark.parametrize("suite", suites.BEYOND)
+@pytest.mark.parametrize("suite", ("retention", "chains"))
 def test_every_run_comes_after_those_it_needs_and_all_of_them_are_planned(suite):
     runs = grid(suites_=[suite])
     place = {run: i for i, run in enumerate(runs)}
@@ -132,7 +134,7 @@ def test_a_control_from_nothing_has_the_steps_shots_and_options_of_the_refresh_b
     runs = grid("coop.lr=0.5", suites_=["chains"], methods=["coop"], datasets_=["micro_stars"], seeds=[1])
     assert all(run.config.lr == 0.5 for run in runs if run.method == "coop")
     carried = [run for run in runs if len(run.path) == 2 and run.refresh != WHOLE_SCHEDULE]
-    assert {run.refresh for run in carried} == set(retraining.STEPS)
+    assert {run.refresh for run in carried} == set(chains.STEPS)
     for run in carried:
         # a published number of epochs, which goes by shots, says nothing beside the steps
         plain = replace(run.training, epochs=1)
@@ -304,7 +306,7 @@ def test_an_interval_of_the_decision_is_that_of_the_pairs():
         return {role: Outcome(*two, None) for role, two in stored[key].items()}
 
     selection = replace(selection, outcomes=Outcomes(outcomes))
-    pairs = pairs_stats.pairs_table(selection)
+    pairs = comparison.pairs_table(selection)
     compared = 0
     for row in cells(selection, "decision"):
         if row["target"] == "new":
@@ -328,6 +330,7 @@ def options_of_a_world(generator, effects, seeds=3, images=100):
     return choices.Alternatives("d", 100 * right.mean(2), draws.reshape(-1, seeds, 3).mean(1))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("effects", [0.0, 0.1])
 def test_intervals_hold_the_truth_about_as_often_as_they_say(monkeypatch, effects):
     monkeypatch.setattr(pairs_stats, "DRAWS", 500)
@@ -406,13 +409,17 @@ def test_predictions_on_other_images_are_not_compared():
 # ---- which records ---------------------------------------------------------------------------------------------------
 
 
+BEYOND = ("retention", "decision", "chains", "refresh", "forecast", "forecast_correlation", "records")
+
+
 def paper_tables(records):
     made = outputs.made_from(choose(records, ARCH, MICRO))
-    return {name: o.csv for name, o in made.items() if name not in outputs.BEYOND and name != "records"}
+    return {name: o.csv for name, o in made.items() if name not in BEYOND}
 
 
 def test_tables_of_the_paper_are_the_same_bytes_whatever_was_retrained_beside():
-    runs = grid(suites_=["main", *suites.ABLATIONS], datasets_=list(SETS), methods=["zs-clip", "coop", "contcoop"])
+    papers = ["main", *(one.id for one in suites.of_kind("options"))]
+    runs = grid(suites_=papers, datasets_=list(SETS), methods=["zs-clip", "coop", "contcoop"])
     plain = [record(run, {"base": 50 + i % 90, "new": 20 + i % 70}) for i, run in enumerate(runs)]
     further = [r for r in world(three(1, 2, 3))[1] if r["run"].get("path")]
     later = [{**r, "started": "2026-02-01T00:00:00Z"} for r in further]
@@ -498,7 +505,7 @@ def test_refresh_points_are_the_runs_of_their_steps_and_shots():
     by_steps = {r["steps"]: (float(r["carried"]), float(r["nothing"])) for r in rows if r["axis"] == "steps"}
     whole = METHODS["coop"].micro["steps"]
     assert by_steps["0"] == (70, (60 + 16) / 2), "carried without a step is the module reused"
-    for steps in retraining.STEPS:
+    for steps in chains.STEPS:
         assert by_steps[str(steps)] == ((156 + steps // 2) / 2, (76 + steps // 2) / 2)
     assert by_steps["all"] == (199 / 2, (76 + whole // 2) / 2)
     by_shots = {int(r["shots"]): r for r in rows if r["axis"] == "shots"}
@@ -514,13 +521,14 @@ def test_two_starts_that_answer_alike_have_no_lead():
 
 def test_a_chain_of_an_arch_with_one_update_ends_there():
     arch = ARCHS["micro"]
-    assert retraining.chain_of(arch) == ("base", "new") and retraining.chain_of(ARCH) == ("base", "new", "second")
+    assert chains.chain_of(arch) == ("base", "new") and chains.chain_of(ARCH) == ("base", "new", "second")
     assert not [r for r in grid(arch=arch, suites_=["chains"], seeds=[1]) if "second" in r.path]
 
 
 # ---- report and check ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_check_recounts_every_cell_and_finds_one_that_was_changed(tmp_path):
     selection, _, stored = world(climbing, shift=lambda run: 7 * run.seed, methods=["coop", "clip-adapter"])
     outputs.write_tables(selection, tmp_path)
@@ -546,14 +554,14 @@ def test_report_shows_the_tables_and_figures_and_is_the_same_each_time():
     first, page = report.texts(selection)
     assert report.texts(selection)[0] == first
     for name in ("retention", "chains", "refresh_steps", "refresh_shots"):
-        assert f"figures/{name}.svg" in first and outputs.FIGURES[name].draw(selection) is not None
+        assert f"figures/{name}.svg" in first and outputs.drawn(name, selection) is not None
     counts = Counter(row["choice"] for row in cells(selection, "decision") if row["dataset"] != "average")
     opening = first.split("\n## ")[0]
     assert f"Of {sum(counts.values())} choices (2 methods, {len(SETS)} datasets, " in opening
     assert all(f"{name} {count}" in opening for name, count in counts.items())
     for heading in ("What an update leaves", "Reuse, retrain, or zero-shot", "Modules through successive updates"):
         assert heading in first and heading in page
-    assert outputs.FIGURES["chains"].draw(replace(selection, rows={})) is None
+    assert outputs.drawn("chains", replace(selection, rows={})) is None
 
 
 def test_lines_that_name_a_retrained_record_say_on_what(tmp_path):
@@ -568,5 +576,5 @@ def test_the_number_of_points_is_that_of_the_plan():
     selection, *_ = world(climbing, methods=["coop"])
     rows = selection.rows["chains"]
     assert not [row for row in rows if not row.records]
-    assert len(cells(selection, "refresh")) == len(SETS) * (len(retraining.STEPS) + 2 + len(retraining.SHOTS) + 1)
+    assert len(cells(selection, "refresh")) == len(SETS) * (len(chains.STEPS) + 2 + len(chains.SHOTS) + 1)
     assert not math.isnan(chains.refresh_table(selection)["lead"].sum())

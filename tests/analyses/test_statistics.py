@@ -17,13 +17,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from scipy import stats as scipy_stats
 
-from carryover.bench.analyses import statistics
-from carryover.bench.analyses import statistics_figures as drawn
+from carryover.bench.analyses import calibration, costs, statistics
+from carryover.bench.analyses import flips as flips_analysis
+from carryover.bench.analyses.parts import comparison
 from carryover.bench.records.predictions import Outcome
 from carryover.bench.render.figures import STYLE, save
 from carryover.bench.report import outputs, recompute, report
-from carryover.bench.stats import calibration_error, means, pareto, ranking
-from carryover.bench.stats import flips as flips_stats
+from carryover.bench.stats import means
 from carryover.bench.stats import pairs as pairs_stats
 from carryover.bench.stats.measures import measures, score_table
 
@@ -60,7 +60,7 @@ def selected(*given, **more):
 
 
 def test_each_pairs_wilcoxon_is_scipys_over_the_datasets_means_and_holm_is_over_the_measure(eight):
-    table = ranking.wilcoxon_table(eight)
+    table = comparison.wilcoxon_table(eight)
     scores = means.seed_scores(eight.main).groupby(["dataset", "method"])[["base", "new", "h"]].mean()
     assert len(table) == 3 * 6
     for row in table.itertuples():
@@ -75,7 +75,7 @@ def test_each_pairs_wilcoxon_is_scipys_over_the_datasets_means_and_holm_is_over_
 
 
 def test_ranks_and_friedman_are_scipys(eight):
-    table = ranking.ranks_table(eight)
+    table = comparison.ranks_table(eight)
     for measure in measures(eight.main):
         scores, part = score_table(eight.main, measure), table[table["measure"] == measure.id]
         expected = scipy_stats.rankdata(-scores.round(9).to_numpy(), axis=1).mean(0)
@@ -87,8 +87,8 @@ def test_ranks_and_friedman_are_scipys(eight):
 
 
 def test_places_are_shared_by_methods_that_no_test_tells_apart(eight):
-    table = ranking.ranks_table(eight).set_index(["measure", "method"])
-    tests = ranking.wilcoxon_table(eight)
+    table = comparison.ranks_table(eight).set_index(["measure", "method"])
+    tests = comparison.wilcoxon_table(eight)
     shown = tests[(tests["measure"] == "new") & (tests["p_holm"] < 0.05)]
     apart = {frozenset(pair) for pair in zip(shown["method"], shown["other"], strict=True)}
     assert apart == {frozenset(("probe", other)) for other in ("zs-clip", "coop", "kg")} | {
@@ -96,9 +96,9 @@ def test_places_are_shared_by_methods_that_no_test_tells_apart(eight):
     }  # fmt: skip
     places = {method: tuple(table.loc[("new", method), ["place", "last"]]) for method in CHANCES}
     assert places == {"coop": (1, 2), "kg": (1, 2), "zs-clip": (3, 3), "probe": (4, 4)}
-    (ranked,) = [one for one in ranking.rankings(eight) if one.measure.id == "new"]
+    (ranked,) = [one for one in comparison.rankings(eight) if one.measure.id == "new"]
     assert ranked.cliques == ((0, 1),) and set(ranked.methods[:2]) == {"coop", "kg"}
-    rows = {row[0].text: row[2] for row in ranking.ranks_sheet(eight).blocks[0].rows}
+    rows = {row[0].text: row[2] for row in outputs.made_from(eight)["ranks"].sheet.blocks[0].rows}
     assert rows["PROBE"].text.endswith("(4)") and rows["KG"].text.endswith("(1–2)")
     assert [rows[m.upper()].rank for m in CHANCES] == [0, 1, 0, 1]
 
@@ -106,31 +106,31 @@ def test_places_are_shared_by_methods_that_no_test_tells_apart(eight):
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_too_few_datasets_are_said_to_tell_nothing_and_no_p_is_below_what_they_allow(count):
     few = selected(CHANCES, images=60, datasets=MANY[:count])
-    table = ranking.wilcoxon_table(few)
+    table = comparison.wilcoxon_table(few)
     assert (table["p"] >= 2.0 ** (1 - count) - 1e-12).all() and (table["p_holm"] > 0.05).all()
-    (said,) = ranking.limits(few.main)
+    (said,) = statistics.limits(few.main)
     assert said.startswith(f"{count} dataset") and f"{2.0 ** (1 - count):.4g}" in said
-    assert (ranking.ranks_table(few)["place"] == 1).all()
-    assert all(one.cliques == ((0, 3),) for one in ranking.rankings(few))
+    assert (comparison.ranks_table(few)["place"] == 1).all()
+    assert all(one.cliques == ((0, 3),) for one in comparison.rankings(few))
 
 
 def test_more_pairs_than_the_datasets_allow_are_said_to_leave_nothing():
     several = {f"m{i}": {"base": 0.3 + i / 20, "new": 0.3 + i / 20} for i in range(8)}
     many = selected(several, images=30, seeds=(1,), datasets=MANY[:6])
-    (said,) = ranking.limits(many.main)
+    (said,) = statistics.limits(many.main)
     assert "28 pairs" in said and "0.03125" in said
-    assert (ranking.wilcoxon_table(many)["p_holm"] > 0.05).all()
+    assert (comparison.wilcoxon_table(many)["p_holm"] > 0.05).all()
 
 
 def test_a_method_without_a_dataset_has_no_rank_and_is_named():
     holed = selected(CHANCES, images=40, datasets=MANY[:6], fails={("a", "kg", seed) for seed in (1, 2, 3)})
-    table = ranking.ranks_table(holed).set_index(["measure", "method"])
+    table = comparison.ranks_table(holed).set_index(["measure", "method"])
     assert math.isnan(table.loc[("h", "kg"), "rank"]) and table.loc[("h", "kg"), "datasets"] == 5
     assert table.loc["h"]["rank"].sum() == pytest.approx(6)  # of three methods
-    pairs = ranking.wilcoxon_table(holed)
+    pairs = comparison.wilcoxon_table(holed)
     assert set(pairs[(pairs["method"] == "kg") | (pairs["other"] == "kg")]["datasets"]) == {5}
-    assert any(said.startswith("Without a rank") and "KG" in said for said in ranking.limits(holed.main))
-    assert ranking.ranks_sheet(holed).blocks[0].rows[-1][1].text == "–"
+    assert any(said.startswith("Without a rank") and "KG" in said for said in statistics.limits(holed.main))
+    assert outputs.made_from(holed)["ranks"].sheet.blocks[0].rows[-1][1].text == "–"
 
 
 # ---- calibration -----------------------------------------------------------------------------------------------------
@@ -151,33 +151,33 @@ def by_loop(confidence, right):
 @settings(max_examples=150, deadline=None)
 def test_ece_is_the_definitions_loop(answers):
     confidence, right = np.array([c for c, _ in answers]), np.array([r for _, r in answers])
-    assert calibration_error.calibration_error(confidence, right) == pytest.approx(by_loop(confidence, right), abs=1e-9)
+    assert calibration.calibration_error(confidence, right) == pytest.approx(by_loop(confidence, right), abs=1e-9)
 
 
 def test_ece_in_closed_form():
     right = np.array([True] * 8 + [False] * 2)
-    assert calibration_error.calibration_error(np.full(10, 0.8), right) == pytest.approx(0, abs=1e-9)
-    assert calibration_error.calibration_error(np.full(10, 1.0), right) == pytest.approx(20)
-    assert calibration_error.calibration_error(np.full(10, 0.5), ~right) == pytest.approx(30)
+    assert calibration.calibration_error(np.full(10, 0.8), right) == pytest.approx(0, abs=1e-9)
+    assert calibration.calibration_error(np.full(10, 1.0), right) == pytest.approx(20)
+    assert calibration.calibration_error(np.full(10, 0.5), ~right) == pytest.approx(30)
     # one bin too sure by 0.1, one too shy by 0.3, half of the images each: their gaps do not cancel
     halves = np.array([0.9] * 10 + [0.2] * 10), np.array([True] * 8 + [False] * 2 + [True] * 5 + [False] * 5)
-    assert calibration_error.calibration_error(*halves) == pytest.approx(100 * (0.1 + 0.3) / 2)
-    assert calibration_error.calibration_error(np.full(10, 0.9), right, bins=1) == pytest.approx(10)
+    assert calibration.calibration_error(*halves) == pytest.approx(100 * (0.1 + 0.3) / 2)
+    assert calibration.calibration_error(np.full(10, 0.9), right, bins=1) == pytest.approx(10)
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 1), st.booleans()), min_size=2, max_size=40), st.randoms())
 @settings(max_examples=50, deadline=None)
 def test_ece_is_never_below_the_gap_nor_above_the_mean_error_whatever_the_order(answers, random):
     confidence, right = np.array([c for c, _ in answers]), np.array([r for _, r in answers], float)
-    error = calibration_error.calibration_error(confidence, right)
+    error = calibration.calibration_error(confidence, right)
     assert 100 * abs((confidence - right).mean()) - 1e-9 <= error <= 100 * np.abs(confidence - right).mean() + 1e-9
     random.shuffle(answers)
-    turned = calibration_error.calibration_error([c for c, _ in answers], [r for _, r in answers])
+    turned = calibration.calibration_error([c for c, _ in answers], [r for _, r in answers])
     assert turned == pytest.approx(error)
 
 
 def test_the_calibration_table_has_each_runs_error_averaged_over_seeds_then_datasets(eight):
-    table = calibration_error.calibration_table(eight).set_index(["dataset", "method", "backbone"])
+    table = calibration.calibration_table(eight).set_index(["dataset", "method", "backbone"])
     assert len(table) == 9 * 4 * 2
     errors = {}
     for record in eight.main:
@@ -196,16 +196,15 @@ def test_the_calibration_table_has_each_runs_error_averaged_over_seeds_then_data
 def test_runs_without_confidence_have_dashes_and_no_number():
     records, stored = answered.world(CHANCES, images=30)
     stored["a-coop-1"] = {r: Outcome(o.predicted, o.label, None) for r, o in stored["a-coop-1"].items()}
-    table = calibration_error.calibration_table(answered.selection_of(records, stored))
+    table = calibration.calibration_table(answered.selection_of(records, stored))
     seeds = table.set_index(["dataset", "method", "backbone"])["seeds"]
     assert seeds["a", "coop", "base"] == 2 and seeds["average", "coop", "base"] == 2 and seeds["b", "coop", "new"] == 3
     bare = {key: {r: Outcome(o.predicted, o.label, None) for r, o in found.items()} for key, found in stored.items()}
     selection = answered.selection_of(records, bare)
-    assert calibration_error.calibration_table(selection)["ece"].isna().all()
-    assert {cell.text for row in calibration_error.calibration_sheet(selection).blocks[0].rows for cell in row[1:]} == {
-        "–"
-    }
-    assert not statistics.of_calibration(selection)
+    assert calibration.calibration_table(selection)["ece"].isna().all()
+    block = outputs.made_from(selection)["calibration"].sheet.blocks[0]
+    assert {cell.text for row in block.rows for cell in row[1:]} == {"–"}
+    assert not calibration.findings(calibration.calibration_table(selection), selection)
 
 
 # ---- flips -----------------------------------------------------------------------------------------------------------
@@ -216,9 +215,9 @@ def test_flips_counted_by_hand():
     base = Outcome(np.array([0, 1, 2, 0, 0, 1, 1, 0]), label, None)  # right: 0 1 2 . . . 6 .
     new = Outcome(np.array([0, 2, 2, 3, 1, 1, 0, 2]), label, None)  # right: 0 . 2 3 . . . 7
     # changed: 1 (right to wrong), 3 (to right), 4 (wrong to wrong), 6 (right to wrong), 7 (to right)
-    assert flips_stats.flips(base, new) == (62.5, 25.0, 25.0, 12.5)
-    assert flips_stats.flips(new, base) == (62.5, 25.0, 25.0, 12.5)
-    assert flips_stats.flips(base, base) == (0, 0, 0, 0)
+    assert flips_analysis.flips(base, new) == (62.5, 25.0, 25.0, 12.5)
+    assert flips_analysis.flips(new, base) == (62.5, 25.0, 25.0, 12.5)
+    assert flips_analysis.flips(base, base) == (0, 0, 0, 0)
 
 
 CLASS = st.integers(0, 3)
@@ -229,13 +228,13 @@ CLASS = st.integers(0, 3)
 def test_kinds_of_flips_add_up_and_their_balance_is_the_change_of_accuracy(answers):
     before, after, label = np.array(answers).T
     base, new = Outcome(before, label, None), Outcome(after, label, None)
-    flips, negative, positive, moved = flips_stats.flips(base, new)
+    flips, negative, positive, moved = flips_analysis.flips(base, new)
     assert flips == pytest.approx(100 * np.mean(before != after)) == pytest.approx(negative + positive + moved)
     assert positive - negative == pytest.approx(100 * (new.right.mean() - base.right.mean()))
 
 
 def test_the_flips_table_balances_with_the_main_table_and_zero_shot_is_beside_itself_once(eight):
-    table, main = flips_stats.flips_table(eight), means.summarise(eight.main).set_index(["dataset", "method"])
+    table, main = flips_analysis.flips_table(eight), means.summarise(eight.main).set_index(["dataset", "method"])
     assert len(table) == 9 * 4
     zero = table[table["method"] == "zs-clip"].set_index("dataset")["flips"]
     for row in table.itertuples():
@@ -244,7 +243,7 @@ def test_the_flips_table_balances_with_the_main_table_and_zero_shot_is_beside_it
         assert row.flips == pytest.approx(row.negative + row.positive + row.moved)
         assert row.beside_zero_shot == pytest.approx(row.flips / zero[row.dataset])
     without = selected({"coop": CHANCES["coop"]}, images=30)
-    assert flips_stats.flips_table(without)["beside_zero_shot"].isna().all()
+    assert flips_analysis.flips_table(without)["beside_zero_shot"].isna().all()
 
 
 # ---- cost ------------------------------------------------------------------------------------------------------------
@@ -256,7 +255,7 @@ def test_costs_are_means_of_seconds_for_a_thousand_images():
         if record["run"]["dataset"] == "b":
             record["seconds"] = {"fit": record["run"]["seed"], "evaluate": {"new": 0.1}}
             record["trainable_parameters"] = 100
-    (row,) = pareto.costs(answered.selection_of(records, stored)).itertuples()
+    (row,) = costs.costs(answered.selection_of(records, stored)).itertuples()
     assert (row.fit, row.evaluate, row.parameters) == ((2 + 2) / 2, (1000 * 0.3 / 50 + 1000 * 0.1 / 50) / 2, 82)
     assert row.seconds == row.fit + row.evaluate
     assert row.h == pytest.approx(means.average_rows(records).loc["coop", "h"])
@@ -268,7 +267,7 @@ POINT = st.tuples(st.integers(0, 6), st.integers(0, 6))
 @given(st.lists(POINT, max_size=12))
 @settings(max_examples=150, deadline=None)
 def test_the_front_is_every_point_that_no_other_beats_and_rises_with_cost(points):
-    kept = pareto.front(points)
+    kept = costs.front(points)
     beaten = {
         i for i, (x, y) in enumerate(points)
         if any((a <= x and b > y) or (a < x and b >= y) for a, b in points)
@@ -278,7 +277,7 @@ def test_the_front_is_every_point_that_no_other_beats_and_rises_with_cost(points
 
 
 def test_a_point_without_a_cost_is_on_no_front():
-    assert pareto.front([(math.nan, 9), (1, 1), (2, math.nan)]) == [1] and pareto.front([]) == []
+    assert costs.front([(math.nan, 9), (1, 1), (2, math.nan)]) == [1] and costs.front([]) == []
 
 
 # ---- files and report ------------------------------------------------------------------------------------------------
@@ -382,9 +381,9 @@ def test_nothing_done_and_no_predictions_have_no_section(eight, tmp_path):
         replace(eight, outcomes=None),
         answered.selection_of([], {}),
     ):
-        assert not {*outputs.STATISTICS} & set(outputs.made_from(selection))
+        assert not {"ranks", "wilcoxon", "pairs", "calibration", "flips"} & set(outputs.made_from(selection))
         assert "## Statistics" not in report.texts(selection)[0]
-        assert outputs.FIGURES["ranks"].draw(selection) is None is outputs.FIGURES["pareto"].draw(selection)
+        assert outputs.drawn("ranks", selection) is None is outputs.drawn("pareto", selection)
 
 
 def test_runs_whose_predictions_are_gone_are_named_in_the_report():
@@ -402,16 +401,16 @@ def test_a_further_update_has_its_ranks_flips_calibration_and_cost():
     assert list(dict.fromkeys(made["ranks"].frame["measure"])) == ["base", "new", "h", "large", "h-large"]
     assert set(made["flips"].frame["backbone"]) == {"new", "large"}
     assert set(made["calibration"].frame["backbone"]) == {"base", "new", "large"}
-    assert len(ranking.rankings(selection)) == 5 and pareto.costs(selection, "large")["evaluate"].iloc[0] == 10.0
+    assert len(comparison.rankings(selection)) == 5 and costs.costs(selection, "large")["evaluate"].iloc[0] == 10.0
     section, _ = texts_of(selection)
     assert "H, large" in section and "update 'large'" in section and "With the update 'large'" in section
-    titles = [block.title.text for block in flips_stats.flips_sheet(selection).blocks]
+    titles = [block.title.text for block in outputs.made_from(selection)["flips"].sheet.blocks]
     assert titles[-1] == "Average over 6 datasets, update 'large'" and len(titles) == 8
 
 
 def test_labels_of_the_figures_lie_within_them(eight):
-    for draw in (drawn.draw_ranks, drawn.draw_pareto):
-        figure = draw(eight)
+    for name in ("ranks", "pareto"):
+        figure = outputs.drawn(name, eight)
         with matplotlib.rc_context(STYLE):
             canvas = FigureCanvasAgg(figure)
             canvas.draw()
@@ -423,15 +422,17 @@ def test_labels_of_the_figures_lie_within_them(eight):
 
 
 def test_one_method_alone_is_not_called_the_best_and_the_worst_of_flips():
-    (line,) = statistics.of_flips(selected({"zs-clip": CHANCES["zs-clip"]}, images=40))
+    alone = selected({"zs-clip": CHANCES["zs-clip"]}, images=40)
+    (line,) = flips_analysis.findings(flips_analysis.flips_table(alone), alone)
     assert "zero-shot changes" in line and line.endswith("from wrong to right).")
-    assert not statistics.of_flips(selected({"coop": CHANCES["coop"]}, images=40))
+    alone = selected({"coop": CHANCES["coop"]}, images=40)
+    assert not flips_analysis.findings(flips_analysis.flips_table(alone), alone)
 
 
 def test_too_many_methods_for_the_redraws_are_named():
     many = {f"m{i:02d}": {"base": 0.5, "new": 0.5} for i in range(23)}
     few = dict(list(many.items())[:22])
-    lines = [" ".join(ranking.limits(selected(each, images=20, datasets=("a",)).main)) for each in (few, many)]
+    lines = [" ".join(statistics.limits(selected(each, images=20, datasets=("a",)).main)) for each in (few, many)]
     assert "253 pairs of methods none" in lines[1] and "redraws" not in lines[0]
 
 
@@ -446,28 +447,27 @@ def test_a_hostile_name_is_shown_as_it_is_in_sheets_and_figures(tmp_path):
     for record in records:
         record["names"] = {"dataset": HOSTILE, "method": f"{record['run']['method']} {HOSTILE}"}
     selection = answered.selection_of(records, stored)
-    for draw in (drawn.draw_ranks, drawn.draw_pareto):
-        save(draw(selection), tmp_path / draw.__name__)
+    for name in ("ranks", "pareto"):
+        save(outputs.drawn(name, selection), tmp_path / name)
     markdown, page = report.texts(selection)
     assert "<b>$" not in page and "<b>$" not in markdown
 
 
 def test_the_figures_bytes_depend_on_the_records_alone(eight, tmp_path):
     again = selected(CHANCES, images=60, datasets=MANY, rng=1, **COST)
-    for draw in (drawn.draw_ranks, drawn.draw_pareto):
-        one, two = (
-            save(draw(given), tmp_path / folder / draw.__name__) for given, folder in ((eight, "1"), (again, "2"))
-        )
+    for name in ("ranks", "pareto"):
+        folders = {"1": replace(eight), "2": again}  # drawn anew
+        one, two = (save(outputs.drawn(name, given), tmp_path / to / name) for to, given in folders.items())
         assert all(a.read_bytes() == b.read_bytes() for a, b in zip(one, two, strict=True))
 
 
 def test_the_rank_figure_has_a_bar_for_each_clique_and_a_mark_at_each_rank(eight):
-    figure, rankings = drawn.draw_ranks(eight), ranking.rankings(eight)
+    figure, rankings = outputs.drawn("ranks", eight), comparison.rankings(eight)
     assert len(figure.axes) == len(rankings) == 3
     for axes, one in zip(figure.axes, rankings, strict=True):
         bars = [line for line in axes.lines if line.get_linewidth() == 3]
         marks = sorted(line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o")
-        left, right = 1.5, drawn.WIDTH_INCHES - 1.5
+        left, right = 1.5, statistics.WIDTH_INCHES - 1.5
         ranks = [1 + (x - left) / (right - left) * 3 for x in marks]
         assert ranks == pytest.approx(list(one.ranks)) and len(bars) == len(one.cliques)
         texts = " ".join(text.get_text() for text in axes.texts)
@@ -475,20 +475,20 @@ def test_the_rank_figure_has_a_bar_for_each_clique_and_a_mark_at_each_rank(eight
 
 
 def test_names_beside_points_keep_apart_and_in_order():
-    assert drawn.spaced([0.1, 0.5, 0.9]) == [0.1, 0.5, 0.9] and drawn.spaced([]) == []
-    close = drawn.spaced([0.97, 0.98, 0.985, 0.99])
+    assert costs.spaced([0.1, 0.5, 0.9]) == [0.1, 0.5, 0.9] and costs.spaced([]) == []
+    close = costs.spaced([0.97, 0.98, 0.985, 0.99])
     assert np.diff(close).min() > 0.06 and max(close) <= 1
-    crowd = drawn.spaced([0.5] * 40)
+    crowd = costs.spaced([0.5] * 40)
     assert np.diff(crowd).min() > 0 and 0 <= crowd[0] + 1e-9 and crowd[-1] <= 1
 
 
 def test_p_is_never_printed_as_zero():
-    assert (drawn.p_text(0.0002), drawn.p_text(0.0499), drawn.p_text(1.0)) == ("p < 0.001", "p = 0.050", "p = 1.000")
+    assert list(map(statistics.p_text, (0.0002, 0.0499, 1.0))) == ["p < 0.001", "p = 0.050", "p = 1.000"]
 
 
 def test_averages_over_datasets_take_only_seeds_that_have_each(eight):
-    table = pd.concat([flips_stats.flips_table(eight), calibration_error.calibration_table(eight)])
+    table = pd.concat([flips_analysis.flips_table(eight), calibration.calibration_table(eight)])
     assert (table["seeds"] == 3).all()
     holed = selected(CHANCES, images=40, fails={("a", "coop", 1)})
-    rows = flips_stats.flips_table(holed).set_index(["dataset", "method"])["seeds"]
+    rows = flips_analysis.flips_table(holed).set_index(["dataset", "method"])["seeds"]
     assert (rows["a", "coop"], rows["b", "coop"], rows["average", "coop"]) == (2, 3, 2)

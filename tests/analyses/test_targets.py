@@ -10,7 +10,7 @@ import scipy.stats
 from checkout import ROOT
 from open_clip_tags import LEFT_OUT
 
-from carryover.bench.analyses import forecast, main_table, target_figures
+from carryover.bench.analyses import forecast_numbers, main_table
 from carryover.bench.analyses.targets import COLUMNS, has_targets, targets_sheet, targets_table
 from carryover.bench.backbones.archs import ARCHS
 from carryover.bench.backbones.drift_names import MEASURES
@@ -136,14 +136,14 @@ def test_a_failed_method_is_a_dash_on_every_backbone():
     records = [r if r["run"]["method"] != "coop" else {**r, "status": "failed", "targets": {}} for r in world()]
     table = targets_table(records)
     assert table[table["method"] == "coop"]["accuracy"].isna().all()
-    assert "not run or failed" in sheet_markdown(targets_sheet(records))
+    assert "not run or failed" in sheet_markdown(targets_sheet(targets_table(records), records))
 
 
 # ---- what readers see ------------------------------------------------------------------------------------------------
 
 
 def test_the_sheet_shows_h_gain_best_and_where_methods_end():
-    text = sheet_markdown(targets_sheet(world())).replace("\\", "")
+    text = sheet_markdown(targets_sheet(targets_table(world()), world())).replace("\\", "")
     assert "Average over 2 datasets: H with each target" in text
     assert "second: CoOp has the highest average H" in text and "1 of 2 methods ends above its zero-shot" in text
     lines = [line for line in text.splitlines() if line.startswith("| CoOp")]
@@ -158,11 +158,11 @@ def test_one_update_has_no_matrix_of_its_own():
     for one in records:
         one["targets"] = {role: one["targets"][role] for role in ("base", "new")}
     assert not has_targets(records) and "targets" not in outputs.made_from(Selection(ARCHS["micro"], tuple(records)))
-    assert target_figures.draw_targets(Selection(ARCHS["micro"], tuple(records))) is None
+    assert outputs.drawn("targets", Selection(ARCHS["micro"], tuple(records))) is None
 
 
 def test_the_figure_writes_every_number_of_the_average_once():
-    figure = target_figures.draw_targets(Selection(ARCHS["micro-all"], tuple(world())))
+    figure = outputs.drawn("targets", Selection(ARCHS["micro-all"], tuple(world())))
     above, below = figure.axes
     table = targets_table(world())
     table = table[table["dataset"] == "average"]
@@ -175,11 +175,11 @@ def test_the_figure_writes_every_number_of_the_average_once():
 
 def test_the_figure_leaves_what_is_missing_grey_and_draws_equal_numbers():
     records = [r for r in world() if r["run"]["method"] != "zs-clip"]
-    figure = target_figures.draw_targets(Selection(ARCHS["micro-all"], tuple(records)))
+    figure = outputs.drawn("targets", Selection(ARCHS["micro-all"], tuple(records)))
     assert {text.get_text() for text in figure.axes[1].texts} == {"–"}
     for one in (alike := world()):
         one["targets"] = {role: {**target, "accuracy": 50.0} for role, target in one["targets"].items()}
-    figure = target_figures.draw_targets(Selection(ARCHS["micro-all"], tuple(alike)))
+    figure = outputs.drawn("targets", Selection(ARCHS["micro-all"], tuple(alike)))
     assert {text.get_text() for text in figure.axes[0].texts} == {"50.0"}
     figure.canvas.draw()
 
@@ -251,7 +251,7 @@ def test_the_targets_suite_adds_no_run_of_its_own():
 
 def test_the_reference_for_readers_explains_every_column_and_docs_name_every_target():
     text = (ROOT / "results" / "README.md").read_text()
-    for columns in (COLUMNS, forecast.COLUMNS, forecast.RHO_COLUMNS, MEASURES):
+    for columns in (COLUMNS, forecast_numbers.COLUMNS, forecast_numbers.RHO_COLUMNS, MEASURES):
         assert [name for name in columns if f"`{name}`" not in text] == []
     told = (ROOT / "docs" / "targets.md").read_text()
     for arch in (ARCHS[name] for name in ("vit-b16-all", "vit-l14-all")):

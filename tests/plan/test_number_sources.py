@@ -59,6 +59,7 @@ DO_NOT = {  # what the modules above import, and why a change of it needs no new
     "carryover.bench.errors": "says what went wrong",
     "carryover.bench.plan.runs": "settings and options are in each key",
     "carryover.bench.host.processes": "where things run",
+    "carryover.bench.host.spawning": "starts processes; what they do stands elsewhere",
     "carryover.bench.host.device": "says where a run was made",
     "carryover.bench.engine.session": "holds the parts that are named above",
     "carryover.bench.engine.options": "where things lie and are done; precision is in each key",

@@ -11,6 +11,7 @@ from checkout import ROOT
 from references import hooked
 from tiny_fits import make
 
+from carryover.bench.analyses.base import ANALYSES
 from carryover.bench.backbones.archs import ARCHS
 from carryover.bench.errors import UserError
 from carryover.bench.plan import grid, suites
@@ -29,6 +30,7 @@ def micro(*overrides, **asked):
     return grid.grid(ARCHS["micro"], replace(MICRO, overrides=overrides), **asked)
 
 
+ABLATIONS = ("components", "lambda", "heads", "condition", "context_length", "layers")
 METHODS_IN_ALL = 8 + 2  # the paper's, RAda and TaskRes
 
 
@@ -134,11 +136,11 @@ def test_a_row_keeps_the_value_that_it_is_labelled_with_whatever_the_user_sets()
         "context_length": lambda c: (str(c.context_length),),
         "layers": lambda c: (str(c.layer), c.start),
     }
-    assert set(labels) == set(suites.ABLATIONS)
+    assert set(labels) == set(ABLATIONS)
     for overrides in ((), changed, ("*.lam=0",), ("contcoop.lam=0",)):
         settings = replace(MICRO, overrides=overrides)
         for id, label in labels.items():
-            for row in suites.ABLATIONS[id].variants(ARCHS["micro"]):
+            for row in suites.SUITES[id].variants(ARCHS["micro"]):
                 assert label(settings.configure(row.method, "micro_stars", row.options)) == row.label, (id, overrides)
     # and what is not in the label is the user's
     assert all(run.config.context_length == 8 for run in micro(*changed, suites_=["heads"]))
@@ -200,7 +202,7 @@ def where(records, **fixed):
 
 def test_every_row_of_every_table_shows_the_record_of_its_settings(stored):
     made = tables(stored)
-    assert list(made) == ["main", "ood", *suites.ABLATIONS, "records"]
+    assert list(made) == ["main", "ood", *ABLATIONS, "records"]
 
     def accuracy(**fixed):
         (one,) = where(stored, **fixed)
@@ -342,15 +344,15 @@ def published(**asked):
 
 @pytest.mark.parametrize("id", ["components", "lambda", "heads", "condition", "context_length"])
 def test_the_papers_numbers_stand_beside_the_rows_that_they_are_of(id):
-    suite, records = suites.ABLATIONS[id], published(suites_=["main", id], methods=["contcoop"])
-    rows = printed(suite.printed)
+    kind, suite, records = ANALYSES[id], suites.SUITES[id], published(suites_=["main", id], methods=["contcoop"])
+    rows = printed(kind.printed)
     (dataset,) = suite.on["paper"]
     kept = [r for r in records if r["run"]["config"] not in [records[-1]["run"]["config"]]]
     for held in (records, kept):
         output = tables(held, "vit-b16", PUBLISHED)[id]
         assert len(output.csv.splitlines()) == 1 + len(suite.variants(ARCHS["vit-b16"]))
         for row in rows:
-            found = cells(output, dataset, *(row[name] for name in suite.columns))
+            found = cells(output, dataset, *(row[name] for name in kind.columns))
             assert [float(found[f"paper_{k}"]) for k in ("base", "new", "h")] == [
                 float(row[k]) for k in ("base", "new", "h")
             ]
@@ -408,7 +410,7 @@ def test_figures_are_drawn_without_a_warning_whatever_is_missing(stored, tmp_pat
     selection = choose(records, ARCHS["micro"], MICRO)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        drawn = {name: drawing.draw(selection) for name, drawing in outputs.FIGURES.items()}
+        drawn = {name: outputs.drawn(name, selection) for name in outputs.drawings()}
         for figure in filter(None, drawn.values()):
             figure.savefig(tmp_path / "figure.png")
         outputs.write_tables(selection, tmp_path)
@@ -423,7 +425,7 @@ def test_a_line_that_only_a_later_panel_has_is_in_the_legend(stored):
     from matplotlib.legend import Legend
 
     records = [r for r in stored if r not in where(stored, dataset="micro_textures", method="zs-clip")]
-    figure = outputs.FIGURES["figure2d"].draw(choose(records, ARCHS["micro"], MICRO))
+    figure = outputs.drawn("figure2d", choose(records, ARCHS["micro"], MICRO))
     texts = [text.get_text() for legend in figure.findobj(Legend) for text in legend.get_texts()]
     assert len(texts) == len(set(texts)) == 6 and sum("zero-shot" in text for text in texts) == 2
 

@@ -18,6 +18,7 @@ from carryover.bench.records.store import Store
 
 LOADED = functools.cache(loading.load)
 PLAN = ("--datasets", "caltech101", "--shots", 2, "--limit", 3, "--device", "cpu", "--jobs", 1)
+pytestmark = pytest.mark.usefixtures("tables_alone")
 
 
 def call(capsys, *argv):
@@ -240,7 +241,7 @@ def test_another_number_of_threads_marks_nothing(mine, capsys):
 
 
 def test_an_ablations_note_names_the_rows_made_elsewhere():
-    from carryover.bench.analyses.rows import marks_of
+    from carryover.bench.analyses.parts.rows import marks_of
     from carryover.bench.plan.suites import Variant
     from carryover.bench.records.selection import Row, of_one_table
 

@@ -9,7 +9,7 @@ import pytest
 from markdown_it import MarkdownIt
 from report_pages import AS_PAPER, HOSTILE, Page, chosen, record, world
 
-from carryover.bench.analyses import main_figure, main_table
+from carryover.bench.analyses import main_table
 from carryover.bench.render import figures, sheets
 from carryover.bench.report import outputs, report
 
@@ -32,7 +32,7 @@ def test_figure_files_have_the_same_bytes_each_time(tmp_path):
 
 
 def test_the_figure_shows_the_averages_the_dagger_and_the_zero_shot_line():
-    axes = main_figure.draw_figure_2a(world(AS_PAPER)).axes[0]
+    axes = main_table.draw_figure_2a(world(AS_PAPER)).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["ZS-CLIP", "CoOp", "ContCoOp", "CLIP-Adapter †"]
     bars = {c.get_label(): [bar.get_width() for bar in c] for c in axes.containers if hasattr(c, "patches")}
     assert bars["Base"] == [70.0] * 4 and bars["New"] == list(AS_PAPER.values())
@@ -51,7 +51,7 @@ def test_fresh_views_are_shown_as_the_command_line_has_them(tmp_path):
 
 def test_a_method_without_an_average_has_dashes_and_no_bar(tmp_path):
     records = world(AS_PAPER)[:-3]  # CLIP-Adapter lacks dataset b
-    axes = main_figure.draw_figure_2a(records).axes[0]
+    axes = main_table.draw_figure_2a(records).axes[0]
     assert [text.get_text() for text in axes.texts].count("–") == 3
     for few in ([], [record("a", "coop", 1, 0, 0, status="failed")]):
         outputs.write_figures(chosen(few), tmp_path / "empty")
@@ -62,7 +62,7 @@ def test_methods_inside_the_towers_have_marks_and_a_count_of_their_own():
     for one in records:
         method = one["run"]["method"]
         one["depth"] = {"coop": "inner", "contcoop": "towers", "clip-adapter": "output"}.get(method, "none")
-    axes = main_figure.draw_figure_2a(records).axes[0]
+    axes = main_table.draw_figure_2a(records).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == [
         "ZS-CLIP",
         "CoOp ‡",
@@ -73,7 +73,7 @@ def test_methods_inside_the_towers_have_marks_and_a_count_of_their_own():
     line = report.summary(records)[1]
     assert "of 1 inner-layer method 1 ends above that line and of 1 deep-layer method 1 ends below it" in line
     assert "of 1 both-tower method 1 ends above that line" in line and "shallow" not in line
-    _, sheet = main_table.main_tables(records, "micro")["main"]
+    sheet = main_table.main_sheet(main_table.main_table(records), records)
     assert "‡ marks an inner-layer method, † marks a deep-layer method, § marks a both-tower method." in sheet.remarks
     latex = sheets.sheet_latex(sheet)
     assert "CoOp\\textdaggerdbl{}" in latex and "ContCoOp\\S{}" in latex and "‡" not in latex and "§" not in latex

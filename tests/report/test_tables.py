@@ -50,6 +50,10 @@ def paper_records(arch, datasets=None):
     return [record(r.dataset, r.method, 1, 100, 100) for r in rows.itertuples()]
 
 
+def sheet_of(records, paper=None):
+    return main_table.main_sheet(main_table.main_table(records, paper), records, paper)
+
+
 def test_the_csv_has_the_fixed_columns_a_row_a_cell_and_the_average_last(world):
     rows = parsed(sheets.csv_text(main_table.main_table(world)))
     assert ",".join(rows[0]) == HEADER
@@ -64,7 +68,7 @@ def test_a_missing_number_is_empty_in_csv_and_a_dash_elsewhere(world):
     broken = [r if r["run"]["method"] != "zs" else {**r, "status": "failed", "targets": {}} for r in world]
     rows = parsed(sheets.csv_text(main_table.main_table(broken)))
     assert [v for k, v in rows[0].items() if k not in ("dataset", "method")] == ["0", *[""] * 9]
-    sheet = main_table.main_sheet(broken)
+    sheet = sheet_of(broken)
     assert [cell.text for cell in sheet.blocks[0].rows[0]] == ["ZS", "–", "–", "–"]
     assert r"ZS & -- & -- & -- \\" in sheets.sheet_latex(sheet)
 
@@ -77,7 +81,7 @@ def test_paper_columns_stand_beside_ours_where_the_paper_has_the_architecture(ar
     average = table[(table["dataset"] == "average") & (table["method"] == "contcoop")].iloc[0]
     assert average["paper_h"] == h and average["h"] == 50.0
     assert table[table["method"] == "mine"][list(printed.PAPER_COLUMNS)].isna().all(axis=None)
-    assert main_table.main_sheet(records, printed.read_paper(arch)).blocks[0].header[-1] == "Paper H"
+    assert sheet_of(records, printed.read_paper(arch)).blocks[0].header[-1] == "Paper H"
 
 
 def test_the_papers_average_is_left_out_beside_an_average_over_other_datasets():
@@ -88,18 +92,18 @@ def test_the_papers_average_is_left_out_beside_an_average_over_other_datasets():
 
 def test_micro_shows_no_paper_columns(world):
     assert printed.read_paper("micro") is None
-    assert "aper" not in sheets.sheet_markdown(main_table.main_sheet(world, printed.read_paper("micro")))
+    assert "aper" not in sheets.sheet_markdown(sheet_of(world, printed.read_paper("micro")))
 
 
 def test_the_average_block_is_first_and_best_and_second_are_marked(world):
-    markdown = sheets.sheet_markdown(main_table.main_sheet(world))
+    markdown = sheets.sheet_markdown(sheet_of(world))
     assert re.findall(r"^### (.*)$", markdown, re.MULTILINE) == ["Average over 2 datasets", "ZOO", "ART"]
     header, zs, prompt, adapter = shown(markdown)[:4]
     assert header == ["Method", "Base", "New", "H"]
     assert prompt[1].startswith("<u>77.00 ±") and adapter[1].startswith("<strong>82.00 ±")
     assert prompt[2].startswith("<strong>") and zs[2].startswith("<u>") and adapter[2].startswith("9.25 ±")
     assert adapter[0] == "ADAPTER†" and prompt[0] == "PROMPT"
-    latex = sheets.sheet_latex(main_table.main_sheet(world))
+    latex = sheets.sheet_latex(sheet_of(world))
     assert r"\textbf{82.00 $\pm$" in latex and r"\underline{77.00 $\pm$" in latex and r"ADAPTER\textdagger{}" in latex
 
 
@@ -107,7 +111,7 @@ def test_methods_that_read_the_same_share_a_rank_and_one_seed_has_no_deviation()
     records = [
         record("d", m, 1, n, n, (0, j)) for j, (m, n) in enumerate([("a", 180), ("b", 180), ("c", 90), ("e", 9)])
     ]
-    rows = shown(sheets.sheet_markdown(main_table.main_sheet(records)))[1:5]
+    rows = shown(sheets.sheet_markdown(sheet_of(records)))[1:5]
     best, second = "<strong>90.00</strong>", "<u>45.00</u>"
     assert [row[1] for row in rows] == [best, best, second, "4.50"]
 
@@ -117,7 +121,7 @@ def test_marks_become_footnotes_at_the_widest_place_where_they_hold(world):
         one["marks"] = ["limit 5"] + ["own split"] * (one["run"]["dataset"] == "art")
         one["marks"] += ["chosen on test"] * (one["run"]["method"] == "adapter")
     world = [r for r in world if (r["run"]["method"], r["run"]["seed"]) != ("zs", 2)]
-    markdown = sheets.sheet_markdown(main_table.main_sheet(world))
+    markdown = sheets.sheet_markdown(sheet_of(world))
     numbers = {text: n for n, text in re.findall(r"^- <sup>(\d)</sup> (.*)$", markdown, re.MULTILINE)}
     assert set(numbers) == {"own split", "chosen on test", "over 1 of 2 seeds"}
     assert "- All rows: limit 5." in markdown
@@ -128,13 +132,13 @@ def test_marks_become_footnotes_at_the_widest_place_where_they_hold(world):
 
 def test_rows_made_with_other_settings_are_called_so(world):
     world[0]["run"]["shots"] = 4
-    assert any("differ in shots (16, 4)" in remark for remark in main_table.main_sheet(world).remarks)
+    assert any("differ in shots (16, 4)" in remark for remark in sheet_of(world).remarks)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_markdown_shows_a_hostile_name_as_plain_text(name):
     markdown = sheets.sheet_markdown(
-        main_table.main_sheet([record("d", "m", 1, 100, 100, names={"dataset": name, "method": name}, marks=())])
+        sheet_of([record("d", "m", 1, 100, 100, names={"dataset": name, "method": name}, marks=())])
     )
     plain = " ".join(name.split())
     escaped = plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
@@ -146,9 +150,7 @@ def test_markdown_shows_a_hostile_name_as_plain_text(name):
 def test_latex_prints_a_hostile_name_with_no_active_character(name):
     left = re.sub(r"\\[&%$#_{}]|\\text[a-z]+\{\}|\{[\[*]\}", "", sheets.escape_latex(name))
     assert not re.search(r"[\\&%$#_{}~^<>|\n\[*]", left)
-    latex = sheets.sheet_latex(
-        main_table.main_sheet([record("d", "m", 1, 9, 9, names={"dataset": name, "method": name})])
-    )
+    latex = sheets.sheet_latex(sheet_of([record("d", "m", 1, 9, 9, names={"dataset": name, "method": name})]))
     bare = re.sub(r"\\[\\{}]", "", latex)
     assert bare.count("{") == bare.count("}")
     assert all(line.count("&") - line.count(r"\&") == 3 for line in latex.splitlines() if line.endswith(r" \\"))

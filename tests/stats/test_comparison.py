@@ -9,6 +9,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from carryover.bench.analyses import main_table
+from carryover.bench.analyses.parts import comparison
 from carryover.bench.records import reading
 from carryover.bench.records.predictions import Outcome
 from carryover.bench.stats import means, pairs
@@ -19,7 +20,7 @@ THREE = {**TWO, "z": {"base": 0.3, "new": 0.8}}
 
 
 def table_of(records, stored):
-    return pairs.pairs_table(answered.selection_of(records, stored))
+    return comparison.pairs_table(answered.selection_of(records, stored))
 
 
 def cell(table, dataset, measure, method="x", other="y"):
@@ -128,6 +129,7 @@ def covered(seed_deviation, seeds=3, images=100, worlds=300):
     return ours / worlds, plain / worlds, low_p / worlds
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed_deviation", [0.0, 0.03, 0.15])
 def test_the_interval_holds_the_truth_about_as_often_as_it_says(monkeypatch, seed_deviation):
     monkeypatch.setattr(pairs, "DRAWS", 1000)
@@ -152,7 +154,7 @@ def test_differences_are_those_of_the_main_table_averages_and_h_included():
 
 def test_the_averages_seed_part_is_that_of_the_seeds_averages():
     records, stored = answered.world(TWO, rng=7)
-    sample = list(pairs.samples(answered.selection_of(records, stored)))[-1]
+    sample = list(comparison.samples(answered.selection_of(records, stored)))[-1]
     measure = measures(records)[2]
     _, own, _ = sample.cell("x", measure, (1, 2, 3))
     scores = means.seed_scores(records)
@@ -188,7 +190,7 @@ def test_predictions_that_are_gone_or_of_other_images_are_left_out_and_named():
     other = stored["a-y-2"]["base"]
     stored["a-y-2"] = {r: Outcome(other.predicted[:50], other.label[:50], None) for r in reading.TARGETS}
     selection = answered.selection_of(records, stored)
-    assert cell(pairs.pairs_table(selection), "a", "base")["seeds"] == 1
+    assert cell(comparison.pairs_table(selection), "a", "base")["seeds"] == 1
     assert [line[:12] for line in selection.outcomes.left_out(selection.main)] == ["a, x, seed 1"]
 
 
@@ -206,7 +208,7 @@ def test_each_update_has_its_own_rows_and_base_is_not_told_twice():
 def test_one_method_no_records_and_no_predictions_have_no_pairs():
     records, stored = answered.world({"x": TWO["x"]})
     assert table_of(records, stored).empty and table_of([], {}).empty
-    assert list(table_of([], {}).columns) == list(pairs.COLUMNS)
+    assert list(table_of([], {}).columns) == list(comparison.COLUMNS)
 
 
 def test_a_pair_reads_the_same_from_both_sides():
@@ -219,8 +221,8 @@ def test_a_pair_reads_the_same_from_both_sides():
 def test_the_same_records_give_the_same_numbers_and_are_counted_once(monkeypatch):
     records, stored = answered.world(TWO, rng=13)
     selection = answered.selection_of(records, stored)
-    first = pairs.pairs_table(selection)
-    assert pairs.pairs_table(selection) is first
+    first = comparison.pairs_table(selection)
+    assert comparison.pairs_table(selection) is first
     assert table_of(list(reversed(records)), stored).equals(first)
     recounted = selection.replaced([{**records[0], "status": "failed", "targets": {}}, *records[1:]])
-    assert cell(pairs.pairs_table(recounted), "a", "base")["seeds"] == 2
+    assert cell(comparison.pairs_table(recounted), "a", "base")["seeds"] == 2

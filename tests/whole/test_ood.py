@@ -14,17 +14,15 @@ from carryover import datasets
 from carryover.bench.backbones import loading
 from carryover.bench.backbones.archs import ARCHS
 from carryover.bench.cli import main as cli_main
-from carryover.bench.cli import run
 from carryover.bench.host.identity import sealed
-from carryover.bench.plan import suites
-from carryover.bench.report import outputs, report
 
 pytestmark = pytest.mark.long
 
 SHORT = ("--limit", 2, "--shots", 1, "--seeds", 1, "--views", 1, "--jobs", 1, "--device", "cpu", "--set", "*.steps=2")
 SHORT += ("linear-probe.max_iter=10", "linear-probe.search_steps=1")
 SHIFTED = ("--suite", "main", "ood", "--datasets", "micro_generic", "--methods", "zs-clip", "linear-probe", "coop")
-ABLATED = ("--suite", "main", *suites.ABLATIONS, "drift", "--datasets", "micro_textures")
+ABLATIONS = ("components", "lambda", "heads", "condition", "context_length", "layers")
+ABLATED = ("--suite", "main", *ABLATIONS, "drift", "--datasets", "micro_textures")
 ABLATED += ("--methods", "zs-clip", "coop", "contcoop")
 TARGETS = ("micro_generic_v2", "micro_generic_sketch", "micro_generic_hard", "micro_generic_rendition")
 
@@ -48,12 +46,8 @@ def finished(tmp_path_factory):
 
 
 @pytest.fixture
-def again(finished, tmp_path, capsys, monkeypatch):
-    """``again(*argv)``: a command on a copy of the finished results, ``again.folder``; without figures and report,
-    which take longest and which none of these tests reads."""
-    monkeypatch.setattr(outputs, "write_figures", lambda *given: [])
-    monkeypatch.setattr(report, "write_report", lambda *given: None)
-    monkeypatch.setattr(run, "recompute_report", lambda *given: [])
+def again(finished, tmp_path, capsys, tables_alone):
+    """``again(*argv)``: a command on a copy of the finished results, ``again.folder``."""
     out = tmp_path / "out"
     shutil.copytree(finished[0], out / "micro")
 
@@ -99,7 +93,7 @@ def test_every_suite_has_its_tables_and_figures_and_the_report_shows_them(finish
         assert f"({source})" in text.replace("\\", "")
     assert len(rows(folder, "layers")) == 1 + 2 * 6 and len(rows(folder, "lambda")) == 5
     assert len(rows(folder, "ood")) == 2 * 3 * (1 + 4 + 1)
-    assert not [r for name in suites.ABLATIONS for r in rows(folder, name) if r["seeds"] != "1"]
+    assert not [r for name in ABLATIONS for r in rows(folder, name) if r["seeds"] != "1"]
 
 
 def test_plugins_belong_to_trained_runs_and_predictions_to_all(finished):

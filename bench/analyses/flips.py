@@ -8,22 +8,26 @@ New accuracy less Base accuracy is positive flips less negative ones, so one acc
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
 
 from carryover.bench import places
-from carryover.bench.plan.run_labels import ZERO_SHOT as ZERO_SHOT  # others take it from here too
+from carryover.bench.analyses.base import Analysis, Table, Tables, register
+from carryover.bench.analyses.parts.comparison import averages_of, has_statistics
+from carryover.bench.plan.run_labels import ZERO_SHOT
 from carryover.bench.records import reading
 from carryover.bench.records.predictions import Outcome
+from carryover.bench.records.reading import AVERAGE
 from carryover.bench.records.selection import Selection
+from carryover.bench.render.html_page import Part
 from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet, percent
 from carryover.bench.stats.measures import sections, summarised
 
 KEYS = ("dataset", "method", "backbone")
 VALUES = ("flips", "negative", "positive", "moved")
 COLUMNS = (*KEYS, "seeds", *(name for value in VALUES for name in (value, value + "_std")), "beside_zero_shot")
-TITLE = "Predictions that flip with the update"
 
 
 def flips(base: Outcome, new: Outcome) -> tuple[float, float, float, float]:
@@ -38,10 +42,6 @@ def flips(base: Outcome, new: Outcome) -> tuple[float, float, float, float]:
 def flips_table(selection: Selection) -> pd.DataFrame:
     """`COLUMNS`: for each dataset, method and update, mean and sample deviation over seeds, then the average over
     datasets, seed by seed. ``beside_zero_shot``: flips divided by zero-shot's there; empty where it has none."""
-    return selection.once("flips", lambda: counted_flips(selection))
-
-
-def counted_flips(selection: Selection) -> pd.DataFrame:
     found, updates = [], reading.updates(selection.main)
     for record in selection.main:
         run, outcomes = record["run"], selection.answers(record)
@@ -55,9 +55,9 @@ def counted_flips(selection: Selection) -> pd.DataFrame:
     return table.assign(beside_zero_shot=table["flips"] / pd.Series(beside, dtype=float).replace(0, math.nan))
 
 
-def flips_sheet(selection: Selection) -> Sheet:
+def flips_sheet(table: pd.DataFrame, selection: Selection) -> Sheet:
     """A block a dataset, the average first, a row a method; of further updates the average alone."""
-    table, records = flips_table(selection), list(selection.main)
+    records = list(selection.main)
     names, depth = reading.names(records, "method"), reading.depths(records)
     header = ("Method", "Flips", "Right → wrong", "Wrong → right", "Beside zero-shot")
     blocks = []
@@ -79,4 +79,45 @@ def flips_sheet(selection: Selection) -> Sheet:
         "into.",
         *places.legend_remark(depth.values()),
     )
-    return Sheet(TITLE, tuple(blocks), remarks)
+    return Sheet(Flips.title, tuple(blocks), remarks)
+
+
+def findings(table: pd.DataFrame, selection: Selection) -> list[str]:
+    names, said = reading.names(selection.main, "method"), []
+    for update in reading.updates(selection.main):
+        part = table[(table["dataset"] == AVERAGE) & (table["backbone"] == update) & table["flips"].notna()]
+        part = part.sort_values("flips", kind="stable")
+        if part.empty:
+            continue
+        zero = part[part["method"] == ZERO_SHOT]
+        line = f"With the update{'' if update == 'new' else f' {update!r}'} "
+        if len(zero):
+            row = zero.iloc[0]
+            line += f"zero-shot changes {row['flips']:.1f} % of its predictions ({row['negative']:.1f} from right to "
+            line += f"wrong, {row['positive']:.1f} from wrong to right); "
+        few, many = part.iloc[0], part.iloc[-1]
+        if len(part) > 1:
+            line += f"fewest are changed by {names[few['method']]} ({few['flips']:.1f}, {few['negative']:.1f} to wrong)"
+            line += f", most by {names[many['method']]} ({many['flips']:.1f}, {many['negative']:.1f} to wrong)"
+        if len(part) > 1 or len(zero):
+            said.append(line.removesuffix("; ") + ".")
+    return said
+
+
+@register("flips")
+class Flips(Analysis):
+    title, place = "Predictions that flip with the update", 73
+
+    def tables(self, selection: Selection) -> Iterator[Table]:
+        if has_statistics(selection):
+            frame = flips_table(selection)
+            yield Table("flips", frame, KEYS, flips_sheet(frame, selection))
+
+    def parts(self, selection: Selection, tables: Tables) -> list[Part]:
+        """The averages alone."""
+        found: list[Part] = []
+        for table in tables.values():
+            assert table.sheet is not None
+            found += [("heading", self.title), ("sheet", averages_of(table.sheet))]
+            found += [("text", "Each dataset: tables/calibration.md and tables/flips.md.")]
+        return found

@@ -1,5 +1,7 @@
-"""Which methods can be told apart over datasets: Wilcoxon's test of each pair with Holm's correction, Friedman's test,
-average ranks, and places that are shared where the tests show no difference.
+"""The numbers of `bench.analyses.statistics`: every two methods on each dataset and on the average, by intervals over
+test images and seeds (`bench.stats.pairs`); which methods can be told apart over datasets: Wilcoxon's test of each
+pair with Holm's correction, Friedman's test, average ranks, and places that are shared where the tests show no
+difference.
 
 Datasets are what the tests are over, so they speak of other datasets like these; a dataset's score is its mean over
 seeds. How far a difference on one dataset can be trusted is told by `bench.stats.pairs`.
@@ -8,26 +10,103 @@ seeds. How far a difference on one dataset can be trusted is told by `bench.stat
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+import numpy as np
 import pandas as pd
 
-from carryover.bench import places
 from carryover.bench.records import reading
-from carryover.bench.records.reading import Record, counted
+from carryover.bench.records.reading import AVERAGE, Record
 from carryover.bench.records.selection import Selection
-from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet
-from carryover.bench.stats.measures import Measure, measures, score_table
-from carryover.bench.stats.pairs import DRAWS
-from carryover.bench.stats.rank_tests import LEVEL, cliques, friedman, holm, least_p, ranks, signed_rank
+from carryover.bench.render.sheets import Sheet
+from carryover.bench.stats.measures import Measure, measures, roles, score_table
+from carryover.bench.stats.pairs import DRAWS, Column, Sample, difference, drawn_accuracies, source, together
+from carryover.bench.stats.rank_tests import LEVEL, cliques, friedman, holm, ranks, signed_rank
 
+KEYS = ("dataset", "measure", "method", "other")
+COLUMNS = (*KEYS, "seeds", "images", "difference", "low", "high", "p", "p_holm")
 WILCOXON_KEYS = ("measure", "method", "other")
 WILCOXON_COLUMNS = (*WILCOXON_KEYS, "datasets", "differ", "plus", "minus", "difference", "p", "p_holm")
 RANK_KEYS = ("measure", "method")
 RANK_COLUMNS = (*RANK_KEYS, "datasets", "score", "rank", "place", "last", "friedman", "friedman_p")
-TITLE = "Average ranks over datasets"
+
+
+def has_statistics(selection: Selection) -> bool:
+    return selection.outcomes is not None and any(map(reading.is_done, selection.main))
+
+
+def averages_of(sheet: Sheet) -> Sheet:
+    kept = tuple(block for block in sheet.blocks if block.title.text.startswith("Average over"))
+    return Sheet(sheet.caption, kept, sheet.remarks)
+
+
+# ---- over images and seeds -------------------------------------------------------------------------------------------
+
+
+def pairs_table(selection: Selection) -> pd.DataFrame:
+    """`COLUMNS`: every two methods of the main suite on each dataset and on the average over them, by each measure.
+
+    difference   ``method`` less ``other``, in points, over the seeds that both have
+    p            two-sided: twice the share of draws on the rarer side of 0; not below 2 / (`DRAWS` + 1)
+    p_holm       Holm's correction over the pairs of this dataset and measure
+    """
+    return selection.once("pairs", lambda: compared(selection))
+
+
+def compared(selection: Selection) -> pd.DataFrame:
+    records = list(selection.main)
+    methods, found = reading.ids(records, "method"), []
+    for sample in samples(selection):
+        for measure in measures(records):
+            rows = [[sample.name, measure.id, *difference(sample, measure, *pair)] for pair in combinations(methods, 2)]
+            found += [[*row, p] for row, p in zip(rows, holm([row[-1] for row in rows]), strict=True)]
+    return pd.DataFrame(found, columns=list(COLUMNS))
+
+
+def samples(selection: Selection) -> Iterator[Sample]:
+    """One a dataset, then that of the average over the datasets that are averaged."""
+    records, over = list(selection.main), set(reading.averaged(selection.main))
+    total: Sample | None = None
+    for dataset in reading.ids(records, "dataset"):
+        sample = sample_of(selection, dataset)
+        if dataset in over:
+            total = sample if total is None else together(total, sample)
+        yield sample
+    if total is not None:
+        points = {column: value / len(over) for column, value in total.points.items()}
+        draws = {column: value / len(over) for column, value in total.draws.items()}
+        yield Sample(AVERAGE, total.images, points, draws, averaged=True)
+
+
+def sample_of(selection: Selection, dataset: str) -> Sample:
+    """Of the runs on that dataset whose predictions can be used."""
+    columns, right = correct(selection, dataset)
+    points = 100 * right.mean(0, dtype=np.float64) if columns else np.empty(0)
+    draws = drawn_accuracies(right, source(dataset, "images")).T if columns else np.empty((0, DRAWS))
+    by_point = dict(zip(columns, points.tolist(), strict=True))
+    return Sample(dataset, len(right), by_point, dict(zip(columns, draws, strict=True)))
+
+
+def correct(selection: Selection, dataset: str) -> tuple[list[Column], np.ndarray]:
+    """Who was right about which image: columns, and (images, columns) of 0 and 1 in fp32. A run that was asked about
+    other images than the first, by their labels, cannot be paired and is left out."""
+    known, asked = roles(selection.main), None
+    found: dict[Column, np.ndarray] = {}
+    for record in selection.main:
+        run = record["run"]
+        if run["dataset"] != dataset:
+            continue
+        for role, outcome in selection.answers(record).items():
+            asked = outcome.label if asked is None else asked
+            if role in known and np.array_equal(outcome.label, asked):
+                found[run["method"], role, run["seed"]] = outcome.right
+    right = np.stack(list(found.values()), axis=1) if found else np.empty((0, 0))
+    return list(found), right.astype(np.float32)
+
+
+# ---- over datasets ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -130,67 +209,3 @@ def rankings(selection: Selection) -> list[Ranking]:
         bars = cliques(len(names), alike)
         made.append(Ranking(measure, tuple(names), tuple(order), tuple(bars), len(scores), p))
     return made
-
-
-# ---- for readers -----------------------------------------------------------------------------------------------------
-
-
-def ranks_sheet(selection: Selection) -> Sheet:
-    """A block an update, a row a method: average rank and the places it may have; bold where no method is shown to be
-    better."""
-    table, records = ranks_table(selection), selection.main
-    names, depth = reading.names(records, "method"), reading.depths(records)
-    blocks = []
-    for update in reading.updates(records):
-        shown = [one for one in measures(records) if one.update == update]
-        columns = [table[table["measure"] == one.id].set_index("method") for one in shown]
-        lines = []
-        for method in reading.ids(records, "method"):
-            cells = [rank_cell(column.loc[method]) for column in columns]
-            lines.append((Cell(names[method] + places.mark(depth[method])), *cells))
-        title = "Average rank (places)" + (f", update '{update}'" if update != "new" else "")
-        blocks.append(Block(Cell(title), ("Method", *(one.name for one in shown)), tuple(lines)))
-    remarks = [
-        f"Mean over {counted(len(reading.averaged(records)), 'dataset')} of a method's rank, 1 the best, ties at their "
-        "average. In brackets the places that it may have: after the methods that Wilcoxon's signed-rank test shows to "
-        f"be better, before those shown worse (exact, two-sided, Holm over all pairs, {LEVEL}). Bold: none is shown "
-        "to be better.",
-        *limits(records),
-        *places.legend_remark(depth.values()),
-    ]
-    return Sheet(TITLE, tuple(blocks), tuple(remarks))
-
-
-def rank_cell(row: pd.Series) -> Cell:
-    if math.isnan(row["rank"]):
-        return Cell(MISSING)
-    first, last = int(row["place"]), int(row["last"])
-    return Cell(f"{row['rank']:.2f} ({first if first == last else f'{first}–{last}'})", int(first == 1))
-
-
-def limits(records: Sequence[Record]) -> list[str]:
-    """What so few datasets, or so many methods, leave no test to show."""
-    said, scores = [], score_table(records, measures(records)[0])
-    sets, pairs = len(scores), math.comb(len(scores.columns), 2)
-    least = least_p(sets)
-    if pairs and least >= LEVEL:
-        said.append(
-            f"{counted(sets, 'dataset')} cannot tell two methods apart: the smallest two-sided p they allow is "
-            f"{least:.4g}. It takes 6 to get below {LEVEL}, and more with Holm's correction."
-        )
-    elif pairs and pairs * least >= LEVEL:
-        said.append(
-            f"With {counted(sets, 'dataset')} and {pairs} pairs of methods no pair can be told apart after Holm's "
-            f"correction: the smallest p is {least:.4g} and is taken {pairs} times. Fewer methods (--methods) or more "
-            "datasets can."
-        )
-    if pairs * (rarest := 2 / (DRAWS + 1)) >= LEVEL:
-        said.append(
-            f"With {pairs} pairs of methods none can be told apart over images and seeds after Holm's correction: "
-            f"{DRAWS:,} redraws give no p below {rarest:.2g}, which is taken {pairs} times. Fewer methods can."
-        )
-    lacking = [name for name in scores.columns if scores[name].isna().any()]
-    names = reading.names(records, "method")
-    if lacking:
-        said.append(f"Without a rank, for want of a dataset: {', '.join(names[name] for name in lacking)}.")
-    return said

@@ -8,13 +8,18 @@ mean confidence|, in points. The gap, mean confidence less accuracy, says on whi
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
 
 from carryover.bench import places
+from carryover.bench.analyses.base import Analysis, Table, Tables, register
+from carryover.bench.analyses.parts.comparison import averages_of, has_statistics
 from carryover.bench.records import reading
+from carryover.bench.records.reading import AVERAGE, counted
 from carryover.bench.records.selection import Selection
+from carryover.bench.render.html_page import Part
 from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet, percent
 from carryover.bench.stats.measures import roles, sections, summarised
 
@@ -22,7 +27,6 @@ BINS = 15
 KEYS = ("dataset", "method", "backbone")
 VALUES = ("ece", "gap", "confidence", "accuracy")
 COLUMNS = (*KEYS, "seeds", *(name for value in VALUES for name in (value, value + "_std")))
-TITLE = "Calibration"
 
 
 def calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> float:
@@ -38,10 +42,6 @@ def calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = BIN
 def calibration_table(selection: Selection) -> pd.DataFrame:
     """`COLUMNS`: mean and sample deviation over seeds for each dataset, method and backbone, then the average over
     datasets, seed by seed; percent and points. Runs whose confidence was not kept are left out."""
-    return selection.once("calibration", lambda: measured(selection))
-
-
-def measured(selection: Selection) -> pd.DataFrame:
     found = []
     for record in selection.main:
         run = record["run"]
@@ -55,10 +55,9 @@ def measured(selection: Selection) -> pd.DataFrame:
     return summarised(frame, selection.main, roles(selection.main), VALUES)
 
 
-def calibration_sheet(selection: Selection) -> Sheet:
+def calibration_sheet(table: pd.DataFrame, selection: Selection) -> Sheet:
     """A block a dataset, the average first, a row a method: ECE and gap on Base and New; of further updates the
     average alone."""
-    table = calibration_table(selection)
     records = list(selection.main)
     names, depth = reading.names(records, "method"), reading.depths(records)
     blocks = []
@@ -80,8 +79,43 @@ def calibration_sheet(selection: Selection) -> Sheet:
         "Confidence is the probability that a method's own logits give the class it predicts; nothing is rescaled.",
         *places.legend_remark(depth.values()),
     )
-    return Sheet(TITLE, tuple(blocks), remarks)
+    return Sheet(Calibration.title, tuple(blocks), remarks)
 
 
 def signed(value: float) -> str:
     return MISSING if math.isnan(value) else f"{value:+.2f}"
+
+
+def findings(table: pd.DataFrame, selection: Selection) -> list[str]:
+    names, said = reading.names(selection.main, "method"), []
+    part = table[(table["dataset"] == AVERAGE) & table["ece"].notna()]
+    for update in reading.updates(selection.main):
+        own = part[part["backbone"] == update].sort_values("ece", kind="stable")
+        before = part[part["backbone"] == "base"].set_index("method")["ece"]
+        if len(own) < 2:
+            continue
+        worse = sum(row.ece > before.get(row.method, math.nan) for row in own.itertuples())
+        sure = int((own["gap"] > 0).sum())
+        low, high = own.iloc[0], own.iloc[-1]
+        where = "New" if update == "new" else update
+        said.append(
+            f"Calibration on {where}: lowest ECE {low['ece']:.1f} ({names[low['method']]}), highest {high['ece']:.1f} "
+            f"({names[high['method']]}); higher than on Base for {worse} of {counted(len(own), 'method')}, too sure of "
+            f"themselves {sure}."
+        )
+    return said
+
+
+@register("calibration")
+class Calibration(Analysis):
+    title, place = "Calibration", 72
+
+    def tables(self, selection: Selection) -> Iterator[Table]:
+        if has_statistics(selection):
+            frame = calibration_table(selection)
+            yield Table("calibration", frame, KEYS, calibration_sheet(frame, selection))
+
+    def parts(self, selection: Selection, tables: Tables) -> list[Part]:
+        """The averages alone."""
+        sheets = [table.sheet for table in tables.values() if table.sheet]
+        return [part for sheet in sheets for part in (("heading", self.title), ("sheet", averages_of(sheet)))]

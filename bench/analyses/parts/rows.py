@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import pandas as pd
 
-from carryover.bench.plan import suites
+from carryover.bench.plan.suites import Suite, Variant
 from carryover.bench.records import environments, reading
 from carryover.bench.records.reading import Record
 from carryover.bench.records.selection import Row, Selection
+from carryover.bench.render.sheets import MISSING
 from carryover.bench.stats import means
 
-ZERO_SHOT = "zero-shot"  # the label of the rows that the layers table sets beside its own
+MEASURE = "Top-1 accuracy in percent, mean ± sample standard deviation over seeds (no deviation with one seed)."
+BESIDE = "zero-shot"  # the label of the main suite's rows that a table sets beside its own
+PRINTED_ARCH = "vit-b16"  # the paper prints Tables 3 to 7 for ViT-B/16 alone
 
 
-def rows_of(suite: suites.Suite, selection: Selection) -> list[Row]:
-    """The suite's rows; zero-shot, from the main suite, beside those of the depth suite."""
-    rows = list(selection.rows.get(suite.id, ()))
-    if suite.id != "layers":
+def rows_of(suite: Suite | None, selection: Selection) -> list[Row]:
+    """The suite's rows; before each dataset's, those of the main suite that stand beside them."""
+    rows = list(selection.rows.get(suite.id, ())) if suite else []
+    if not (suite and suite.beside and rows):
         return rows
-    shot: dict[str, list[Record]] = {r["run"]["dataset"]: [] for r in selection.main}
-    for record in selection.main:
-        if record["run"]["method"] == "zs-clip":
-            shot[record["run"]["dataset"]].append(record)
-    label = suites.Variant((ZERO_SHOT, ""), "zs-clip")
-    beside = [
-        Row(dataset, label, tuple(shot.get(dataset, ()))) for dataset in dict.fromkeys(row.dataset for row in rows)
-    ]
-    return [row for one in beside for row in (one, *(r for r in rows if r.dataset == one.dataset))]
+    found: list[Row] = []
+    for dataset in dict.fromkeys(row.dataset for row in rows):
+        for method in suite.beside:
+            label = (BESIDE, *[""] * (len(rows[0].variant.label) - 1))
+            records = [r for r in selection.main if (r["run"]["dataset"], r["run"]["method"]) == (dataset, method)]
+            found.append(Row(dataset, Variant(label, method), tuple(records)))
+        found += [row for row in rows if row.dataset == dataset]
+    return found
 
 
 def indifferent(part: pd.DataFrame) -> bool:
@@ -73,3 +76,8 @@ def name_of(row: Row) -> str:
 
 def dataset_name(rows: Sequence[Row], id: str) -> str:
     return next((r["names"]["dataset"] for row in rows if row.dataset == id for r in row.records), id)
+
+
+def number(value: float) -> str:
+    """Two decimals, never -0.00; a dash for what is not defined."""
+    return MISSING if math.isnan(value) else f"{round(value, 2) + 0.0:.2f}"

@@ -1,0 +1,250 @@
+"""The numbers of `bench.analyses.retention`: the three options compared, and what retraining costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+import pandas as pd
+
+from carryover.bench.plan.run_labels import ZERO_SHOT
+from carryover.bench.plan.settings import Methods
+from carryover.bench.records.reading import AVERAGE, Record
+from carryover.bench.records.selection import Selection
+from carryover.bench.stats import choices
+from carryover.methods.parts.schedule import epoch_steps
+from carryover.methods.train_config import TrainConfig
+
+OPTIONS = ("zero-shot", "reuse", "retrain")  # the cheapest first: nothing to keep, nothing to train, training
+NOTHING = "nothing to retain"
+UNDECIDED = "undecided"
+MARGIN = 1.0  # points that an option may be behind the best and still be taken for being cheaper
+RULE = (
+    "The choice is the cheapest of zero-shot, reuse and retrain, in this order, that is shown to be not more than "
+    f"{MARGIN:g} point behind the best one (the 95 % interval of its difference from the best is above -{MARGIN:g}), "
+    f"and “{UNDECIDED}” where a cheaper one is neither shown to be that near nor shown to be behind at all."
+)
+KEYS = ("target", "dataset", "method")
+SCORES = ("zero_shot", "reused", "retrained")
+COST = ("fit_seconds", "feature_seconds", "steps", "parameters")
+RETENTION = (*KEYS, "seeds", *SCORES, "retention", "low", "high", *COST)
+GAINS = {  # column -> an option, and the one it is compared with
+    "reuse": ("reuse", "zero-shot"),
+    "retrain": ("retrain", "zero-shot"),
+    "more": ("retrain", "reuse"),
+}
+OF_GAINS = tuple(name + end for name in GAINS for end in ("_gain", "_low", "_high"))
+DECISION = (*KEYS, "seeds", "choice", "best", "gain", "gain_low", "gain_high", *OF_GAINS, *COST)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The three options on one target, dataset (or the average) and method.
+
+    means    accuracies in percent, in the order of ``OPTIONS``
+    options  the same of each seed and of each draw of images; None without a seed
+    cost     of retraining, as ``COST`` names it; NaN where it was not measured
+    """
+
+    target: str
+    dataset: str
+    method: str
+    seeds: int
+    means: tuple[float, float, float]
+    options: choices.Alternatives | None
+    cost: tuple[float, ...]
+
+    @property
+    def keys(self) -> tuple[str, str, str]:
+        return self.target, self.dataset, self.method
+
+    @property
+    def has_intervals(self) -> bool:
+        return self.options is not None and len(self.options.drawn) > 0
+
+    def difference(self, one: str, other: str) -> tuple[float, float, float]:
+        """Accuracy of one option less another's, in points, and the ends of its interval."""
+        value = self.means[OPTIONS.index(one)] - self.means[OPTIONS.index(other)]
+        return value, *(self.options.interval(less(one, other)) if self.options else (math.nan, math.nan))
+
+    @property
+    def retention(self) -> tuple[float, float, float]:
+        """The share of the gain that was kept, and the ends of its interval; NaN where the gain to be kept is not above
+        nothing beyond its interval."""
+        kept, gain = self.difference("reuse", "zero-shot")[0], self.difference("retrain", "zero-shot")
+        if self.options is None or not gain[1] > 0:
+            return math.nan, math.nan, math.nan
+        ends = self.options.ratio_interval(less("reuse", "zero-shot"), less("retrain", "zero-shot"))
+        return kept / gain[0], *ends
+
+    @property
+    def best(self) -> str:
+        """The option of the highest accuracy, of equal ones the cheapest; empty where there is no interval."""
+        return OPTIONS[int(np.argmax(self.means))] if self.has_intervals else ""
+
+    @property
+    def choice(self) -> str:
+        """By ``RULE``; empty where there is no interval to decide by."""
+        for one in OPTIONS if self.best else ():
+            _, low, high = self.difference(one, self.best)
+            if one == self.best or low > -MARGIN:
+                return one
+            if high >= 0:
+                return UNDECIDED
+        return ""
+
+
+def less(one: str, other: str) -> list[int]:
+    """Weights of the options in their difference."""
+    return [(option == one) - (option == other) for option in OPTIONS]
+
+
+# ---- from records ----------------------------------------------------------------------------------------------------
+
+Three = tuple[Record, Record, Record]  # zero-shot's, the reused, the retrained: of one seed
+
+
+def compared(selection: Selection) -> list[Compared]:
+    """Of every target, dataset and method that was retrained; then, of each target and method, the average over the
+    datasets, where the method has all of them. Nobody may change the list."""
+    return selection.once("retention", lambda: measured(selection))
+
+
+def measured(selection: Selection) -> list[Compared]:
+    of_main = {(r["run"]["dataset"], r["run"]["method"], r["run"]["seed"]): r for r in selection.main}
+    threes: dict[tuple[str, str, str], dict[int, Three]] = {}
+    for row in selection.rows.get("retention", ()):
+        (target,), method = row.variant.path, row.variant.method
+        here = threes.setdefault((target, row.dataset, method), {})
+        for record in sorted(row.records, key=lambda r: r["run"]["seed"]):
+            seed = record["run"]["seed"]
+            floor, reused = (of_main.get((row.dataset, name, seed)) for name in (ZERO_SHOT, method))
+            if floor and reused and all(accuracy(r, target) >= 0 for r in (floor, reused, record)):
+                here[seed] = floor, reused, record
+    drawn = {dataset: drawn_on(selection, dataset, threes) for dataset in dict.fromkeys(key[1] for key in threes)}
+    rates, found = rates_of(selection.records), []
+    for (target, dataset, method), by_seed in threes.items():
+        options = options_of(target, dataset, list(by_seed.values()), drawn[dataset])
+        priced = costs(target, rates, selection.chosen_by.methods)
+        cost = [[v for three in by_seed.values() if (v := part(three[2])) is not None] for part in priced]
+        medians = tuple(median(values) if values else math.nan for values in cost)
+        found.append(compare(target, dataset, method, len(by_seed), options, medians))
+    for target, method in dict.fromkeys((target, method) for target, _, method in threes):
+        datasets = dict.fromkeys(dataset for role, dataset, _ in threes if role == target)
+        each = {dataset: threes.get((target, dataset, method), {}) for dataset in datasets}
+        shared = sorted(set.intersection(*map(set, each.values())))
+        parts = [options_of(target, d, [by_seed[seed] for seed in shared], drawn[d]) for d, by_seed in each.items()]
+        options = choices.joined(AVERAGE, [part for part in parts if part]) if shared else None
+        mine = [one.cost for one in found if (one.target, one.method) == (target, method)]
+        means = np.mean(mine, axis=0) if shared else np.full(len(COST), math.nan)
+        found.append(compare(target, AVERAGE, method, len(shared), options, tuple(map(float, means))))
+    return found
+
+
+def accuracy(record: Record, target: str) -> float:
+    """In percent; NaN where the run is not done there."""
+    found = (record.get("targets") or {}).get(target) or {}
+    return float(found.get("accuracy", math.nan)) if record.get("status") == "done" else math.nan
+
+
+def drawn_on(
+    selection: Selection, dataset: str, threes: Mapping[tuple[str, str, str], Mapping[int, Three]]
+) -> dict[choices.Column, choices.Drawn]:
+    here = [(target, by_seed.values()) for (target, name, _), by_seed in threes.items() if name == dataset]
+    columns = [(r["key"], target) for target, whole in here for three in whole for r in three]
+    return choices.image_draws(selection.predictions, dataset, columns)
+
+
+def options_of(
+    target: str, dataset: str, threes: Sequence[Sequence[Record]], drawn: Mapping[choices.Column, choices.Drawn]
+) -> choices.Alternatives | None:
+    """``threes``: the options' records of each seed."""
+    if not threes:
+        return None
+    own = np.array([[accuracy(record, target) for record in three] for three in threes])
+    columns = [[(record["key"], target) for record in three] for three in threes]
+    return choices.Alternatives(dataset, own, choices.mean_draws(drawn, columns))
+
+
+def compare(
+    target: str, dataset: str, method: str, seeds: int, options: choices.Alternatives | None, cost: tuple[float, ...]
+) -> Compared:
+    floor, reused, ceiling = options.own.mean(0).tolist() if options else (math.nan,) * 3
+    return Compared(target, dataset, method, seeds, (floor, reused, ceiling), options, cost)
+
+
+# ---- cost ------------------------------------------------------------------------------------------------------------
+
+
+def rates_of(records: Sequence[Record]) -> dict[str, float]:
+    """Seconds a picture took to encode, by backbone."""
+    images: dict[str, int] = {}
+    seconds: dict[str, float] = {}
+    for record in records:
+        for role, made in (record.get("encoded") or {}).items():
+            images[role] = images.get(role, 0) + made["images"]
+            seconds[role] = seconds.get(role, 0.0) + made["seconds"]
+    return {role: seconds[role] / count for role, count in images.items() if count}
+
+
+def costs(target: str, rates: dict[str, float], methods: Methods) -> tuple:
+    """What ``COST`` names, as functions of a retrained record; None where it was not measured."""
+
+    def features(record: Record) -> float | None:
+        return rates[target] * pictures(record, methods) if target in rates else None
+
+    return (
+        lambda record: (record.get("seconds") or {}).get("fit"),
+        features,
+        steps_made,
+        lambda record: record.get("trainable_parameters"),
+    )
+
+
+def pictures(record: Record, methods: Methods) -> int:
+    """Pictures and views that are encoded before training: the support images as they are and in views, and few-shot
+    validation's, 4 a class at most. A method that reads pixels encodes its views while it is fitted."""
+    run, split = record["run"], record.get("split") or {}
+    support, config = split.get("support") or 0, run.get("config") or {}
+    views = (run.get("views") or len(record.get("curve") or ())) if config.get("crop") != [1.0, 1.0] else 0
+    if run["method"] in methods and methods[run["method"]].needs == "pixels":
+        views = 0
+    return support * (1 + views) + (split.get("classes") or 0) * min(run.get("shots") or 0, 4)
+
+
+def steps_made(record: Record) -> int:
+    """Training steps that the learning curve tells of, a row an epoch."""
+    config, support = record["run"].get("config") or {}, (record.get("split") or {}).get("support") or 0
+    if not record.get("curve") or not support:
+        return 0
+    known = {name: config[name] for name in ("batch", "drop_last") if name in config}
+    return len(record["curve"]) * epoch_steps(TrainConfig(**known), support)
+
+
+# ---- tables ----------------------------------------------------------------------------------------------------------
+
+
+def retention_table(selection: Selection) -> pd.DataFrame:
+    """`RETENTION`: accuracies in percent, retention and its interval as shares, the median cost of retraining."""
+    rows = [[*one.keys, one.seeds, *one.means, *one.retention, *one.cost] for one in compared(selection)]
+    return pd.DataFrame(rows, columns=list(RETENTION))
+
+
+def decision_table(selection: Selection) -> pd.DataFrame:
+    """`DECISION`: the choice, the best option and what that which is chosen (undecided: the best) gains over zero-shot,
+    then `GAINS` (points and intervals), and what retraining costs."""
+    rows = []
+    for one in compared(selection):
+        gains = [value for pair in GAINS.values() for value in one.difference(*pair)]
+        rows.append([*one.keys, one.seeds, one.choice, one.best, *gain_of(one), *gains, *one.cost])
+    return pd.DataFrame(rows, columns=list(DECISION))
+
+
+def gain_of(one: Compared) -> tuple[float, float, float]:
+    """Over zero-shot, of the option that is chosen, or of the best where it is undecided."""
+    if not one.choice:
+        return (math.nan,) * 3
+    return one.difference(one.best if one.choice == UNDECIDED else one.choice, "zero-shot")
