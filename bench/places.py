@@ -30,6 +30,8 @@ PLACES: dict[str, Place] = {  # in the order of tables, from nothing learned to 
     "output": Place("output space", "deep-layer", DAGGER),
     "towers": Place("both towers", "both-tower", SECTION),
 }
+# The methods of the paper's tables in their order.
+PAPER_ORDER = ("zs-clip", "linear-probe", "clip-adapter", "tip-adapter-f", "coop", "cocoop", "kgcoop", "contcoop")
 PAPERS_WORDS = {"shallow": "input", "deep": "output"}
 
 
@@ -54,6 +56,13 @@ def label(depth: str) -> str:
 def rank(depth: str) -> int:
     """Order among methods that the paper's tables do not order."""
     return [*PLACES, place(depth)].index(place(depth))
+
+
+def ordered(depths: Mapping[str, str]) -> list[str]:
+    """Method ids {id: depth} in the order of tables: the paper's first, the others from the input of a model to its
+    output, then by name."""
+    others = sorted((rank(depth), id) for id, depth in depths.items() if id not in PAPER_ORDER)
+    return [id for id in PAPER_ORDER if id in depths] + [id for _, id in others]
 
 
 def mark(name: str) -> str:

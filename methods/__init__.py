@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from carryover.bench.places import PAPER_ORDER
+
 if TYPE_CHECKING:
     from carryover.methods.base import METHODS, Classes, Method, Shape, Support, TrainConfig, cosine_logits, register
     from carryover.methods.catalogue import Registered, discover, import_file, ordered, source_hash
@@ -29,9 +31,6 @@ __all__ = [
     "register",
     "source_hash",
 ]
-
-# The order of the paper's tables; other methods follow by where they stand, then by name.
-PAPER_ORDER = ("zs-clip", "linear-probe", "clip-adapter", "tip-adapter-f", "coop", "cocoop", "kgcoop", "contcoop")
 
 
 def __getattr__(name: str) -> Any:

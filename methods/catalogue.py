@@ -15,7 +15,6 @@ from carryover.bench import places
 from carryover.bench.errors import UserError
 from carryover.bench.host import source_identity
 from carryover.bench.host.source_files import PLUGIN
-from carryover.methods import PAPER_ORDER
 from carryover.methods.base import METHODS, Classes, Method, Shape, Support, TrainConfig
 
 GIVEN = (Classes, Shape, Support)  # what the suite makes for every method, named by it or not
@@ -53,9 +52,8 @@ def import_file(path: Path) -> None:
 
 
 def ordered() -> list[str]:
-    """All method ids, the paper's first and in its order, the others from the input of a model to its output."""
-    others = sorted((places.rank(METHODS[name].depth), name) for name in METHODS if name not in PAPER_ORDER)
-    return [name for name in PAPER_ORDER if name in METHODS] + [name for _, name in others]
+    """All method ids in the order of tables."""
+    return places.ordered({name: METHODS[name].depth for name in METHODS})
 
 
 def source_hash(method: type[Method]) -> str:

@@ -1,175 +1,30 @@
-"""One page before a long run: what is there, what a run will use and take, and everything that would make it wrong."""
+"""The command ``doctor``."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import copy
-import os
-from pathlib import Path
 
-import torch
-from rich.console import Console
+from carryover.bench.cli import flags
 
-from carryover import datasets
-from carryover.bench.backbones import arch_files, loading
-from carryover.bench.cli.options import device_of, options_of, plan_of, wants_drift
-from carryover.bench.engine import schedule
-from carryover.bench.engine.session import Options, Session
-from carryover.bench.errors import UserError
-from carryover.bench.host import environment
-from carryover.bench.host.device import device_name
-from carryover.bench.plan.runs import Run
-from carryover.bench.preflight import budget
-from carryover.bench.preflight.backbones import show_backbone, show_control, show_pair
-from carryover.bench.preflight.data import show_data
-from carryover.bench.preflight.findings import Page, amount, check_space, check_writable, free_space, nearest
-from carryover.bench.records.reading import counted
-from carryover.bench.render.terminal import escape
-from carryover.methods import discover
-
-console = Console()
+WORDS = ()
+FLAGS = (
+    *flags.CHOICE,
+    *flags.SETTINGS,
+    *flags.BACKBONES,
+    *flags.DATA,
+    *flags.FILES,
+    *flags.DEVICE,
+    "--jobs",
+    "--together",
+    "--fresh",
+)
+EXAMPLES = (
+    ("doctor", "is all well for the embedded micro world?"),
+    ("doctor --arch vit-b16 --data-root DATA", "before the paper's main experiment: weights, pictures, disk, time"),
+)
 
 
-def doctor(args: argparse.Namespace) -> int:
-    """Everything at once, on one page. Exit status 1 where something would make the planned run fail or go wrong.
+def main(args: argparse.Namespace) -> int:
+    from carryover.bench.cli.doctor_page import doctor
 
-    Raises UserError only for a command line of which no plan can be made (an unknown arch, method or dataset).
-    """
-    page, args = Page(), copy.copy(args)
-    discover(tuple(args.plugin_dir))
-    page.section("Machine")
-    with_device(page, args)
-    broken = without_missing_weights(page, args)
-    options = options_of(args)
-    show_machine(page, options)
-    session = Session(options)
-    runs = planned(args, options)
-
-    page.section("Backbones")
-    loaded = {
-        role: show_backbone(page, session, role, options.arch.towers[role])
-        for role in options.arch.towers
-        if role not in broken
-    }
-    if wants_drift(args, options.arch):
-        for name, tower in options.arch.controls.items():
-            show_control(page, options, name, tower)
-    page.section("Pair")
-    for role in options.arch.towers:
-        if role != "base":
-            show_pair(page, loaded.get("base"), loaded.get(role), "" if role == "new" else f"{role} ")
-    page.section("Data")
-    asked = list(map(datasets.identify, args.datasets)) or datasets.default(options.arch.datasets)
-    ids = dict.fromkeys([*asked, *(run.test for run in runs if run.test)])
-    readable = {id for id in ids if show_data(page, session, id, trial=bool(args.limit))}
-    possible = [run for run in runs if {run.dataset, run.test or run.dataset} <= readable]
-    page.section("Plan and disk")
-    show_plan(page, session, args, possible, len(runs), all_there(options, loaded))
-
-    notes = f", {counted(page.notes, 'note')}" if page.notes else ""
-    console.print(f"{counted(page.problems, 'problem')}{notes}" if page.problems else f"no problem found{notes}")
-    return 1 if page.problems else 0
-
-
-def planned(args: argparse.Namespace, options: Options) -> list[Run]:
-    """The runs of the datasets that can be trained on; test-only ones have their data checked and no runs."""
-    test_only = {*datasets.ood("paper"), *datasets.ood("micro")}
-    args = copy.copy(args)
-    given, args.datasets = args.datasets, [id for id in args.datasets if id not in test_only]
-    return plan_of(args, options.arch) if args.datasets or not given else []
-
-
-def with_device(page: Page, args: argparse.Namespace) -> None:
-    try:
-        device_of(args.device)
-    except UserError as error:
-        page.bad("device", error)
-        args.device = "cpu"
-
-
-def without_missing_weights(page: Page, args: argparse.Namespace) -> set[str]:
-    """Roles whose --weights file is not there: named, and taken out so that the rest can be looked at."""
-    broken = set()
-    for role in ("base", "new"):
-        option = f"{role}_weights"
-        if getattr(args, option) and not Path(getattr(args, option)).is_file():
-            with page.guard(f"{role} backbone"):
-                arch_files.find_arch(args.arch, **{option: getattr(args, option)})
-            setattr(args, option, "")
-            broken.add(role)
-    return broken
-
-
-def all_there(options: Options, loaded: dict[str, loading.Backbone | None]) -> bool:
-    return all(loaded.get(role) for role in options.arch.towers)
-
-
-# ---- sections --------------------------------------------------------------------------------------------------------
-
-
-def show_machine(page: Page, options: Options) -> None:
-    found = environment.versions()
-    page.ok("versions", ", ".join(f"{name} {found[name]}" for name in ("python", "torch", "open_clip", "timm")))
-    page.ok("device", device_name(torch.device(options.device)) + device_memory(options.device))
-    total, free = memory()
-    text = f"{schedule.cores()} cores, {amount(total)} of memory, {amount(free)} free"
-    if options.device == "cpu" and free and options.text_budget > free:
-        page.note("memory", f"{text}; --text-memory allows {amount(options.text_budget)}: lower it")
-    else:
-        page.ok("memory", text)
-
-
-def device_memory(device: str) -> str:
-    if device != "cuda":
-        return ""
-    free, total = torch.cuda.mem_get_info()
-    return f", {amount(total)}, {amount(free)} free"
-
-
-def memory() -> tuple[int | None, int | None]:
-    """(total, free) bytes of memory; None where the system does not say."""
-
-    def pages(name: str) -> int | None:
-        try:
-            return os.sysconf(name) * os.sysconf("SC_PAGE_SIZE")
-        except (ValueError, OSError, AttributeError):
-            return None
-
-    with contextlib.suppress(OSError, ValueError, IndexError):  # Linux counts what caches would give back
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return pages("SC_PHYS_PAGES"), 1024 * int(
-            [row for row in lines if row.startswith("MemAvailable")][0].split()[1]
-        )
-    return pages("SC_PHYS_PAGES"), pages("SC_AVPHYS_PAGES")
-
-
-def show_plan(
-    page: Page, session: Session, args: argparse.Namespace, runs: list[Run], planned: int, ready: bool
-) -> None:
-    options = session.options
-    for name, folder in (("--out", options.out), ("--cache", options.cache)):
-        with page.guard(name):
-            check_writable(folder)
-            page.ok(name, f"'{folder}' can be written, {amount(free_space(folder))} free")
-    left_out = f", {planned - len(runs)} of them on datasets that cannot be read" if len(runs) < planned else ""
-    page.ok("plan", f"{planned} runs{left_out}")
-    if not ready or not runs:
-        page.note("estimate", f"none, for {'no dataset can be read' if ready else 'a backbone could not be loaded'}")
-        return
-    with page.guard("estimate"):
-        jobs = args.jobs or schedule.default_jobs(options)
-        found = budget.estimate(session, runs, jobs, args.fresh)
-        for line in budget.lines(found):
-            console.print(f"     {escape(line)}", highlight=False, soft_wrap=True)
-        for line in found.missing:
-            page.note("not estimated", line)
-        for names, needed, folder in needs(options, found):
-            check_space(page, names, needed, folder)
-
-
-def needs(options: Options, found: budget.Estimate) -> list[tuple[str, int, str]]:
-    """(which folders, bytes, one of them) for each file system that is written to."""
-    if nearest(options.out).stat().st_dev == nearest(options.cache).stat().st_dev:
-        return [("disk for features and results", found.cache + found.out, options.out)]
-    return [("disk for features", found.cache, options.cache), ("disk for results", found.out, options.out)]
+    return doctor(args)

@@ -6,8 +6,11 @@ import logging
 import sys
 import traceback
 
-from carryover.bench.cli.flags import parse
+import carryover
+from carryover.bench.cli import commands
+from carryover.bench.cli.parsing import parse, parser
 from carryover.bench.errors import UserError, printable
+from carryover.bench.host import environment
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -16,10 +19,19 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         args = parse(argv)
-        # Heavy imports wait until the flags are known to be sound, so that --help and mistakes answer at once.
-        from carryover.bench.cli import run
+        if args.version:
+            found = environment.versions()
+            print(f"carryover {carryover.__version__} (torch {found['torch']}, open_clip {found['open_clip']})")
+        elif args.print_completion:
+            from carryover.bench.cli.completion import script
 
-        return getattr(run, args.command)(args)
+            print(script(args.print_completion))
+        elif args.help:
+            named = any(word.lower() == args.command for word in argv)
+            print(parser(args.command if named else "").format_help(), end="")
+        else:
+            return commands.module_of(args.command).main(args)
+        return 0
     except UserError as error:
         if "--debug" in argv:
             traceback.print_exc()

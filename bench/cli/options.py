@@ -1,4 +1,4 @@
-"""From parsed flags to what the rest of the suite takes: options of a process, settings of runs, the plan."""
+"""From parsed flags to the options of a process that runs."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ from pathlib import Path
 import torch
 
 from carryover import datasets
-from carryover.bench import analyses
-from carryover.bench.backbones import arch_files, archs, loading
+from carryover.bench.cli.settings import arch_of
 from carryover.bench.engine.session import Options, default_together
 from carryover.bench.errors import UserError
-from carryover.bench.plan import defaults, grid, runs, settings, suites
-from carryover.methods import Registered
 
 
 def device_of(name: str) -> str:
@@ -24,11 +21,6 @@ def device_of(name: str) -> str:
     if name == "mps" and not torch.backends.mps.is_available():
         raise UserError("--device mps: not available here; use --device cpu")
     return name
-
-
-def arch_of(args: argparse.Namespace) -> archs.Arch:
-    """The arch of the command line with all that its models say of themselves filled in."""
-    return loading.resolve_arch(arch_files.find_arch(args.arch, args.base_weights, args.new_weights), args.hub_cache)
 
 
 def options_of(args: argparse.Namespace) -> Options:
@@ -57,30 +49,3 @@ def options_of(args: argparse.Namespace) -> Options:
         manifests=args.manifests,
         workers=args.workers,
     )
-
-
-def settings_of(args: argparse.Namespace, arch: archs.Arch) -> settings.Settings:
-    protocol = args.protocol or arch.protocol
-    views = args.views if args.views is not None else defaults.views(protocol)
-    return settings.Settings(
-        args.shots, protocol, args.precision, views, args.limit, tuple(args.overrides), methods=Registered()
-    )
-
-
-def plan_of(args: argparse.Namespace, arch: archs.Arch) -> list[runs.Run]:
-    """All runs that the command line asks for."""
-    analyses.discover()
-    return grid.grid(
-        arch,
-        settings_of(args, arch),
-        suites_=args.suite,
-        methods=args.methods,
-        datasets_=args.datasets,
-        seeds=args.seeds,
-    )
-
-
-def wants_drift(args: argparse.Namespace, arch: archs.Arch) -> bool:
-    """Layer drift is no run; a call for a few methods or a trial does not ask for it unless it says so."""
-    analyses.discover()
-    return "drift" in args.suite or ("drift" in suites.chosen(arch, args.suite) and not (args.methods or args.limit))

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from carryover import datasets
+from carryover.bench.cli import flags
 from carryover.bench.errors import UserError, printable, unknown
 from carryover.bench.render.terminal import escape
 from carryover.datasets import fetch
@@ -18,15 +19,21 @@ from carryover.datasets import prepare as prepare_module
 from carryover.datasets.layouts import LAYOUTS
 from carryover.datasets.verify import Finding, check_dataset
 
+WORDS = ("[DATASET …]", "dataset ids (none: all fifteen)")
+FLAGS = ("--datasets", "--data-root", "--make-split", *flags.PREPARATION)
+EXAMPLES = (
+    ("prepare dtd eurosat --data-root DATA", "fetch two datasets and say what must be fetched by hand"),
+    ("prepare --check --data-root DATA", "is all there? nothing is fetched or changed"),
+)
 console = Console()
 LOG_EVERY = 30.0  # seconds between lines where there is no terminal to draw a bar on
 
 
-def prepare(args: argparse.Namespace) -> int:
+def main(args: argparse.Namespace) -> int:
     """0 only where every named dataset is ready."""
     if not args.data_root:
         raise UserError("prepare needs --data-root: the folder to put the datasets in, or with --check to look at")
-    ids = ids_of([*args.what, *args.datasets])
+    ids = ids_of([id for word in args.what for id in flags.lowered(word)] + args.datasets)
     if args.check:
         findings = []
         for id in ids:

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 
 from carryover.bench.errors import UserError
 from carryover.bench.features.transforms import Recipe
+from carryover.bench.host import spawning
 from carryover.bench.host.processes import cores, deaf_to_interrupts, follow_parent
 from carryover.datasets.base import Split
 
@@ -109,7 +110,7 @@ class Loader:
                 sampler=self,
                 num_workers=self.workers,
                 collate_fn=untouched,
-                multiprocessing_context="spawn",
+                multiprocessing_context=spawning.CONTEXT,
                 persistent_workers=True,
                 prefetch_factor=AHEAD,
                 pin_memory=self.pin,

@@ -7,19 +7,20 @@ in order. ``concurrent.futures`` gives a whole pool up when one worker dies, and
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from multiprocessing import connection
+from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 from carryover.bench.errors import StorageError, UserError
+from carryover.bench.host import spawning
 from carryover.bench.host.processes import deaf_to_interrupts, follow_parent
 
-START = "spawn"  # forked workers would share the parent's threads and CUDA state
+CONTEXT: BaseContext = spawning.CONTEXT
 READY, RESULT, ENDED, BROKEN, STOPPED = "ready", "result", "ended", "broken", "stopped"
 
 
@@ -192,9 +193,8 @@ def ending(code: int | None) -> str:
 
 
 def start_worker(start: Callable, args: tuple) -> Worker:
-    context = multiprocessing.get_context(START)
-    ours, theirs = context.Pipe()
-    process = context.Process(  # type: ignore[attr-defined]  # every context has it; its stub lacks it
+    ours, theirs = CONTEXT.Pipe()
+    process = CONTEXT.Process(  # type: ignore[attr-defined]  # every context has it; its stub lacks it
         target=serve, args=(theirs, start, args)
     )
     with deaf_to_interrupts():

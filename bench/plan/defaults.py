@@ -1,9 +1,11 @@
-"""The only place of defaults; the command line reads them here."""
+"""The only place of defaults; the command line, the audit and the leaderboard read them here."""
 
+ARCH = "micro"
 SEEDS = (1, 2, 3)
 SHOTS = 16
 PRECISION = "fp32"
 PUBLISHED_VIEWS, MICRO_VIEWS = 16, 4
+TEXT_MEMORY = 4.0  # GB that a text pass keeps
 LIST_DEFAULTS = {"suite": [], "methods": [], "datasets": [], "seeds": list(SEEDS), "overrides": [], "plugin_dir": []}
 
 

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from rich import markup
+import re
 
 from carryover.bench.errors import printable
 
+TAG = re.compile(r"(\\*)\[([a-z#/@][^\[]*?\])?")  # as rich finds them; also a bracket that opens none
+
 
 def escape(text: str) -> str:
-    """``text`` for ``Console.print``: shown as it is, what cannot be printed by its code."""
-    return markup.escape(printable(text))
+    r"""``text`` for ``Console.print``: shown as it is, what cannot be printed by its code. Rich's own ``escape`` leaves
+    ``\[`` alone, which ``print`` then shows without its backslash."""
+    made = TAG.sub(_bracket, printable(text))
+    return made + "\\" if made.endswith("\\") and not made.endswith("\\\\") else made  # or it would escape what follows
+
+
+def _bracket(found: re.Match[str]) -> str:
+    slashes, tag = found[1], found[2]
+    if tag:
+        return f"{slashes * 2}\\[{tag}"
+    return f"{slashes}\\[" if slashes else "["

@@ -14,8 +14,8 @@ from scipy import stats as scipy_stats
 from carryover.bench.analyses import audit, audit_page
 from carryover.bench.backbones.archs import ARCHS
 from carryover.bench.cli import main as cli_main
-from carryover.bench.cli.flags import parse
-from carryover.bench.cli.options import plan_of, settings_of
+from carryover.bench.cli.parsing import parse
+from carryover.bench.cli.settings import plan_of, settings_of
 from carryover.bench.plan.runs import as_stored
 from carryover.bench.records import reading
 from carryover.bench.records.printed import PAPER_FOLDER

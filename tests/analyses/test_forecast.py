@@ -449,6 +449,7 @@ def test_drift_that_tells_the_targets_apart_forecasts_what_they_keep(world):
     assert rho["rho"] < -0.9
 
 
+@pytest.mark.long
 def test_check_makes_both_tables_again_and_names_a_forged_cell(world, tmp_path):
     outputs.write_tables(world, tmp_path)
 

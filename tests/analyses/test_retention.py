@@ -330,6 +330,7 @@ def options_of_a_world(generator, effects, seeds=3, images=100):
     return choices.Options("d", 100 * right.mean(2), draws.reshape(-1, seeds, 3).mean(1))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("effects", [0.0, 0.1])
 def test_intervals_hold_the_truth_about_as_often_as_they_say(monkeypatch, effects):
     monkeypatch.setattr(pairs_stats, "DRAWS", 500)
@@ -527,6 +528,7 @@ def test_a_chain_of_an_arch_with_one_update_ends_there():
 # ---- report and check ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_check_recounts_every_cell_and_finds_one_that_was_changed(tmp_path):
     selection, _, stored = world(climbing, shift=lambda run: 7 * run.seed, methods=["coop", "clip-adapter"])
     outputs.write_tables(selection, tmp_path)

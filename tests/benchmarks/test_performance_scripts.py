@@ -11,6 +11,8 @@ import pytest
 from benchmarks import growth, ratios, rehearsal, table2, workload
 from benchmarks.published import PublishedStep
 
+pytestmark = pytest.mark.long
+
 THREADS = ["--threads", "1"]
 
 

@@ -4,9 +4,12 @@ import csv
 import json
 import os
 import re
+import resource
+import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -18,8 +21,15 @@ from tiny_caltech import FOLDER, IMAGES, SPLIT, write_caltech
 
 from carryover.bench.backbones import loading
 from carryover.bench.backbones.archs import ARCHS
-from carryover.bench.cli import main
+from carryover.bench.cli import flags, main
+from carryover.bench.cli.commands import COMMANDS, module_of
+from carryover.bench.cli.parsing import parse
+from carryover.bench.cli.settings import plan_of
 from carryover.bench.host.tensor_files import read_tensors
+from carryover.bench.plan import method_files, names
+from carryover.methods import Registered, discover
+
+CAPTURED = {"capture_output": True, "text": True}
 
 # ---- mistakes --------------------------------------------------------------------------------------------------------
 
@@ -216,6 +226,231 @@ def test_ls_from_another_folder_is_not_fooled_by_another_datasets_package(tmp_pa
         assert name in done.stdout
 
 
+LITERAL = """
+from carryover.methods import coop
+from carryover.methods import Method, register
+from carryover.methods.kgcoop import KgCoOp
+
+
+class Both(KgCoOp, coop.CoOp):
+    paper = "two " "bases"
+
+
+@register("ZZ-Mine")
+class Mine(Both):
+    needs = "views"
+
+
+@register("zz-plain")
+class Plain(Method):
+    name, paper, depth = "Mine [2]", "nobody", "deep"
+"""
+COMPUTED = """
+from carryover.methods.base import METHODS, Method
+
+for number in (1, 2):
+    METHODS.register(f"zz-{number}")(type("Made", (Method,), {"name": str(number), "depth": "output"}))
+"""
+
+
+@pytest.mark.parametrize("text, read", [("", True), (LITERAL, True), (COMPUTED, False)])
+def test_methods_are_listed_from_their_files_as_importing_them_tells(clean_registry, monkeypatch, tmp_path, text, read):
+    (tmp_path / "mine.py").write_text(text)
+    with monkeypatch.context() as patch:
+        if read:
+            patch.setattr(method_files, "imported", lambda dirs: pytest.fail("imported"))
+        found = method_files.listed((str(tmp_path),))
+    assert found == method_files.imported((str(tmp_path),))
+    assert len(found) == 16 + 2 * bool(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import nothing_of_this_name",
+        "raise SystemExit(1)",
+        "from carryover.methods.base import register\n@register('coop')\nclass Again: pass",
+        "from carryover.methods.base import register\n@register('zz')\nclass NoMethod: pass",
+        "class Half:",
+        "from carryover.methods.base import register\n@register('zz')\nclass Own(Own): pass",
+    ],
+)
+def test_a_method_file_that_would_fail_is_refused_by_the_list_too(capsys, clean_registry, tmp_path, text):
+    (tmp_path / "mine.py").write_text(text)
+    mistake(capsys, "ls", "methods", "--plugin-dir", tmp_path)
+
+
+HELPS = [["--help"], ["--version"], *([command, "--help"] for command in COMMANDS)]
+LISTS = [["ls"], ["ls", "methods"], ["ls", "datasets"], ["ls", "archs"]]
+
+
+@pytest.mark.parametrize("argv", HELPS + LISTS, ids=" ".join)
+def test_help_and_lists_answer_within_a_second_of_cpu_time(argv):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-X", "importtime", str(ROOT / "run_all.py"), *argv], **CAPTURED)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0 and done.stdout
+    assert not re.search(r"\|\s+(torch|open_clip|pandas)$", done.stderr, re.MULTILINE)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
+
+
+# ---- commands, flags, names ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_commands_help_shows_its_own_flags_and_two_examples(capsys, command):
+    module = module_of(command)
+    status, out, _ = call(capsys, "--help", command.upper())
+    assert status == 0 and out.startswith(f"usage: run_all.py {command}")
+    shown = set(re.findall(r"^  (?:-h, )?(--[a-z-]+)", out, re.MULTILINE))
+    assert shown == {*module.FLAGS, *flags.CALL}
+    assert len(module.EXAMPLES) >= 2
+    for words, _ in module.EXAMPLES:
+        assert parse(shlex.split(words)).command == command
+
+
+def test_every_command_is_named_in_the_help_without_one(capsys):
+    out = call(capsys, "--help")[1]
+    assert all(re.search(rf"^  {command} ", out, re.MULTILINE) for command in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    "line, command, expected",
+    [
+        ("", "run", {"arch": "micro", "seeds": [1, 2, 3], "methods": [], "what": []}),
+        ("--arch VIT-B16 --fresh", "run", {"arch": "vit-b16", "fresh": True}),
+        ("--arch Pair.toml", "run", {"arch": "Pair.toml"}),
+        ("prepare --data-root DATA dtd eurosat", "prepare", {"data_root": "DATA", "what": ["dtd", "eurosat"]}),
+        ("--data-root report prepare dtd", "prepare", {"data_root": "report", "what": ["dtd"]}),
+        ("--to plugins export KEY", "export", {"to": "plugins", "what": ["KEY"]}),
+        ("REPORT --arch micro --datasets x --jobs 2", "report", {"datasets": ["x"], "jobs": 2}),
+        ("check --set *.steps=4 --limit 2", "check", {"overrides": ["*.steps=4"], "limit": 2}),
+        ("--seeds 1,2 3 --seeds 4, 5", "run", {"seeds": [1, 2, 3, 4, 5]}),
+        ("--methods CoOp,ContCoOp Tip-Adapter-F", "run", {"methods": ["CoOp", "ContCoOp", "Tip-Adapter-F"]}),
+        ("--suite Main,OOD --device CPU", "run", {"suite": ["main", "ood"], "device": "cpu"}),
+        ("--datasets DTD,Folder:A,b folder:C", "run", {"datasets": ["dtd", "folder:A,b", "folder:C"]}),
+        ("--datasets my-folder:x,y", "run", {"datasets": ["my-folder:x", "y"]}),
+        ("evaluate --dataset Folder:A,B --plugin P", "evaluate", {"dataset": "folder:A,B"}),
+    ],
+)
+def test_command_lines_of_every_form(line, command, expected):
+    args = parse(line.split())
+    assert args.command == command
+    assert {name: getattr(args, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    "ours, theirs",
+    [
+        ("coop.lr=0.1", "CoOp.learning_rate=0.1"),
+        ("*.batch=4", "*.batch_size=4"),
+        ("tip-adapter-f.weight_decay=0.1", "Tip-Adapter-F.weight_decay=0.1"),
+        ("contcoop.context_length=4", "CONTCOOP.n_ctx=4"),
+        ("coop.context_length=8", "coop.num_context_tokens=8"),
+        ("contcoop.lam=0.5", "contcoop.lambda=0.5"),
+    ],
+)
+def test_another_word_for_an_option_is_the_same_run(ours, theirs):
+    def planned(override):
+        line = ["--suite", "main", "--methods", "coop,CONTCOOP,tip-adapter-f", "--seeds", "1", "--set", override]
+        return plan_of(parse(line), ARCHS["micro"])
+
+    discover()
+    assert planned(ours) == planned(theirs)
+
+
+def test_every_other_word_means_an_option_that_a_method_has_or_a_flag():
+    discover()
+    own = {field.name for kind in Registered().values() for field in fields(kind.Config)}
+    known = {flag for group in flags.GROUPS.values() for flag in group}
+    assert all(means in (known if means.startswith("--") else own) for means in names.ALIASES.values())
+    with pytest.raises(loading.UserError, match="--shots 4"):
+        names.overrides(["coop.num_shots=4"], Registered())
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion_knows_commands_flags_and_names(capsys, shell):
+    pytest.importorskip("shtab")
+    status, out, _ = call(capsys, "--print-completion", shell)
+    assert status == 0
+    for word in ("leaderboard", "--fail-fast", "tip-adapter-f", "micro_stars", "vit-l14-all"):
+        assert word in out
+
+
+# ---- from anywhere, beside other packages ----------------------------------------------------------------------------
+
+SEEING = """
+import os
+import datasets
+from carryover.methods.zs_clip import ZeroShotCLIP
+from carryover.methods.base import register
+
+with open(os.environ["SEEN"], "a") as file:
+    print(os.getpid(), datasets.__file__, file=file)
+
+
+@register("zz-sees")
+class Sees(ZeroShotCLIP):
+    pass
+"""
+LINE = "--suite main --datasets micro_stars --methods zz-sees --seeds 1 2 --shots 1 --limit 1 --jobs 2 --device cpu"
+SCRIPT = """
+import os
+import sys
+
+with open(os.environ["SEEN"], "a") as file:
+    print("script", file=file)
+from carryover.bench.cli.main import main
+
+assert main(sys.argv[1:]) == 0
+"""
+
+
+@pytest.fixture
+def beside(tmp_path):
+    """``beside(words, **more)``: a program beside another package `datasets`, with a method that imports it; it gives
+    (what was done, lines that the method's file wrote where it was imported)."""
+    (tmp_path / "decoy" / "datasets").mkdir(parents=True)
+    (tmp_path / "decoy" / "datasets" / "__init__.py").write_text("")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "sees.py").write_text(SEEING)
+    path = os.pathsep.join([str(ROOT / "src"), str(tmp_path / "decoy")])
+    told = {"PYTHONPATH": path, "SEEN": str(tmp_path / "seen")}
+
+    def run(words, flags, cwd=ROOT, **more):
+        words = [sys.executable, *words, *flags, "--plugin-dir", tmp_path / "mine", "--out", tmp_path / "out"]
+        done = subprocess.run(list(map(str, words)), cwd=cwd, env={**os.environ, **told}, **CAPTURED, **more)
+        return done, (tmp_path / "seen").read_text().splitlines()
+
+    run.decoy = str(tmp_path / "decoy" / "datasets" / "__init__.py")
+    return run
+
+
+LONG = [pytest.param(name, marks=pytest.mark.long) for name in ("run_all.py", "stdin")]
+
+
+@pytest.mark.parametrize("program", ["script", *LONG])
+def test_workers_start_without_a_main_guard_and_see_the_other_datasets_package(beside, tmp_path, program):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    words = {"run_all.py": [ROOT / "run_all.py"], "script": [tmp_path / "script.py"], "stdin": ["-"]}[program]
+    given = {"input": SCRIPT} if program == "stdin" else {}
+    done, lines = beside(words, LINE.split(), ROOT if program == "run_all.py" else tmp_path, **given)
+    assert done.returncode == 0, done.stderr
+    assert lines.count("script") == (program != "run_all.py")
+    seen = [line.split(" ", 1) for line in lines if line != "script"]
+    assert len({pid for pid, _ in seen}) > 1, "worker processes imported it too"
+    assert {file for _, file in seen} == {beside.decoy}
+
+
+@pytest.mark.parametrize("program", ["module", "console script"])
+def test_the_other_datasets_package_is_seen_from_the_checkout_too(beside, tmp_path, program):
+    console = tmp_path / "carryover"
+    console.write_text("import sys\nfrom carryover.bench.cli.main import main\nsys.exit(main())\n")
+    done, lines = beside(["-m", "carryover"] if program == "module" else [console], ["report"])
+    assert done.returncode == 2 and "run first: carryover --arch micro" in done.stderr
+    assert [line.split(" ", 1)[1] for line in lines] == [beside.decoy]
+
+
 # ---- a small experiment ----------------------------------------------------------------------------------------------
 
 METHODS = ("zs-clip", "linear-probe")
@@ -307,6 +542,7 @@ def test_fresh_does_all_runs_again_with_the_same_bits(experiment):
     assert plugin_bytes(experiment.out) == plugins
 
 
+@pytest.mark.long
 def test_worker_processes_give_the_bits_of_one_process(experiment):
     plugins = plugin_bytes(experiment.out)
     shutil.rmtree(experiment.out)
@@ -337,6 +573,7 @@ def test_check_finds_a_changed_table_cell(experiment, column):
     assert experiment("check")[0] == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["report.md", "report.html", "tables/main.md", "tables/main.tex"])
 def test_check_names_a_number_changed_in_what_readers_see(experiment, name):
     assert experiment("report")[0] == 0 and experiment("check")[0] == 0
@@ -374,6 +611,7 @@ def test_report_makes_the_same_tables_from_stored_files_and_accuracies_from_reco
     assert {"main.csv", "records.csv"} < before.keys() - counted
 
 
+@pytest.mark.long
 def test_doctor_names_all_that_is_wrong_at_once(experiment, tmp_path):
     status, out, _ = experiment("doctor", base=("--datasets", "caltech101"))
     assert status == 0 and "no problem" in out

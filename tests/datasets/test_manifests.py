@@ -19,6 +19,7 @@ from carryover.datasets.manifests import MARK, read, text_of
 
 RUN = ("--datasets", "caltech101", "--methods", "zs-clip", "linear-probe", "--seeds", 1, "--shots", 2, "--limit", 1)
 NAME = "caltech101-2shot-seed1"
+pytestmark = pytest.mark.usefixtures("tables_alone")
 
 
 @pytest.fixture(scope="module")

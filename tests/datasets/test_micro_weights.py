@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from checkout import ROOT
+from checkout import FROM_HERE
 
 from carryover.bench.backbones import loading
 from carryover.bench.backbones.archs import ARCHS
@@ -147,12 +147,13 @@ def test_the_shipped_files_load_through_every_check(role):
     assert 10 < float(backbone.scale) < 100
 
 
+@pytest.mark.long
 def test_the_command_that_trains_them_runs(tmp_path):
     """For the base, and for its update, which starts from it; the others are trained as these are."""
     steps = ["--attribute-steps", "2", "--align-steps", "2", "--precision", "fp32"]
     command = [sys.executable, "-m", "carryover.datasets.micro.pretrain", "--out", str(tmp_path), *steps]
     for role in ("base", "update"):
-        done = subprocess.run([*command, "--model", role], cwd=ROOT, capture_output=True, text=True)
+        done = subprocess.run([*command, "--model", role], env=FROM_HERE, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-2000:]
         state = checkpoint.read(tmp_path / f"micro-{role}.safetensors")
         assert checkpoint.metadata(tmp_path / f"micro-{role}.safetensors")["stage"] == "done"

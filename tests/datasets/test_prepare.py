@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 import sites
 import standins
-from checkout import ROOT
+from checkout import FROM_HERE
+from command_line import call
 
 from carryover import datasets
-from carryover.bench.cli import main
 from carryover.bench.errors import UserError
 from carryover.datasets import coop_format, fetch, layouts, prepare
 from carryover.datasets.sources import SOURCES, Source
@@ -52,14 +52,6 @@ def small(monkeypatch):
         small(id, classes, 6 * classes, 5 * classes, 4 * classes)
     small("fgvc_aircraft", 5, 25, 20, 15)
     return small
-
-
-def call(capsys, *argv):
-    """(exit status, stdout, stderr) of one command line."""
-    capsys.readouterr()
-    status = main.main([str(part) for part in argv])
-    out, err = capsys.readouterr()
-    return status, out, err
 
 
 def pack(folder: Path, inside: str, name: str) -> bytes:
@@ -272,11 +264,12 @@ prepare.prepare("dtd", sys.argv[1], mirror=sys.argv[2], sources={"dtd": sources}
 """
 
 
+@pytest.mark.long
 def test_a_run_that_is_killed_while_unpacking_leaves_nothing_half_arranged(publish, site, small, tmp_path):
     """Killed for good, in a process of its own: no clearing up runs."""
     publish("dtd")
     root, folder = str(tmp_path / "data"), tmp_path / "data/dtd"
-    assert subprocess.run([sys.executable, "-c", KILLED, root, site.address], cwd=ROOT).returncode == 9
+    assert subprocess.run([sys.executable, "-c", KILLED, root, site.address], env=FROM_HERE).returncode == 9
     split = "split_zhou_DescribableTextures.json"
     assert sorted(path.name for path in folder.iterdir()) == [".unpacking-dtd-r1.0.1.tar.gz", split]
     assert prepare.prepare("dtd", root).state == "ready"

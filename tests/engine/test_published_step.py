@@ -60,6 +60,7 @@ def test_sixteen_context_tokens_too(tiny, method_id):
     compare(method_id, tiny.base, CLASSES, images=3, context_length=16, initial_words="", reduction=REDUCTION)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method_id", METHODS)
 def test_loss_and_gradients_agree_at_full_size(full_size, method_id):
     compare(method_id, full_size, workload.imagenet(4), images=2)

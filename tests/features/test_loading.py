@@ -215,6 +215,7 @@ def test_a_reader_of_files_carries_only_the_files_chosen():
     assert split.reader == FileReader(Path("root"), ("a", "c"), "x")
 
 
+@pytest.mark.long
 def test_a_dead_worker_is_said_in_one_line_and_the_next_split_is_read(tmp_path, processes):
     split = photographs(tmp_path / "pictures")
     with pytest.raises(UserError, match="--workers"):
@@ -248,11 +249,10 @@ def main():
         print(*[w.pid for w in __import__("multiprocessing").active_children()], flush=True)
 
 
-if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+try:  # without asking for __name__: its workers know nothing of it
+    main()
+except KeyboardInterrupt:
+    sys.exit(130)
 """
 
 
@@ -261,6 +261,7 @@ def slow(image):
     return image
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs process groups")
 def test_no_worker_outlives_a_stopped_or_killed_parent(tmp_path):
     photographs(tmp_path / "pictures", 1)
@@ -322,19 +323,20 @@ def test_a_broken_picture_stops_its_dataset_alone(tmp_path, capsys, monkeypatch)
     assert (root / FOLDER / IMAGES).is_dir()
 
 
+@pytest.mark.long
 def test_a_dataset_that_vanishes_before_a_worker_process_reads_it_stops_alone(tmp_path, capsys, monkeypatch):
-    from carryover.bench.engine import local
+    from carryover.bench.engine import schedule
 
     root, out = tmp_path / "data", tmp_path / "out"
     write_caltech(root)
     write_folder(tmp_path / "mine", ["ant", "bee"])
-    in_workers = local.in_workers
+    in_workers = schedule.in_workers
 
     def later(*given):
         (tmp_path / "mine").rename(tmp_path / "away")
         return in_workers(*given)
 
-    monkeypatch.setattr(local, "in_workers", later)
+    monkeypatch.setattr(schedule, "in_workers", later)
     argv = ["--datasets", f"folder:{tmp_path / 'mine'}", "caltech101", "--data-root", root, "--seeds", 1, "--shots", 1]
     status, said, err = call(capsys, *argv, "--methods", "zs-clip", "--out", out, "--jobs", 2, "--device", "cpu")
     assert status == 1 and "Traceback" not in said + err

@@ -15,8 +15,8 @@ import pytest
 
 from carryover.bench.analyses import main_table
 from carryover.bench.backbones import arch_files, archs
-from carryover.bench.cli import flags, options
 from carryover.bench.cli import main as cli_main
+from carryover.bench.cli import parsing, settings
 from carryover.bench.errors import UserError
 from carryover.bench.host.identity import sealed
 from carryover.bench.leaderboard import data as leaderboard_data
@@ -434,8 +434,8 @@ def test_a_rows_command_plans_exactly_its_runs(groups):
         head, tail = leaderboard_data.command_of(row)
         ids = list(dict.fromkeys(record["run"]["dataset"] for record in row.records))
         words = [*head.split()[2:], "--datasets", *ids, *tail.replace("'", "").split()]
-        args = flags.parse(words)
-        runs = options.plan_of(args, arch_files.find_arch(args.arch))
+        args = parsing.parse(words)
+        runs = settings.plan_of(args, arch_files.find_arch(args.arch))
         asked = {json.dumps(run.canonical(), sort_keys=True) for run in runs}
         stored = {json.dumps(record["run"], sort_keys=True) for record in row.records}
         assert stored <= asked and (
@@ -469,7 +469,7 @@ def test_folders_and_names_that_cannot_be_taken_are_refused_in_one_line(groups, 
     (source,) = sources.read([north / "micro"])  # an arch's own folder
     assert (source.group, source.arch) == ("north", "micro")
     with pytest.raises(UserError, match="goes with export and leaderboard"):
-        flags.parse(["report", "--to", "x.html"])
+        parsing.parse(["report", "--to", "x.html"])
     monkeypatch.chdir(tmp_path)
     assert cli_main.main(["leaderboard", "--out", str(north)]) == 0 and (tmp_path / "leaderboard.html").is_file()
 

@@ -19,8 +19,8 @@ from toys import open_toy, pictures, toy, toy_run
 from carryover import datasets
 from carryover.bench.backbones import loading
 from carryover.bench.backbones.archs import ARCHS, Arch, Tower
-from carryover.bench.cli.flags import parse, parser
-from carryover.bench.cli.options import plan_of
+from carryover.bench.cli.parsing import parse, parser
+from carryover.bench.cli.settings import plan_of
 from carryover.bench.engine import session
 from carryover.bench.engine.one_run import execute
 from carryover.bench.engine.session import Options
@@ -182,7 +182,15 @@ def test_flags_that_say_how_or_where_leave_the_plan_and_its_keys_as_they_are(ope
     what = {"arch", "suite", "methods", "datasets", "seeds", "shots", "protocol", "views", "overrides", "limit"}
     what |= {"precision", "base_weights", "new_weights", "plugin_dir", "manifests"}
     elsewhere = {"plugin", "backbone", "dataset", "json", "to"}  # of commands that train nothing
-    about = {"command", "what", "help", "check", "config"}  # the command itself, and where its flags are read from
+    about = {
+        "command",
+        "what",
+        "help",
+        "check",
+        "config",
+        "version",
+        "print_completion",
+    }  # the command itself, and where its flags are read from
     flags = {action.dest: action for action in parser()._actions}
     assert set(flags) == what | set(how) | elsewhere | about, "say of each flag whether it changes a key"
     usual = plan_of(parse(argv), ARCHS["micro"])

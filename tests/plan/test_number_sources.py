@@ -65,6 +65,7 @@ DO_NOT = {  # what the modules above import, and why a change of it needs no new
     "carryover.bench.errors": "says what went wrong",
     "carryover.bench.plan.runs": "settings and options are in each key",
     "carryover.bench.host.processes": "where things run",
+    "carryover.bench.host.spawning": "starts processes; what they do stands elsewhere",
     "carryover.bench.host.device": "says where a run was made",
     "carryover.bench.engine.run_store": "writes and reads bytes; tests hold that they come back",
     "carryover.datasets.base": "the pictures of a split are in each key",

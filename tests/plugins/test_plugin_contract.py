@@ -14,7 +14,7 @@ from worlds import made, pictures_in, rewritten
 
 from carryover.bench.backbones import loading, names
 from carryover.bench.backbones.archs import ARCHS
-from carryover.bench.cli import flags, main
+from carryover.bench.cli import main, parsing
 from carryover.bench.errors import UserError
 from carryover.bench.host.source_identity import SCHEME
 from carryover.bench.plugins import contract
@@ -345,7 +345,7 @@ def test_a_name_that_is_no_backbones_is_one_line_with_the_nearest(given, expecte
 
 
 def test_help_names_every_form():
-    text = " ".join(flags.parser().format_help().split())
+    text = " ".join(parsing.parser("evaluate").format_help().split())
     for form in ("a role of --arch", "vit-b16:new", "micro-update", "MODEL/TAG", "MODEL=FILE", "hf-hub:ORG/NAME"):
         assert form in text
     assert "local-dir:PATH" in text

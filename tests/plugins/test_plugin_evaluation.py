@@ -49,6 +49,7 @@ def same_as_recorded(world, out, found, method, role):
     assert found["backbone"]["fingerprint"] == target["fingerprint"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method, role", [("coop", "new"), ("linear-probe", "base")])
 def test_from_another_folder_with_nothing_but_the_file_it_gives_its_records_accuracy_and_predictions(
     world, tmp_path, method, role

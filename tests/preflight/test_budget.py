@@ -9,8 +9,10 @@ import torch
 from tiny_caltech import write_caltech
 
 from carryover.bench.backbones.loading import fingerprint
-from carryover.bench.cli import flags, main
-from carryover.bench.cli.options import options_of, plan_of
+from carryover.bench.cli import main
+from carryover.bench.cli.options import options_of
+from carryover.bench.cli.parsing import parse
+from carryover.bench.cli.settings import plan_of
 from carryover.bench.engine.record_draft import describe
 from carryover.bench.engine.session import Session
 from carryover.bench.preflight import budget
@@ -21,7 +23,7 @@ from carryover.methods.base import METHODS, Method
 
 
 def planned(*argv):
-    args = flags.parse([*map(str, argv), "--device", "cpu"])
+    args = parse([*map(str, argv), "--device", "cpu"])
     options = options_of(args)
     discover(())
     return Session(options), plan_of(args, options.arch)
@@ -88,6 +90,7 @@ def test_published_selection_on_test_reads_the_whole_validation_split_too(tiny_p
     assert sorted(f.images for f in budget.count(session, runs[0]).files) == sorted([12, 12, 8, 8, 8, 8, 8, 8, 20])
 
 
+@pytest.mark.long
 def test_predicted_bytes_are_those_that_a_run_writes_and_what_is_done_is_not_counted_again(tmp_path, capsys):
     write_caltech(tmp_path / "data")
     argv = ["--data-root", tmp_path / "data", "--out", tmp_path / "out", "--datasets", "caltech101", "micro_counting"]
@@ -116,6 +119,7 @@ def test_predicted_bytes_are_those_that_a_run_writes_and_what_is_done_is_not_cou
     assert "nothing left" in " ".join(budget.lines(after))
 
 
+@pytest.mark.long
 def test_an_estimate_is_finite_positive_and_names_every_stage(tiny_plan):
     session, runs = tiny_plan()
     found = budget.estimate(session, runs, 1)

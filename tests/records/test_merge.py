@@ -18,6 +18,7 @@ from carryover.bench.records.store import Store
 
 LOADED = functools.cache(loading.load)
 PLAN = ("--datasets", "caltech101", "--shots", 2, "--limit", 3, "--device", "cpu", "--jobs", 1)
+pytestmark = pytest.mark.usefixtures("tables_alone")
 
 
 def call(capsys, *argv):

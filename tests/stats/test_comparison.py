@@ -129,6 +129,7 @@ def covered(seed_deviation, seeds=3, images=100, worlds=300):
     return ours / worlds, plain / worlds, low_p / worlds
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed_deviation", [0.0, 0.03, 0.15])
 def test_the_interval_holds_the_truth_about_as_often_as_it_says(monkeypatch, seed_deviation):
     monkeypatch.setattr(pairs, "DRAWS", 1000)

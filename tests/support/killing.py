@@ -14,6 +14,7 @@ import contextlib
 import functools
 import io
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -34,7 +35,8 @@ from carryover.bench.host import worker_pool  # noqa: E402
 EVENTS = ("open", "os.rename", "os.link", "os.remove", "os.mkdir", "os.utime")
 METHODS, SETS, SEEDS = ["zs-clip", "clip-adapter", "coop"], ["micro_stars", "micro_textures"], ["1", "2"]
 TRIAL = ["--shots", "1", "--limit", "1", "--views", "1", "--set", "*.steps=2", "--device", "cpu"]
-worker_pool.START = "fork"  # the engine itself spawns; importing torch in each worker would take most of the test
+# The engine itself spawns; importing torch in each worker would take most of the test.
+worker_pool.CONTEXT = multiprocessing.get_context("fork")
 loading.load = functools.cache(loading.load)  # nothing is written while they load
 torch.set_num_threads(1)
 

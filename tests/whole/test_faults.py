@@ -4,6 +4,7 @@ memory, Ctrl-C, methods that raise, hang, die or answer nonsense. Each ends in a
 import errno
 import functools
 import json
+import multiprocessing
 import os
 import resource
 import shutil
@@ -30,7 +31,8 @@ LOCAL = ("--device", "cpu")
 @pytest.fixture(autouse=True)
 def load_once(monkeypatch):
     monkeypatch.setattr(loading, "load", LOADED)
-    monkeypatch.setattr(worker_pool, "START", "fork")  # spawned workers would import torch again, seconds each
+    # Spawned workers would import torch again, seconds each.
+    monkeypatch.setattr(worker_pool, "CONTEXT", multiprocessing.get_context("fork"))
 
 
 LOADED = functools.cache(loading.load)
@@ -408,4 +410,4 @@ def test_no_worker_outlives_a_call_that_is_given_up():
     found = worker_pool.outcomes(lambda: rest.pop(0) if rest else [], 2, arithmetic)
     next(found)
     found.close()
-    assert not worker_pool.multiprocessing.active_children()
+    assert not multiprocessing.active_children()

@@ -24,7 +24,7 @@ from carryover import datasets
 from carryover.bench.backbones import loading
 from carryover.bench.backbones.arch_files import find_arch
 from carryover.bench.backbones.archs import Tower
-from carryover.bench.cli import flags, main
+from carryover.bench.cli import main, parsing
 from carryover.bench.engine.run_store import RunStore
 from carryover.bench.errors import UserError
 from carryover.bench.host.identity import canonical, parse_json, sealed
@@ -646,7 +646,7 @@ def test_any_config_is_flags_or_refused_in_one_line(tmp_path_factory, table):
     path = tmp_path_factory.getbasetemp() / "flags.toml"
     path.write_text("\n".join(f"{k} = {v}" for k, v in table.items()))
     try:
-        args = flags.parse(["--config", str(path)])
+        args = parsing.parse(["--config", str(path)])
         assert all(isinstance(seed, int) for seed in args.seeds) and args.command == "run"
     except UserError as error:
         assert "\n" not in str(error)

@@ -162,6 +162,7 @@ def leaks(session, run, handed):
     return wrong + ["what holds them"] * bool({id(value) for value in known} & {id(value) for value in found})
 
 
+@pytest.mark.long
 def test_from_what_a_method_and_the_trainer_are_handed_no_test_picture_label_or_name_can_be_reached(
     monkeypatch, tiny, tmp_path, mine
 ):

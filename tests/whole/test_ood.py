@@ -14,9 +14,7 @@ from carryover import datasets
 from carryover.bench.backbones import loading
 from carryover.bench.backbones.archs import ARCHS
 from carryover.bench.cli import main as cli_main
-from carryover.bench.cli import run
 from carryover.bench.host.identity import sealed
-from carryover.bench.report import outputs, report
 
 pytestmark = pytest.mark.long
 
@@ -48,12 +46,8 @@ def finished(tmp_path_factory):
 
 
 @pytest.fixture
-def again(finished, tmp_path, capsys, monkeypatch):
-    """``again(*argv)``: a command on a copy of the finished results, ``again.folder``; without figures and report,
-    which take longest and which none of these tests reads."""
-    monkeypatch.setattr(outputs, "write_figures", lambda *given: [])
-    monkeypatch.setattr(report, "write_report", lambda *given: None)
-    monkeypatch.setattr(run, "recompute_report", lambda *given: [])
+def again(finished, tmp_path, capsys, tables_alone):
+    """``again(*argv)``: a command on a copy of the finished results, ``again.folder``."""
     out = tmp_path / "out"
     shutil.copytree(finished[0], out / "micro")
 

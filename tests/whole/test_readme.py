@@ -12,7 +12,7 @@ from checkout import ROOT
 
 from carryover import datasets
 from carryover.bench.backbones import arch_files, loading
-from carryover.bench.cli import flags, main
+from carryover.bench.cli import commands, main, parsing
 from carryover.methods.base import METHODS
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -132,4 +132,4 @@ COMMAND_LINE = re.compile(r"(?<=run_all\.py )(?:--arch|ls|report|check|doctor|pr
 @pytest.mark.parametrize("line", sorted(set(COMMAND_LINE.findall(README))))
 def test_every_command_line_in_readme_parses(line):
     words = line.replace("\\", "").replace("'", "").split()
-    assert flags.parse(words).command in flags.COMMANDS
+    assert parsing.parse(words).command in commands.COMMANDS

@@ -1,4 +1,4 @@
-"""The commands ``evaluate`` and ``export``, given parsed flags; each returns the exit status."""
+"""The command ``evaluate``: does a plug-in file fit a backbone, and what does it score there?"""
 
 from __future__ import annotations
 
@@ -10,36 +10,56 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
-from carryover import datasets
-from carryover.bench.backbones.archs import Tower
-from carryover.bench.backbones.names import tower_of
-from carryover.bench.cli.options import arch_of, options_of, plan_of
-from carryover.bench.engine.run_store import RunStore
-from carryover.bench.engine.session import Session
+from carryover.bench.cli import flags
 from carryover.bench.errors import UserError
-from carryover.bench.host.tensor_files import read_tensors
-from carryover.bench.plugins.contract import EMPTY, check, warnings_of
-from carryover.bench.plugins.evaluation import FOLDER, alone, evaluate_plugin
-from carryover.bench.plugins.export import of_keys, of_runs, write
-from carryover.bench.plugins.format import read
-from carryover.bench.records.reading import counted
 from carryover.bench.render.terminal import escape
-from carryover.methods import discover
 
+WORDS = ()
+FLAGS = (
+    "--plugin",
+    "--backbone",
+    "--dataset",
+    "--json",
+    "--limit",
+    "--precision",
+    *flags.BACKBONES,
+    "--data-root",
+    "--make-split",
+    *flags.FILES,
+    *flags.DEVICE,
+    *flags.LOOK,
+)
+EXAMPLES = (
+    (
+        "evaluate --plugin FILE --backbone micro-update --dataset micro_stars",
+        "an embedded model and its pictures: offline, on a CPU",
+    ),
+    (
+        "evaluate --plugin FILE --backbone ViT-B-16/laion2b_s34b_b88k --dataset dtd --data-root DATA",
+        "does this plug-in work on that backbone? with --dry-run: does it fit at all?",
+    ),
+)
 console, aside = Console(), Console(stderr=True)
-FEW = 10  # files that are named
 LOG_EVERY = 30.0  # seconds between lines of progress
 
 
-def evaluate(args: argparse.Namespace) -> int:
+def main(args: argparse.Namespace) -> int:
     """Contract check, then the plug-in's accuracy on that backbone and dataset."""
     for flag in ("plugin", "backbone", "dataset"):
         if not getattr(args, flag):
             raise UserError(f"evaluate: --{flag} is missing; expected --plugin FILE --backbone NAME --dataset DATASET")
+    from carryover import datasets
+    from carryover.bench.backbones.names import tower_of
+    from carryover.bench.cli.options import options_of
+    from carryover.bench.engine.session import Session
+    from carryover.bench.plugins.contract import check, warnings_of
+    from carryover.bench.plugins.evaluation import FOLDER, alone, evaluate_plugin
+    from carryover.bench.plugins.format import read
+    from carryover.methods import discover
+
     discover(tuple(args.plugin_dir))
     args.datasets = [args.dataset]
     dataset, plugin = datasets.identify(args.dataset), read(args.plugin)
@@ -64,7 +84,7 @@ def evaluate(args: argparse.Namespace) -> int:
         )
         return 0
     session.store.check_writable()
-    with few_threads(tower, options.device):
+    with few_threads(tower.is_micro and options.device == "cpu"):
         stored = evaluate_plugin(session, plugin, dataset, args.limit)
     show_warnings(stored["warnings"])
     if args.json:
@@ -80,10 +100,12 @@ def evaluate(args: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def few_threads(tower: Tower, device: str) -> Iterator[None]:
+def few_threads(one: bool) -> Iterator[None]:
     """One thread for the embedded models on a CPU, as their runs have: the same bits on any number of cores."""
+    import torch
+
     before = torch.get_num_threads()
-    torch.set_num_threads(1 if tower.is_micro and device == "cpu" else before)
+    torch.set_num_threads(1 if one else before)
     try:
         yield
     finally:
@@ -114,26 +136,3 @@ def table(stored: dict[str, Any]) -> Table:
     for name, text in rows.items():
         shown.add_row(name, escape(text))
     return shown
-
-
-def export(args: argparse.Namespace) -> int:
-    """Copies plug-ins of --arch's done runs, each with a card beside it: those of the keys that are named, or those
-    that the same flags would run (of the main suite, where no other is named)."""
-    discover(tuple(args.plugin_dir))
-    if not args.to:
-        raise UserError("export: --to is missing; expected run_all.py export KEY… --to FILE.safetensors or a folder")
-    arch = arch_of(args)
-    store = RunStore(args.out, arch.id)
-    if args.what:
-        records = of_keys(store, args.what)
-    else:
-        args.suite = args.suite or ["main"]
-        records = of_runs(store, plan_of(args, arch))
-    written = write(store, arch, records, args.to)
-    for path in written[:FEW]:
-        console.print(escape(str(path)), highlight=False, soft_wrap=True)
-    more = f", of which {FEW} are named here" if len(written) > FEW else ""
-    console.print(f"{counted(len(written), 'plug-in')} written{more}; a card (.json) beside each", highlight=False)
-    bare = [record["run"]["method"] for record, path in zip(records, written, strict=True) if not read_tensors(path)[0]]
-    show_warnings([EMPTY.format(method) for method in dict.fromkeys(bare)])
-    return 0

@@ -1,4 +1,4 @@
-"""The commands that only look: the plan and its estimate, and what there is."""
+"""The command ``ls``: what there is, told without importing torch."""
 
 from __future__ import annotations
 
@@ -10,56 +10,26 @@ from rich.table import Column, Table
 from carryover import datasets
 from carryover.bench import places
 from carryover.bench.backbones import archs
-from carryover.bench.engine.session import Options, Session
 from carryover.bench.errors import UserError, unknown
-from carryover.bench.plan.runs import Run
-from carryover.bench.preflight import budget
-from carryover.bench.records import time_notes
+from carryover.bench.plan import method_files
 from carryover.bench.render.terminal import escape
-from carryover.methods import discover, ordered
-from carryover.methods.base import METHODS
 
+WORDS = ("[methods|datasets|archs]", "one list alone")
+FLAGS = ("--datasets", "--plugin-dir")
+EXAMPLES = (
+    ("ls methods --plugin-dir mine", "the suite's methods and your own"),
+    ("ls datasets --datasets folder:PATH", "is your own folder read as you mean it?"),
+)
 console = Console()
 
 
-def dry_run(options: Options, runs: list[Run], jobs: int, fresh: bool = False) -> int:
-    """The plan, and what it will take; weights or data that cannot be had are no error here, ``doctor`` says more."""
-    shown = Table(
-        "dataset",
-        "methods",
-        "seeds",
-        "runs",
-        title=escape(f"{len(runs)} runs on {options.arch.label}, {options.device}"),
-    )
-    for id in dict.fromkeys(run.dataset for run in runs):
-        mine = [run for run in runs if run.dataset == id]
-        shown.add_row(
-            escape(id),
-            escape(" ".join(dict.fromkeys(r.method for r in mine))),
-            " ".join(map(str, dict.fromkeys(r.seed for r in mine))),
-            str(len(mine)),
-        )
-    console.print(shown)
-    try:
-        session = Session(options)
-        found = budget.estimate(session, runs, jobs, fresh)
-        report = [*budget.lines(found), *(f"not estimated: {line}" for line in found.missing)]
-        if found.runs:
-            session.store.write_note(time_notes.ESTIMATE, found.stored())
-            report.append("kept beside the records; the report will show it with the actual time")
-    except UserError as error:
-        report = [f"no estimate: {error}"]
-    for line in report:
-        console.print(escape(line), highlight=False, soft_wrap=True)
-    return 0
-
-
-def ls(args: argparse.Namespace) -> int:
+def main(args: argparse.Namespace) -> int:
     kinds = {"methods": list_methods, "datasets": list_datasets, "archs": list_archs}
-    what = args.what[0] if args.what else ""
+    if len(args.what) > 1:
+        raise UserError(f"'{args.what[1]}' after 'ls {args.what[0]}': ls takes one list at most")
+    what = args.what[0].lower() if args.what else ""
     if what and what not in kinds:
         raise unknown("list", what, kinds)
-    discover(tuple(args.plugin_dir))
     for kind, show in kinds.items():
         if what in ("", kind):
             console.print(show(args))
@@ -68,9 +38,8 @@ def ls(args: argparse.Namespace) -> int:
 
 def list_methods(args: argparse.Namespace) -> Table:
     shown = Table("method", "name", "depth", "needs", "source", title="methods")
-    for name in ordered():
-        kind = METHODS[name]
-        shown.add_row(*map(escape, (name, kind.name or name, places.label(kind.depth), kind.needs, kind.paper)))
+    for one in method_files.listed(tuple(args.plugin_dir)):
+        shown.add_row(*map(escape, (one.id, one.name or one.id, places.label(one.depth), one.needs, one.paper)))
     return shown
 
 

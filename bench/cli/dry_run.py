@@ -1,0 +1,47 @@
+"""The plan and its estimate, in place of the runs."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from carryover.bench.engine.session import Options, Session
+from carryover.bench.errors import UserError
+from carryover.bench.plan.runs import Run
+from carryover.bench.preflight import budget
+from carryover.bench.records import time_notes
+from carryover.bench.render.terminal import escape
+
+console = Console()
+
+
+def dry_run(options: Options, runs: list[Run], jobs: int, fresh: bool = False) -> int:
+    """The plan, and what it will take; weights or data that cannot be had are no error here, ``doctor`` says more."""
+    shown = Table(
+        "dataset",
+        "methods",
+        "seeds",
+        "runs",
+        title=escape(f"{len(runs)} runs on {options.arch.label}, {options.device}"),
+    )
+    for id in dict.fromkeys(run.dataset for run in runs):
+        mine = [run for run in runs if run.dataset == id]
+        shown.add_row(
+            escape(id),
+            escape(" ".join(dict.fromkeys(r.method for r in mine))),
+            " ".join(map(str, dict.fromkeys(r.seed for r in mine))),
+            str(len(mine)),
+        )
+    console.print(shown)
+    try:
+        session = Session(options)
+        found = budget.estimate(session, runs, jobs, fresh)
+        report = [*budget.lines(found), *(f"not estimated: {line}" for line in found.missing)]
+        if found.runs:
+            session.store.write_note(time_notes.ESTIMATE, found.stored())
+            report.append("kept beside the records; the report will show it with the actual time")
+    except UserError as error:
+        report = [f"no estimate: {error}"]
+    for line in report:
+        console.print(escape(line), highlight=False, soft_wrap=True)
+    return 0

@@ -1,0 +1,59 @@
+"""The command ``export``: plug-ins of done runs as files for elsewhere."""
+
+from __future__ import annotations
+
+import argparse
+
+from rich.console import Console
+
+from carryover.bench.cli import flags
+from carryover.bench.cli.commands import program
+from carryover.bench.cli.evaluate import show_warnings
+from carryover.bench.errors import UserError
+from carryover.bench.render.terminal import escape
+
+WORDS = (
+    "[KEY …]",
+    "keys of runs (none: the done ones of those that the same flags would run; of the main suite where none is named)",
+)
+FLAGS = ("--to", *flags.CHOICE, *flags.RECORDS)
+EXAMPLES = (
+    ("export --methods coop --datasets micro_stars --seeds 1 --to plugins", "one plug-in of the micro world"),
+    (
+        "export --arch vit-b16 --methods coop --datasets dtd --to plugins",
+        "the plug-ins of finished runs, for elsewhere",
+    ),
+)
+console = Console()
+FEW = 10  # files that are named
+
+
+def main(args: argparse.Namespace) -> int:
+    """Copies plug-ins of --arch's done runs, each with a card beside it: those of the keys that are named, or those
+    that the same flags would run (of the main suite, where no other is named)."""
+    if not args.to:
+        raise UserError(f"export: --to is missing; expected {program()} export KEY… --to FILE.safetensors or a folder")
+    from carryover.bench.cli.settings import arch_of, plan_of
+    from carryover.bench.engine.run_store import RunStore
+    from carryover.bench.host.tensor_files import read_tensors
+    from carryover.bench.plugins.contract import EMPTY
+    from carryover.bench.plugins.export import of_keys, of_runs, write
+    from carryover.bench.records.reading import counted
+    from carryover.methods import discover
+
+    discover(tuple(args.plugin_dir))
+    arch = arch_of(args)
+    store = RunStore(args.out, arch.id)
+    if args.what:
+        records = of_keys(store, args.what)
+    else:
+        args.suite = args.suite or ["main"]
+        records = of_runs(store, plan_of(args, arch))
+    written = write(store, arch, records, args.to)
+    for path in written[:FEW]:
+        console.print(escape(str(path)), highlight=False, soft_wrap=True)
+    more = f", of which {FEW} are named here" if len(written) > FEW else ""
+    console.print(f"{counted(len(written), 'plug-in')} written{more}; a card (.json) beside each", highlight=False)
+    bare = [record["run"]["method"] for record, path in zip(records, written, strict=True) if not read_tensors(path)[0]]
+    show_warnings([EMPTY.format(method) for method in dict.fromkeys(bare)])
+    return 0

@@ -1,0 +1,43 @@
+"""The command ``leaderboard``: several groups' results on one page."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from carryover.bench.render.terminal import escape
+
+WORDS = ("[[NAME=]FOLDER …]", "results folders, each with the name of its group where wanted (none: --out)")
+FLAGS = ("--to", "--plugin-dir", "--out")
+EXAMPLES = (
+    ("leaderboard ours=results theirs=FOLDER --to leaderboard.html", "two groups' results side by side"),
+    ("leaderboard", "one's own results alone"),
+)
+console = Console()
+LINES = 20  # said of what is left out, where the page says them all
+
+
+def main(args: argparse.Namespace) -> int:
+    """One page over the folders that the command line names; what is no sound record is named here and on the page."""
+    from carryover.bench import analyses
+    from carryover.bench.leaderboard import page
+    from carryover.methods import Registered, discover
+
+    discover(tuple(args.plugin_dir))
+    analyses.discover()
+    path = Path(args.to or "leaderboard.html")
+    rows, accounts = page.write_page(args.what or [args.out], path, Registered())
+    wrong = [
+        f"{account.source.group}, {account.source.arch}: {line}"
+        for account in accounts
+        for line in page.left_out(account)
+    ]
+    for line in wrong[:LINES]:
+        console.print(f"[yellow]left out[/] {escape(line)}", highlight=False, soft_wrap=True)
+    if len(wrong) > LINES:
+        console.print(f"and {len(wrong) - LINES} more, which the page names", highlight=False)
+    said = f"{page.counted_rows(rows, accounts)}. Page: {path}"
+    console.print(escape(said), highlight=False, soft_wrap=True)
+    return 0

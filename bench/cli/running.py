@@ -1,0 +1,122 @@
+"""A run of the plan from the command line: what it shows while it works, what it measures beside the runs."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from carryover import datasets
+from carryover.bench.cli.commands import program
+from carryover.bench.cli.display import Display
+from carryover.bench.cli.dry_run import dry_run
+from carryover.bench.cli.options import options_of
+from carryover.bench.cli.results import write_results
+from carryover.bench.cli.settings import plan_of, wants_drift
+from carryover.bench.cluster.engine import joined
+from carryover.bench.engine import drift_runs, known_prompts, schedule
+from carryover.bench.engine.session import Session
+from carryover.bench.errors import UserError
+from carryover.bench.host import claims
+from carryover.bench.host.files import sweep
+from carryover.bench.records import time_notes
+from carryover.bench.render.terminal import escape
+from carryover.methods import discover
+
+console = Console()
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 only where every planned run is done."""
+    options = options_of(args)
+    discover(options.plugin_dirs)
+    runs = plan_of(args, options.arch)
+    if args.dry_run:
+        return dry_run(options, runs, args.jobs or schedule.default_jobs(options), args.fresh)
+    started, shown = time.monotonic(), Display(console, len(runs))
+    with shown.bar, joined(args, options, shown.say) as cluster:
+        options = cluster.options if cluster else options
+        session = Session(options, shown.on_images)
+        session.store.check_writable()
+        sweep(session.store.folder, Path(options.cache))
+        for folder in (session.store.folder, Path(options.cache)):
+            claims.tidy(folder / "claims")
+        tested = list(dict.fromkeys(id for run in runs for id in (run.dataset, run.test) if id))
+        open_datasets(session, tested)
+
+        jobs = cluster.room if cluster else args.jobs or schedule.default_jobs(options)
+        engine = cluster.engine if cluster else None
+        told = (shown.on_start, shown.on_done, args.run_limit, shown.on_wait)
+        try:
+            tally = schedule.run_all(session, runs, jobs, args.fresh, args.fail_fast, *told, engine)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(shown.progress()) from None
+        laps = {"loading": shown.begun - started, "runs": time.monotonic() - shown.begun}
+        session = cluster.afterwards(session) if cluster else session
+        if args.limit is None:
+            measure_known(session, tested)
+        if wants_drift(args, options.arch):
+            shown.describe("layer drift")
+            measure_drift(session, args)
+        whole = time.monotonic() - started
+        laps["known answers and drift"] = whole - sum(laps.values())
+        if shown.keys:
+            session.store.write_note(
+                time_notes.CALL, {"keys": time_notes.digest(shown.keys), "stages": laps, "seconds": whole, "jobs": jobs}
+            )
+    write_results(args, options.arch)
+    also = f"{tally.elsewhere} by another process meanwhile, " if tally.elsewhere else ""
+    shown.say(
+        f"{tally.done} runs done, {tally.already} were done before, {also}{len(tally.failures)} failed; "
+        f"{tally.planned} planned. Report: {options.out}/{options.arch.id}/report.html"
+    )
+    return 0 if tally.done + tally.already + tally.elsewhere == tally.planned else 1
+
+
+def measure_known(session: Session, ids: list[str]) -> None:
+    """The known answers of open_clip's prompts. No run needs them, so a failure here costs no results."""
+    try:
+        known_prompts.measure(session, ids)
+    except UserError as error:
+        console.print(f"[yellow]left out[/] known answers: {escape(str(error))}", highlight=False, soft_wrap=True)
+
+
+def measure_drift(session: Session, args: argparse.Namespace) -> None:
+    """Over the class prompts of all datasets that this results folder knows or this call names, so that a further call
+    for one more dataset does not narrow the table to it."""
+    arch = session.options.arch
+    own = datasets.default(arch.datasets)
+    known_ids = {record["run"]["dataset"] for record in session.store.records()}
+    asked = set(map(datasets.identify, args.datasets)) or (set() if known_ids else set(own))
+    prompted = []
+    for id in sorted(known_ids | asked, key=lambda id: (datasets.order(id), id)):
+        with contextlib.suppress(UserError):  # run earlier, no longer on disk
+            session.data(id)
+            prompted.append(id)
+    try:
+        for found in drift_runs.measure_all(session, prompted):
+            if "left_out" in found:
+                console.print(
+                    f"layer drift without {escape(found['pair'])}: {escape(found['left_out'])}",
+                    highlight=False,
+                    soft_wrap=True,
+                )
+    except UserError as error:
+        console.print(f"[yellow]left out[/] layer drift: {escape(str(error))}", highlight=False, soft_wrap=True)
+
+
+def open_datasets(session: Session, ids: list[str]) -> None:
+    """What is missing is found before any work. Raises UserError naming the first and how many more there are."""
+    wrong: dict[str, UserError] = {}
+    for id in ids:
+        try:
+            session.data(id)
+        except UserError as error:
+            wrong[id] = error
+    if wrong:
+        first, *more = wrong
+        also = f" (also not to be read: {', '.join(more)}; `{program()} doctor` says why)" if more else ""
+        raise UserError(f"{wrong[first]}{also}")
