@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from carryover.bench.host import processor  # noqa: F401  # before torch is loaded: it chooses the mode of MKL
+
+# isort: split
 import json
 import signal
 from dataclasses import asdict, fields, replace
 from types import SimpleNamespace
 
+import bits
 import numpy as np
 import open_clip
 import pytest
@@ -47,6 +51,7 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a script, and so in its children
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    bits.forced()
     discover(tuple(config.getoption("--plugin-dir")))
 
 

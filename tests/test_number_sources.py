@@ -57,6 +57,7 @@ DO_NOT = {  # what the files above import, and why a change of it needs no new v
     "bench/errors.py": "says what went wrong",
     "bench/plan/runs.py": "settings and options are in each key",
     "bench/plugins/format.py": "says what a plug-in is; its tensors are written and read by the store",
+    "bench/backbones/probe.py": "asks whether runs side by side have the bits that they have alone",
     "bench/host/processes.py": "where things run",
     "bench/host/environment.py": "says where a run was made",
     "bench/records/store.py": "writes and reads bytes; tests hold that they come back",

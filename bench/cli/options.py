@@ -50,11 +50,18 @@ def options_of(args: argparse.Namespace) -> Options:
         plugin_dirs=tuple(args.plugin_dir),
         debug=args.debug,
         together=args.together or default_together(arch, device),
+        asked=bool(args.together),
         make_split=args.make_split,
         folders=tuple(datasets.folder.paths_of(named).items()),
         manifests=args.manifests,
         workers=args.workers,
     )
+
+
+def worthwhile_together(arch: archs.Arch, device: str) -> int:
+    """Many of micro's small steps, a few where launching kernels is what takes the time, one where a CPU multiplies
+    large matrices."""
+    return 12 if arch.is_micro else 3 if device == "cuda" else 1
 
 
 def settings_of(args: argparse.Namespace, arch: archs.Arch) -> grid.Settings:

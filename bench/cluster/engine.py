@@ -19,13 +19,14 @@ from typing import Any
 
 import torch
 
+from carryover.bench.cli.options import worthwhile_together
 from carryover.bench.cluster import node as cluster_node
 from carryover.bench.cluster import worker
 from carryover.bench.cluster.pool import Node, Pool
 from carryover.bench.engine import local, units
-from carryover.bench.engine.session import Options, Session, default_together
+from carryover.bench.engine.session import Options, Session
 from carryover.bench.errors import StorageError, UserError
-from carryover.bench.host import environment
+from carryover.bench.host import environment, processor
 from carryover.bench.host.files import temporary
 from carryover.bench.host.paths import PACKAGE
 from carryover.bench.host.processes import cores
@@ -86,7 +87,11 @@ def connect(address: str) -> Any:
         reach(address)
     try:
         if address:
-            ray.init(address=address, runtime_env={"py_modules": [str(PACKAGE)], "excludes": ["__pycache__"]}, **quiet)
+            left = [f"/{path.name}" for path in cluster_node.ROOT.iterdir() if path.name not in SHIPPED]
+            own = {"env_vars": processor.users_own()}  # else each node chooses for its own processor
+            ray.init(
+                address=address, runtime_env={"working_dir": str(cluster_node.ROOT), "excludes": left, **own}, **quiet
+            )
         else:
             here = {"num_cpus": cores(), "include_dashboard": False, "object_store_memory": OBJECTS}
             ray.init(address="local", runtime_env={"env_vars": {"PYTHONPATH": str(PACKAGE.parent)}}, **here, **quiet)
@@ -120,7 +125,7 @@ class Cluster:
         device = args.device if args.device != "auto" else "cuda" if self.gpus else "cpu"
         if device == "mps" or (device == "cuda" and not self.gpus):
             raise UserError(f"--device {device} with --engine ray: the cluster offers no such device to its runs")
-        self.options = replace(options, together=args.together or default_together(options.arch, device))
+        self.options = replace(options, together=args.together or worthwhile_together(options.arch, device))
         theirs = worker.absolute(replace(self.options, device=device))
         self.setup, self.needs = worker.Setup(theirs, 1, args.ray_scratch, probe), cluster_node.needs_of(theirs)
         self.worker = ray.remote(num_cpus=1, num_gpus=self.gpus, max_restarts=0)(worker.Worker)

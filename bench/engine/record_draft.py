@@ -56,6 +56,7 @@ def describe(session: Session, run: Run, key: str) -> dict:
         "seconds": {"evaluate": {}},
         "versions": environment.versions(),
         "device": environment.device_name(torch.device(session.options.device)),
+        "processor": environment.processor_of(torch.device(session.options.device)),
         "git_commit": environment.git_commit(),
         "git_dirty": environment.git_dirty(),
         "text_budget_bytes": session.text_budget,

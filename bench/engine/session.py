@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from carryover import datasets
-from carryover.bench.backbones import archs, loading
+from carryover.bench.backbones import archs, loading, probe
 from carryover.bench.backbones.archs import Arch
+from carryover.bench.cli.options import worthwhile_together
 from carryover.bench.engine.few_shot import FewShot, as_labels, at_most, augments, view_count
 from carryover.bench.errors import UserError, unknown
 from carryover.bench.features.decoding import Loader, default_workers
@@ -46,6 +47,7 @@ class Options:
     plugin_dirs: tuple[str, ...] = ()
     debug: bool = False
     together: int = 1  # runs trained side by side at most (``bench.engine.one_run``)
+    asked: bool = False  # that number is the user's own, and holds where it changes last bits too
     make_split: bool = False
     folders: tuple[tuple[str, str], ...] = ()  # (id, path) of each folder:PATH
     manifests: str = ""  # folder of few-shot subsets that are used in place of the draw
@@ -272,6 +274,6 @@ class Session:
 
 
 def default_together(arch: archs.Arch, device: str) -> int:
-    """How many runs go side by side: many of micro's small steps, a few where launching kernels is what takes the time,
-    one where a CPU multiplies large matrices."""
-    return 12 if arch.is_micro else 3 if device == "cuda" else 1
+    """How many runs go side by side: one on a CPU where they would have other bits than alone, else as many as pay."""
+    many = worthwhile_together(arch, device)
+    return 1 if many > 1 and device == "cpu" and probe.answer().fewest is None else many

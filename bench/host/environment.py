@@ -10,6 +10,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
+from carryover.bench.host import processor
 from carryover.bench.host.paths import CHECKOUT
 
 if TYPE_CHECKING:  # imported where it is used, for a look at the versions must not take seconds
@@ -71,6 +72,18 @@ def device_name(device: torch.device) -> str:
     if device.type == "cpu":
         return f"cpu ({torch.get_num_threads()} threads)"
     return device.type
+
+
+def processor_of(device: torch.device) -> dict[str, str]:
+    """What decides the last bits of sums on the CPU: the processor, what torch uses of it, MKL's mode and who chose
+    it; where runs are trained on the CPU, whether those side by side have the bits of those alone."""
+    found = {"name": processor.name(), "kind": processor.kind(), "mode": processor.mode()}
+    found["chosen_by"] = processor.chosen_by()
+    if device.type == "cpu":
+        from carryover.bench.backbones import probe
+
+        found["side_by_side"] = str(probe.answer())
+    return found
 
 
 def reset_peak(device: torch.device) -> None:
