@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import carryover  # noqa: F401  # before torch is loaded: it chooses the mode of MKL
+
+# isort: split
 import signal
 from types import SimpleNamespace
 
+import bits
 import pytest
 import torch
 from tiny_caltech import write_caltech
@@ -43,6 +47,7 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a script, and so in its children
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    bits.forced()
     discover(tuple(config.getoption("--plugin-dir")))
     analyses.discover()
     if unknown := set(named(config)) - set(METHODS.entries):

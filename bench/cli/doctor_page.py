@@ -12,14 +12,14 @@ import torch
 from rich.console import Console
 
 from carryover import datasets
-from carryover.bench.backbones import arch_files, loading
+from carryover.bench.backbones import arch_files, loading, probe
 from carryover.bench.cli.options import device_of, options_of
 from carryover.bench.cli.settings import plan_of, wants_drift
 from carryover.bench.engine import schedule
 from carryover.bench.engine.options import Options
 from carryover.bench.engine.session import Session
 from carryover.bench.errors import UserError
-from carryover.bench.host import environment
+from carryover.bench.host import environment, processor
 from carryover.bench.host.device import device_name
 from carryover.bench.plan.runs import Run
 from carryover.bench.preflight import budget
@@ -114,12 +114,23 @@ def show_machine(page: Page, options: Options) -> None:
     found = environment.versions()
     page.ok("versions", ", ".join(f"{name} {found[name]}" for name in ("python", "torch", "open_clip", "timm")))
     page.ok("device", device_name(torch.device(options.device)) + device_memory(options.device))
+    show_processor(page, options)
     total, free = memory()
     text = f"{schedule.cores()} cores, {amount(total)} of memory, {amount(free)} free"
     if options.device == "cpu" and free and options.text_budget > free:
         page.note("memory", f"{text}; --text-memory allows {amount(options.text_budget)}: lower it")
     else:
         page.ok("memory", text)
+
+
+def show_processor(page: Page, options: Options) -> None:
+    """What the last bits of sums on the CPU depend on."""
+    page.ok("processor", f"{processor.name()} ({processor.kind()})")
+    own = processor.chosen_by() == "user" or processor.late
+    (page.note if own else page.ok)("sums", processor.told())
+    if options.device == "cpu":
+        found = probe.answer()
+        (page.ok if found.fewest is not None else page.note)("side by side", str(found))
 
 
 def device_memory(device: str) -> str:

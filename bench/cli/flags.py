@@ -210,7 +210,8 @@ ENGINE: Group = {
         default=0,
         metavar="N",
         help="runs of one method and dataset (seeds, rows of an ablation) trained side by side as one computation "
-        "(default: 12 for micro, 3 on a GPU, else 1); on a CPU the numbers are the same bits",
+        "(default: 12 for micro, 3 on a GPU, else 1); on a CPU the numbers are the same bits; on a "
+        "processor where they are not, the default is 1, and runs side by side are marked (doctor says whether)",
     ),
     "--fresh": dict(action="store_true", help="do runs again that are done"),
     "--fail-fast": dict(action="store_true", help="stop at the first run that fails"),

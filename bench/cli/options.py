@@ -44,6 +44,7 @@ def options_of(args: argparse.Namespace) -> Options:
         plugin_dirs=tuple(args.plugin_dir),
         debug=args.debug,
         together=args.together or default_together(arch, device),
+        asked=bool(args.together),
         make_split=args.make_split,
         folders=tuple(datasets.folder.paths_of(named).items()),
         manifests=args.manifests,

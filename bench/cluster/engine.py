@@ -23,11 +23,11 @@ from carryover.bench.cluster import worker
 from carryover.bench.cluster.node import needs_of
 from carryover.bench.cluster.pool import Node, Pool
 from carryover.bench.engine import local, units
-from carryover.bench.engine.options import Options, default_together
+from carryover.bench.engine.options import Options, worthwhile_together
 from carryover.bench.engine.record_draft import write_manifests
 from carryover.bench.engine.session import Session
 from carryover.bench.errors import StorageError, UserError
-from carryover.bench.host import environment
+from carryover.bench.host import environment, processor
 from carryover.bench.host.files import temporary
 from carryover.bench.host.paths import PACKAGE
 from carryover.bench.host.processes import cores
@@ -88,7 +88,9 @@ def connect(address: str) -> Any:
         reach(address)
     try:
         if address:
-            ray.init(address=address, runtime_env={"py_modules": [str(PACKAGE)], "excludes": ["__pycache__"]}, **quiet)
+            code: dict[str, Any] = {"py_modules": [str(PACKAGE)], "excludes": ["__pycache__"]}
+            own = {"env_vars": processor.users_own()}  # else each node chooses MKL's mode for its own processor
+            ray.init(address=address, runtime_env={**code, **own}, **quiet)
         else:
             here = {"num_cpus": cores(), "include_dashboard": False, "object_store_memory": OBJECTS}
             ray.init(address="local", runtime_env={"env_vars": {"PYTHONPATH": str(PACKAGE.parent)}}, **here, **quiet)
@@ -122,7 +124,7 @@ class Cluster:
         device = args.device if args.device != "auto" else "cuda" if self.gpus else "cpu"
         if device == "mps" or (device == "cuda" and not self.gpus):
             raise UserError(f"--device {device} with --engine ray: the cluster offers no such device to its runs")
-        self.options = replace(options, together=args.together or default_together(options.arch, device))
+        self.options = replace(options, together=args.together or worthwhile_together(options.arch, device))
         theirs = worker.absolute(replace(self.options, device=device))
         self.setup = worker.Setup(theirs, needs_of(theirs), args.ray_scratch, probe)
         self.worker = ray.remote(num_cpus=1, num_gpus=self.gpus, max_restarts=0)(worker.Worker)

@@ -2,7 +2,9 @@
 backbone; a record each.
 
 A unit is one run, or several runs on one dataset that can be trained side by side (``Method.alike``): seeds, and the
-rows of an ablation. On the CPU each gets the bits that it gets alone, so it does not matter which are done together.
+rows of an ablation. On the CPU each gets the bits that it gets alone, so it does not matter which are done together;
+where this processor would give it others (`bench.backbones.probe`), it goes alone unless the user asks, and is then
+marked.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import Any
 
 import torch
 
+from carryover.bench.backbones import probe
 from carryover.bench.backbones.loading import first_line
 from carryover.bench.engine.evaluator import evaluate, score
 from carryover.bench.engine.few_shot import as_labels
@@ -36,6 +39,7 @@ from carryover.methods.base import METHODS, Classes, Method, Shape, TrainConfig
 STEP_TOKENS = {"cpu": 2048, "cuda": 65536, "mps": 8192}
 
 OUT_OF_MEMORY = "out of memory"
+OTHER_BITS = "trained side by side, which changes last bits on its processor (--together)"
 
 
 @dataclass
@@ -173,11 +177,17 @@ def side_by_side(session: Session, works: list[Work]) -> list[list[Work]]:
         last = parts[-1] if parts else []
         same = bool(last) and alike(last[0].run) == alike(work.run) and alike(work.run) is not None
         same = same and len(last[0].support.labels) == len(work.support.labels)
+        same = same and (session.options.asked or not other_bits(session, work.run))
         if same and len(last) < session.options.together and (len(last) + 1) * size <= most:
             last.append(work)
         else:
             parts.append([work])
     return parts
+
+
+def other_bits(session: Session, run: Run) -> bool:
+    """Whether it would have other last bits beside other runs than alone (``probe.apart``)."""
+    return probe.apart(session.backbone("base").device, len(session.fewshot(run).data.classnames))
 
 
 def alike(run: Run) -> tuple | None:
@@ -223,6 +233,8 @@ def train(session: Session, works: list[Work]) -> None:
         work.record["seconds"]["fit"] += seconds
         work.record["trainable_parameters"] = size
         work.record["together"] = len(works)
+        if len(works) > 1 and other_bits(session, work.run):
+            work.record["marks"].append(OTHER_BITS)
         if isinstance(outcome, FitError):
             fail(session, work, outcome)
             continue

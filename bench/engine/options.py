@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from carryover.bench.backbones import probe
 from carryover.bench.backbones.archs import Arch
 
 
@@ -23,13 +24,20 @@ class Options:
     plugin_dirs: tuple[str, ...] = ()
     debug: bool = False
     together: int = 1  # runs trained side by side at most (``bench.engine.one_run``)
+    asked: bool = False  # that number is the user's own, and holds where it changes last bits too
     make_split: bool = False
     folders: tuple[tuple[str, str], ...] = ()  # (id, path) of each folder:PATH
     manifests: str = ""  # folder of few-shot subsets that are used in place of the draw
     workers: int | None = None  # processes that decode images; None: as many as pay on the device
 
 
-def default_together(arch: Arch, device: str) -> int:
-    """How many runs go side by side: many of micro's small steps, a few where launching kernels is what takes the time,
-    one where a CPU multiplies large matrices."""
+def worthwhile_together(arch: Arch, device: str) -> int:
+    """Many of micro's small steps, a few where launching kernels is what takes the time, one where a CPU multiplies
+    large matrices."""
     return 12 if arch.is_micro else 3 if device == "cuda" else 1
+
+
+def default_together(arch: Arch, device: str) -> int:
+    """How many runs go side by side: one on a CPU where they would have other bits than alone, else as many as pay."""
+    many = worthwhile_together(arch, device)
+    return 1 if many > 1 and device == "cpu" and probe.answer().fewest is None else many

@@ -7,8 +7,9 @@ import datetime
 import torch
 
 from carryover import datasets
+from carryover.bench.backbones import probe
 from carryover.bench.engine.session import Session
-from carryover.bench.host import environment
+from carryover.bench.host import environment, processor
 from carryover.bench.host.device import device_name
 from carryover.bench.plan.runs import Run
 from carryover.datasets import manifests
@@ -57,6 +58,7 @@ def describe(session: Session, run: Run, key: str) -> dict:
         "seconds": {"evaluate": {}},
         "versions": environment.versions(),
         "device": device_name(torch.device(session.options.device)),
+        "processor": processor_of(session.options.device),
         "git_commit": environment.git_commit(),
         "git_dirty": environment.git_dirty(),
         "text_budget_bytes": session.text_budget,
@@ -87,3 +89,11 @@ def add_encoded(record: dict, more: dict[str, dict]) -> None:
         own["images"] += made["images"]
         own["seconds"] += made["seconds"]
         record["seconds"]["features"] = record["seconds"].get("features", 0.0) + made["seconds"]
+
+
+def processor_of(device: str) -> dict[str, str]:
+    """What decides the last bits of sums on the CPU: the processor, what torch uses of it, MKL's mode and who chose it;
+    where runs are trained on the CPU, whether those side by side have the bits of those alone."""
+    found = {"name": processor.name(), "kind": processor.kind(), "mode": processor.mode()}
+    found["chosen_by"] = processor.chosen_by()
+    return {**found, "side_by_side": str(probe.answer())} if device == "cpu" else found

@@ -14,7 +14,7 @@ OF_RECORD: dict[str, Any] = {
     "status": str, "error": str, "names": dict, "depth": str, "order": dict, "averaged": bool, "identity": dict,
     "about": str, "marks": list, "manifests": dict, "split": dict, "trained": str, "targets": dict, "curve": list,
     "seconds": dict, "versions": dict, "device": str, "git_commit": str, "started": str, "encoded": dict,
-    "files": dict, "together": int, "git_dirty": bool,
+    "files": dict, "together": int, "git_dirty": bool, "processor": dict,
     "trainable_parameters": Number, "plugin_bytes": Number, "peak_memory_bytes": Number,
 }  # fmt: skip
 NEEDED_OF_RUN: dict[str, Any] = {"dataset": str, "method": str, "seed": int}
@@ -47,7 +47,7 @@ def faults(record: dict) -> Iterator[str]:
     for name, key in (("key", record["key"]), ("trained", record.get("trained")), ("identity.carried", carried)):
         if key and not (isinstance(key, str) and KEY.fullmatch(key)):
             yield f"{name} is no name of a file"
-    for name in ("names", "split", "manifests", "versions"):
+    for name in ("names", "split", "manifests", "versions", "processor"):
         yield from of_kind(record.get(name) or {}, dict.fromkeys(record.get(name) or {}, (str, int)), f"{name}.")
     yield from of_kind(record.get("order") or {}, dict.fromkeys(record.get("order") or {}, Number), "order.")
     if not all(isinstance(mark, str) for mark in record.get("marks") or ()):

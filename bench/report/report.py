@@ -62,6 +62,13 @@ EXPECTED = {  # of a place, by the paper's finding
     "towers": " (the paper says nothing of these)",
 }
 SPLITS = ("train", "val", "test")
+PROCESSOR = {  # of a record's processor -> as the environment names it
+    "name": "processor",
+    "kind": "kind of processor",
+    "mode": "mode of MKL",
+    "chosen_by": "mode chosen by",
+    "side_by_side": "side by side",
+}
 HASH_SHOWN = 12  # hex digits of a sha256 that a table shows; the record has all of them
 
 
@@ -289,6 +296,8 @@ def _environment(records: Sequence[Record]) -> Block:
         shown = [f"{t.get('backbone')}, fingerprint {str(t.get('fingerprint'))[:HASH_SHOWN]}" for t in found if t]
         rows.append((f"backbone {target}", _distinct(shown)))
     rows += [(name, _distinct(r.get(name) or "" for r in records)) for name in ("device", "git_commit")]
+    processors = [record.get("processor") or {} for record in records]
+    rows += [(what, _distinct(found.get(name, "") for found in processors)) for name, what in PROCESSOR.items()]
     versions = [record.get("versions") or {} for record in records]
     packages = dict.fromkeys(name for found in versions for name in found)
     rows += [(name, _distinct(found.get(name, "") for found in versions)) for name in packages]

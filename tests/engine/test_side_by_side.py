@@ -5,9 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from bits import assert_same, assert_same_curves
 from tiny_fits import make, make_support, short
 from tiny_towers import NAMES
 
+from carryover.bench.backbones import probe
 from carryover.bench.backbones.class_tokens import grouped
 from carryover.bench.engine import one_run
 from carryover.bench.engine.generators import generator
@@ -46,9 +48,10 @@ def test_seeds_side_by_side_have_the_bits_they_have_alone(name, layer, tiny, cla
     (learned, curves), (alone, curves_alone) = (
         fitted(name, (1, 2, 3), together, tiny, classes, **changes) for together in (True, False)
     )
-    assert curves == curves_alone and len(curves[0]) == 3
+    assert_same_curves(curves, curves_alone, len(NAMES))
+    assert len(curves[0]) == 3
     for one, other in zip(learned, alone, strict=True):
-        assert all(torch.equal(one[key], other[key]) for key in other)
+        assert_same(one, other, len(NAMES))
     assert not torch.equal(learned[0]["context"], learned[1]["context"])
 
 
@@ -65,7 +68,7 @@ def test_rows_of_an_ablation_side_by_side_have_the_bits_they_have_alone(tiny, cl
     fit_together(together, [make_support()] * count, [generator("test")] * 1 + [generator("test") for _ in options[1:]])
     for one, other in zip(together, make_all(), strict=True):
         fit(other, make_support(), generator("test"))
-        assert all(torch.equal(value, other.learned()[key]) for key, value in one.learned().items())
+        assert_same(one.learned(), other.learned(), len(NAMES))
 
 
 def test_a_loss_that_is_nan_ends_its_own_run_alone(tiny, classes):
@@ -80,7 +83,8 @@ def test_a_loss_that_is_nan_ends_its_own_run_alone(tiny, classes):
     )
     assert isinstance(outcomes[1], FitError) and outcomes[1].curve == []
     for place, other in ((0, alone[0]), (2, alone[1])):
-        assert len(outcomes[place]) == 3 and torch.equal(methods[place].learned()["context"], other["context"])
+        assert len(outcomes[place]) == 3
+        assert_same(methods[place].learned(), other, len(NAMES))
 
 
 # ---- which runs go together ------------------------------------------------------------------------------------------
@@ -139,6 +143,31 @@ def test_runs_that_fail_together_are_tried_alone(monkeypatch, session_on):
     records = list(one_run.execute_together(session, [(one, f"{one.seed:016d}") for one in runs]))
     assert [record["status"] for record in records] == ["done", "done"]
     assert [record["together"] for record in records] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "fewest, asked, together, marked",
+    [
+        (1, False, 2, False),
+        (len(NAMES), False, 2, False),
+        (len(NAMES) + 1, False, 1, False),
+        (None, False, 1, False),
+        (None, True, 2, True),
+    ],
+    ids=["same bits", "enough classes", "too few classes", "other bits", "other bits, asked for"],
+)
+def test_runs_go_alone_where_they_have_other_bits_together_unless_the_user_asks(
+    fewest, asked, together, marked, monkeypatch, session_on
+):
+    monkeypatch.setattr(probe, "answer", lambda: probe.Answer(fewest))
+    runs = [
+        Run("tiny", "toy", "coop", seed, 4, "published", "fp32", 2, None, short("coop", epochs=2)) for seed in (1, 2)
+    ]
+    session = session_on("here", together=4, asked=asked)
+    records = list(one_run.execute_together(session, [(one, f"{one.seed:016d}") for one in runs]))
+    assert [record["together"] for record in records] == [together] * 2
+    assert [one_run.OTHER_BITS in record["marks"] for record in records] == [marked] * 2
+    assert {record["processor"]["side_by_side"] for record in records} == {str(probe.Answer(fewest))}
 
 
 def test_an_image_dataset_of_one_run_that_cannot_be_read_fails_that_run_alone(session_on):
@@ -223,4 +252,4 @@ def test_a_tight_budget_splits_runs_before_classes(room, tiny, classes):
         alone = [text.encode(context, tokens) for context in contexts]
     finally:
         text.budget = before
-    assert all(torch.equal(one, other) for one, other in zip(together, alone, strict=True))
+    assert_same(dict(enumerate(together)), dict(enumerate(alone)), len(tokens))

@@ -143,6 +143,7 @@ NOT_IN_KEYS = {
     "make_split": (True, "known by the pictures of the split that it makes"),
     "folders": ((("folder:mine", "elsewhere"),), "known by the pictures in them"),
     "together": (3, "how many are trained side by side; test_same_in_same_out.py holds that the bits are the same"),
+    "asked": (True, "a user's number of them is kept where it changes last bits, and marked"),
     "workers": (3, "who decodes; test_loading.py holds that the bits are the same"),
 }
 

@@ -26,11 +26,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
-import torch  # noqa: E402
-
 from carryover.bench.backbones import loading
 from carryover.bench.cli import main as cli_main
 from carryover.bench.host import worker_pool  # noqa: E402
+
+# isort: split
+import bits  # noqa: E402
+import torch  # noqa: E402
 
 EVENTS = ("open", "os.rename", "os.link", "os.remove", "os.mkdir", "os.utime")
 METHODS, SETS, SEEDS = ["zs-clip", "clip-adapter", "coop"], ["micro_stars", "micro_textures"], ["1", "2"]
@@ -39,6 +41,7 @@ TRIAL = ["--shots", "1", "--limit", "1", "--views", "1", "--set", "*.steps=2", "
 worker_pool.CONTEXT = multiprocessing.get_context("fork")
 loading.load = functools.cache(loading.load)  # nothing is written while they load
 torch.set_num_threads(1)
+bits.forced()
 
 
 def command(out: Path, rng: random.Random | None) -> list[str]:
