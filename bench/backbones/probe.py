@@ -45,7 +45,7 @@ class Answer:
         if self.fewest is None:
             return (
                 f"{processor.library()} gives the rows of several runs other last bits than those of one run here, so "
-                "each run is trained alone"
+                "each run is trained alone (unless --together says otherwise)"
             )
         few = f"; on fewer than {self.fewest} classes they would not, so there each run is trained alone"
         return f"runs side by side have the bits of runs alone{few if self.fewest > 2 else ''}"  # no set has one class

@@ -55,6 +55,19 @@ def test_seeds_side_by_side_have_the_bits_they_have_alone(name, layer, tiny, cla
     assert not torch.equal(learned[0]["context"], learned[1]["context"])
 
 
+@pytest.mark.parametrize("count", [2, 3])
+def test_so_few_classes_are_held_to_what_the_probe_says_of_them(count, tiny, classes):
+    """Some libraries have kernels of their own for so few rows."""
+    methods = [make("coop", NAMES[:count], seed=seed, epochs=3) for seed in (1, 2, 1, 2)]
+    supports = [make_support(count, seed=seed) for seed in (1, 2, 1, 2)]
+    for method in methods:
+        method.bind(tiny.base, replace(classes, names=NAMES[:count]))
+    fit_together(methods[:2], supports[:2], [generator("test", seed) for seed in (1, 2)])
+    for seed, method, other, support in zip((1, 2), methods[2:], methods[:2], supports[2:], strict=True):
+        fit(method, support, generator("test", seed))
+        assert_same(other.learned(), method.learned(), count)
+
+
 def test_rows_of_an_ablation_side_by_side_have_the_bits_they_have_alone(tiny, classes):
     options = [{"lam": 0.0}, {"lam": 1.0}, {"attention": False}, {"heads": 2}, {"condition": "a photo of a {}"}]
 
