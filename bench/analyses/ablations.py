@@ -199,6 +199,6 @@ class ContextLength(Ablation):
             "figure4",
             "ContCoOp's accuracy against the length of its context (Figure 4)",
             against("context_length", "Context tokens"),
-            beside="context_length",
+            "context_length",
         ),
     )

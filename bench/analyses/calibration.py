@@ -116,6 +116,4 @@ class Calibration(Analysis):
             yield Table("calibration", frame, KEYS, calibration_sheet(frame, selection))
 
     def parts(self, selection: Selection, tables: Tables) -> list[Part]:
-        """The averages alone."""
-        sheets = [table.sheet for table in tables.values() if table.sheet]
-        return [part for sheet in sheets for part in (("heading", self.title), ("sheet", averages_of(sheet)))]
+        return averages_of(tables)

@@ -374,13 +374,13 @@ class Chains(Analysis):
             "refresh_steps",
             "Accuracy on the update against training steps there, from the carried module and from nothing",
             against("steps", "Training steps on the update"),
-            beside="refresh",
+            "refresh",
         ),
         Drawing(
             "refresh_shots",
             "Accuracy on the update against training images there, from the carried module and from nothing",
             against("shots", f"Training images a class on the update ({SHOT_STEPS} steps)"),
-            beside="refresh",
+            "refresh",
         ),
     )
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -20,7 +19,7 @@ from carryover.bench.analyses.parts.comparison import has_statistics
 from carryover.bench.records import reading
 from carryover.bench.records.reading import Record
 from carryover.bench.records.selection import Selection
-from carryover.bench.render.figures import COLOURS, INK, STYLE, WIDTH_INCHES, short_label
+from carryover.bench.render.figures import COLOURS, INK, canvas, open_frame, short_label
 from carryover.bench.render.html_page import Part
 from carryover.bench.render.sheets import MISSING, Block, Cell
 from carryover.bench.stats.means import average_rows
@@ -141,8 +140,7 @@ def draw_pareto(tables: Tables, selection: Selection) -> Figure | None:
         return None
     names, depth = reading.names(records, "method"), reading.depths(records)
     labels = {method: short_label(names[method], depth[method]) for method in names}
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH_INCHES, PANEL * len(panels) + 0.1), layout="constrained")
+    with canvas(PANEL * len(panels) + 0.1) as figure:
         for place, (update, cost, table) in enumerate(panels, 1):
             axes = figure.add_subplot(len(panels), 1, place)
             draw_front(axes, table, cost, labels)
@@ -178,9 +176,7 @@ def draw_front(axes, table: pd.DataFrame, cost: str, labels: dict[str, str]) -> 
     # The style keeps $ plain, so that a user's names show as they are: no powers of ten in TeX.
     axes.xaxis.set_major_formatter(lambda x, place: "0" if x <= nothing * 1.01 else f"{x:,.0f}" if x >= 1 else f"{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color=INK, alpha=0.15, linewidth=0.6)
-    axes.set_axisbelow(True)
+    open_frame(axes)
 
 
 def spaced(heights: Sequence[float], gap: float = 0.062) -> list[float]:
@@ -201,9 +197,7 @@ class Costs(Analysis):
     title, place = "H against what it costs", 71
     drawings = (
         Drawing(
-            "pareto",
-            "H against cost; filled, and on the line, the methods that no other beats at both",
-            draw_pareto,
+            "pareto", "H against cost; filled, and on the line, the methods that no other beats at both", draw_pareto
         ),
     )
 

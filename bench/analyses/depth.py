@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -22,7 +21,7 @@ from carryover.bench.plan.suites import SUITES
 from carryover.bench.records import reading
 from carryover.bench.records.reading import AVERAGE, counted
 from carryover.bench.records.selection import Selection
-from carryover.bench.render.figures import INK, STYLE, WIDTH_INCHES
+from carryover.bench.render.figures import INK, canvas, open_frame
 from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet, percent, signed
 from carryover.bench.stats import correlation
 
@@ -256,8 +255,7 @@ def draw_depth(tables: Tables, selection: Selection) -> Figure | None:
     starts, layers = [start for start in START_LINES if start in parts], numbers.depths(selection)
     if not starts:
         return None
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH_INCHES, 7.4), layout="constrained")
+    with canvas(7.4) as figure:
         *above, below = figure.subplots(3, 1, sharex=True)
         for axes, (outcome, title) in zip(above, PANELS.items(), strict=True):
             for start, side in zip(starts, (-APART, APART), strict=False):
@@ -271,9 +269,7 @@ def draw_depth(tables: Tables, selection: Selection) -> Figure | None:
         below.set_xlabel("Block at whose input the context stands")
         below.set_xticks(layers)
         for axes in (*above, below):
-            axes.spines[["top", "right"]].set_visible(False)
-            axes.grid(axis="y", color=INK, alpha=0.15, linewidth=0.6)
-            axes.set_axisbelow(True)
+            open_frame(axes, "y")
         figure.align_ylabels()
         counts = {start: counted(int(part["seeds"].iloc[0]), "pair") for start, part in parts.items()}
         each = [f"{counts[start]} (start {start})" for start in starts]

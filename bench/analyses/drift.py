@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle
 
-import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -19,7 +18,7 @@ from carryover.bench.backbones.drift_names import MEASURES, POOLED
 from carryover.bench.plan.suites import Suite, fixed
 from carryover.bench.records.reading import AVERAGE
 from carryover.bench.records.selection import Selection
-from carryover.bench.render.figures import INK, LONGEST_NAME, PAPER, STYLE, WIDTH_INCHES
+from carryover.bench.render.figures import INK, LONGEST_NAME, PAPER, canvas
 from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet
 
 KEYS = ("pair", "tower", "what", "layer", "kind", "dataset")
@@ -251,8 +250,7 @@ def _draw(measures: Sequence[dict], rows: pd.DataFrame, title: str, labels: tupl
     shown, layers = present(measures), list(dict.fromkeys(rows["layer"]))
     stream = [place for place, layer in enumerate(layers) if layer.isdigit()]
     after = [place for place, layer in enumerate(layers) if not layer.isdigit()]
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH_INCHES, 5.6), layout="constrained")
+    with canvas(5.6) as figure:
         panels = figure.subplots(2, 1, sharex=True)
         for axes, value, label in zip(panels, ("relative", "absolute"), labels[:2], strict=True):
             for measured, style in zip(shown, _styles(shown), strict=True):
@@ -308,13 +306,13 @@ class Drift(Analysis):
             "figure2b",
             "Change of the text tower's parameters in each block (Figure 2 b)",
             lambda tables, selection: draw_figure_2b(tables["drift"].frame, selection.drift) if tables else None,
-            beside="drift",
+            "drift",
         ),
         Drawing(
             "figure2c",
             "Change of the text tower's output features after each block (Figure 2 c)",
             lambda tables, selection: draw_figure_2c(tables["drift"].frame, selection.drift) if tables else None,
-            beside="drift",
+            "drift",
         ),
     )
 

@@ -22,7 +22,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -35,7 +34,7 @@ from carryover.bench.analyses.targets import backbone_name
 from carryover.bench.records import reading
 from carryover.bench.records.reading import counted
 from carryover.bench.records.selection import Selection
-from carryover.bench.render.figures import INK, STYLE, WIDTH_INCHES
+from carryover.bench.render.figures import INK, canvas, open_frame
 from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet
 from carryover.bench.stats import correlation
 from carryover.bench.stats.forecast_models import LEVEL, MEAN, SAME, SELECTED
@@ -244,8 +243,7 @@ def draw_forecast(tables: Tables, selection: Selection) -> Figure | None:
     cases, found, measured = one.cases, one.made, one.cases[outcome].to_numpy(float)
     ends = [*measured, *(value for left_out in LEFT_OUT for value in found[outcome, left_out][0][model])]
     low, high = float(np.nanmin(ends)) - 3, float(np.nanmax(ends)) + 3
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH_INCHES, 3.5), layout="constrained")
+    with canvas(3.5) as figure:
         panels = figure.subplots(1, 2, sharey=True)
         for axes, left_out in zip(panels, LEFT_OUT, strict=True):
             made = found[outcome, left_out][0][model]
@@ -262,9 +260,7 @@ def draw_forecast(tables: Tables, selection: Selection) -> Figure | None:
             axes.set_xlim(low, high)
             axes.set_ylim(low, high)
             axes.set_xlabel("Forecast (points)")
-            axes.spines[["top", "right"]].set_visible(False)
-            axes.grid(color=INK, alpha=0.15, linewidth=0.6)
-            axes.set_axisbelow(True)
+            open_frame(axes)
         panels[0].set_ylabel("Gain kept on the target (points)")
         figure.suptitle("From the two backbones alone. Error: mean absolute, median over methods", fontsize=9)
         figure.legend(

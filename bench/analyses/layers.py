@@ -72,6 +72,6 @@ class Layers(Ablation):
             "figure2d",
             "CoOp's accuracy against the block at whose input its context stands (Figure 2 d)",
             draw_figure_2d,
-            beside="layers",
+            "layers",
         ),
     )

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure  # no pyplot: it would keep every figure alive and choose a screen backend
@@ -21,22 +20,14 @@ from carryover.bench.records import reading
 from carryover.bench.records.printed import PAPER_COLUMNS, read_paper
 from carryover.bench.records.reading import AVERAGE, Record
 from carryover.bench.records.selection import Selection
-from carryover.bench.render.figures import (
-    BAR,
-    COLOURS,
-    FRAME_INCHES,
-    INK,
-    LABELS,
-    PAPER,
-    ROW_INCHES,
-    STYLE,
-    WIDTH_INCHES,
-    _write_value,
-    short_label,
-)
+from carryover.bench.render.figures import COLOURS, INK, LABELS, PAPER, WHISKER, canvas, open_frame, short_label
 from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet, percent, ranked
 from carryover.bench.stats import means
 
+ON_BAR = "#000000"  # stays black there, since the bars keep their colours
+BAR = 0.27  # height of one bar, in rows; three of them leave a gap between methods
+ROW_INCHES, FRAME_INCHES = 0.52, 1.5
+FOOT, WIDE_ENOUGH = 1.0, 9.0  # percent: where a bar's number starts, and the shortest bar that holds it
 COLUMNS = ("dataset", "method", "seeds", *means.SCORES, *PAPER_COLUMNS)
 
 
@@ -159,8 +150,7 @@ def draw_figure_2a(records: Iterable[Record]) -> Figure:
     """
     records = reading.select(records)
     averages, depth, names = means.average_rows(records), reading.depths(records), reading.names(records, "method")
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH_INCHES, FRAME_INCHES + ROW_INCHES * max(len(averages), 1)), layout="constrained")
+    with canvas(FRAME_INCHES + ROW_INCHES * max(len(averages), 1)) as figure:
         axes = figure.add_subplot()
         count = reading.counted(len(reading.averaged(records)), "dataset")
         axes.set_title(f"Accuracy before (Base) and after (New) the update,\nmean of {count}", fontsize=9.5)
@@ -170,15 +160,13 @@ def draw_figure_2a(records: Iterable[Record]) -> Figure:
         axes.set_yticks(range(len(averages)), [short_label(names[m], depth[m]) for m in averages.index])
         axes.set_ylim(max(len(averages), 1) - 0.5, -0.5)  # first method on top, as in the table
         axes.tick_params(axis="y", length=0)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="x", color=INK, alpha=0.15, linewidth=0.6)
-        axes.set_axisbelow(True)
+        open_frame(axes, "x")
         for step, (name, colour) in zip((-BAR, 0, BAR), COLOURS.items(), strict=True):
             heights, rows = averages[name], [row + step for row in range(len(averages))]
             style: dict[str, Any] = {"color": colour, "label": LABELS[name], "edgecolor": PAPER, "linewidth": 0.5}
             axes.barh(rows, heights.fillna(0), height=BAR, **style)
             for row, mean, std in zip(rows, heights, averages[name + "_std"], strict=True):
-                _write_value(axes, row, mean, std, colour)
+                write_value(axes, row, mean, std, colour)
         level = averages["new"].get("zs-clip", math.nan)
         if not math.isnan(level):
             axes.axvline(level, color=INK, linestyle=(0, (4, 2)), linewidth=1.1, label=f"zero-shot New, {level:.1f}")
@@ -190,6 +178,24 @@ def draw_figure_2a(records: Iterable[Record]) -> Figure:
     return figure
 
 
+def write_value(axes, row: float, mean: float, std: float, colour: str) -> None:
+    known, inside = not math.isnan(mean), mean > WIDE_ENOUGH
+    spread = 0.0 if math.isnan(std) else std
+    if spread:
+        axes.errorbar(mean, row, xerr=spread, ecolor=WHISKER, elinewidth=0.8, capsize=1.5)
+    axes.text(
+        # At the foot of the bar, where neither whisker nor zero-shot line comes; beside a bar too short to hold it.
+        FOOT if inside or not known else mean + spread + FOOT,
+        row,
+        f"{mean:.1f}" if known else MISSING,
+        va="center_baseline",
+        fontsize=7.5,
+        color=ON_BAR if inside else INK,
+        zorder=5,
+        bbox={"facecolor": colour if inside else PAPER, "edgecolor": "none", "pad": 0.5},
+    )
+
+
 @register("main")
 class Main(Analysis):
     title, source, place = "Main table", "Tables 2 and 8", 2
@@ -199,7 +205,7 @@ class Main(Analysis):
             "figure2a",
             "Base, New and H of each method, averaged over the datasets (the paper's Figure 2 a)",
             lambda tables, selection: draw_figure_2a(selection.main),
-            beside="main",
+            "main",
         ),
     )
 

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-import matplotlib
 from matplotlib.figure import Figure
 
 from carryover.bench import places
@@ -35,7 +34,7 @@ from carryover.bench.plan.suites import Suite, Variant
 from carryover.bench.records import reading
 from carryover.bench.records.reading import AVERAGE
 from carryover.bench.records.selection import Row, Selection
-from carryover.bench.render.figures import COLOURS, INK, LONGEST_NAME, STYLE, WIDTH_INCHES
+from carryover.bench.render.figures import COLOURS, INK, LONGEST_NAME, canvas, open_frame
 from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet, percent
 
 INTERVAL = (
@@ -220,8 +219,7 @@ def draw_retention(tables: Tables, selection: Selection) -> Figure | None:
     if not found:
         return None
     heights = [len(rows) * ROW_INCHES + FRAME_INCHES for rows in found.values()]
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH_INCHES, sum(heights) + 0.4), layout="constrained")
+    with canvas(sum(heights) + 0.4) as figure:
         panels = figure.subplots(len(found), 1, squeeze=False, height_ratios=heights)[:, 0]
         for axes, (target, rows) in zip(panels, found.items(), strict=True):
             labels = [names.method(one.method)[:LONGEST_NAME] for one in rows]
@@ -229,9 +227,7 @@ def draw_retention(tables: Tables, selection: Selection) -> Figure | None:
             axes.set_yticks(range(len(rows)), labels)
             axes.set_ylim(len(rows) - 0.5, -0.5)
             axes.tick_params(axis="y", length=0)
-            axes.spines[["top", "right"]].set_visible(False)
-            axes.grid(axis="x", color=INK, alpha=0.15, linewidth=0.6)
-            axes.set_axisbelow(True)
+            open_frame(axes, "x")
             edge = max(min(map(leftmost, rows)), min(one.means[0] for one in rows) - FURTHEST)
             for place, one in enumerate(rows):
                 draw_row(axes, place, one, edge)

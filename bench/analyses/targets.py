@@ -23,7 +23,7 @@ from carryover.bench.plan.run_labels import ZERO_SHOT
 from carryover.bench.records import reading
 from carryover.bench.records.reading import AVERAGE, Record, counted
 from carryover.bench.records.selection import Selection
-from carryover.bench.render.figures import STYLE, WIDTH_INCHES, short_label
+from carryover.bench.render.figures import canvas, short_label
 from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet, percent, ranked, signed
 from carryover.bench.stats import means
 from carryover.bench.stats.means import mean_std
@@ -191,9 +191,7 @@ def draw_targets(tables: Tables, selection: Selection) -> Figure | None:
             table["method"] != ZERO_SHOT
         ].assign(shown=lambda rows: rows["gain"]),
     }
-    with matplotlib.rc_context(STYLE):
-        height = 2 * (FRAME_INCHES + CELL_INCHES * len(methods)) + 0.4
-        figure = Figure(figsize=(WIDTH_INCHES, height), layout="constrained")
+    with canvas(2 * (FRAME_INCHES + CELL_INCHES * len(methods)) + 0.4) as figure:
         for axes, (title, cells) in zip(figure.subplots(2, 1), matrices.items(), strict=True):
             matrix = cells.pivot(index="method", columns="backbone", values="shown")
             shown = [method for method in methods if method in matrix.index]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib
@@ -13,7 +14,6 @@ from matplotlib.figure import Figure  # no pyplot: it would keep every figure al
 
 from carryover.bench import places
 from carryover.bench.host.files import whole, write_text
-from carryover.bench.render.sheets import MISSING
 
 MARKERS = {"base": "o", "new": "s", "h": "^"}  # told apart without colour
 PANEL_INCHES, LEGEND_INCHES = 2.5, 0.5
@@ -22,13 +22,9 @@ PANEL_INCHES, LEGEND_INCHES = 2.5, 0.5
 COLOURS = {"base": "#56B4E9", "new": "#E69F00", "h": "#009E73"}
 LABELS = {"base": "Base", "new": "New", "h": "H"}
 INK = "#222222"  # axes and text, exchanged for the page's own text colour where a figure is put into HTML
-ON_BAR = "#000000"  # stays black there, since the bars keep their colours
 WHISKER = "#5a5a5a"  # seen on every bar and on a light or dark page
 PAPER = "#ffffff"
-
-BAR = 0.27  # height of one bar, in rows; three of them leave a gap between methods
-ROW_INCHES, WIDTH_INCHES, FRAME_INCHES = 0.52, 5.0, 1.5  # narrow: its text must still be read on a phone
-FOOT, WIDE_ENOUGH = 1.0, 9.0  # percent: where a bar's number starts, and the shortest bar that holds it
+WIDTH_INCHES = 5.0  # narrow: its text must still be read on a phone
 LONGEST_NAME = 24
 PNG_DPI = 200
 STYLE = {
@@ -53,24 +49,6 @@ def short_label(name: str, depth: str) -> str:
     return f"{short} {places.mark(depth)}".rstrip()
 
 
-def _write_value(axes, row: float, mean: float, std: float, colour: str) -> None:
-    known, inside = not math.isnan(mean), mean > WIDE_ENOUGH
-    spread = 0.0 if math.isnan(std) else std
-    if spread:
-        axes.errorbar(mean, row, xerr=spread, ecolor=WHISKER, elinewidth=0.8, capsize=1.5)
-    axes.text(
-        # At the foot of the bar, where neither whisker nor zero-shot line comes; beside a bar too short to hold it.
-        FOOT if inside or not known else mean + spread + FOOT,
-        row,
-        f"{mean:.1f}" if known else MISSING,
-        va="center_baseline",
-        fontsize=7.5,
-        color=ON_BAR if inside else INK,
-        zorder=5,
-        bbox={"facecolor": colour if inside else PAPER, "edgecolor": "none", "pad": 0.5},
-    )
-
-
 def svg_text(figure: Figure, salt: str) -> str:
     """The figure as an SVG file."""
     # The salt fixes the ids of clip paths, which are random otherwise; one a figure keeps them apart on one page.
@@ -89,15 +67,26 @@ def save(figure: Figure, stem: Path, svg: str = "") -> list[Path]:
     return [vector, png]
 
 
-def stacked(count: int) -> tuple[Figure, list]:
-    """A figure as wide as a phone shows, its panels one above the other."""
+@contextlib.contextmanager
+def canvas(height: float) -> Iterator[Figure]:
+    """A figure as wide as a phone shows, so many inches high; what is drawn inside has the style of all figures."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH_INCHES, PANEL_INCHES * count + LEGEND_INCHES + 0.6), layout="constrained")
+        yield Figure(figsize=(WIDTH_INCHES, height), layout="constrained")
+
+
+def open_frame(axes, grid: str = "both") -> None:
+    """Neither top nor right edge; a faint grid of that axis behind what is drawn."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis=grid, color=INK, alpha=0.15, linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def stacked(count: int) -> tuple[Figure, list]:
+    """A figure with panels one above the other."""
+    with canvas(PANEL_INCHES * count + LEGEND_INCHES + 0.6) as figure:
         panels = [figure.add_subplot(count, 1, i + 1) for i in range(count)]
     for axes in panels:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color=INK, alpha=0.15, linewidth=0.6)
-        axes.set_axisbelow(True)
+        open_frame(axes, "y")
     return figure, panels
 
 

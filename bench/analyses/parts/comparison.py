@@ -17,9 +17,11 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
+from carryover.bench.analyses.base import Tables
 from carryover.bench.records import reading
 from carryover.bench.records.reading import AVERAGE, Record
 from carryover.bench.records.selection import Selection
+from carryover.bench.render.html_page import Part
 from carryover.bench.render.sheets import Sheet
 from carryover.bench.stats.measures import Measure, measures, roles, score_table
 from carryover.bench.stats.pairs import DRAWS, Column, Sample, difference, drawn_accuracies, source, together
@@ -37,9 +39,13 @@ def has_statistics(selection: Selection) -> bool:
     return selection.outcomes is not None and any(map(reading.is_done, selection.main))
 
 
-def averages_of(sheet: Sheet) -> Sheet:
-    kept = tuple(block for block in sheet.blocks if block.title.text.startswith("Average over"))
-    return Sheet(sheet.caption, kept, sheet.remarks)
+def averages_of(tables: Tables) -> list[Part]:
+    """A section of the report with the averages alone of each sheet."""
+    found: list[Part] = []
+    for sheet in (table.sheet for table in tables.values() if table.sheet):
+        kept = tuple(block for block in sheet.blocks if block.title.text.startswith("Average over"))
+        found += [("heading", sheet.caption), ("sheet", Sheet(sheet.caption, kept, sheet.remarks))]
+    return found
 
 
 # ---- over images and seeds -------------------------------------------------------------------------------------------
