@@ -77,6 +77,7 @@ def test_activation_and_transform_of_a_target_are_its_tags(arch, role):
     assert config["vision_cfg"]["image_size"] == 224, "no target costs more pixels than the base"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("arch", "role"), TOWERS)
 def test_a_targets_towers_are_built_and_their_text_tower_is_causal(arch, role):
     """open_clip's own model, without weights (on the meta device)."""

@@ -117,10 +117,10 @@ def test_a_file_system_without_links_has_claims_too(tmp_path, monkeypatch):
         assert mine.take("a") and not other.take("a")
 
 
-def grab(folder, names, found):
+def grab(folder, names, found, all_have_tried):
     with Claims(folder) as mine:
         found.put([name for name in names if mine.take(name)])
-        time.sleep(0.5)  # until all have tried
+        all_have_tried.wait(60)
 
 
 def test_of_many_processes_each_claim_is_taken_by_one_even_where_all_find_it_abandoned(tmp_path):
@@ -128,8 +128,9 @@ def test_of_many_processes_each_claim_is_taken_by_one_even_where_all_find_it_aba
     for name in names[::2]:
         write_claim(tmp_path / "claims" / name, place=processes.place(), pid=pid)
     context = multiprocessing.get_context("fork")
-    found = context.Queue()
-    several = [context.Process(target=grab, args=(tmp_path / "claims", names, found)) for _ in range(6)]
+    found, all_have_tried = context.Queue(), context.Barrier(6)
+    given = (tmp_path / "claims", names, found, all_have_tried)
+    several = [context.Process(target=grab, args=given) for _ in range(6)]
     for process in several:
         process.start()
     taken = [name for _ in several for name in found.get(timeout=60)]
