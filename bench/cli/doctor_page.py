@@ -16,7 +16,8 @@ from carryover.bench.backbones import arch_files, loading
 from carryover.bench.cli.options import device_of, options_of
 from carryover.bench.cli.settings import plan_of, wants_drift
 from carryover.bench.engine import schedule
-from carryover.bench.engine.session import Options, Session
+from carryover.bench.engine.options import Options
+from carryover.bench.engine.session import Session
 from carryover.bench.errors import UserError
 from carryover.bench.host import environment
 from carryover.bench.host.device import device_name

@@ -5,7 +5,8 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from carryover.bench.engine.session import Options, Session
+from carryover.bench.engine.options import Options
+from carryover.bench.engine.session import Session
 from carryover.bench.errors import UserError
 from carryover.bench.plan.runs import Run
 from carryover.bench.preflight import budget

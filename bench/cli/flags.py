@@ -84,7 +84,7 @@ CHOICE: Group = {
     "--suite": dict(
         nargs="+",
         action=MoreLists,
-        type=lowered,
+        type=items,
         help="experiments (default: all the arch has): main, ood, components, lambda, heads, condition, "
         "context_length, layers, drift; beyond the paper: targets, retention, chains",
     ),

@@ -9,7 +9,7 @@ import torch
 
 from carryover import datasets
 from carryover.bench.cli.settings import arch_of
-from carryover.bench.engine.session import Options, default_together
+from carryover.bench.engine.options import Options, default_together
 from carryover.bench.errors import UserError
 
 

@@ -17,7 +17,7 @@ from carryover.bench.cli.settings import settings_of
 from carryover.bench.errors import UserError
 from carryover.bench.records import drift_files, time_notes
 from carryover.bench.records.predictions import Outcomes
-from carryover.bench.records.selection import Selection, select
+from carryover.bench.records.selection import Selection, choose
 from carryover.bench.records.store import Store
 from carryover.bench.render.terminal import escape
 from carryover.bench.report import outputs
@@ -30,7 +30,7 @@ def selection_of(args: argparse.Namespace, arch: archs.Arch) -> Selection:
     """The stored records that this command line's settings could have made, whatever their dataset, method and seed."""
     analyses.discover()
     store = Store(args.out, arch.id)
-    selection = select(store.records(), arch, settings_of(args, arch), args.manifests)
+    selection = choose(store.records(), arch, settings_of(args, arch), args.manifests)
     return replace(
         selection,
         notes=(*selection.notes, *store.refused()),

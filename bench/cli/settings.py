@@ -32,12 +32,11 @@ def settings_of(args: argparse.Namespace, arch: archs.Arch) -> Settings:
 
 def plan_of(args: argparse.Namespace, arch: archs.Arch) -> list[runs.Run]:
     """All runs that the command line asks for."""
-    analyses.discover()
     settings = settings_of(args, arch)
     return grid.grid(
         arch,
         settings,
-        suites_=args.suite,
+        suites_=suites_of(args),
         methods=[names.method(given, settings.methods) for given in args.methods],
         datasets_=args.datasets,
         seeds=args.seeds,
@@ -46,5 +45,10 @@ def plan_of(args: argparse.Namespace, arch: archs.Arch) -> list[runs.Run]:
 
 def wants_drift(args: argparse.Namespace, arch: archs.Arch) -> bool:
     """Layer drift is no run; a call for a few methods or a trial does not ask for it unless it says so."""
+    asked = suites_of(args)
+    return "drift" in asked or ("drift" in suites.chosen(arch, asked) and not (args.methods or args.limit))
+
+
+def suites_of(args: argparse.Namespace) -> list[str]:
     analyses.discover()
-    return "drift" in args.suite or ("drift" in suites.chosen(arch, args.suite) and not (args.methods or args.limit))
+    return [names.suite(given, suites.SUITES) for given in args.suite]

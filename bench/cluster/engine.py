@@ -23,7 +23,9 @@ from carryover.bench.cluster import worker
 from carryover.bench.cluster.node import needs_of
 from carryover.bench.cluster.pool import Node, Pool
 from carryover.bench.engine import local, units
-from carryover.bench.engine.session import Options, Session, default_together
+from carryover.bench.engine.options import Options, default_together
+from carryover.bench.engine.record_draft import write_manifests
+from carryover.bench.engine.session import Session
 from carryover.bench.errors import StorageError, UserError
 from carryover.bench.host import environment
 from carryover.bench.host.files import temporary
@@ -149,11 +151,11 @@ class Cluster:
             return session
         return Session(replace(session.options, device=device), session.progress)
 
-    def engine(self, session: Session, share: units.Share, jobs: int, limit: float | None = None) -> units.Outcomes:
+    def engine(self, session: Session, share: units.Share, jobs: int, limit: float | None = None) -> units.Finished:
         """As ``local.in_workers``, on the cluster."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        session.forget()
+        session.inputs.forget()
         queue, setup = units.Queue(session, share), self.ray.put(self.setup)
 
         def hire(node: Node) -> Any:
@@ -169,7 +171,7 @@ class Cluster:
         """The files of the plug-ins that these runs evaluate or start from, and that others train."""
         if isinstance(items[0], units.Pictures):
             return ({},)
-        keys = {session.key(run.source) for run, _ in items if run.source}
+        keys = {session.keys.of(run.source) for run, _ in items if run.source}
         found = {key: session.store.path("plugins", key) for key in sorted(keys)}
         return ({key: path.read_bytes() if path.is_file() else None for key, path in found.items()},)
 
@@ -188,7 +190,7 @@ def received(session: Session, run: Run, parcel: Any) -> dict | Lost:
     """The record of a run done elsewhere, once its files are here; Lost where it is not of these pictures and
     weights, or did not arrive whole. The commit is this checkout's: the worker's program is a copy of it."""
     record, files, store = parcel.record, parcel.files, session.store
-    ours = session.identity(run)
+    ours = session.keys.identity(run)
     unlike = [name for name in ours if record["identity"].get(name) != ours[name]]
     if unlike:
         return Lost(
@@ -204,5 +206,5 @@ def received(session: Session, run: Run, parcel: Any) -> dict | Lost:
     if path := worker.changed(store, record):
         raise StorageError(f"'{path}' did not arrive from its Ray worker as it was written there; run again")
     if record["status"] == "done" and not run.test:
-        session.write_manifests(run)
+        write_manifests(session, run)
     return {**record, "git_commit": environment.git_commit(), "git_dirty": environment.git_dirty()}

@@ -12,7 +12,7 @@ from carryover.bench.host import environment
 from carryover.bench.host.paths import PACKAGE
 
 if TYPE_CHECKING:
-    from carryover.bench.engine.session import Options
+    from carryover.bench.engine.options import Options
 
 CODE = ("bench", "methods", "datasets")
 

@@ -19,7 +19,8 @@ import torch
 
 from carryover.bench.cluster.node import Needs, faults
 from carryover.bench.engine import units
-from carryover.bench.engine.session import Options, Session
+from carryover.bench.engine.options import Options
+from carryover.bench.engine.session import Session
 from carryover.bench.errors import StorageError, UserError
 from carryover.bench.features.decoding import default_workers
 from carryover.bench.host.files import here, whole

@@ -11,13 +11,14 @@ from typing import Any
 import torch
 
 from carryover.bench.engine.one_run import execute_together
+from carryover.bench.engine.options import Options
 from carryover.bench.engine.record_draft import describe
-from carryover.bench.engine.session import Options, Session
-from carryover.bench.engine.units import Outcomes, Pictures, Queue, Share, axes, read_features, run_threads, told, work
+from carryover.bench.engine.session import Session
+from carryover.bench.engine.units import Finished, Pictures, Queue, Share, axes, read_features, run_threads, told, work
 from carryover.bench.host import worker_pool
 
 
-def in_process(session: Session, share: Share, jobs: int, limit: float | None = None) -> Outcomes:
+def in_process(session: Session, share: Share, jobs: int, limit: float | None = None) -> Finished:
     """Test pictures first, with all threads where a run has them all."""
     units, threads, dataset = share.units(), torch.get_num_threads(), ""
     try:
@@ -29,7 +30,7 @@ def in_process(session: Session, share: Share, jobs: int, limit: float | None = 
             if not (mine := share.claim(unit)):
                 continue
             if unit.dataset != dataset:
-                session.forget()
+                session.inputs.forget()
                 dataset = unit.dataset
             for (run, _), record in zip(mine, execute_together(session, mine), strict=True):
                 yield run, told(record, encoded, run)
@@ -37,9 +38,9 @@ def in_process(session: Session, share: Share, jobs: int, limit: float | None = 
         torch.set_num_threads(threads)
 
 
-def in_workers(session: Session, share: Share, jobs: int, limit: float | None = None) -> Outcomes:
+def in_workers(session: Session, share: Share, jobs: int, limit: float | None = None) -> Finished:
     jobs = max(jobs, 1)
-    session.forget()
+    session.inputs.forget()
     options = replace(session.options, workers=session.loader.workers // jobs)
     session.loader.close()
     threads = 1 if jobs > 1 else run_threads(session.options, torch.get_num_threads())
@@ -48,7 +49,7 @@ def in_workers(session: Session, share: Share, jobs: int, limit: float | None = 
         yield from gathered(session, queue, found)
 
 
-def gathered(session: Session, queue: Queue, outcomes: Iterable[tuple[Any, Any]]) -> Outcomes:
+def gathered(session: Session, queue: Queue, outcomes: Iterable[tuple[Any, Any]]) -> Finished:
     """Runs and records from the (item, result or Lost) that a pool gives of what it drew from the queue."""
     for item, found in outcomes:
         if isinstance(item, Pictures):

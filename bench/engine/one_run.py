@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from carryover.bench.backbones.loading import first_line
 from carryover.bench.engine.evaluator import evaluate, score
 from carryover.bench.engine.few_shot import as_labels
 from carryover.bench.engine.generators import generator
 from carryover.bench.engine.plugin_header import header_of
-from carryover.bench.engine.record_draft import describe, encoded_since
+from carryover.bench.engine.record_draft import describe, encoded_since, write_manifests
 from carryover.bench.engine.session import Session
 from carryover.bench.engine.trainer import FitError, fit_together
 from carryover.bench.errors import StorageError, UserError
@@ -26,7 +28,8 @@ from carryover.bench.host import out_of_memory
 from carryover.bench.host.device import peak_memory, reset_peak
 from carryover.bench.host.identity import sha256_of
 from carryover.bench.plan.runs import Run
-from carryover.methods.base import METHODS, Classes, Method, TrainConfig
+from carryover.bench.seeds import derive
+from carryover.methods.base import METHODS, Classes, Method, Shape, TrainConfig
 
 # Tokens of the text tower that one step of runs side by side may have: more no longer gains (measured on the CPU; on a
 # GPU not measured, several thousand tokens fill one).
@@ -131,7 +134,9 @@ def fail(session: Session, work: Work, error: BaseException) -> None:
 
 def read_tests(session: Session, work: Work) -> None:
     start = time.perf_counter()
-    work.tests = {role: session.inputs(work.run, role) for role in work.run.evaluated_on(session.options.arch.towers)}
+    work.tests = {
+        role: session.inputs.tests(work.run, role) for role in work.run.evaluated_on(session.options.arch.towers)
+    }
     work.record["seconds"]["features"] = time.perf_counter() - start
 
 
@@ -139,17 +144,24 @@ def prepare(session: Session, work: Work) -> None:
     """Support features, and the method, with what it carries from backbones before, bound to the one it trains on."""
     run, backbone = work.run, session.backbone(work.run.path[-1])
     few, start = session.fewshot(run), time.perf_counter()
-    session.write_manifests(run)
-    work.support = session.support(run)
+    write_manifests(session, run)
+    work.support = session.inputs.support(run)
     work.record["seconds"]["features"] += time.perf_counter() - start
     start = time.perf_counter()
-    work.method = session.make(run, session.shape_of(run))
+    work.method = make(session, run, session.shape_of(run))
     if run.source:
         plugin = plugin_of(session, run.source)
         work.method.load_learned(session.store.read_plugin(plugin)[0])
         work.record["files"]["carried"] = sha256_of(session.store.path("plugins", plugin))
     work.method.bind(backbone, Classes(run.dataset, few.data.classnames, few.data.templates))
     work.record["seconds"]["fit"] = time.perf_counter() - start
+
+
+def make(session: Session, run: Run, shape: Shape) -> Method:
+    """A method with its initial values, which depend on (dataset, method, seed) alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive("init", run.dataset, run.method, run.seed))
+        return METHODS[run.method](run.training, shape).to(session.backbone("base").device)
 
 
 def side_by_side(session: Session, works: list[Work]) -> list[list[Work]]:
@@ -234,7 +246,7 @@ def write_plugin(session: Session, work: Work) -> None:
 
 def plugin_of(session: Session, run: Run) -> str:
     """The key of a run whose plug-in another one needs. Raises UserError where it left none."""
-    plugin = session.key(run)
+    plugin = session.keys.of(run)
     if not session.store.path("plugins", plugin).is_file():
         raise UserError(f"its training run ({run}, {plugin}) left no plug-in: it failed or is not done yet")
     return plugin
@@ -253,7 +265,7 @@ def carry_over(session: Session, work: Work) -> None:
     if run.test and not METHODS[run.method].whole:
         raise UserError(f"{run.method}: the towers that it trained were not kept, so no other test set can be tried")
     plugin = plugin_of(session, run.trained) if run.test else work.key
-    carried = session.make(run, session.shape_of(run))  # only what was saved may travel
+    carried = make(session, run, session.shape_of(run))  # only what was saved may travel
     carried.load_learned(session.store.read_plugin(plugin)[0])
     carried.home = work.home  # of use on the backbone it was trained on alone
     record["files"]["plugin"] = sha256_of(session.store.path("plugins", plugin))

@@ -22,7 +22,7 @@ def describe(session: Session, run: Run, key: str) -> dict:
     """All of a record that is known before the run."""
     few, kind, tested = session.fewshot(run), METHODS[run.method], session.tested(run)
     marks = list(dict.fromkeys([*few.data.notes, *tested.notes]))
-    test_hash = {"test_sha256": session.shifted(run)[1]} if run.test else {}
+    test_hash = {"test_sha256": session.keys.shifted(run)[1]} if run.test else {}
     if session.options.manifests:
         marks.append(manifests.MARK)
     if kind.selects_on_test(run.config):
@@ -39,7 +39,7 @@ def describe(session: Session, run: Run, key: str) -> dict:
         "depth": kind.depth,
         "order": {"dataset": datasets.order(run.dataset), "method": ordered().index(run.method)},
         "averaged": not run.test and run.dataset in datasets.default(session.options.arch.datasets),
-        "identity": session.identity(run),
+        "identity": session.keys.identity(run),
         "about": tested.about,
         "marks": marks,
         "manifests": few.given,
@@ -49,7 +49,7 @@ def describe(session: Session, run: Run, key: str) -> dict:
             "support": len(few.support),
             **test_hash,
         },
-        "trained": session.key(run.trained),
+        "trained": session.keys.of(run.trained),
         "files": {},
         "targets": {},
         "curve": [],
@@ -62,6 +62,12 @@ def describe(session: Session, run: Run, key: str) -> dict:
         "text_budget_bytes": session.text_budget,
         "started": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
+
+
+def write_manifests(session: Session, run: Run) -> None:
+    """The few-shot subsets of the run, where they are not there as they should be."""
+    for part, text in session.fewshot(run).manifests.items():
+        session.store.write_manifest(manifests.name_of(run.dataset, run.shots, run.seed, part), text)
 
 
 def encoded_since(before: dict[str, tuple[int, float]], now: dict[str, tuple[int, float]]) -> dict[str, dict]:

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from carryover.bench.engine.local import in_process, in_workers
-from carryover.bench.engine.session import Options, Session
+from carryover.bench.engine.options import Options
+from carryover.bench.engine.record_draft import write_manifests
+from carryover.bench.engine.session import Session
 from carryover.bench.engine.units import Engine, Share
 from carryover.bench.errors import UserError
 from carryover.bench.host.claims import Claims
@@ -58,10 +60,10 @@ def run_all(
     drawn: dict[tuple, Run] = {}
     again: set[str] = set()
     for run in runs:
-        key = session.key(run)
+        key = session.keys.of(run)
         before[key] = session.store.stamp(key)
         # the plug-in that it needs may come out with other bytes
-        outdated = run.source is not None and session.key(run.source) in again
+        outdated = run.source is not None and session.keys.of(run.source) in again
         if not fresh and not outdated and session.store.read_record(key):
             tally.already += 1
             drawn[run.dataset, run.shots, run.seed] = run
@@ -77,7 +79,7 @@ def run_all(
 
     for run in drawn.values():  # a manifest that was lost or damaged since is told from nothing else
         with contextlib.suppress(UserError):
-            session.write_manifests(run)
+            write_manifests(session, run)
     if not todo:
         return tally
     with Claims(session.store.folder / "claims") as claims:

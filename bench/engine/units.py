@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from functools import partial
 
 from carryover.bench.engine.one_run import alike, execute_together
+from carryover.bench.engine.options import Options
 from carryover.bench.engine.record_draft import add_encoded, encoded_since
-from carryover.bench.engine.session import Options, Session
+from carryover.bench.engine.session import Session
 from carryover.bench.errors import StorageError
 from carryover.bench.host.claims import POLL, Claims
 from carryover.bench.plan.runs import Run
 from carryover.methods.base import METHODS
 
-Outcomes = Generator[tuple[Run, dict], None, None]
-Engine = Callable[[Session, "Share", int, "float | None"], Outcomes]
+Finished = Generator[tuple[Run, dict], None, None]
+Engine = Callable[[Session, "Share", int, "float | None"], Finished]
 _dataset = ""  # the one whose features the worker holds
 
 
@@ -42,7 +43,7 @@ def units(session: Session, todo: list[tuple[Run, str]]) -> list[Unit]:
     open_units: dict[tuple, Unit] = {}
     for run, key in todo:
         kind = alike(run) if session.options.together > 1 else None
-        after = {session.key(run.source)} & keys if run.source else set()
+        after = {session.keys.of(run.source)} & keys if run.source else set()
         unit = open_units.get(kind) if kind is not None else None
         if unit is not None and len(unit.runs) < session.options.together:
             unit.runs.append((run, key))
@@ -91,7 +92,7 @@ class Share:
             return
         say(len(self.left), self.claims.owner(self.left[0][1]))
         keys = {key for _, key in self.left}
-        free = [key for run, key in self.left if not (run.source and self.session.key(run.source) in keys)]
+        free = [key for run, key in self.left if not (run.source and self.session.keys.of(run.source) in keys)]
         while not any(self.claims.take(key) for key in free):
             time.sleep(POLL)
 
@@ -185,8 +186,8 @@ def read_features(session: Session, runs: Sequence[Run], supports: bool = True) 
     before = session.encoded()
     roles = session.options.arch.towers
     tests = {(METHODS[run.method].needs, role): run for run in reversed(runs) for role in run.evaluated_on(roles)}
-    wanted: list[Callable[[], object]] = [partial(session.inputs, run, role) for (_, role), run in tests.items()]
-    wanted += [partial(session.support, run) for run in runs if supports and not run.test]
+    wanted: list[Callable[[], object]] = [partial(session.inputs.tests, run, role) for (_, role), run in tests.items()]
+    wanted += [partial(session.inputs.support, run) for run in runs if supports and not run.test]
     for read in wanted:
         try:
             read()
@@ -200,5 +201,5 @@ def read_features(session: Session, runs: Sequence[Run], supports: bool = True) 
 def hold(session: Session, dataset: str) -> None:
     global _dataset
     if _dataset != dataset:
-        session.forget()
+        session.inputs.forget()
         _dataset = dataset

@@ -12,7 +12,7 @@ from carryover.bench.backbones.archs import ARCHS
 from carryover.bench.host.environment import CHANGES
 from carryover.bench.host.identity import canonical
 from carryover.bench.leaderboard.groups import Account
-from carryover.bench.leaderboard.rows import SEEDS, Row, arch_for, counts_of, settings_text
+from carryover.bench.leaderboard.rows import SEEDS, BoardRow, arch_for, counts_of, settings_text
 from carryover.bench.leaderboard.sources import reason
 from carryover.bench.plan.runs import shown_setting
 from carryover.bench.plan.settings import Methods, default_settings
@@ -39,7 +39,7 @@ class Pool:
 
 
 def content(
-    rows: Sequence[Row], accounts: Sequence[Account], expected: Mapping[str, Sequence[str]], methods: Methods
+    rows: Sequence[BoardRow], accounts: Sequence[Account], expected: Mapping[str, Sequence[str]], methods: Methods
 ) -> dict:
     """All that the script shows; see `leaderboard.js` for how it reads it."""
     pool = Pool()
@@ -55,7 +55,7 @@ def content(
     }
 
 
-def arch_json(id: str, rows: Sequence[Row], expected: Sequence[str], known: Methods) -> dict:
+def arch_json(id: str, rows: Sequence[BoardRow], expected: Sequence[str], known: Methods) -> dict:
     records = [record for row in rows for record in row.records]
     labels = {role: t.get("backbone") or role for r in records for role, t in (r.get("targets") or {}).items()}
     names = reading.names(records, "dataset")
@@ -70,7 +70,7 @@ def arch_json(id: str, rows: Sequence[Row], expected: Sequence[str], known: Meth
     }
 
 
-def sections(rows: Sequence[Row]) -> list[dict]:
+def sections(rows: Sequence[BoardRow]) -> list[dict]:
     """A section a league, the arch's default settings first (as the rows come), then the rows that are not ranked."""
     leagues = {canonical(row.league): row.league for row in rows if row.ranked}
     made = []
@@ -99,7 +99,7 @@ def paper_json(arch: str, known: Methods) -> dict | None:
     return {"title": f"As printed in the paper, Table {number}: not run here, never ranked", "methods": methods}
 
 
-def row_json(row: Row, pool: Pool) -> dict:
+def row_json(row: BoardRow, pool: Pool) -> dict:
     first, place = row.records[-1], row.place
     return {
         "id": row.id,
@@ -118,7 +118,7 @@ def row_json(row: Row, pool: Pool) -> dict:
     }
 
 
-def notes_of(row: Row) -> list[str]:
+def notes_of(row: BoardRow) -> list[str]:
     """What a reader must know of the row before its numbers, each in a few words."""
     found = []
     if row.settings.limit is not None:
@@ -161,7 +161,7 @@ def number(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def run_json(record: Record, row: Row, pool: Pool) -> dict:
+def run_json(record: Record, row: BoardRow, pool: Pool) -> dict:
     """Where one run's numbers come from; what many runs share is named by its place in the pool."""
     targets, split, identity = (record.get(name) or {} for name in ("targets", "split", "identity"))
     commit, changes, _ = str(record.get("git_commit") or "unknown").partition(CHANGES)
@@ -206,7 +206,7 @@ def published(value: Any) -> Any:
 # ---- commands --------------------------------------------------------------------------------------------------------
 
 
-def command_of(row: Row) -> list[str]:
+def command_of(row: BoardRow) -> list[str]:
     """The command line that runs the row, before and after where ``--datasets`` goes; empty places are said in capitals
     (DATA, FILE.toml)."""
     own = row.arch in ARCHS

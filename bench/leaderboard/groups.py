@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from carryover.bench.leaderboard.rows import Counts, Row, arch_for, expected_of, of_suite, rows_of
+from carryover.bench.leaderboard.rows import BoardRow, Counts, arch_for, board_rows, expected_of, of_suite
 from carryover.bench.leaderboard.sources import Source
 from carryover.bench.plan.run_labels import is_plain
 from carryover.bench.plan.settings import Methods, Settings
@@ -31,12 +31,12 @@ class Account:
     left: Mapping[str, int]
 
 
-def board(sources: Sequence[Source], methods: Methods) -> tuple[list[Row], list[Account], dict[str, list[str]]]:
+def board(sources: Sequence[Source], methods: Methods) -> tuple[list[BoardRow], list[Account], dict[str, list[str]]]:
     """All rows in the order of the sources and of the paper; the accounts; the datasets that each arch is ranked on."""
     expected = {source.arch: expected_of(source.arch, sources) for source in sources}
     rows, accounts = [], []
     for source in sources:
-        mine = rows_of(source, expected[source.arch], methods)
+        mine = board_rows(source, expected[source.arch], methods)
         accounts.append(account_of(source, mine, methods))
         rows += mine
     return compared(rows), accounts, expected
@@ -47,10 +47,10 @@ def agree(mine: Counts, theirs: Counts) -> bool:
     return all(mine[role] == theirs[role] for role in mine.keys() & theirs.keys())
 
 
-def compared(rows: Sequence[Row]) -> list[Row]:
+def compared(rows: Sequence[BoardRow]) -> list[BoardRow]:
     """A row whose every run is in another group's row with the same numbers is shown there alone, once; runs of one key
     with other numbers are marked on both sides."""
-    kept: list[Row] = []
+    kept: list[BoardRow] = []
     for row in sorted(rows, key=lambda row: -len(row.keys)):  # stable: of two with as many, the group named first
         for i, other in enumerate(kept):
             if row.keys and within(row, other):
@@ -63,7 +63,7 @@ def compared(rows: Sequence[Row]) -> list[Row]:
     return sorted((conflicting(row, rows) for row in kept), key=lambda row: first[row.id])
 
 
-def within(row: Row, other: Row) -> bool:
+def within(row: BoardRow, other: BoardRow) -> bool:
     alike = (row.arch, row.method, row.settings, row.options) == (
         other.arch,
         other.method,
@@ -74,7 +74,7 @@ def within(row: Row, other: Row) -> bool:
     return alike and all(key in theirs and agree(counts, theirs[key]) for key, counts in row.keys.items())
 
 
-def conflicting(row: Row, rows: Sequence[Row]) -> Row:
+def conflicting(row: BoardRow, rows: Sequence[BoardRow]) -> BoardRow:
     found: dict[str, list[tuple[str, Counts]]] = {}
     mine = row.keys
     for other in rows:
@@ -86,7 +86,7 @@ def conflicting(row: Row, rows: Sequence[Row]) -> Row:
     return replace(row, conflicts=found)
 
 
-def account_of(source: Source, rows: Sequence[Row], methods: Methods) -> Account:
+def account_of(source: Source, rows: Sequence[BoardRow], methods: Methods) -> Account:
     shown = {record["key"]: record for row in rows for record in row.records}
     arch, left = arch_for(source.arch), dict.fromkeys(OTHER_RUNS, 0)
     for record in source.records:

@@ -16,7 +16,7 @@ from carryover.bench.host.files import write_text
 from carryover.bench.leaderboard import sources
 from carryover.bench.leaderboard.data import content
 from carryover.bench.leaderboard.groups import OTHER_RUNS, Account, board
-from carryover.bench.leaderboard.rows import SEEDS, Row
+from carryover.bench.leaderboard.rows import SEEDS, BoardRow
 from carryover.bench.leaderboard.sources import reason
 from carryover.bench.plan.settings import Methods
 from carryover.bench.records.reading import Record, counted
@@ -26,7 +26,7 @@ from carryover.bench.render.sheets import MISSING
 TITLE = "Carryover leaderboard"
 
 
-def write_page(words: Sequence[str | Path], path: Path, methods: Methods) -> tuple[list[Row], list[Account]]:
+def write_page(words: Sequence[str | Path], path: Path, methods: Methods) -> tuple[list[BoardRow], list[Account]]:
     """Reads the folders (`leaderboard.read`) and writes the page; returns what is on it. Raises UserError."""
     rows, accounts, expected = board(sources.read(words), methods)
     write_text(path, page(rows, accounts, expected, methods), "--to")
@@ -34,7 +34,7 @@ def write_page(words: Sequence[str | Path], path: Path, methods: Methods) -> tup
 
 
 def page(
-    rows: Sequence[Row], accounts: Sequence[Account], expected: Mapping[str, Sequence[str]], methods: Methods
+    rows: Sequence[BoardRow], accounts: Sequence[Account], expected: Mapping[str, Sequence[str]], methods: Methods
 ) -> str:
     script = verbatim("leaderboard.js")
     others = (text[0].upper() + text[1:] for text in OTHER_RUNS.values())
@@ -57,14 +57,14 @@ def page(
 # ---- text ------------------------------------------------------------------------------------------------------------
 
 
-def summary(rows: Sequence[Row], accounts: Sequence[Account]) -> str:
+def summary(rows: Sequence[BoardRow], accounts: Sequence[Account]) -> str:
     wrong = sum(len(account.source.faults) + account.source.unfinished for account in accounts)
     text = f"{counted_rows(rows, accounts)}. Plug-ins are trained on Base and plugged unchanged into the upgraded "
     text += "model; H is the harmonic mean of both accuracies."
     return text + (f" {counted(wrong, 'file')} could not be taken as a record; see below." if wrong else "")
 
 
-def counted_rows(rows: Sequence[Row], accounts: Sequence[Account]) -> str:
+def counted_rows(rows: Sequence[BoardRow], accounts: Sequence[Account]) -> str:
     """ "3 groups, 2 archs: 54 rows, 40 of them ranked"."""
     groups = {account.source.group for account in accounts}
     archs = {account.source.arch for account in accounts}

@@ -33,7 +33,7 @@ Counts = dict[str, tuple[int, int]]  # role -> correct, count
 
 
 @dataclass(frozen=True)
-class Row:
+class BoardRow:
     """One row. ``numbers``: by dataset (and `stats.AVERAGE`), then as `numbers_of` gives them; ``options``: those that
     are not the protocol's; ``league``: rows with the same one are ranked together, where ``ranked``; ``also``: groups
     whose records of this row are the same (group, how many); ``conflicts``: by key, what another group's record of the
@@ -101,15 +101,15 @@ def arch_for(id: str) -> Arch:
     return ARCHS.get(id) or Arch(id, Tower(id), Tower(id))
 
 
-def rows_of(source: Source, expected: Sequence[str], methods: Methods) -> list[Row]:
+def board_rows(source: Source, expected: Sequence[str], methods: Methods) -> list[BoardRow]:
     arch = arch_for(source.arch)
     plain = [r for r in source.records if is_plain(r["run"])]
     found = {tuple(r["run"].get(name) for name in reading.SETTINGS) for r in trained(plain)}
     default = default_settings(arch, methods).of_runs
-    rows: list[Row] = []
+    rows: list[BoardRow] = []
     for values in sorted(found, key=lambda v: (v != tuple(default[name] for name in reading.SETTINGS), str(v))):
         settings = Settings(**dict(zip(reading.SETTINGS, values, strict=True)), methods=methods)
-        main = list(selection.select(plain, arch, settings).main)
+        main = list(selection.choose(plain, arch, settings).main)
         table = numbers_of(main, main)
         league = league_of(source.arch, settings, main, expected)
         for method in reading.ids(main, "method"):
@@ -122,10 +122,10 @@ def rows_of(source: Source, expected: Sequence[str], methods: Methods) -> list[R
     return rows
 
 
-def row_of(source: Source, method: str, settings: Settings, options, records, numbers, league, expected) -> Row:
+def row_of(source: Source, method: str, settings: Settings, options, records, numbers, league, expected) -> BoardRow:
     done = {r["run"]["dataset"] for r in records if is_done(r)}
     complete = sum(dataset in done for dataset in expected)
-    return Row(
+    return BoardRow(
         *(source.group, source.arch, method, settings, options, tuple(records), numbers, league, complete),
         expected=len(expected),
     )

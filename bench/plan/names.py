@@ -1,5 +1,5 @@
-"""Names as people write them -> names as runs are stored under: methods in any case or by their display name, options
-by the word that other code has for them."""
+"""Names as people write them -> names as runs are stored under: methods and suites in any case, methods also by their
+display name, options by the word that other code has for them."""
 
 from __future__ import annotations
 
@@ -36,6 +36,10 @@ def method(given: str, known: Methods) -> str:
     names = {kind.name.casefold(): id for id, kind in known.items()}
     ids = {id.casefold(): id for id in (*known, "all")}
     return ids.get(given.casefold()) or names.get(given.casefold()) or given
+
+
+def suite(given: str, known: Iterable[str]) -> str:
+    return {id.casefold(): id for id in known}.get(given.casefold(), given)
 
 
 def overrides(given: Iterable[str], known: Methods) -> tuple[str, ...]:

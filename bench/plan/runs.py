@@ -84,7 +84,7 @@ class Run:
         return {k: v for k, v in stored.items() if k not in UNSAID or v != UNSAID[k]}
 
     def key(self, identity: dict) -> str:
-        """16 hex digits over the run and all else that can change its numbers (``Session.identity``)."""
+        """16 hex digits over the run and all else that can change its numbers (``RunKeys.identity``)."""
         return key_of(self.canonical(), identity)
 
     def __str__(self) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from carryover.bench.backbones.archs import Arch, Tower
 from carryover.bench.engine.evaluator import score
-from carryover.bench.engine.one_run import Work, outcome_on, read_tests
+from carryover.bench.engine.one_run import Work, make, outcome_on, read_tests
 from carryover.bench.engine.session import Session
 from carryover.bench.features.store import FEATURES_VERSION
 from carryover.bench.host import environment
@@ -105,7 +105,7 @@ def predictions(session: Session, run: Run, shape: Shape, tensors: dict[str, Ten
     inputs = work.tests["base"]
     if isinstance(inputs, Tensor):
         inputs = inputs.clone()  # read or just encoded, it lies alike in memory: where it lies can change last bits
-    carried = session.make(run, shape)
+    carried = make(session, run, shape)
     carried.load_learned(tensors)
     outcome = outcome_on(session, run, carried, "base", inputs)
     return {name: value.contiguous() for name, value in outcome.items()}

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from carryover.bench.backbones import archs, loading, weight_sources
-from carryover.bench.engine.session import Options, Session
+from carryover.bench.engine.options import Options
+from carryover.bench.engine.session import Session
 from carryover.bench.errors import UserError
 from carryover.bench.preflight.findings import Page, amount, check_space
 

@@ -16,8 +16,10 @@ from pathlib import Path
 from carryover.bench.backbones.loading import first_line
 from carryover.bench.engine import units as engine_units
 from carryover.bench.engine.few_shot import FewShot, augments, view_count
+from carryover.bench.engine.one_run import make
 from carryover.bench.engine.record_draft import describe
-from carryover.bench.engine.session import TEST_VIEWS_SEED, Session
+from carryover.bench.engine.run_inputs import TEST_VIEWS_SEED
+from carryover.bench.engine.session import Session
 from carryover.bench.errors import UserError
 from carryover.bench.features.store import TEST_RECIPE, view_recipe
 from carryover.bench.host.identity import canonical
@@ -120,7 +122,7 @@ def steps(run: Run, support: int) -> int:
 
 
 def feature_files(session: Session, run: Run, few: FewShot) -> Iterator[Features]:
-    """What ``Session.support`` and ``Session.inputs`` read."""
+    """What ``RunInputs`` read."""
     shared: dict[tuple[str, int], dict] = {}
 
     def file(role: str, split: Split, recipe: dict, test: bool = False) -> Features:
@@ -157,7 +159,7 @@ def out_bytes(session: Session, counted: Iterable[Counts]) -> int:
     for counts in counted:
         run, few = counts.run, session.fewshot(counts.run)
         shape = session.shape_of(run)
-        learned = session.make(run, shape).learned()
+        learned = make(session, run, shape).learned()
         described = len(json.dumps(describe(session, run, "0" * 16), indent=1, sort_keys=True))
         epochs = counts.steps // max(epoch_steps(run.config, counts.support), 1)
         header = len(canonical({"config": run.canonical()["config"], "classnames": list(shape.classnames)})) * 11 // 10
@@ -188,7 +190,7 @@ def estimate(
     missing: dict[str, None] = {}  # a set in order
     for run in runs:
         try:
-            key = session.key(run)
+            key = session.keys.of(run)
             if not fresh and session.store.read_record(key):
                 done += 1
             else:

@@ -23,7 +23,7 @@ from carryover.bench.engine import units
 from carryover.bench.engine.evaluator import ROWS
 from carryover.bench.engine.few_shot import view_count
 from carryover.bench.engine.generators import generator
-from carryover.bench.engine.one_run import STEP_TOKENS, alike
+from carryover.bench.engine.one_run import STEP_TOKENS, alike, make
 from carryover.bench.engine.session import Session
 from carryover.bench.engine.trainer import fit_together
 from carryover.bench.features.decoding import MOST_THREADS
@@ -241,7 +241,7 @@ class Calibration:
         support = made_up(base.dim, count, run.shots, views, base.device)
         if METHODS[run.method].needs == "pixels":
             support = dataclasses.replace(support, views=Noise(session.features("base")))
-        method = session.make(run, Shape.of(base, names, len(support.labels)))
+        method = make(session, run, Shape.of(base, names, len(support.labels)))
         method.bind(base, classes)  # derives what the backbone then keeps for all
         begin = self._seconds(lambda: method.bind(base, classes))
         with method.attach(base):  # after `bind`, as in a run: what it keeps must be of the backbone as it is
@@ -283,7 +283,7 @@ class Calibration:
         batch = min(run.config.batch, len(method.shape.classnames) * run.shots)
         room = STEP_TOKENS[self.session.options.device] // method.tokens_a_step(batch)
         others = min(self.beside.get(cost_key(run), 1), room, MOST_BESIDE) - 1
-        made = [self.session.make(run, method.shape) for _ in range(others)]
+        made = [make(self.session, run, method.shape) for _ in range(others)]
         for other in made:
             other.bind(self.session.backbone("base"), classes)
         return [method, *made]

@@ -94,7 +94,7 @@ class Selection:
         return replace(self, main=renewed(self.main), rows=rows)
 
 
-def select(records: Iterable[Record], arch: Arch, settings: Settings, manifests: str = "") -> Selection:
+def choose(records: Iterable[Record], arch: Arch, settings: Settings, manifests: str = "") -> Selection:
     """See the module; ``records`` are all of a results folder. ``manifests``: the user's folder that the call takes
     few-shot images from."""
     records = list(records)

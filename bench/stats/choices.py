@@ -32,7 +32,7 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Options:
+class Alternatives:
     """K options on a dataset (``name``, that of its stream of seed errors) or averaged over datasets.
 
     own    (S, K) accuracies in percent of each seed
@@ -87,10 +87,10 @@ def edge(holds, start: float, sign: int) -> float:
     return start + sign * inside
 
 
-def joined(name: str, parts: Sequence[Options]) -> Options:
+def joined(name: str, parts: Sequence[Alternatives]) -> Alternatives:
     """The average over datasets, whose seeds are the same."""
     drawn = np.mean([part.drawn for part in parts], axis=0) if all(len(p.drawn) for p in parts) else parts[0].drawn[:0]
-    return Options(name, np.mean([part.own for part in parts], axis=0), drawn)
+    return Alternatives(name, np.mean([part.own for part in parts], axis=0), drawn)
 
 
 def mean_draws(drawn: Mapping[Column, Drawn], columns: Sequence[Sequence[Column]]) -> np.ndarray:

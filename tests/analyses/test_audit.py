@@ -19,7 +19,7 @@ from carryover.bench.cli.settings import plan_of, settings_of
 from carryover.bench.plan.runs import as_stored
 from carryover.bench.records import reading
 from carryover.bench.records.printed import PAPER_FOLDER
-from carryover.bench.records.selection import Selection, select
+from carryover.bench.records.selection import Selection, choose
 from carryover.bench.report import outputs, recompute, report
 from carryover.bench.stats import intervals
 from carryover.datasets import PAPER_OOD, PAPER_ORDER
@@ -110,7 +110,7 @@ def shifted_records(off=0.0):
 
 
 def chosen(records, *flags):
-    return select(records, ARCHS["vit-b16"], defaults("vit-b16", *flags))
+    return choose(records, ARCHS["vit-b16"], defaults("vit-b16", *flags))
 
 
 def audited(records, *flags):

@@ -30,7 +30,8 @@ from carryover.bench.backbones.archs import ARCHS, OTHER_ACTIVATION
 from carryover.bench.backbones.drift_measures import feature_change, linear_cka
 from carryover.bench.backbones.drift_names import POOLED
 from carryover.bench.engine import drift_runs
-from carryover.bench.engine.session import Options, Session
+from carryover.bench.engine.options import Options
+from carryover.bench.engine.session import Session
 from carryover.bench.errors import UserError
 from carryover.bench.records import drift_files
 from carryover.bench.records.reading import AVERAGE

@@ -21,7 +21,7 @@ from carryover.bench.plan.grid import default_methods
 from carryover.bench.plan.run_labels import WHOLE_SCHEDULE
 from carryover.bench.plan.settings import Settings
 from carryover.bench.records.predictions import Outcome, Outcomes
-from carryover.bench.records.selection import select
+from carryover.bench.records.selection import choose
 from carryover.bench.report import outputs, recompute, report
 from carryover.bench.stats import choices
 from carryover.bench.stats import pairs as pairs_stats
@@ -81,7 +81,7 @@ def world(right, runs=None, shift=lambda run: 0, settings=MICRO, **asked):
         r["key"]: {role: answered(n, shift(run)) for role, n in by_role.items()}
         for r, (run, by_role) in zip(records, found.items(), strict=True)
     }
-    return replace(select(records, ARCH, settings), predictions=stored.__getitem__), records, stored
+    return replace(choose(records, ARCH, settings), predictions=stored.__getitem__), records, stored
 
 
 def three(floor, reused, ceiling):
@@ -328,7 +328,7 @@ def options_of_a_world(generator, effects, seeds=3, images=100):
     draws = pairs_stats.drawn_accuracies(
         right.reshape(-1, images).T.astype(np.float32), np.random.RandomState(generator.integers(2**31))
     )
-    return choices.Options("d", 100 * right.mean(2), draws.reshape(-1, seeds, 3).mean(1))
+    return choices.Alternatives("d", 100 * right.mean(2), draws.reshape(-1, seeds, 3).mean(1))
 
 
 @pytest.mark.long
@@ -354,7 +354,7 @@ def test_a_ratio_of_normals_has_fiellers_interval():
     drawn = np.stack([6 + 1.0 * generator.normal(size=n), 10 + 1.5 * generator.normal(size=n)], axis=1)
     z = scipy_stats.norm.ppf(0.975)
     ends = np.sort(np.roots([10**2 - z**2 * 1.5**2, -2 * 60, 6**2 - z**2]))
-    options = choices.Options("d", np.array([[6.0, 10.0]]), drawn)
+    options = choices.Alternatives("d", np.array([[6.0, 10.0]]), drawn)
     assert options.ratio_interval([1, 0], [0, 1]) == pytest.approx(tuple(ends), abs=0.01)
     assert all(math.isnan(end) for end in options.ratio_interval([0, 1], [1, -0.6])), "a denominator that may be 0"
 
@@ -414,7 +414,7 @@ BEYOND = ("retention", "decision", "chains", "refresh", "forecast", "forecast_co
 
 
 def paper_tables(records):
-    made = outputs.made_from(select(records, ARCH, MICRO))
+    made = outputs.made_from(choose(records, ARCH, MICRO))
     return {name: o.csv for name, o in made.items() if name not in BEYOND}
 
 
@@ -448,7 +448,7 @@ def test_a_retrained_record_that_is_not_of_the_plain_ones_kind_is_in_no_table(ch
     changed = [
         {**r, "identity": {**r["identity"], **change}} if r["run"].get("path") == ["new"] else r for r in records
     ]
-    again = replace(select(changed, ARCH, MICRO), predictions=stored.__getitem__)
+    again = replace(choose(changed, ARCH, MICRO), predictions=stored.__getitem__)
     assert {r["target"] for r in cells(again, "retention") if r["seeds"] != "0"} == {"second"}
 
 
@@ -460,7 +460,7 @@ def test_a_refreshed_record_counts_only_beside_the_very_plug_in_it_started_from(
         else r
         for r in records
     ]
-    rows = select(changed, ARCH, MICRO).rows["chains"]
+    rows = choose(changed, ARCH, MICRO).rows["chains"]
     carried = [row for row in rows if len(row.variant.path) > 1 and row.records]
     assert {row.dataset for row in carried} == {"micro_textures"}
 

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from carryover.bench.backbones.archs import ARCHS
-from carryover.bench.engine.one_run import execute
-from carryover.bench.engine.session import Options, Session
+from carryover.bench.engine.one_run import execute, make
+from carryover.bench.engine.options import Options
+from carryover.bench.engine.session import Session
 from carryover.bench.plan import grid
 from carryover.bench.plan.settings import Settings
 from carryover.methods import Registered, discover
@@ -41,16 +42,16 @@ def results(methods: list[str], dataset: str, seeds: list[int], condition: dict)
     with tempfile.TemporaryDirectory() as folder:
         session = Session(Options(arch, "cpu", folder, f"{folder}/cache", **given))
         for run in runs:
-            key = session.key(run)
+            key = session.keys.of(run)
             record = execute(session, run, key)
             assert record["status"] == "done", record["error"]
             learned, _ = session.store.read_plugin(key)
             found["plug-in"].update({f"{run} {name}": value for name, value in learned.items()})
-            method, data = session.make(run, session.shape_of(run)), session.data(dataset)
+            method, data = make(session, run, session.shape_of(run)), session.data(dataset)
             method.load_learned(learned)
             method.eval()
             for role in arch.towers:
-                features = session.test_features(run, role)
+                features = session.inputs.test_features(run, role)
                 method.bind(session.backbone(role), Classes(dataset, data.classnames, data.templates))
                 logits = method.predict(features)
                 found["features"][role] = features.clone()

@@ -22,8 +22,9 @@ from carryover.bench.backbones import archs
 from carryover.bench.backbones.text_tower import TextTower
 from carryover.bench.engine.evaluator import evaluate
 from carryover.bench.engine.few_shot import as_labels
-from carryover.bench.engine.one_run import execute
-from carryover.bench.engine.session import Options, Session
+from carryover.bench.engine.one_run import execute, make
+from carryover.bench.engine.options import Options
+from carryover.bench.engine.session import Session
 from carryover.bench.plan import grid
 from carryover.bench.plan.runs import Run
 from carryover.bench.plan.settings import Settings
@@ -57,13 +58,13 @@ def main_runs(methods: Sequence[str]) -> list[Run]:
 
 def evaluated(session: Session, run: Run, key: str, pictures: int) -> dict[str, tuple[int, int, int]]:
     """By backbone: predictions that differ, pictures right by the stored predictions, and right by the slow path."""
-    method = session.make(run, session.shape_of(run))
+    method = make(session, run, session.shape_of(run))
     method.load_learned(session.store.read_plugin(key)[0])
     tested, stored, found = session.tested(run), session.store.read_predictions(key), {}
     classes = Classes(tested.id, tested.classnames, tested.templates)
     labels = as_labels(session.test_split(run), "cpu")[:pictures]
     for role in session.options.arch.towers:
-        x = session.test_features(run, role)[:pictures]
+        x = session.inputs.test_features(run, role)[:pictures]
         predicted = evaluate(method, session.backbone(role), classes, x, labels)["predicted"]
         before = torch.from_numpy(stored[role][0][:pictures])
         right = [int((p == labels).sum()) for p in (before, predicted)]
@@ -85,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cells: dict[str, list[int]] = {}
     for run in main_runs(asked.methods):
         pictures = asked.pictures if run.method == "cocoop" else WHOLE
-        for differ, before, after in evaluated(slow, run, fast.key(run), pictures).values():
+        for differ, before, after in evaluated(slow, run, fast.keys.of(run), pictures).values():
             counts = cells.setdefault(run.method, [0, 0, 0])
             counts[0] += 1
             counts[1] += differ
@@ -97,8 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for run in main_runs(asked.methods) if asked.train else []:
         if run.dataset in asked.train and run.seed == 1:
             trainer = session_on(asked.trained_out or f"{asked.out}/reference-path", cache)
-            record = execute(trainer, run, fast.key(run))
-            stored = Store(asked.out, "micro").read_record(fast.key(run))
+            record = execute(trainer, run, fast.keys.of(run))
+            stored = Store(asked.out, "micro").read_record(fast.keys.of(run))
             pairs = {r: (stored["targets"][r]["accuracy"], t["accuracy"]) for r, t in record["targets"].items()}
             print(f"{run} trained by the reference path:", *(f"{r} {a:.2f} / {b:.2f}" for r, (a, b) in pairs.items()))
             wrong += sum(a != b for a, b in pairs.values())

@@ -327,7 +327,7 @@ def test_every_command_is_named_in_the_help_without_one(capsys):
         ("check --set *.steps=4 --limit 2", "check", {"overrides": ["*.steps=4"], "limit": 2}),
         ("--seeds 1,2 3 --seeds 4, 5", "run", {"seeds": [1, 2, 3, 4, 5]}),
         ("--methods CoOp,ContCoOp Tip-Adapter-F", "run", {"methods": ["CoOp", "ContCoOp", "Tip-Adapter-F"]}),
-        ("--suite Main,OOD --device CPU", "run", {"suite": ["main", "ood"], "device": "cpu"}),
+        ("--suite main,ood --device CPU", "run", {"suite": ["main", "ood"], "device": "cpu"}),
         ("--datasets DTD,Folder:A,b folder:C", "run", {"datasets": ["dtd", "folder:A,b", "folder:C"]}),
         ("--datasets my-folder:x,y", "run", {"datasets": ["my-folder:x", "y"]}),
         ("evaluate --dataset Folder:A,B --plugin P", "evaluate", {"dataset": "folder:A,B"}),
@@ -352,7 +352,7 @@ def test_command_lines_of_every_form(line, command, expected):
 )
 def test_another_word_for_an_option_is_the_same_run(ours, theirs):
     def planned(override):
-        line = ["--suite", "main", "--methods", "coop,CONTCOOP,tip-adapter-f", "--seeds", "1", "--set", override]
+        line = ["--suite", "MAIN", "--methods", "coop,CONTCOOP,tip-adapter-f", "--seeds", "1", "--set", override]
         return plan_of(parse(line), ARCHS["micro"])
 
     discover()

@@ -220,7 +220,7 @@ def elsewhere(session_on, tmp_path):
 
 
 def sent(worker, session, run, plugins=None):
-    answers = list(worker.do([(run, session.key(run))], plugins or {}))
+    answers = list(worker.do([(run, session.keys.of(run))], plugins or {}))
     assert [kind for kind, _ in answers] == [RESULT, ENDED]
     return answers[0][1]
 
@@ -232,9 +232,9 @@ def as_stored(record):
 def test_a_run_done_in_another_folder_leaves_the_files_of_one_done_here(elsewhere, session_on):
     driver, worker = elsewhere
     run, here = toy_run("coop"), session_on("here")
-    key = driver.key(run)
+    key = driver.keys.of(run)
     theirs = engine.received(driver, run, sent(worker, driver, run))
-    ours = one_run.execute(here, run, here.key(run))
+    ours = one_run.execute(here, run, here.keys.of(run))
     assert theirs["status"] == ours["status"] == "done" and theirs["targets"] == ours["targets"]
     assert not worker.folder.exists(), "handed over, not kept"
     assert driver.store.path("plugins", key).read_bytes() == here.store.path("plugins", key).read_bytes()
@@ -253,7 +253,7 @@ NEEDY = {"shifted set": {"test": "shifted"}, "refreshed": {"path": ("base", "new
 def test_a_run_is_sent_the_plug_in_that_it_evaluates_or_starts_from(elsewhere, more):
     driver, worker = elsewhere
     run, needy = toy_run("coop"), toy_run("coop", **more)
-    key, unit = driver.key(run), [(needy, driver.key(needy))]
+    key, unit = driver.keys.of(run), [(needy, driver.keys.of(needy))]
     (nothing,) = engine.Cluster.plugins(driver, unit)
     assert nothing == {key: None}
     early = sent(worker, driver, needy, nothing)
@@ -267,7 +267,7 @@ def test_a_run_is_sent_the_plug_in_that_it_evaluates_or_starts_from(elsewhere, m
     assert not worker.folder.exists(), "what was sent is not kept"
     record = engine.received(driver, needy, late)
     driver.store.write_record(record)
-    assert driver.store.read_record(driver.key(needy)) == as_stored(record)
+    assert driver.store.read_record(driver.keys.of(needy)) == as_stored(record)
 
 
 def test_a_run_on_other_pictures_is_refused_and_a_file_that_arrived_damaged_ends_the_call(elsewhere):
@@ -277,7 +277,7 @@ def test_a_run_on_other_pictures_is_refused_and_a_file_that_arrived_damaged_ends
     identity = {**parcel.record["identity"], "pictures": ["another"] * 3}
     refused = engine.received(driver, run, replace(parcel, record={**parcel.record, "identity": identity}))
     assert isinstance(refused, Lost) and "sees other pictures than the driver" in refused.reason
-    assert not driver.store.path("plugins", driver.key(run)).exists()
+    assert not driver.store.path("plugins", driver.keys.of(run)).exists()
     cut = replace(parcel, files={**parcel.files, "predictions": parcel.files["predictions"][:-1]})
     with pytest.raises(StorageError, match="did not arrive"):
         engine.received(driver, run, cut)
@@ -287,14 +287,14 @@ def test_a_training_run_that_fails_elsewhere_leaves_no_earlier_plug_in_to_be_eva
     driver, worker = elsewhere
     run = toy_run("coop")
     engine.received(driver, run, sent(worker, driver, run))
-    assert driver.store.path("plugins", driver.key(run)).exists()
+    assert driver.store.path("plugins", driver.keys.of(run)).exists()
 
     def fail(*_):
         raise UserError("no luck")
 
     monkeypatch.setattr(one_run, "fit_together", fail)
     assert engine.received(driver, run, sent(worker, driver, run))["status"] == "failed"
-    assert not driver.store.path("plugins", driver.key(run)).exists()
+    assert not driver.store.path("plugins", driver.keys.of(run)).exists()
 
 
 def unusable(folder):
@@ -308,7 +308,7 @@ def unusable(folder):
 def test_a_worker_that_cannot_write_on_its_node_says_so_and_fails_no_run(elsewhere, tmp_path, monkeypatch, when):
     driver, worker = elsewhere
     run, node = toy_run("coop"), tmp_path / "node"
-    key, work = driver.key(run), worker.work
+    key, work = driver.keys.of(run), worker.work
 
     def lose(*_, **__):
         unusable(node)

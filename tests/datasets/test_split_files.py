@@ -18,7 +18,8 @@ from carryover import datasets
 from carryover.bench.backbones.archs import Arch
 from carryover.bench.cli import main
 from carryover.bench.engine.one_run import execute
-from carryover.bench.engine.session import Options, Session
+from carryover.bench.engine.options import Options
+from carryover.bench.engine.session import Session
 from carryover.bench.errors import UserError
 from carryover.bench.plan import grid
 from carryover.datasets import coop_format
@@ -215,7 +216,7 @@ def test_datasets_of_every_kind_go_the_whole_way_to_a_record(kind, tiny, tmp_pat
     session = Session(options)
     session._backbones = {"base": tiny.base, "new": tiny.new}
     run = grid.grid(arch, datasets_=given, **SETTINGS)[0]
-    record = execute(session, run, session.key(run))
+    record = execute(session, run, session.keys.of(run))
     assert record["status"] == "done", record["error"]
     assert record["marks"] == list(session.data(run.dataset).notes)
     assert record["targets"]["new"]

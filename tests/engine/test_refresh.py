@@ -14,8 +14,9 @@ from carryover.bench.backbones import loading
 from carryover.bench.backbones.archs import Arch
 from carryover.bench.cluster.engine import Cluster
 from carryover.bench.engine.one_run import execute, execute_together
+from carryover.bench.engine.options import Options
 from carryover.bench.engine.schedule import run_all
-from carryover.bench.engine.session import Options, Session
+from carryover.bench.engine.session import Session
 from carryover.bench.engine.units import units
 from carryover.bench.errors import UserError
 from carryover.bench.plan.run_labels import UNSAID, WHOLE_SCHEDULE
@@ -75,16 +76,16 @@ def opened(monkeypatch, tiny, tmp_path):
 def done(session, run):
     """The finished record of a run, after those that it needs."""
     for needed in [*reversed(run.sources), run]:
-        key = session.key(needed)
+        key = session.keys.of(needed)
         if not session.store.read_record(key):
             record = execute(session, needed, key)
             assert record["status"] == "done", record["error"]
             session.store.write_record(record)
-    return session.store.read_record(session.key(run))
+    return session.store.read_record(session.keys.of(run))
 
 
 def plugin(session, run):
-    return session.store.read_plugin(session.key(run))
+    return session.store.read_plugin(session.keys.of(run))
 
 
 def equal(one, other):
@@ -146,7 +147,7 @@ def test_a_run_retrained_on_the_update_is_the_plain_run_of_an_arch_whose_base_is
     found = [each["trained_on"] for each in (metadata, plugin(there, plain)[1])]
     assert [[one["fingerprint"] for one in trained] for trained in found] == [[tiny.new.fingerprint]] * 2
     assert record["curve"] == expected["curve"]
-    mine, theirs = (s.store.read_predictions(s.key(r)) for s, r in ((here, run), (there, plain)))
+    mine, theirs = (s.store.read_predictions(s.keys.of(r)) for s, r in ((here, run), (there, plain)))
     assert (mine["new"][0] == theirs["base"][0]).all(), "there it is that arch's base"
     assert record["targets"]["new"]["accuracy"] == expected["targets"]["base"]["accuracy"]
 
@@ -162,8 +163,8 @@ def test_a_refresh_at_learning_rate_0_leaves_the_carried_plug_in_as_it_is(name, 
     done(session, run.source)
     tensors = plugin(session, trained)[0]
     assert not equal(tensors, plugin(session, run.source)[0]), "training does change it"
-    session.store.write_plugin(session.key(run.source), tensors, {})
-    record = execute(session, run, session.key(run))
+    session.store.write_plugin(session.keys.of(run.source), tensors, {})
+    record = execute(session, run, session.keys.of(run))
     assert record["status"] == "done", record["error"]
     assert len(record["curve"]) > 0
     chosen = {"alpha", "beta"} if name == "tip-adapter-f" else set()
@@ -174,7 +175,7 @@ def test_a_refresh_at_learning_rate_0_leaves_the_carried_plug_in_as_it_is(name, 
 
 
 def evaluated(session, run):
-    return session.store.read_record(session.key(run))["targets"]
+    return session.store.read_record(session.keys.of(run))["targets"]
 
 
 def test_one_step_of_a_refresh_is_a_step_of_gradient_descent_from_the_carried_state(opened, tiny):
@@ -205,7 +206,7 @@ def test_what_the_support_set_makes_is_not_made_anew_by_a_refresh(opened, monkey
         raise AssertionError("start is called again")
 
     monkeypatch.setattr(METHODS["tip-adapter-f"], "start", never)
-    assert execute(session, run, session.key(run))["status"] == "done"
+    assert execute(session, run, session.keys.of(run))["status"] == "done"
 
 
 def test_a_refresh_squeezes_the_schedule_and_the_whole_one_does_not(opened):
@@ -258,14 +259,14 @@ def test_runs_are_done_after_those_they_need_in_whatever_order_they_are_planned(
     assert run_all(other, sorted(planned, key=lambda r: len(r.path)), jobs=1).done == len(planned)
     for run in planned:
         assert equal(plugin(one, run)[0], plugin(other, run)[0])
-        first, second = (s.store.read_predictions(s.key(run)) for s in (one, other))
+        first, second = (s.store.read_predictions(s.keys.of(run)) for s in (one, other))
         assert first.keys() == second.keys() and all((first[role][0] == second[role][0]).all() for role in first)
 
 
 def test_side_by_side_refreshed_runs_wait_for_the_plug_ins_of_all_of_them(chain):
     session = chain("here", together=4)
     planned = [run for seed in (1, 2, 3) for run in path_of("coop", seed)]
-    keyed = [(run, session.key(run)) for run in planned]
+    keyed = [(run, session.keys.of(run)) for run in planned]
     found = {len(unit.runs[0][0].path): unit for unit in units(session, keyed)}
     assert len(found) == 3 and all(len(unit.runs) == 3 for unit in found.values())
     for length in (2, 3):
@@ -278,7 +279,7 @@ def test_refreshed_runs_side_by_side_have_the_bits_of_runs_alone(chain):
     for session in (together, alone):
         for run in runs:
             done(session, run.source)
-    keyed = [(run, together.key(run)) for run in runs]
+    keyed = [(run, together.keys.of(run)) for run in runs]
     assert [record["together"] for record in execute_together(together, keyed)] == [2, 2]
     for run in runs:
         done(alone, run)
@@ -289,14 +290,14 @@ def test_a_run_whose_source_failed_fails_with_its_name(chain):
     session, run = chain("here"), toy_run("coop", path=("base", "new"), refresh=2)
     tally = run_all(session, [run], jobs=1)
     ((failed, why),) = tally.failures
-    assert failed == run and "left no plug-in" in why and session.key(run.source) in why and "toy · coop" in why
+    assert failed == run and "left no plug-in" in why and session.keys.of(run.source) in why and "toy · coop" in why
 
 
 def test_a_refreshed_run_is_done_again_with_the_run_it_starts_from(chain):
     planned = path_of("clip-adapter", 1)
     session = chain("here")
     run_all(session, planned, jobs=1)
-    session.store.path("runs", session.key(planned[-1])).unlink()
+    session.store.path("runs", session.keys.of(planned[-1])).unlink()
     assert run_all(session, list(reversed(planned)), jobs=1).done == 3
 
 
@@ -305,16 +306,16 @@ def test_another_plug_in_than_the_run_started_from_is_noticed(chain, caplog):
     record = done(session, run)
     assert set(record["files"]) == {"plugin", "predictions", "carried"}
     tensors, metadata = plugin(session, run.source)
-    session.store.write_plugin(session.key(run.source), {k: v + 1 for k, v in tensors.items()}, metadata)
+    session.store.write_plugin(session.keys.of(run.source), {k: v + 1 for k, v in tensors.items()}, metadata)
     (line,) = session.store.changed_files(record)
-    assert "started from" in line and session.store.read_record(session.key(run)) is None
+    assert "started from" in line and session.store.read_record(session.keys.of(run)) is None
 
 
 def test_a_worker_elsewhere_is_sent_the_plug_ins_that_its_runs_start_from(chain):
     session, run = chain("here"), toy_run("coop", path=("base", "new"), refresh=2)
     done(session, run.source)
-    key = session.key(run.source)
-    (sent,) = Cluster.plugins(session, [(run, session.key(run))])
+    key = session.keys.of(run.source)
+    (sent,) = Cluster.plugins(session, [(run, session.keys.of(run))])
     assert sent == {key: session.store.path("plugins", key).read_bytes()}
     assert Cluster.plugins(session, [(run.source, key)]) == ({},)
 
@@ -336,7 +337,7 @@ def test_records_say_the_path_and_the_key_of_what_was_carried(chain):
     session, run = chain("here"), toy_run("coop", path=("base", "new"), refresh=2)
     record = done(session, run)
     assert record["run"]["path"] == ["base", "new"] and record["run"]["refresh"] == 2
-    assert record["identity"]["carried"] == session.key(run.source) and record["trained"] == record["key"]
+    assert record["identity"]["carried"] == session.keys.of(run.source) and record["trained"] == record["key"]
     stored = json.loads(session.store.path("runs", record["key"]).read_text())
     assert not fault(stored) and key_of(stored["run"], stored["identity"]) == stored["key"]
 
@@ -353,4 +354,4 @@ def test_a_plan_counts_the_pictures_of_the_backbone_that_is_trained_on(chain):
 def test_a_backbone_that_the_arch_does_not_have_is_refused(chain):
     session = chain("here")
     with pytest.raises(UserError, match="third"):
-        session.key(toy_run("coop", path=("third",)))
+        session.keys.of(toy_run("coop", path=("third",)))

@@ -1,6 +1,7 @@
 """Runs trained side by side against the same runs alone: the same bits on a CPU, and no run harms its neighbours."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from carryover.bench.backbones.class_tokens import grouped
 from carryover.bench.engine import one_run
 from carryover.bench.engine.generators import generator
 from carryover.bench.engine.one_run import alike
-from carryover.bench.engine.session import Options
+from carryover.bench.engine.options import Options
 from carryover.bench.engine.trainer import FitError, fit, fit_together
 from carryover.bench.engine.units import units
 from carryover.bench.plan.runs import Run
@@ -89,18 +90,13 @@ def run(method="coop", seed=1, test="", **changes):
     return Run("tiny", "toy", method, seed, 4, "published", "fp32", 2, None, short(method, **changes), test)
 
 
-class Keys:
+def keyed(together):
     """As much of a session as ``units`` asks for."""
-
-    def __init__(self, together):
-        self.options = Options(None, "cpu", "", "", together=together)
-
-    def key(self, run):
-        return str(run)
+    return SimpleNamespace(options=Options(None, "cpu", "", "", together=together), keys=SimpleNamespace(of=str))
 
 
 def planned(together, *runs):
-    return [[str(run) for run, _ in unit.runs] for unit in units(Keys(together), [(run, str(run)) for run in runs])]
+    return [[str(run) for run, _ in unit.runs] for unit in units(keyed(together), [(run, str(run)) for run in runs])]
 
 
 def test_seeds_and_ablation_rows_join_and_others_do_not():
@@ -122,9 +118,9 @@ def test_units_hold_as_many_runs_as_are_asked_for():
 
 def test_a_run_on_a_shifted_set_waits_for_its_training_run_in_the_same_call():
     train, shifted = run(), run(test="other")
-    first, second = units(Keys(12), [(train, str(train)), (shifted, str(shifted))])
+    first, second = units(keyed(12), [(train, str(train)), (shifted, str(shifted))])
     assert not first.after and second.after == {str(train)}
-    assert not units(Keys(12), [(shifted, str(shifted))])[0].after
+    assert not units(keyed(12), [(shifted, str(shifted))])[0].after
 
 
 def test_runs_that_fail_together_are_tried_alone(monkeypatch, session_on):
@@ -150,8 +146,8 @@ def test_an_image_dataset_of_one_run_that_cannot_be_read_fails_that_run_alone(se
     runs = [
         Run("tiny", "toy", "coop", seed, 4, "published", "fp32", 2, None, short("coop", epochs=2)) for seed in (1, 2)
     ]
-    support = session.support
-    session.support = lambda one: support(one) if one.seed == 1 else (_ for _ in ()).throw(OSError("gone"))
+    support = session.inputs.support
+    session.inputs.support = lambda one: support(one) if one.seed == 1 else (_ for _ in ()).throw(OSError("gone"))
     first, second = one_run.execute_together(session, [(one, f"{one.seed:016d}") for one in runs])
     assert first["status"] == "done" and second["status"] == "failed" and "gone" in second["error"]
 

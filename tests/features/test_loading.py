@@ -300,6 +300,7 @@ def test_processes_are_the_default_only_where_a_gpu_waits():
 # ---- a whole run -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_broken_picture_stops_its_dataset_alone(tmp_path, capsys, monkeypatch):
     root, out = tmp_path / "data", tmp_path / "out"
     write_caltech(root)

@@ -103,7 +103,7 @@ def write(folder, records):
         path.write_text(json.dumps(sealed(record), sort_keys=True), encoding="utf-8")
 
 
-def rows_of(*words):
+def board_rows(*words):
     rows, accounts, _ = board(sources.read(words), Registered())
     return rows, accounts
 
@@ -148,7 +148,7 @@ def built(groups):
 def csv_cells(folder, arch, role="new"):
     """`main.csv` (of a further target `main-ROLE.csv`) as ``report`` writes it, by dataset and method."""
     one = archs.ARCHS[arch]
-    main = selection.select(Store(folder, arch).records(), one, default_settings(one, Registered())).main
+    main = selection.choose(Store(folder, arch).records(), one, default_settings(one, Registered())).main
     name = "main" if role == "new" else f"main-{role}"
     text = main_table.Main().made(selection.Selection(one, main))[name].csv
     return {(row["dataset"], row["method"]): row for row in csv.DictReader(io.StringIO(text))}
@@ -158,7 +158,7 @@ def csv_cells(folder, arch, role="new"):
     "group, arch, role", [("north", "micro", "new"), ("west", "vit-b16", "new"), ("west", "vit-b16", "laion")]
 )
 def test_every_number_is_that_of_main_csv(groups, group, arch, role):
-    rows, _ = rows_of(groups / group)
+    rows, _ = board_rows(groups / group)
     cells = csv_cells(groups / group, arch, role)
     assert len(cells) == 12 * len(rows)
     for (dataset, method), line in cells.items():
@@ -174,7 +174,7 @@ def test_every_number_is_that_of_main_csv(groups, group, arch, role):
 
 
 def test_the_average_and_what_is_above_zero_shot_are_those_of_hand_made_means(groups):
-    rows, _ = rows_of(groups / "north")
+    rows, _ = board_rows(groups / "north")
     (row,) = [row for row in rows if row.method == "coop"]
     places = {id: place for place, id in enumerate(DATASETS["micro"])}
     runs = planned(methods=["coop"])
@@ -192,7 +192,7 @@ def test_the_average_and_what_is_above_zero_shot_are_those_of_hand_made_means(gr
 def test_runs_of_other_suites_shifted_sets_and_retrained_ones_are_counted_and_in_no_row(groups, tmp_path):
     records = [record_of(run) for run in planned(methods=["zs-clip", "coop", "contcoop"])]
     write(tmp_path / "g", records)
-    before = rows_of(tmp_path / "g")[0]
+    before = board_rows(tmp_path / "g")[0]
     ablations = planned(methods=["coop", "contcoop"], suites=("lambda", "layers"))
     extra = [record_of(run) for run in ablations if record_of(run)["key"] not in {r["key"] for r in records}]
     shifted = [record_of(run) for run in planned(methods=["coop"], suites=("ood",)) if run.test]
@@ -202,7 +202,7 @@ def test_runs_of_other_suites_shifted_sets_and_retrained_ones_are_counted_and_in
             run = {**record["run"], "path": path, "refresh": 5}
             retrained.append({**record, "run": run, "key": key_of(run, record["identity"]), "started": "2026-02"})
     write(tmp_path / "g", [*extra, *shifted, *retrained])
-    rows, (account,) = rows_of(tmp_path / "g")
+    rows, (account,) = board_rows(tmp_path / "g")
     assert rows == before and extra and shifted
     assert account.left == {"path": 12, "test": len(shifted), "suite": len(extra), "other": 0}
     assert account.done == len(records)
@@ -216,16 +216,16 @@ def test_a_record_that_says_it_was_trained_on_the_base_is_one_that_does_not_say(
         said.append({**record, "run": run, "key": key_of(run, record["identity"])})
     write(tmp_path / "one", records)
     write(tmp_path / "two", said)
-    one, two = rows_of(tmp_path / "one")[0], rows_of(tmp_path / "two")[0]
+    one, two = board_rows(tmp_path / "one")[0], board_rows(tmp_path / "two")[0]
     assert [row.numbers for row in one] == [row.numbers for row in two]
 
 
 def test_trials_other_options_other_shots_and_missing_datasets_are_never_ranked_with_full_runs(groups, tmp_path):
-    rows, _ = rows_of(groups / "south")
+    rows, _ = board_rows(groups / "south")
     left = {(row.method, row.options, row.settings.limit) for row in rows if not row.ranked}
     assert left == {("clip-adapter", (), None), ("contcoop", (), 2), ("coop", ("lr=0.25",), None)}
     write(tmp_path / "few", [record_of(run) for run in planned(methods=["coop"], shots=4)])
-    rows, _ = rows_of(groups / "north", tmp_path / "few")
+    rows, _ = board_rows(groups / "north", tmp_path / "few")
     leagues = {row.group: row.league for row in rows if row.method == "coop"}
     assert all(row.ranked for row in rows) and leagues["few"] != leagues["north"]
     titles = [s["title"] for s in leaderboard_data.sections(rows)]
@@ -235,7 +235,7 @@ def test_trials_other_options_other_shots_and_missing_datasets_are_never_ranked_
 @pytest.mark.parametrize("seeds, ranked", [((2,), False), ((1, 4), False), ((4, 5, 6), True), ((1, 2, 3, 4), True)])
 def test_a_row_of_fewer_seeds_than_three_is_shown_and_marked_and_never_ranked(groups, tmp_path, seeds, ranked):
     write(tmp_path / "few", [record_of(run, changed=40) for run in planned(methods=["coop"], seeds=seeds)])
-    rows, _ = rows_of(groups / "north", tmp_path / "few")
+    rows, _ = board_rows(groups / "north", tmp_path / "few")
     (few,) = [row for row in rows if row.group == "few"]
     notes = leaderboard_data.notes_of(few)
     said = f"{len(seeds)} seed{'s' * (len(seeds) > 1)}, fewer than 3: not ranked"
@@ -249,7 +249,7 @@ def test_seeds_that_are_not_done_on_every_dataset_do_not_count_for_a_rank(tmp_pa
     """Three seeds on ten datasets, two of them on the eleventh: the average is over two."""
     runs = planned(methods=["coop"])
     write(tmp_path / "g", [record_of(run) for run in runs if (run.dataset, run.seed) != ("micro_land", 3)])
-    ((row,), _) = rows_of(tmp_path / "g")
+    ((row,), _) = board_rows(tmp_path / "g")
     assert row.seeds == [1, 2, 3] and row.complete == row.expected and not row.ranked
     notes = leaderboard_data.notes_of(row)
     assert "average over 2 of 3 seeds" in notes and "2 seeds, fewer than 3: not ranked" in notes
@@ -268,14 +268,14 @@ def test_rows_of_other_weights_test_images_or_program_versions_are_ranked_apart(
         return {**record, "identity": identity, "targets": targets, "key": key, "trained": key}
 
     write(tmp_path / "apart", [other(record_of(run)) for run in planned()])
-    rows, _ = rows_of(groups / "north", tmp_path / "apart")
+    rows, _ = board_rows(groups / "north", tmp_path / "apart")
     found = leaderboard_data.sections(rows)
     assert len(found) == 2 and all(section["ranked"] and len(section["rows"]) == 5 for section in found)
     assert len({section["title"] for section in found}) == 2
 
 
 def test_runs_of_two_groups_are_shown_once_where_equal_and_marked_where_not(groups):
-    rows, _ = rows_of(groups / "north", groups / "south")
+    rows, _ = board_rows(groups / "north", groups / "south")
     shown = [(row.group, row.method) for row in rows if not row.options and row.settings.limit is None]
     assert shown.count(("south", "coop")) == shown.count(("north", "coop")) == 1
     assert ("south", "zs-clip") not in shown and ("south", "kgcoop") not in shown
@@ -290,7 +290,7 @@ def test_runs_of_two_groups_are_shown_once_where_equal_and_marked_where_not(grou
 def test_part_of_anothers_runs_is_shown_there_and_the_order_of_folders_does_not_matter(groups, tmp_path):
     write(tmp_path / "part", [record_of(run) for run in planned(methods=["zs-clip", "coop"], seeds=[1])])
     for words in ((groups / "north", tmp_path / "part"), (tmp_path / "part", groups / "north")):
-        rows, _ = rows_of(*words)
+        rows, _ = board_rows(*words)
         assert {row.group for row in rows} == {"north"}
         assert [row.also for row in rows if row.method == "coop"] == [(("part", 11),)]
 
@@ -306,7 +306,7 @@ def test_an_arch_of_a_users_file_and_a_method_of_ones_own_have_their_rows(tmp_pa
     runs = planned(methods=["coop"], datasets=["micro_land"])
     for group, ids in (("both", ("dtd", "folder:my photos")), ("one", ("dtd",))):
         write(tmp_path / group, [own(run, dataset, group) for run in runs for dataset in ids])
-    rows, _ = rows_of(tmp_path / "both", tmp_path / "one")
+    rows, _ = board_rows(tmp_path / "both", tmp_path / "one")
     assert [(row.method, row.ranked, row.complete, row.expected) for row in rows] == [
         ("both", True, 2, 2), ("one", False, 1, 2),
     ]  # fmt: skip
@@ -335,7 +335,7 @@ def test_every_file_is_in_a_row_or_named_with_its_reason(groups, tmp_path, capsy
     again(others[1], run={**json.loads(others[1].read_text())["run"], "seed": 9})
     (runs / "copy.json").write_bytes(others[2].read_bytes())
     (runs / ".x.json.0.1.y.part").write_text("half")
-    rows, (account,) = rows_of(tmp_path / "g")
+    rows, (account,) = board_rows(tmp_path / "g")
     reasons = dict(account.source.faults)
     assert len(reasons) == 4 and account.source.unfinished == 1
     assert "was changed" in reasons[first.name] and "another accuracy" in reasons[others[0].name]
@@ -429,7 +429,7 @@ def test_the_policy_allows_the_pages_own_script_and_no_request(built):
 
 
 def test_a_rows_command_plans_exactly_its_runs(groups):
-    rows, _ = rows_of(groups / "north", groups / "south", groups / "west")
+    rows, _ = board_rows(groups / "north", groups / "south", groups / "west")
     for row in rows:
         head, tail = leaderboard_data.command_of(row)
         ids = list(dict.fromkeys(record["run"]["dataset"] for record in row.records))

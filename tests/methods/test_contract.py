@@ -237,8 +237,8 @@ def test_poisoned_test_labels_and_pixels_leave_the_plugin_bit_identical(method_n
         tensors, metadata = session.store.read_plugin("ab" * 8)
         assert metadata["trained_on"][-1]["fingerprint"] == session.backbone("base").fingerprint
         predictions = session.store.read_predictions("ab" * 8)
-        found.append((bits(tensors), predictions["base"][1].tolist(), session.key(run)))
-        support = session.support(run)
+        found.append((bits(tensors), predictions["base"][1].tolist(), session.keys.of(run)))
+        support = session.inputs.support(run)
         assert support.leak is None
         assert len(support.labels) == 16 and len(support.val_labels) == 16
     assert found[0][0] == found[1][0]
@@ -247,7 +247,7 @@ def test_poisoned_test_labels_and_pixels_leave_the_plugin_bit_identical(method_n
 
 def test_record_of_a_run_says_what_was_done(method_name, session_on):
     session, run = session_on("one"), toy_run(method_name)
-    record = execute(session, run, session.key(run))
+    record = execute(session, run, session.keys.of(run))
     learned, _ = session.store.read_plugin(record["key"])
     assert record["status"] == "done" and record["error"] is None
     kind = METHODS[method_name]

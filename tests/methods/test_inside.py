@@ -24,8 +24,9 @@ from carryover.bench.backbones.text_tower import TextTower
 from carryover.bench.engine.evaluator import evaluate
 from carryover.bench.engine.generators import generator
 from carryover.bench.engine.one_run import execute
+from carryover.bench.engine.options import Options
 from carryover.bench.engine.record_draft import describe
-from carryover.bench.engine.session import Options, Session
+from carryover.bench.engine.session import Session
 from carryover.bench.engine.trainer import fit
 from carryover.bench.errors import UserError
 from carryover.methods.base import METHODS, Classes, Shape

@@ -330,7 +330,7 @@ def test_records_say_that_they_adapt_to_each_image_and_seeds_agree_where_nothing
         config = METHODS[name].Config(**({} if name == "zs-clip" else {"views": 4, "confident": 0.5, "lr": 0.02}))
         for seed in (1, 2):
             run = Run("tiny", "toy", name, seed, 4, "published", "fp32", 2, None, config)
-            record = execute(session, run, session.key(run))
+            record = execute(session, run, session.keys.of(run))
             assert record["status"] == "done", record["error"]
             assert (PER_IMAGE in record["marks"]) == (name != "zs-clip") and SELECTED_ON_TEST not in record["marks"]
             predictions = session.store.read_predictions(record["key"])

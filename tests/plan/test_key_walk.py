@@ -21,9 +21,9 @@ from carryover.bench.backbones import loading
 from carryover.bench.backbones.archs import ARCHS, Arch, Tower
 from carryover.bench.cli.parsing import parse, parser
 from carryover.bench.cli.settings import plan_of
-from carryover.bench.engine import session
+from carryover.bench.engine import run_keys, session
 from carryover.bench.engine.one_run import execute
-from carryover.bench.engine.session import Options
+from carryover.bench.engine.options import Options
 from carryover.bench.errors import UserError
 from carryover.bench.features import store as features_store
 from carryover.bench.features.store import TEST_RECIPE, FeatureStore, view_recipe
@@ -85,7 +85,7 @@ def opened(monkeypatch, tiny, tmp_path):
 
 def test_a_key_changes_with_every_field_of_a_run_alone(opened):
     run = toy_run("contcoop")
-    identity, key = opened().identity(run), opened().key(run)
+    identity, key = opened().keys.identity(run), opened().keys.of(run)
     assert run.key(identity) == key
     found = {f.name: replace(run, **{f.name: other(getattr(run, f.name))}) for f in fields(Run) if f.name != "config"}
     assert len({key, *(changed.key(identity) for changed in found.values())}) == len(fields(Run))
@@ -93,10 +93,10 @@ def test_a_key_changes_with_every_field_of_a_run_alone(opened):
 
 def test_a_key_changes_with_every_option_of_every_method_alone(method_name, opened):
     here, run = opened(), toy_run(method_name)
-    keys = {here.key(run)}
+    keys = {here.keys.of(run)}
     for field in fields(METHODS[method_name].Config):
         changed = replace(run.config, **{field.name: other(getattr(run.config, field.name))})
-        keys.add(here.key(replace(run, config=changed)))
+        keys.add(here.keys.of(replace(run, config=changed)))
     assert len(keys) == 1 + len(fields(METHODS[method_name].Config))
 
 
@@ -116,17 +116,17 @@ def test_every_setting_of_a_call_changes_the_keys_of_its_runs():
 def test_a_key_changes_with_each_part_of_the_identity_alone_for_tip_adapters_published_search_too(opened):
     config = replace(METHODS["tip-adapter-f"].Config(), selection="published")
     for run in (toy_run("coop"), toy_run("coop", test="shifted"), toy_run("tip-adapter-f", config=config)):
-        identity = opened().identity(run)
+        identity = opened().keys.identity(run)
         assert ("selection" in identity) == (run.config == config) and ("trained" in identity) == bool(run.test)
         keys = {run.key({**identity, name: "another"}) for name in identity}
         assert len(keys | {run.key(identity)}) == 1 + len(identity)
 
 
-@pytest.mark.parametrize("home, name", [(session, "NUMBERS_VERSION"), (session, "FEATURES_VERSION")])
+@pytest.mark.parametrize("home, name", [(run_keys, "NUMBERS_VERSION"), (run_keys, "FEATURES_VERSION")])
 def test_a_raised_version_of_the_program_changes_the_key(opened, monkeypatch, home, name):
-    before = opened().key(toy_run("coop"))
+    before = opened().keys.of(toy_run("coop"))
     monkeypatch.setattr(home, name, getattr(home, name) + 1)
-    assert opened().key(toy_run("coop")) != before
+    assert opened().keys.of(toy_run("coop")) != before
 
 
 # ---- options of a process --------------------------------------------------------------------------------------------
@@ -150,27 +150,27 @@ NOT_IN_KEYS = {
 def test_every_option_of_a_process_changes_a_key_or_is_named_as_one_that_must_not(opened, tmp_path):
     named(Options, NOT_IN_KEYS, ("arch", "precision", "plugin_dirs", "manifests"))
     run = toy_run("coop")
-    key = opened().key(run)
+    key = opened().keys.of(run)
     for name, (value, _) in NOT_IN_KEYS.items():
         assert getattr(opened().options, name) != value
-        assert opened(**{name: value}).key(run) == key, name
+        assert opened(**{name: value}).keys.of(run) == key, name
 
 
 def test_a_process_of_another_precision_than_the_runs_is_refused_naming_both(opened):
     with pytest.raises(UserError, match="fp32.*bf16"):
-        opened(precision="bf16").key(toy_run("coop"))
-    in_bf16 = opened(precision="bf16").key(toy_run("coop", precision="bf16"))
-    assert in_bf16 != opened().key(toy_run("coop"))
+        opened(precision="bf16").keys.of(toy_run("coop"))
+    in_bf16 = opened(precision="bf16").keys.of(toy_run("coop", precision="bf16"))
+    assert in_bf16 != opened().keys.of(toy_run("coop"))
 
 
 def test_given_few_shot_images_change_the_key_unless_they_are_the_drawn_ones(opened, tmp_path):
     run, here = toy_run("coop"), opened()
-    assert execute(here, run, here.key(run))["status"] == "done"
+    assert execute(here, run, here.keys.of(run))["status"] == "done"
     splits = here.store.folder / "splits"
-    assert opened(manifests=str(splits)).key(run) == here.key(run), "the very images that are drawn"
+    assert opened(manifests=str(splits)).keys.of(run) == here.keys.of(run), "the very images that are drawn"
     (file,) = splits.glob("*-train.jsonl")
     file.write_text("".join(reversed(file.read_text().splitlines(keepends=True))))
-    assert opened(manifests=str(splits)).key(run) != here.key(run), "another order is another training"
+    assert opened(manifests=str(splits)).keys.of(run) != here.keys.of(run), "another order is another training"
 
 
 def test_flags_that_say_how_or_where_leave_the_plan_and_its_keys_as_they_are(opened, tmp_path):
@@ -242,25 +242,25 @@ def test_a_key_changes_with_the_base_the_update_and_each_further_one(opened, mon
         ("source", "controls"),  # the file's name; what drift alone looks at
     )
     run, here = toy_run("coop"), opened()
-    key, arch = here.key(run), here.options.arch
+    key, arch = here.keys.of(run), here.options.arch
     third = wrap(tiny_model(9, True), "tiny-third", "quick_gelu")
     monkeypatch.setattr(
         loading, "load", lambda tower, *_: {"base": tiny.base, "new": tiny.new, "third": third}[tower.model[5:]]
     )
     changed = [replace(arch, base=third.tower), replace(arch, new=third.tower), replace(arch, more={"x": third.tower})]
-    keys = {session.Session(Options(each, "cpu", "x", "x")).key(run) for each in changed}
+    keys = {session.Session(Options(each, "cpu", "x", "x")).keys.of(run) for each in changed}
     assert len(keys | {key}) == 4
 
 
 def test_a_key_changes_with_every_field_of_either_backbones_picture_transform(opened, tiny, monkeypatch):
     run = toy_run("coop")
-    key, keys = opened().key(run), set()
+    key, keys = opened().keys.of(run), set()
     for backbone in (tiny.base, tiny.new):
         config = backbone.preprocess_config
         for field in fields(config):
             with monkeypatch.context() as patch:
                 patch.setattr(backbone, "preprocess_config", altered(config, field.name))
-                keys.add(opened().key(run))
+                keys.add(opened().keys.of(run))
     assert len(keys | {key}) == 1 + 2 * len(fields(tiny.base.preprocess_config))
 
 
@@ -292,10 +292,10 @@ def test_a_key_changes_with_every_field_of_a_dataset_that_numbers_are_made_of(op
         "test": pictures("test", stamp="later"),
     }
     named(Dataset, shown, made_of, ("id",))
-    key = opened().key(run)
+    key = opened().keys.of(run)
     for name, value in shown.items():
-        assert opened(lambda id, n=name, v=value: replace(data, **{n: v})).key(run) == key, name
-    keys = {opened(lambda id, n=name, v=value: replace(data, **{n: v})).key(run) for name, value in made_of.items()}
+        assert opened(lambda id, n=name, v=value: replace(data, **{n: v})).keys.of(run) == key, name
+    keys = {opened(lambda id, n=name, v=value: replace(data, **{n: v})).keys.of(run) for name, value in made_of.items()}
     assert len(keys | {key}) == 1 + len(made_of)
 
 
@@ -303,7 +303,7 @@ def test_on_a_shifted_set_the_key_changes_with_the_sets_pictures_and_names_and_w
     run = toy_run("coop", test="shifted")
 
     def key(shifted=None, trained=None):
-        return opened(lambda id: (shifted if id == "shifted" else trained) or toy(id)).key(run)
+        return opened(lambda id: (shifted if id == "shifted" else trained) or toy(id)).keys.of(run)
 
     changed = [
         key(toy("shifted", test=pictures("test", stamp="later"))),
@@ -325,8 +325,8 @@ def test_of_a_validation_list_the_drawn_pictures_count_and_all_where_a_protocol_
     def later(id):
         return toy(id, val=replace(toy().val, stamper=lambda indices: [f"{'later' * (i == left)}{i}" for i in indices]))
 
-    assert opened(later).key(runs["clean"]) == opened().key(runs["clean"])
-    assert opened(later).key(runs["published"]) != opened().key(runs["published"])
+    assert opened(later).keys.of(runs["clean"]) == opened().keys.of(runs["clean"])
+    assert opened(later).keys.of(runs["published"]) != opened().keys.of(runs["published"])
 
 
 def test_a_data_root_that_moved_keeps_every_key_and_a_replaced_picture_changes_it(opened, tmp_path):
@@ -336,7 +336,7 @@ def test_a_data_root_that_moved_keeps_every_key_and_a_replaced_picture_changes_i
     run = toy_run("coop", dataset="caltech101", shots=2)
 
     def key(root):
-        return opened(lambda id: LOAD(id, str(root))).key(run)
+        return opened(lambda id: LOAD(id, str(root))).keys.of(run)
 
     before = key(one)
     assert key(two) == before

@@ -17,7 +17,7 @@ from carryover.bench.backbones.archs import ARCHS
 from carryover.bench.errors import UserError
 from carryover.bench.plan import grid, suites
 from carryover.bench.plan.settings import Settings
-from carryover.bench.records.selection import select
+from carryover.bench.records.selection import choose
 from carryover.bench.render.sheets import sheet_markdown
 from carryover.bench.report import outputs
 from carryover.methods import Registered, ordered
@@ -181,7 +181,7 @@ def record(run, base, new=None, *, started=0, status="done", pictures="t", suppo
 
 
 def tables(records, arch="micro", settings=MICRO):
-    return outputs.made_from(select(records, ARCHS[arch], settings))
+    return outputs.made_from(choose(records, ARCHS[arch], settings))
 
 
 def cells(output, *keys):
@@ -271,7 +271,7 @@ def test_a_missing_row_is_a_dash_and_is_listed(stored):
 
 
 def counted_out(records, *more):
-    selection = select([*records, *more], ARCHS["micro"], MICRO)
+    selection = choose([*records, *more], ARCHS["micro"], MICRO)
     return selection, int(selection.notes[0].split()[0]) if selection.notes else 0
 
 
@@ -408,7 +408,7 @@ def test_figures_are_drawn_without_a_warning_whatever_is_missing(stored, tmp_pat
         "no zero-shot": [r for r in stored if r["run"]["method"] != "zs-clip"],
         "failed": [{**r, "status": "failed", "targets": {}} for r in stored],
     }[part]
-    selection = select(records, ARCHS["micro"], MICRO)
+    selection = choose(records, ARCHS["micro"], MICRO)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         drawn = {name: figure_of(name, selection) for name in figure_names()}
@@ -426,18 +426,18 @@ def test_a_line_that_only_a_later_panel_has_is_in_the_legend(stored):
     from matplotlib.legend import Legend
 
     records = [r for r in stored if r not in where(stored, dataset="micro_textures", method="zs-clip")]
-    figure = figure_of("figure2d", select(records, ARCHS["micro"], MICRO))
+    figure = figure_of("figure2d", choose(records, ARCHS["micro"], MICRO))
     texts = [text.get_text() for legend in figure.findobj(Legend) for text in legend.get_texts()]
     assert len(texts) == len(set(texts)) == 6 and sum("zero-shot" in text for text in texts) == 2
 
 
 def test_tables_and_figures_of_an_earlier_selection_do_not_stay(stored, tmp_path):
     """All tables beside each other are of one selection; a user's own file is left alone."""
-    outputs.write_tables(select(stored, ARCHS["micro"], MICRO), tmp_path)
+    outputs.write_tables(choose(stored, ARCHS["micro"], MICRO), tmp_path)
     (tmp_path / "tables" / "mine.csv").write_text("x")
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "figure4.svg").write_text("<svg/>")
-    main = select([record(run, 50) for run in micro(seeds=[1], suites_=["main"])], ARCHS["micro"], MICRO)
+    main = choose([record(run, 50) for run in micro(seeds=[1], suites_=["main"])], ARCHS["micro"], MICRO)
     outputs.write_tables(main, tmp_path)
     outputs.write_figures(main, tmp_path)
     of_main = {"main.csv", "main.md", "main.tex", "records.csv"}

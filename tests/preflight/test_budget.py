@@ -75,14 +75,14 @@ def test_fresh_views_are_as_many_as_epochs_and_methods_share_them(tiny_plan):
     views = {"coop": 4, "kgcoop": 12, "tip-adapter-f": 10, "zs-clip": 0}
     assert {name: len(found.files) - tests - lists for name, found in counted.items()} == views
     assert len({f.path for found in counted.values() for f in found.files}) == tests + lists + 12
-    supports = {run.method: session.support(run) for run in runs}
+    supports = {run.method: session.inputs.support(run) for run in runs}
     assert {name: len(given.views) for name, given in supports.items()} == {**views, "zs-clip": 1}
     assert {name: given.fresh for name, given in supports.items()} == {**dict.fromkeys(views, True), "zs-clip": False}
     assert torch.equal(supports["coop"].views, supports["kgcoop"].views[:4])
     written = {path.name for path in Path(session.options.cache).glob("*.safetensors")}
     planned_files = {f.path.name for found in counted.values() for f in found.files if not f.test}
     assert written == planned_files
-    assert all(describe(session, run, session.key(run))["run"]["views"] == 0 for run in runs)
+    assert all(describe(session, run, session.keys.of(run))["run"]["views"] == 0 for run in runs)
 
 
 def test_published_selection_on_test_reads_the_whole_validation_split_too(tiny_plan):

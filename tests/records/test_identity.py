@@ -74,7 +74,7 @@ def test_only_tip_adapters_published_option_is_given_test_labels_and_its_mark_is
 
 def shown(records, seeds=(1,)):
     """(Base of each seed, dashes as None; the failures listed) of coop in the main table made of these records."""
-    chosen = selection.select(records, ARCHS["micro"], SETTINGS)
+    chosen = selection.choose(records, ARCHS["micro"], SETTINGS)
     made = outputs.made_from(chosen)["main"].frame
     rows = made[(made["dataset"] == "dtd") & (made["method"] == "coop")]
     failed = [r["error"] for r in chosen.main if r["status"] != "done"]
@@ -130,6 +130,6 @@ def test_an_older_failure_does_not_hide_a_newer_number():
 
 
 def test_rows_of_a_method_that_is_not_registered_are_named_in_one_line():
-    (line,) = selection.select([whole(name="zz-mine"), whole()], ARCHS["micro"], SETTINGS).notes
+    (line,) = selection.choose([whole(name="zz-mine"), whole()], ARCHS["micro"], SETTINGS).notes
     assert "'zz-mine'" in line and "--plugin-dir" in line and "\n" not in line and "coop" not in line
-    assert not selection.select([whole()], ARCHS["micro"], SETTINGS).notes
+    assert not selection.choose([whole()], ARCHS["micro"], SETTINGS).notes

@@ -23,7 +23,8 @@ from carryover.bench.analyses import known_zero_shot
 from carryover.bench.backbones import archs, loading
 from carryover.bench.cli import main
 from carryover.bench.engine import known_prompts, schedule
-from carryover.bench.engine.session import Options, Session
+from carryover.bench.engine.options import Options
+from carryover.bench.engine.session import Session
 from carryover.bench.plan.settings import default_settings
 from carryover.bench.records import printed, reading
 from carryover.bench.records.selection import Selection
@@ -256,7 +257,7 @@ def test_open_clips_prompts_give_what_open_clips_own_classifier_gives(tiny, imag
     data = session.data("imagenet_a")
     for role in ("base", "new"):
         session.features(role).features(data.test, data.classnames)
-    session.forget()
+    session.inputs.forget()
     written = known_prompts.measure(session, ["imagenet_a", "dtd"])
     assert [path.name for path in written] == ["imagenet_a-base.json", "imagenet_a-new.json"]
 

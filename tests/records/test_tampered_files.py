@@ -64,9 +64,9 @@ def test_untouched_files_are_done_before_and_each_record_holds_their_sha256(done
 
 
 def test_a_plugin_with_a_changed_tensor_under_its_own_header_is_found_and_its_shifted_set_with_it(done, caplog):
-    path = done.store.path("plugins", done.key(TRAINED))
+    path = done.store.path("plugins", done.keys.of(TRAINED))
     honest = nudge(path, "context")
-    assert done.store.read_plugin(done.key(TRAINED)), "its header alone does not tell"
+    assert done.store.read_plugin(done.keys.of(TRAINED)), "its header alone does not tell"
     lines = [line for record in done.store.records() for line in done.store.changed_files(record)]
     was, now = hashlib.sha256(honest).hexdigest(), sha256(path)
     assert len(lines) == 2 and all(str(path) in line and was in line and now in line for line in lines)
@@ -77,7 +77,7 @@ def test_a_plugin_with_a_changed_tensor_under_its_own_header_is_found_and_its_sh
 
 
 def test_predictions_changed_under_their_own_header_are_found_and_made_again(done, caplog):
-    path = done.store.path("predictions", done.key(SHIFTED))
+    path = done.store.path("predictions", done.keys.of(SHIFTED))
     honest = nudge(path, "new.predicted")
     (line,) = [line for record in done.store.records() for line in done.store.changed_files(record)]
     assert hashlib.sha256(honest).hexdigest() in line and sha256(path) in line and "toy → shifted, coop" in line
@@ -87,7 +87,7 @@ def test_predictions_changed_under_their_own_header_are_found_and_made_again(don
 
 @pytest.mark.parametrize("kind", ["plugins", "predictions", "runs"])
 def test_a_file_copied_over_anothers_name_is_refused_and_both_keys_are_printed(done, kind):
-    one, two = done.key(TRAINED), done.key(OTHER)
+    one, two = done.keys.of(TRAINED), done.keys.of(OTHER)
     shutil.copy(done.store.path(kind, two), done.store.path(kind, one))
     if kind != "runs":
         with pytest.raises(UserError) as caught:
@@ -96,9 +96,9 @@ def test_a_file_copied_over_anothers_name_is_refused_and_both_keys_are_printed(d
     else:
         (line,) = done.store.refused()
         assert one in line and two in line
-        assert [record["key"] for record in done.store.records()] == sorted(map(done.key, (SHIFTED, OTHER)))
+        assert [record["key"] for record in done.store.records()] == sorted(map(done.keys.of, (SHIFTED, OTHER)))
     assert again(done) == [TRAINED, SHIFTED]
-    assert [record["key"] for record in done.store.records()] == sorted(map(done.key, (TRAINED, SHIFTED, OTHER)))
+    assert [record["key"] for record in done.store.records()] == sorted(map(done.keys.of, (TRAINED, SHIFTED, OTHER)))
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_file_copied_over_anothers_name_is_refused_and_both_keys_are_printed(d
     ],
 )
 def test_a_record_changed_by_hand_is_left_out_by_name_and_its_run_done_again(done, caplog, change):
-    key = done.key(OTHER)
+    key = done.keys.of(OTHER)
     path = done.store.path("runs", key)
     stored = json.loads(path.read_text())
     change(stored)
@@ -126,7 +126,7 @@ def test_a_record_changed_by_hand_is_left_out_by_name_and_its_run_done_again(don
 
 
 def test_records_without_a_seal_are_left_out_in_one_line(done):
-    for key in map(done.key, (TRAINED, OTHER)):
+    for key in map(done.keys.of, (TRAINED, OTHER)):
         path = done.store.path("runs", key)
         stored = json.loads(path.read_text())
         del stored["sha256"]
@@ -151,12 +151,14 @@ def test_a_plugin_trained_again_with_other_bytes_makes_its_shifted_sets_old(done
 
     monkeypatch.setattr(METHODS["coop"], "__init__", unlike)
     assert run_all(done, [TRAINED], 1, fresh=True).done == 1
-    plugin = done.store.path("plugins", done.key(TRAINED))
-    assert sha256(plugin) != before[done.key(TRAINED)]["files"]["plugin"]
+    plugin = done.store.path("plugins", done.keys.of(TRAINED))
+    assert sha256(plugin) != before[done.keys.of(TRAINED)]["files"]["plugin"]
     kept = {record["key"] for record in selection.of_one_identity(done.store.records(), Registered())}
-    assert kept == {done.key(TRAINED), done.key(OTHER)}, "no table shows the new plug-in beside the old one's numbers"
+    assert kept == {done.keys.of(TRAINED), done.keys.of(OTHER)}, (
+        "no table shows the new plug-in beside the old one's numbers"
+    )
     assert again(done) == [SHIFTED]
-    assert done.store.read_record(done.key(SHIFTED))["files"]["plugin"] == sha256(plugin)
+    assert done.store.read_record(done.keys.of(SHIFTED))["files"]["plugin"] == sha256(plugin)
     assert len(selection.of_one_identity(done.store.records(), Registered())) == 3
 
 
@@ -168,7 +170,7 @@ def test_a_training_that_fails_leaves_no_earlier_plugin_to_be_evaluated(done, mo
     tally = run_all(done, [TRAINED, SHIFTED, OTHER], 1, fresh=True)
     assert [run for run, _ in tally.failures] == [TRAINED, SHIFTED] and tally.done == 1
     assert "on purpose" in tally.failures[0][1] and "left no plug-in" in tally.failures[1][1]
-    assert not done.store.path("plugins", done.key(TRAINED)).exists()
+    assert not done.store.path("plugins", done.keys.of(TRAINED)).exists()
     monkeypatch.undo()
 
 

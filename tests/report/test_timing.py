@@ -85,6 +85,7 @@ def test_a_file_that_does_not_hold_an_estimate_is_passed_over(tmp_path, content)
     assert store.read_note(time_notes.ESTIMATE, time_notes.sound_estimate) is None
 
 
+@pytest.mark.long
 def test_a_report_shows_prediction_and_time_and_check_finds_them_again(tmp_path, capsys):
     flags = ["--suite", "main", "--datasets", "micro_counting", "--seeds", "1", "--shots", "1", "--limit", "1"]
     flags += ["--methods", "coop", "zs-clip", "--set", "*.steps=1", "--out", str(tmp_path), "--device", "cpu"]

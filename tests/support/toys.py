@@ -12,7 +12,8 @@ from tiny_towers import IMAGE_SIZE, NAMES, TEMPLATES
 from carryover import datasets
 from carryover.bench.backbones import loading
 from carryover.bench.backbones.archs import Arch
-from carryover.bench.engine.session import Options, Session
+from carryover.bench.engine.options import Options
+from carryover.bench.engine.session import Session
 from carryover.bench.plan.runs import Run
 from carryover.datasets.base import Dataset, Split
 

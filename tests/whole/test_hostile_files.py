@@ -32,7 +32,7 @@ from carryover.bench.host.tensor_files import read_tensors, write_tensors
 from carryover.bench.plan import runs
 from carryover.bench.plan.settings import Settings, configure, parse_overrides
 from carryover.bench.records import recount, schema
-from carryover.bench.records.selection import select
+from carryover.bench.records.selection import choose
 from carryover.datasets import coop_format, manifests
 from carryover.datasets.images import read_image
 from carryover.datasets.listing import Listing
@@ -396,7 +396,7 @@ def test_a_record_with_any_entry_replaced_is_left_out_or_all_tables_can_be_made(
     store = RunStore(tmp_path_factory.mktemp("records"), "micro")
     store.write_record(record("good"))
     write_run(store, json.dumps(sealed(changed)))
-    chosen = select(store.records(), archs.ARCHS["micro"], Settings(16, "micro", "fp32", 4, None, methods=Registered()))
+    chosen = choose(store.records(), archs.ARCHS["micro"], Settings(16, "micro", "fp32", 4, None, methods=Registered()))
     for output in outputs.made_from(chosen).values():
         assert output.csv.count("\n") >= 1 and output.texts.keys() <= {"md", "tex"}
     markdown, page = report.texts(chosen)

@@ -46,12 +46,12 @@ def plugins(session, runs):
     """{run: the tensors of its plug-in as bytes}, all trained by the local engine."""
     tally = schedule.run_all(session, runs, 1, fresh=True)
     assert tally.done == len(runs), tally.failures
-    read = (session.store.read_plugin(session.key(run.trained))[0] for run in runs)
+    read = (session.store.read_plugin(session.keys.of(run.trained))[0] for run in runs)
     return [{name: (value.dtype, value.numpy().tobytes()) for name, value in found.items()} for found in read]
 
 
 def outcomes(session, runs):
-    return [session.store.read_predictions(session.key(run))["base"][1].tolist() for run in runs]
+    return [session.store.read_predictions(session.keys.of(run))["base"][1].tolist() for run in runs]
 
 
 def test_noise_for_every_test_picture_and_label_leaves_every_methods_plugin_bit_identical(
@@ -66,7 +66,7 @@ def test_noise_for_every_test_picture_and_label_leaves_every_methods_plugin_bit_
     assert "zz-mine" in [run.method for run in runs] and len(runs) > 1.8 * len(METHODS.entries)
     assert plugins(poisoned, runs) == found
     assert all(one != two for one, two in zip(labels, outcomes(poisoned, runs), strict=True)), "the noise was read"
-    features = honest.test_features(runs[0], "base"), poisoned.test_features(runs[0], "base")
+    features = honest.inputs.test_features(runs[0], "base"), poisoned.inputs.test_features(runs[0], "base")
     assert not torch.isclose(*features).all(1).any(), "of every picture"
 
 
@@ -98,7 +98,7 @@ def test_only_the_published_search_moves_with_test_labels_and_it_is_marked_in_al
     monkeypatch.setattr(Settings, "configure", lambda self, method, *_: config if "tip" in method else runs[1].config)
     monkeypatch.setattr(suites, "ood_source", lambda arch: "toy")
     monkeypatch.setattr(suites, "ood_targets", lambda arch: ("shifted",))
-    chosen = selection.select(records, session.options.arch, settings)
+    chosen = selection.choose(records, session.options.arch, settings)
     made, page = outputs.made_from(chosen), report.texts(chosen)
     texts = [*made["main"].texts.values(), *made["ood"].texts.values(), *page]
     assert len(texts) == 6 and all(SELECTED_ON_TEST in text for text in texts)
@@ -143,7 +143,7 @@ def test_the_walk_reaches_what_is_hidden():
 
 def leaks(session, run, handed):
     """What of the test set can be reached from what was handed over."""
-    found, tests = reachable(*handed), [session.test_features(run, role) for role in ("base", "new")]
+    found, tests = reachable(*handed), [session.inputs.test_features(run, role) for role in ("base", "new")]
     split, wrong = session.test_split(run), []
     tensors = [value for value in found if isinstance(value, torch.Tensor) and value.numel()]
     assert len(tensors) > 5, "it has walked the method, its backbone and the support set"

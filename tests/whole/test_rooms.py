@@ -13,7 +13,7 @@ import importlib, json, pkgutil, sys
 names = []
 for room in sys.argv[1].split(","):
     package = importlib.import_module(f"carryover.bench.{room}")
-    names += [f"{package.__name__}.{module.name}" for module in pkgutil.iter_modules(package.__path__)]
+    names += [module.name for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")]
 for name in names:
     importlib.import_module(name)
 print(json.dumps([len(names), sorted(sys.modules)]))

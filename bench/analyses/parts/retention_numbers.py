@@ -54,7 +54,7 @@ class Compared:
     method: str
     seeds: int
     means: tuple[float, float, float]
-    options: choices.Options | None
+    options: choices.Alternatives | None
     cost: tuple[float, ...]
 
     @property
@@ -160,17 +160,17 @@ def drawn_on(
 
 def options_of(
     target: str, dataset: str, threes: Sequence[Sequence[Record]], drawn: Mapping[choices.Column, choices.Drawn]
-) -> choices.Options | None:
+) -> choices.Alternatives | None:
     """``threes``: the options' records of each seed."""
     if not threes:
         return None
     own = np.array([[accuracy(record, target) for record in three] for three in threes])
     columns = [[(record["key"], target) for record in three] for three in threes]
-    return choices.Options(dataset, own, choices.mean_draws(drawn, columns))
+    return choices.Alternatives(dataset, own, choices.mean_draws(drawn, columns))
 
 
 def compare(
-    target: str, dataset: str, method: str, seeds: int, options: choices.Options | None, cost: tuple[float, ...]
+    target: str, dataset: str, method: str, seeds: int, options: choices.Alternatives | None, cost: tuple[float, ...]
 ) -> Compared:
     floor, reused, ceiling = options.own.mean(0).tolist() if options else (math.nan,) * 3
     return Compared(target, dataset, method, seeds, (floor, reused, ceiling), options, cost)

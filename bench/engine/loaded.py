@@ -1,0 +1,103 @@
+"""What runs of one process share, each loaded once: backbones, datasets, few-shot draws, feature stores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from carryover import datasets
+from carryover.bench.backbones import loading
+from carryover.bench.engine.few_shot import FewShot, at_most
+from carryover.bench.engine.options import Options
+from carryover.bench.features.decoding import Loader, default_workers
+from carryover.bench.features.store import FeatureStore
+from carryover.bench.plan.runs import Run
+from carryover.datasets import manifests
+from carryover.datasets.base import Dataset, Split
+from carryover.datasets.fewshot import draw
+from carryover.methods import discover
+from carryover.methods.base import Shape
+
+
+class Loaded:
+    """Loads each thing once, on first use."""
+
+    def __init__(self, options: Options, progress: Callable[[str, int, int], None] | None = None):
+        self.options, self.progress = options, progress
+        self.text_budget = options.text_budget
+        discover(options.plugin_dirs)
+        workers = default_workers(options.device) if options.workers is None else options.workers
+        self.loader = Loader(workers, pin=options.device == "cuda")
+        self._backbones: dict[str, loading.Backbone] = {}
+        self._features: dict[str, FeatureStore] = {}
+        self._data: dict[str, Dataset] = {}
+        self._fewshot: dict[tuple, FewShot] = {}
+
+    def backbone(self, role: str) -> loading.Backbone:
+        if role not in self._backbones:
+            options = self.options
+            self._backbones[role] = loading.load(
+                options.arch.towers[role], options.device, options.hub_cache, self.text_budget, options.precision
+            )
+            if "base" in self._backbones:
+                loading.check_widths(self._backbones["base"], self._backbones[role])
+        return self._backbones[role]
+
+    def features(self, role: str) -> FeatureStore:
+        if role not in self._features:
+            self._features[role] = FeatureStore(
+                self.options.cache,
+                self.backbone(role),
+                self.options.precision,
+                self.options.image_batch,
+                self.progress,
+                self.loader,
+            )
+        return self._features[role]
+
+    def data(self, id: str) -> Dataset:
+        if id not in self._data:
+            options = self.options
+            self._data[id] = datasets.load(
+                id, options.data_root, make_split=options.make_split, folders=dict(options.folders)
+            )
+        return self._data[id]
+
+    def fewshot(self, run: Run) -> FewShot:
+        axes = (run.dataset, run.shots, run.seed, run.limit)
+        if axes not in self._fewshot:
+            data = self.data(run.dataset)
+            given, given_val, files = None, None, {}
+            if self.options.manifests:
+                given, given_val = manifests.read(self.options.manifests, data, run.shots, run.seed)
+                files = manifests.digests(self.options.manifests, run.dataset, run.shots)
+            support, val = draw(data.train, data.val, run.shots, run.seed, given)
+            val = val if given_val is None else given_val
+            self._fewshot[axes] = FewShot(data, support, val, at_most(data.test, run.limit), files)
+        return self._fewshot[axes]
+
+    def tested(self, run: Run) -> Dataset:
+        """The dataset whose test images the run is evaluated on."""
+        return self.data(run.test or run.dataset)
+
+    def test_split(self, run: Run) -> Split:
+        return at_most(self.data(run.test).test, run.limit) if run.test else self.fewshot(run).test
+
+    def encoded(self) -> dict[str, tuple[int, float]]:
+        """Pictures encoded by this process so far and the seconds it took, by backbone."""
+        return {role: store.encoded for role, store in self._features.items()}
+
+    def forget(self) -> None:
+        """Drop features held in memory; the files stay."""
+        for store in self._features.values():
+            store.memory.clear()
+
+    def allow(self, budget: int) -> None:
+        """Bound what text passes keep (bytes)."""
+        self.text_budget = budget
+        for backbone in self._backbones.values():
+            backbone.text.budget = budget
+
+    def shape_of(self, run: Run) -> Shape:
+        """Of the first training of its path, which made the tensors; all backbones of an arch have its widths."""
+        few = self.fewshot(run.sources[-1] if run.sources else run)
+        return Shape.of(self.backbone("base"), few.data.classnames, len(few.support))
