@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
-from carryover.bench.analyses.base import Drawing, Table, ordered
+from carryover.bench.analyses.base import Table, ordered
 from carryover.bench.host.files import write_text
 from carryover.bench.records.selection import Selection
 from carryover.bench.render import figures
@@ -21,17 +19,6 @@ def made_from(selection: Selection) -> dict[str, Table]:
 def names() -> set[str]:
     """Of all tables that are taken away where nothing is of them any more."""
     return {name for analysis in ordered() for name in analysis.names or (analysis.id,)}
-
-
-def drawings() -> dict[str, Drawing]:
-    """Every figure by its file name."""
-    return {drawing.name: drawing for analysis in ordered() for drawing in analysis.drawings}
-
-
-def drawn(name: str, selection: Selection) -> Figure | None:
-    """The figure of this file name, or None where the selection has nothing to show in it."""
-    analysis = next(one for one in ordered() if drawings()[name] in one.drawings)
-    return analysis.drawn(drawings()[name], selection)
 
 
 def write_tables(selection: Selection, folder: Path) -> list[Path]:
@@ -48,13 +35,14 @@ def write_tables(selection: Selection, folder: Path) -> list[Path]:
 
 def write_figures(selection: Selection, folder: Path) -> list[Path]:
     """Writes every figure that has something to show as `figures/<name>.svg` and `.png` under folder."""
-    written = []
+    known, written = set(), []
     for analysis in ordered():
         for drawing in analysis.drawings:
+            known.add(drawing.name)
             if (figure := analysis.drawn(drawing, selection)) is not None:
                 stem = Path(folder) / "figures" / drawing.name
                 written += figures.save(figure, stem, analysis.svg(drawing, selection))
-    remove_others(written, Path(folder) / "figures", drawings())
+    remove_others(written, Path(folder) / "figures", known)
     return written
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from drawings import figure_of
 
 from carryover.bench.analyses import depth, depth_numbers
 from carryover.bench.backbones import drift
@@ -83,10 +84,6 @@ def deeper_loses_more(dataset, start, layer, seed):
 
 def sheet_of(found, name):
     return outputs.made_from(found)[name].sheet
-
-
-def drawn(found):
-    return outputs.drawn("depth", found)
 
 
 def findings(found):
@@ -242,7 +239,7 @@ def test_few_pairs_have_no_interval_and_show_a_dash():
     assert table["rho"].notna().all() and table["low"].isna().all() and table["high"].isna().all()
     block = sheet_of(found, "depth_correlation").blocks[0]
     assert {row[2].text for row in block.rows} == {sheets.MISSING}
-    assert "[–]" in drawn(found).axes[0].get_title()
+    assert "[–]" in figure_of("depth", found).axes[0].get_title()
 
 
 def test_what_drift_cannot_tell_from_depth_is_said():
@@ -314,7 +311,7 @@ def test_rows_that_gain_nothing_on_base_are_counted():
 def test_without_drift_layers_or_zero_shot_there_is_nothing_to_show():
     found = world(deeper_loses_more)
     for less in (replace(found, drift=()), replace(found, rows={}), replace(found, main=())):
-        assert not depth_numbers.has_depth(less) and drawn(less) is None
+        assert not depth_numbers.has_depth(less) and figure_of("depth", less) is None
         assert not {"depth", "depth_correlation"} & set(outputs.made_from(less))
 
 
@@ -324,7 +321,7 @@ def test_a_block_that_was_not_run_is_a_dash_and_in_no_rank():
     assert row["seeds"] == 0 and math.isnan(row["lost"])
     texts = [[cell.text for cell in row] for row in sheet_of(found, "depth").blocks[0].rows]
     assert [sheets.MISSING] * 3 == next(text for text in texts if text[0] == "2 / rows")[1:4]
-    assert mean_correlations(found)["rho"].isna().all() and drawn(found) is None
+    assert mean_correlations(found)["rho"].isna().all() and figure_of("depth", found) is None
 
 
 def test_towers_that_cannot_be_compared_leave_depth_alone_as_predictor():
@@ -333,7 +330,7 @@ def test_towers_that_cannot_be_compared_leave_depth_alone_as_predictor():
     assert table[table["predictor"] == "layer"]["rho"].notna().all()
     assert table[table["predictor"] != "layer"]["rho"].isna().all()
     assert "is not defined" in findings(found)[0] and "not defined" in depth.shared_ranks(found)[0]
-    drawn(found).draw_without_rendering()
+    figure_of("depth", found).draw_without_rendering()
 
 
 # ---- what is written -------------------------------------------------------------------------------------------------
@@ -377,7 +374,7 @@ def test_the_report_shows_both_sheets_and_the_figure_last(tmp_path):
 
 def test_the_figure_draws_the_tables_means_and_nothing_is_cut_off():
     found = world(deeper_loses_more)
-    figure = drawn(found)
+    figure = figure_of("depth", found)
     figure.draw_without_rendering()
     kept, lost, below = figure.axes
     table = depth_numbers.depth_table(found)

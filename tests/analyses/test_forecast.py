@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 import torch
+from drawings import figure_of
 from sklearn.linear_model import Ridge
 from sklearn.metrics import mean_absolute_error
 
@@ -428,7 +429,7 @@ def test_no_forecast_without_drift_zero_shot_or_targets_enough_to_leave_one_out(
     for main, drift in ((world.main, ()), (shot, world.drift), (few, world.drift)):
         selection = Selection(world.arch, tuple(main), drift=drift)
         assert not forecast_numbers.has_forecast(forecast_numbers.case_table(selection))
-        assert outputs.drawn("forecast", selection) is None
+        assert figure_of("forecast", selection) is None
         assert "forecast" not in outputs.made_from(selection)
 
 
@@ -472,7 +473,7 @@ def test_check_makes_both_tables_again_and_names_a_forged_cell(world, tmp_path):
 
 
 def test_the_figure_sets_each_case_against_its_forecast(world):
-    figure = outputs.drawn("forecast", world)
+    figure = figure_of("forecast", world)
     table = forecast_numbers.case_table(world)
     for axes, left_out in zip(figure.axes, forecast_numbers.LEFT_OUT, strict=True):
         lines = [line for line in axes.lines if not line.get_label().startswith("_")]

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from drawings import figure_of
 from scipy import stats as scipy_stats
 
 from carryover.bench.analyses import chains
@@ -554,14 +555,14 @@ def test_report_shows_the_tables_and_figures_and_is_the_same_each_time():
     first, page = report.texts(selection)
     assert report.texts(selection)[0] == first
     for name in ("retention", "chains", "refresh_steps", "refresh_shots"):
-        assert f"figures/{name}.svg" in first and outputs.drawn(name, selection) is not None
+        assert f"figures/{name}.svg" in first and figure_of(name, selection) is not None
     counts = Counter(row["choice"] for row in cells(selection, "decision") if row["dataset"] != "average")
     opening = first.split("\n## ")[0]
     assert f"Of {sum(counts.values())} choices (2 methods, {len(SETS)} datasets, " in opening
     assert all(f"{name} {count}" in opening for name, count in counts.items())
     for heading in ("What an update leaves", "Reuse, retrain, or zero-shot", "Modules through successive updates"):
         assert heading in first and heading in page
-    assert outputs.drawn("chains", replace(selection, rows={})) is None
+    assert figure_of("chains", replace(selection, rows={})) is None
 
 
 def test_lines_that_name_a_retrained_record_say_on_what(tmp_path):

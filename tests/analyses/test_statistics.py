@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from drawings import figure_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
@@ -383,7 +384,7 @@ def test_nothing_done_and_no_predictions_have_no_section(eight, tmp_path):
     ):
         assert not {"ranks", "wilcoxon", "pairs", "calibration", "flips"} & set(outputs.made_from(selection))
         assert "## Statistics" not in report.texts(selection)[0]
-        assert outputs.drawn("ranks", selection) is None is outputs.drawn("pareto", selection)
+        assert figure_of("ranks", selection) is None is figure_of("pareto", selection)
 
 
 def test_runs_whose_predictions_are_gone_are_named_in_the_report():
@@ -410,7 +411,7 @@ def test_a_further_update_has_its_ranks_flips_calibration_and_cost():
 
 def test_labels_of_the_figures_lie_within_them(eight):
     for name in ("ranks", "pareto"):
-        figure = outputs.drawn(name, eight)
+        figure = figure_of(name, eight)
         with matplotlib.rc_context(STYLE):
             canvas = FigureCanvasAgg(figure)
             canvas.draw()
@@ -448,7 +449,7 @@ def test_a_hostile_name_is_shown_as_it_is_in_sheets_and_figures(tmp_path):
         record["names"] = {"dataset": HOSTILE, "method": f"{record['run']['method']} {HOSTILE}"}
     selection = answered.selection_of(records, stored)
     for name in ("ranks", "pareto"):
-        save(outputs.drawn(name, selection), tmp_path / name)
+        save(figure_of(name, selection), tmp_path / name)
     markdown, page = report.texts(selection)
     assert "<b>$" not in page and "<b>$" not in markdown
 
@@ -457,12 +458,12 @@ def test_the_figures_bytes_depend_on_the_records_alone(eight, tmp_path):
     again = selected(CHANCES, images=60, datasets=MANY, rng=1, **COST)
     for name in ("ranks", "pareto"):
         folders = {"1": replace(eight), "2": again}  # drawn anew
-        one, two = (save(outputs.drawn(name, given), tmp_path / to / name) for to, given in folders.items())
+        one, two = (save(figure_of(name, given), tmp_path / to / name) for to, given in folders.items())
         assert all(a.read_bytes() == b.read_bytes() for a, b in zip(one, two, strict=True))
 
 
 def test_the_rank_figure_has_a_bar_for_each_clique_and_a_mark_at_each_rank(eight):
-    figure, rankings = outputs.drawn("ranks", eight), comparison.rankings(eight)
+    figure, rankings = figure_of("ranks", eight), comparison.rankings(eight)
     assert len(figure.axes) == len(rankings) == 3
     for axes, one in zip(figure.axes, rankings, strict=True):
         bars = [line for line in axes.lines if line.get_linewidth() == 3]

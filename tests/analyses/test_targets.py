@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 from checkout import ROOT
+from drawings import figure_of
 from open_clip_tags import LEFT_OUT
 
 from carryover.bench.analyses import forecast_numbers, main_table
@@ -158,11 +159,11 @@ def test_one_update_has_no_matrix_of_its_own():
     for one in records:
         one["targets"] = {role: one["targets"][role] for role in ("base", "new")}
     assert not has_targets(records) and "targets" not in outputs.made_from(Selection(ARCHS["micro"], tuple(records)))
-    assert outputs.drawn("targets", Selection(ARCHS["micro"], tuple(records))) is None
+    assert figure_of("targets", Selection(ARCHS["micro"], tuple(records))) is None
 
 
 def test_the_figure_writes_every_number_of_the_average_once():
-    figure = outputs.drawn("targets", Selection(ARCHS["micro-all"], tuple(world())))
+    figure = figure_of("targets", Selection(ARCHS["micro-all"], tuple(world())))
     above, below = figure.axes
     table = targets_table(world())
     table = table[table["dataset"] == "average"]
@@ -175,11 +176,11 @@ def test_the_figure_writes_every_number_of_the_average_once():
 
 def test_the_figure_leaves_what_is_missing_grey_and_draws_equal_numbers():
     records = [r for r in world() if r["run"]["method"] != "zs-clip"]
-    figure = outputs.drawn("targets", Selection(ARCHS["micro-all"], tuple(records)))
+    figure = figure_of("targets", Selection(ARCHS["micro-all"], tuple(records)))
     assert {text.get_text() for text in figure.axes[1].texts} == {"–"}
     for one in (alike := world()):
         one["targets"] = {role: {**target, "accuracy": 50.0} for role, target in one["targets"].items()}
-    figure = outputs.drawn("targets", Selection(ARCHS["micro-all"], tuple(alike)))
+    figure = figure_of("targets", Selection(ARCHS["micro-all"], tuple(alike)))
     assert {text.get_text() for text in figure.axes[0].texts} == {"50.0"}
     figure.canvas.draw()
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from checkout import ROOT
+from drawings import figure_names, figure_of
 from references import hooked
 from tiny_fits import make
 
@@ -410,7 +411,7 @@ def test_figures_are_drawn_without_a_warning_whatever_is_missing(stored, tmp_pat
     selection = choose(records, ARCHS["micro"], MICRO)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        drawn = {name: outputs.drawn(name, selection) for name in outputs.drawings()}
+        drawn = {name: figure_of(name, selection) for name in figure_names()}
         for figure in filter(None, drawn.values()):
             figure.savefig(tmp_path / "figure.png")
         outputs.write_tables(selection, tmp_path)
@@ -425,7 +426,7 @@ def test_a_line_that_only_a_later_panel_has_is_in_the_legend(stored):
     from matplotlib.legend import Legend
 
     records = [r for r in stored if r not in where(stored, dataset="micro_textures", method="zs-clip")]
-    figure = outputs.drawn("figure2d", choose(records, ARCHS["micro"], MICRO))
+    figure = figure_of("figure2d", choose(records, ARCHS["micro"], MICRO))
     texts = [text.get_text() for legend in figure.findobj(Legend) for text in legend.get_texts()]
     assert len(texts) == len(set(texts)) == 6 and sum("zero-shot" in text for text in texts) == 2
 
