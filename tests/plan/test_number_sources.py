@@ -7,7 +7,7 @@ definition that is reformatted, commented or moved to another module of the list
 change (``bench.host.source_identity``). Where one has changed: raise the version if any bit of a number changes (of a
 feature: FEATURES_VERSION), then write the hashes anew:
 
-    python tests/plan/test_number_sources.py
+    PYTHONPATH=src python tests/plan/test_number_sources.py
 """
 
 import json
