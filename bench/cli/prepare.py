@@ -33,7 +33,7 @@ def main(args: argparse.Namespace) -> int:
     """0 only where every named dataset is ready."""
     if not args.data_root:
         raise UserError("prepare needs --data-root: the folder to put the datasets in, or with --check to look at")
-    ids = ids_of([id for word in args.what for id in flags.lowered(word)] + args.datasets)
+    ids = ids_of([id for word in args.what for id in flags.datasets(word)] + args.datasets)
     if args.check:
         findings = []
         for id in ids:

@@ -103,5 +103,5 @@ def read_arrays(path: Path, framework: str = "np") -> tuple[dict[str, Any], dict
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
     except FileNotFoundError:
         raise UserError(f"no file '{path}'") from None
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, AttributeError) as error:  # the last: a type that numpy has not
         raise UserError(f"'{path}' is damaged ({str(error)[:120]}); delete it and run again") from error

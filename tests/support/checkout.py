@@ -4,4 +4,7 @@ import os
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-FROM_HERE = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+FROM_HERE = {
+    **os.environ,
+    "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")])),
+}
