@@ -40,6 +40,7 @@ def method_and_features(id, backbone, classes):
     return method, torch.randn(IMAGES, backbone.dim, generator=draw), torch.arange(IMAGES)
 
 
+@pytest.mark.long
 def test_published_prompts_are_counted_as_pytorch_does(micro):
     method, features, labels = method_and_features("coop", micro, EQUAL)
     step = PublishedStep("coop", method, micro, EQUAL)

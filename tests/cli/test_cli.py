@@ -426,10 +426,10 @@ def beside(tmp_path):
     return run
 
 
-LONG = [pytest.param(name, marks=pytest.mark.long) for name in ("run_all.py", "stdin")]
+LONG = [pytest.param(name, marks=pytest.mark.long) for name in ("script", "run_all.py", "stdin")]
 
 
-@pytest.mark.parametrize("program", ["script", *LONG])
+@pytest.mark.parametrize("program", LONG)
 def test_workers_start_without_a_main_guard_and_see_the_other_datasets_package(beside, tmp_path, program):
     (tmp_path / "script.py").write_text(SCRIPT)
     words = {"run_all.py": [ROOT / "run_all.py"], "script": [tmp_path / "script.py"], "stdin": ["-"]}[program]

@@ -101,6 +101,7 @@ def test_where_torch_was_there_first_nothing_is_set_and_that_is_said():
     assert "before this suite" in told or processor.mode() == processor.NO_MKL
 
 
+@pytest.mark.long
 def test_a_worker_process_has_the_mode_of_its_parent():
     program = (
         "import json, multiprocessing\nfrom carryover.bench.host import processor\n"
@@ -157,6 +158,7 @@ print(json.dumps([probe.answer().fewest, str(probe.answer())]))
 """
 
 
+@pytest.mark.long
 def test_the_probe_leaves_threads_and_random_numbers_as_they_were():
     program = (
         "import json\nfrom carryover.bench.backbones import probe\nimport torch\n"
@@ -203,6 +205,7 @@ def test_a_pass_that_mixes_runs_is_answered_no_where_products_alone_are_not(monk
     assert probe.tried() is None
 
 
+@pytest.mark.long
 def test_modes_of_this_machine_are_told_apart():
     """COMPATIBLE gave other bits wherever it was tried (AMD, Intel); what is offered, the same from few rows on."""
     if processor.library() != "MKL":
