@@ -59,11 +59,6 @@ class Work:
         return self.record["status"] == "failed"
 
 
-def execute(session: Session, run: Run, key: str) -> dict:
-    """One run; returns its record, a failed one too."""
-    return next(execute_together(session, [(run, key)]))
-
-
 def execute_together(session: Session, unit: Sequence[tuple[Run, str]]) -> Iterator[dict]:
     """Train, carry over, evaluate; writes plug-ins and predictions, gives the records one by one (failed ones too).
     A run that ran out of memory is tried again alone, with smaller text passes. Raises StorageError, as what cannot be

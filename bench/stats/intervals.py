@@ -5,16 +5,12 @@ from __future__ import annotations
 import math
 
 
-def central_probability(t: float, df: int) -> float:
-    """P(|T| <= t) of Student's t with ``df`` degrees of freedom (a whole number from 1), t >= 0.
-
-    The finite sums of Abramowitz & Stegun, Handbook of Mathematical Functions, 26.7.3 and 26.7.4, in the angle
-    atan(t / sqrt(df)): exact for whole numbers, so no table and no further package is needed.
-    """
-    return _of_angle(math.atan(t / math.sqrt(df)), df)
-
-
 def _of_angle(angle: float, df: int) -> float:
+    """P(|T| <= sqrt(df) tan(angle)) of Student's t with ``df`` degrees of freedom (a whole number from 1).
+
+    The finite sums of Abramowitz & Stegun, Handbook of Mathematical Functions, 26.7.3 and 26.7.4: exact for whole
+    numbers, so no table and no further package is needed.
+    """
     odd, cos = df % 2, math.cos(angle)
     term, total = (cos, 0.0) if odd else (1.0, 0.0)
     for n in range(odd, df - 1, 2):  # cos^n with its coefficient, 1 at the first

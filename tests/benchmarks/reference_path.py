@@ -22,7 +22,7 @@ from carryover.bench.backbones import archs
 from carryover.bench.backbones.text_tower import TextTower
 from carryover.bench.engine.evaluator import evaluate
 from carryover.bench.engine.few_shot import as_labels
-from carryover.bench.engine.one_run import execute, make
+from carryover.bench.engine.one_run import execute_together, make
 from carryover.bench.engine.options import Options
 from carryover.bench.engine.session import Session
 from carryover.bench.plan import grid
@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for run in main_runs(asked.methods) if asked.train else []:
         if run.dataset in asked.train and run.seed == 1:
             trainer = session_on(asked.trained_out or f"{asked.out}/reference-path", cache)
-            record = execute(trainer, run, fast.keys.of(run))
+            record = next(execute_together(trainer, [(run, fast.keys.of(run))]))
             stored = Store(asked.out, "micro").read_record(fast.keys.of(run))
             pairs = {r: (stored["targets"][r]["accuracy"], t["accuracy"]) for r, t in record["targets"].items()}
             print(f"{run} trained by the reference path:", *(f"{r} {a:.2f} / {b:.2f}" for r, (a, b) in pairs.items()))

@@ -8,7 +8,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from toys import toy_run
+from toys import execute, toy_run
 
 from carryover.bench.cli import main
 from carryover.bench.cluster import engine
@@ -234,7 +234,7 @@ def test_a_run_done_in_another_folder_leaves_the_files_of_one_done_here(elsewher
     run, here = toy_run("coop"), session_on("here")
     key = driver.keys.of(run)
     theirs = engine.received(driver, run, sent(worker, driver, run))
-    ours = one_run.execute(here, run, here.keys.of(run))
+    ours = execute(here, run, here.keys.of(run))
     assert theirs["status"] == ours["status"] == "done" and theirs["targets"] == ours["targets"]
     assert not worker.folder.exists(), "handed over, not kept"
     assert driver.store.path("plugins", key).read_bytes() == here.store.path("plugins", key).read_bytes()

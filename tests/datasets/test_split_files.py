@@ -13,11 +13,11 @@ import pytest
 import standins
 from checkout import ROOT
 from standins import SETTINGS, all_wnids, refusal, rows_of
+from toys import execute
 
 from carryover import datasets
 from carryover.bench.backbones.archs import Arch
 from carryover.bench.cli import main
-from carryover.bench.engine.one_run import execute
 from carryover.bench.engine.options import Options
 from carryover.bench.engine.session import Session
 from carryover.bench.errors import UserError

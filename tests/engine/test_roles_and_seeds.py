@@ -3,9 +3,8 @@
 import torch
 from splits_in_memory import split
 from tiny_towers import NAMES, TEMPLATES
-from toys import pictures, toy_run
+from toys import execute, pictures, toy_run
 
-from carryover.bench.engine.one_run import execute
 from carryover.bench.features.transforms import View
 
 

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from splits_in_memory import split
 from tiny_fits import make, pixels_of, short, support_for
 from tiny_towers import NAMES, TEMPLATES, tiny_model, wrap
+from toys import execute
 
 from carryover.bench.backbones.archs import ARCHS
-from carryover.bench.engine.one_run import execute
 from carryover.bench.engine.trainer import fit
 from carryover.bench.errors import UserError
 from carryover.bench.features import pixels

@@ -7,12 +7,11 @@ import torch
 import torch.nn.functional as F
 from tiny_fits import make, pixels_of, short, support_for, views_of
 from tiny_towers import NAMES, TEMPLATES
-from toys import toy_run
+from toys import execute, toy_run
 
 from carryover import datasets
 from carryover.bench import places
 from carryover.bench.backbones import loading
-from carryover.bench.engine.one_run import execute
 from carryover.bench.engine.run_store import RunStore
 from carryover.bench.engine.trainer import fit
 from carryover.bench.errors import UserError

@@ -17,13 +17,12 @@ from tiny_fits import make, pixels_of, short, support_for
 from tiny_towers import DIM, IMAGE_SIZE, NAMES, TEMPLATES, WIDTH, tiny_model, wrap
 from torch import nn
 from torch.func import functional_call
-from toys import toy_run
+from toys import execute, toy_run
 
 from carryover.bench.backbones import archs, attention, loading
 from carryover.bench.backbones.text_tower import TextTower
 from carryover.bench.engine.evaluator import evaluate
 from carryover.bench.engine.generators import generator
-from carryover.bench.engine.one_run import execute
 from carryover.bench.engine.options import Options
 from carryover.bench.engine.record_draft import describe
 from carryover.bench.engine.session import Session

@@ -8,9 +8,9 @@ import torch
 from references import encode_prompts
 from tiny_fits import make, views_of
 from tiny_towers import DIM, NAMES, TEMPLATES, wrap
+from toys import execute
 
 from carryover.bench.engine.evaluator import evaluate
-from carryover.bench.engine.one_run import execute
 from carryover.bench.engine.record_draft import SELECTED_ON_TEST
 from carryover.bench.engine.trainer import fit
 from carryover.bench.errors import UserError

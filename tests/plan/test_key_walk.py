@@ -14,7 +14,7 @@ import pytest
 import torch
 from tiny_caltech import write_caltech
 from tiny_towers import NAMES, tiny_model, wrap
-from toys import open_toy, pictures, toy, toy_run
+from toys import execute, open_toy, pictures, toy, toy_run
 
 from carryover import datasets
 from carryover.bench.backbones import loading
@@ -22,7 +22,6 @@ from carryover.bench.backbones.archs import ARCHS, Arch, Tower
 from carryover.bench.cli.parsing import parse, parser
 from carryover.bench.cli.settings import plan_of
 from carryover.bench.engine import run_keys, session
-from carryover.bench.engine.one_run import execute
 from carryover.bench.engine.options import Options
 from carryover.bench.errors import UserError
 from carryover.bench.features import store as features_store

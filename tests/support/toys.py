@@ -12,6 +12,7 @@ from tiny_towers import IMAGE_SIZE, NAMES, TEMPLATES
 from carryover import datasets
 from carryover.bench.backbones import loading
 from carryover.bench.backbones.archs import Arch
+from carryover.bench.engine.one_run import execute_together
 from carryover.bench.engine.options import Options
 from carryover.bench.engine.session import Session
 from carryover.bench.plan.runs import Run
@@ -53,3 +54,8 @@ def toy_run(name, seed=1, **changes):
     config = changes.pop("config", None) or short(name, epochs=min(2, short(name).epochs))
     fields = {"arch": "tiny", "dataset": "toy", "shots": 4, "protocol": "published", "precision": "fp32", "views": 2}
     return Run(**{**fields, "method": name, "seed": seed, "limit": None, "config": config, **changes})
+
+
+def execute(session, run, key):
+    """The record of one run by itself, a failed one too."""
+    return next(execute_together(session, [(run, key)]))
