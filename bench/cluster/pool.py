@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from carryover.bench.errors import UserError
-from carryover.bench.host.worker_pool import RESULT, STOPPED, Lost, Unit, drawn, too_late
+from carryover.bench.host.worker_pool import RESULT, STOPPED, Lost, Pending, drawn, too_late
 
 TRIES = 3  # of an item whose worker dies, each on another node where there is one
 LOOK = 2.0  # seconds between looks at the cluster
@@ -38,7 +38,7 @@ class Hand:
     actor: Any
     node: Node
     waits: Any
-    unit: Unit | None = None
+    unit: Pending | None = None
     ready: bool = False
     heard: float = field(default_factory=time.monotonic)
 
@@ -71,7 +71,7 @@ class Pool:
         self.ray, self.hire, self.nodes, self.more, self.most, self.limit = ray, hire, nodes, more, most, limit
         self.say, self.say_once = say, functools.cache(say)
         self.hands: list[Hand] = []
-        self.again: list[Unit] = []
+        self.again: list[Pending] = []
         self.known: dict[str, Node] = {}
         self.looked, self.fit = float("-inf"), time.monotonic()
         self.fault = ""  # of the node that was left out last
@@ -149,20 +149,20 @@ class Pool:
     def idle(self) -> list[Hand]:
         return [hand for hand in self.hands if hand.ready and hand.unit is None]
 
-    def next_unit(self, hand: Hand, draw: Callable[[], list]) -> Unit | None:
+    def next_unit(self, hand: Hand, draw: Callable[[], list]) -> Pending | None:
         for unit in self.again:
             if hand.node.id not in unit.tried or not self.elsewhere(unit):
                 self.again.remove(unit)
                 return unit
         return drawn(draw)
 
-    def elsewhere(self, unit: Unit) -> bool:
+    def elsewhere(self, unit: Pending) -> bool:
         """Whether a worker on a node where it was not yet tried is there, or was asked for a moment ago."""
         now = time.monotonic()
         others = [hand for hand in self.hands if hand.node.id not in unit.tried and hand.node.room]
         return any(hand.ready or now - hand.heard < PATIENCE for hand in others)
 
-    def give(self, hand: Hand, unit: Unit) -> None:
+    def give(self, hand: Hand, unit: Pending) -> None:
         hand.unit, hand.heard, unit.begun = unit, time.monotonic(), False
         stream = hand.actor.do.options(num_returns="streaming")
         hand.waits = stream.remote(unit.items, *self.more(unit.items))
@@ -195,7 +195,7 @@ class Pool:
             return
         hand.unit = None
         if kind == STOPPED:  # no fault of the items: it counts as no try of theirs
-            self.again.append(Unit(unit.items, unit.tried))
+            self.again.append(Pending(unit.items, unit.tried))
             self.leave_out(hand.node, content)
 
     def died(self, hand: Hand, said: list[str]) -> Iterator[tuple[Any, Any]]:
@@ -207,7 +207,7 @@ class Pool:
         tried = (*hand.unit.tried, hand.node.id)
         if len(tried) < TRIES:
             self.say(f"a Ray worker on {hand.node.host} was lost ({said[0]}); what it was at is tried again")
-            self.again += [Unit([item], tried) for item in hand.unit.items]
+            self.again += [Pending([item], tried) for item in hand.unit.items]
             return
         where = f"{len(tried)} times, the last on {hand.node.host}"
         for item in hand.unit.items:
@@ -218,7 +218,7 @@ class Pool:
         self.end(hand)
         assert hand.unit is not None
         if len(hand.unit.items) > 1:
-            self.again += [Unit([item], hand.unit.tried) for item in hand.unit.items]
+            self.again += [Pending([item], hand.unit.tried) for item in hand.unit.items]
             return
         for item in hand.unit.items:
             yield item, Lost(too_late(self.limit))

@@ -32,8 +32,8 @@ class Lost:
 
 
 @dataclass
-class Unit:
-    """Items still without a result.
+class Pending:
+    """What of a unit is still without a result.
 
     tried   where workers died that held them
     begun   whether the first result of those that are done in one go has come
@@ -58,11 +58,11 @@ class Unit:
 class Worker:
     process: BaseProcess
     pipe: connection.Connection
-    unit: Unit | None = None
+    unit: Pending | None = None
     ready: bool = False
     heard: float = field(default_factory=time.monotonic)
 
-    def give(self, unit: Unit) -> None:
+    def give(self, unit: Pending) -> None:
         self.unit, self.heard = unit, time.monotonic()
         with contextlib.suppress(OSError):  # it died meanwhile: `outcomes` is told by its sentinel
             self.pipe.send(unit.items)
@@ -94,8 +94,8 @@ def outcomes(
     the likely reason; then they are lost. Raises UserError where the first worker cannot even start.
     """
     workers: list[Worker] = []
-    again: list[Unit] = []  # of units whose worker was killed at its limit
-    alone: list[Unit] = []
+    again: list[Pending] = []  # of units whose worker was killed at its limit
+    alone: list[Pending] = []
     started = False  # whether any worker ever was
     try:
         while True:
@@ -143,7 +143,7 @@ def outcomes(
                     code = worker.process.exitcode
                     if late:
                         if len(unit.items) > 1:
-                            again += [Unit([item]) for item in unit.items]
+                            again += [Pending([item]) for item in unit.items]
                             continue
                         for item in unit.items:
                             yield item, Lost(too_late(limit))
@@ -153,7 +153,7 @@ def outcomes(
                         for item in unit.items:
                             yield item, Lost(f"its worker process died twice ({ending(code)}), the second time alone")
                     else:
-                        alone += [Unit([item], ("beside others",)) for item in unit.items]
+                        alone += [Pending([item], ("beside others",)) for item in unit.items]
         for worker in workers:
             with contextlib.suppress(OSError):
                 worker.pipe.send(None)
@@ -164,9 +164,9 @@ def outcomes(
             worker.end()
 
 
-def drawn(draw: Callable[[], list]) -> Unit | None:
+def drawn(draw: Callable[[], list]) -> Pending | None:
     items = draw()
-    return Unit(list(items)) if items else None
+    return Pending(list(items)) if items else None
 
 
 def ready(busy: list[Worker], limit: float | None) -> list[Worker]:
