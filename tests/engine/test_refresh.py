@@ -8,13 +8,13 @@ import torch
 from bits import assert_same
 from tiny_fits import short
 from tiny_towers import tiny_model, wrap
-from toys import open_toy, toy, toy_run
+from toys import execute, open_toy, toy, toy_run
 
 from carryover import datasets
 from carryover.bench.backbones import loading
 from carryover.bench.backbones.archs import Arch
 from carryover.bench.cluster.engine import Cluster
-from carryover.bench.engine.one_run import execute, execute_together
+from carryover.bench.engine.one_run import execute_together
 from carryover.bench.engine.options import Options
 from carryover.bench.engine.schedule import run_all
 from carryover.bench.engine.session import Session
