@@ -26,9 +26,9 @@ def find_folder(id: str, data_root: str) -> Path:
 def needed(id: str) -> str:
     """What the dataset's folder must hold, each thing with its own address: the end of a sentence."""
     things = []
-    for source in SOURCES[id]:
+    for source in SOURCES.get(id, ()):
         if not source.extra:
             places = " and ".join(place for _, place in source.gives)
             why = f": {source.by_hand}" if source.by_hand else ""
             things.append(f"{places} (from {source.url}{why})")
-    return ", ".join(things)
+    return ", ".join(things) or "its pictures"

@@ -21,7 +21,7 @@ console = Console()
 def main(args: argparse.Namespace) -> int:
     """Non-zero where a cell of the stored tables is not what the stored predictions give."""
     from carryover.bench.analyses import known_zero_shot
-    from carryover.bench.cli.results import some_records
+    from carryover.bench.cli.results import REPEAT, some_records
     from carryover.bench.cli.settings import arch_of
     from carryover.bench.records.store import Store
     from carryover.bench.report.recompute import recompute, recompute_known, recompute_report, renamed
@@ -39,5 +39,7 @@ def main(args: argparse.Namespace) -> int:
     differences += recompute_report(selection, store.read_predictions, store.folder, answers, args.arch)
     for line in differences:
         console.print(f"[red]differs[/] {escape(line)}", highlight=False, soft_wrap=True)
+    if differences and (apart := len(records) - len(selection.records)):
+        console.print(f"{apart} stored records have other settings than this call: {REPEAT}", soft_wrap=True)
     console.print(f"{len(selection.records)} records checked against their predictions, {len(differences)} differences")
     return 1 if differences else 0

@@ -24,6 +24,7 @@ from carryover.bench.report import outputs
 from carryover.bench.report import report as report_module
 
 console = Console()
+REPEAT = "repeat the flags of the run that change its settings (--set, --limit, --shots, --views, --protocol, …)"
 
 
 def selection_of(args: argparse.Namespace, arch: archs.Arch) -> Selection:
@@ -46,10 +47,10 @@ def some_records(args: argparse.Namespace, arch: archs.Arch) -> Selection:
     """Raises UserError where no stored record fits the command line's settings."""
     selection = selection_of(args, arch)
     if not (selection.records or present(selection.drift)):
-        raise UserError(
-            f"no records of these settings under '{args.out}/{arch.id}/runs'; run first: "
-            f"{command_line(f'--arch {args.arch}')}"
-        )
+        where, stored = f"'{args.out}/{arch.id}/runs'", Store(args.out, arch.id).records()
+        if stored:
+            raise UserError(f"none of the {len(stored)} records under {where} has these settings; {REPEAT}")
+        raise UserError(f"no records of these settings under {where}; run first: {command_line(f'--arch {args.arch}')}")
     return selection
 
 

@@ -38,7 +38,13 @@ def recompute(
         for ending, text in table.texts.items():
             lines += text_differences(text, folder / f"{name}.{ending}")
     others = [folder / f"{name}.csv" for name in sorted(names() - {*made})]
-    return lines + [f"{path}: no record here is of this table" for path in others if path.is_file()]
+    lines += [f"{path}: no record here is of this table" for path in others if path.is_file()]
+    known = {*made, *names(), known_path(folder).stem}
+    strange = [path for path in sorted(folder.glob("*.csv")) if path.stem not in known]
+    return lines + [
+        f"{path}: no analysis of this call makes this table; name the folder of its file by --plugin-dir"
+        for path in strange
+    ]
 
 
 def recompute_report(
