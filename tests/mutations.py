@@ -87,7 +87,7 @@ MUTANTS = (
     ),
     Mutant(
         "every method is handed test labels",
-        "bench/engine/session.py",
+        "bench/engine/run_inputs.py",
         "if METHODS[run.method].selects_on_test(run.config):\n                leak",
         "if run.config:\n                leak",
         ("tests/methods/test_contract.py", "-k", "poisoned and tip"),
