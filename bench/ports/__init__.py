@@ -1,0 +1,1 @@
+"""Ports: ways to carry a plug-in from one backbone to another."""
