@@ -98,8 +98,8 @@ class Procrustes(Fitted):
         self._made()
         size = float(torch.linalg.matrix_norm(self.matrix.double(), 2))  # the scale, without its sign
         matrix = self.matrix.double().T / (size**2 or 1.0)
-        kept = {name: self.about[name] for name in ("count", "rank") if name in self.about}
-        about: dict[str, Any] = {**kept, "scale": 1 / size if size else 0.0, "inverse": True}
+        kept: dict[str, Any] = {name: self.about[name] for name in ("count", "rank") if name in self.about}
+        about = {**kept, "scale": 1 / size if size else 0.0, "inverse": True}
         return Procrustes.of(matrix, self.mean_old, self.mean_new, about)
 
 
