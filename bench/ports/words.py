@@ -1,0 +1,2 @@
+def nouns(backbone):
+    return ()
