@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from carryover.bench.engine.loaded import Loaded
+from carryover.bench.engine.run_anchors import RunAnchors
 from carryover.bench.errors import UserError, unknown
 from carryover.bench.features.store import FEATURES_VERSION
 from carryover.bench.host.identity import digest
 from carryover.bench.plan.runs import NUMBERS_VERSION, Run
+from carryover.bench.ports import catalogue as port_sources
 from carryover.methods import source_hash
 from carryover.methods.base import METHODS
 
@@ -16,8 +18,8 @@ from carryover.methods.base import METHODS
 class RunKeys:
     """Of the runs that one process plans or does."""
 
-    def __init__(self, loaded: Loaded):
-        self.loaded = loaded
+    def __init__(self, loaded: Loaded, anchors: RunAnchors):
+        self.loaded, self.anchors = loaded, anchors
         self._shifted: dict[tuple, tuple[str, str]] = {}
 
     def identity(self, run: Run) -> dict:
@@ -27,7 +29,7 @@ class RunKeys:
                 f"{run} is planned in {run.precision}, this process works in {self.loaded.options.precision}"
             )
         loaded = {role: self.loaded.backbone(role) for role in self.loaded.options.arch.towers}
-        for role in run.path:
+        for role in (*run.path, *run.via):
             if role not in loaded:
                 raise unknown(f"backbone of {self.loaded.options.arch.id}", role, loaded)
         shared = {
@@ -48,6 +50,9 @@ class RunKeys:
             return {**shared, "pictures": pictures, "trained": self.of(run.trained)}
         if run.source:
             shared["carried"] = self.of(run.source)
+        if run.port:
+            seen = {"source": port_sources.source_hash(run.port), "anchors": self.anchors.content(run)}
+            shared["port"] = {**seen, "nouns": self.anchors.nouns_sha256(run)}
         return {**shared, "pictures": self.loaded.fewshot(run).contents}
 
     def of(self, run: Run) -> str:
