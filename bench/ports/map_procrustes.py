@@ -38,7 +38,7 @@ class Procrustes(Fitted):
                     or a `Map` between the same backbones, of which the rotation is taken
     prior_strength  0: R0 decides only where no anchor speaks. Above: R is the nearest rotation to
                     A^T B + strength tr(S) / min(Dn, Do) R0, which also turns the directions that were seen towards R0.
-                    None: chosen among ``STRENGTHS`` by held-out R², label-free
+                    None: chosen by held-out R² among ``STRENGTHS`` and "drop", label-free
     folds           of ``held_out_``: each anchor is mapped by a map of its own means that was fitted on the other folds
 
     The scale is the least-squares one for R on the anchors, whatever the prior; it holds for unseen directions too.
@@ -62,7 +62,7 @@ class Procrustes(Fitted):
         parts = decomposed(pairs.new, pairs.old, mean_new, mean_old)
         turn, scale = rotation(parts, squares(pairs.new, mean_new), self._r0, self._strength)
         about = {"rank": int(seen(parts[1]).sum()), "scale": scale, "folds": min(self.folds, len(pairs))}
-        return scale * turn, {**about, "prior": "drop" if self._r0 is None else "R0", "strength": self._strength}
+        return scale * turn, {**about, "prior": "drop" if self._strength is None else "R0", "strength": self._strength}
 
     def _chosen(self, pairs: Pairs) -> float | None:
         """The strength of the prior: as given, or the best on held-out anchors; the first of equals."""
@@ -72,8 +72,10 @@ class Procrustes(Fitted):
             if not given >= 0 or given == float("inf"):
                 raise UserError(f"Procrustes: prior_strength is {given}, expected a number of 0 or more, or None")
             return float(given)
-        guesses = self._guesses(pairs, STRENGTHS)
-        return max(zip(STRENGTHS, guesses, strict=True), key=lambda both: determination(pairs.old, both[1]))[0]
+        tried = (None, *STRENGTHS)
+        return max(
+            zip(tried, self._guesses(pairs, tried), strict=True), key=lambda both: determination(pairs.old, both[1])
+        )[0]
 
     def leave_out(self, pairs: Pairs) -> Tensor:
         return self._guesses(pairs, (self._strength,))[0]
@@ -142,9 +144,9 @@ def polar(parts: SVD) -> Tensor:
 
 
 def rotation(parts: SVD, spread: float, r0: Tensor | None, strength: float | None) -> tuple[Tensor, float]:
-    """R (Dn, Do) and its scale, for A^T B in ``parts`` and |A|^2 = ``spread``."""
+    """R (Dn, Do) and its scale, for A^T B in ``parts`` and |A|^2 = ``spread``; strength None drops the prior."""
     u, s, vt = parts
-    if r0 is None:
+    if r0 is None or strength is None:
         turn = polar(parts)
     elif strength:
         pull = strength * s.sum() / min(r0.shape)
