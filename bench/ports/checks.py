@@ -24,9 +24,12 @@ def checked(
     """agreement  share of anchors on which both give the same class, ported without them
     entropy    mean entropy (nats) of the ported plug-in's answers on them
     confidence mean probability of its answers
-    Nothing for ports that are no closed form, for each fit is dear, or where anchors are no pictures."""
+    fit        of a map, R² on anchors that it was fitted without (``Map.score_``)
+    Nothing for ports that are no closed form, for each fit is dear; the fit alone where anchors are no pictures."""
+    fitted = getattr(ported, "fitted", None)
+    told = {} if fitted is None else {"fit": fitted.score_}
     if not port.closed_form or "images" not in anchors.needs or len(anchors) < 2:
-        return {}
+        return told
     before = answers(plugin, anchors.old)
     agreed, entropy, confidence = [], [], []
     for rows, rest in anchors.folds(FOLDS):
@@ -39,7 +42,7 @@ def checked(
         entropy.append(-(log.exp() * log).sum(-1))
         confidence.append(log.max(-1).values.exp())
     found = {"agreement": agreed, "entropy": entropy, "confidence": confidence}
-    return {name: float(torch.cat(parts).float().mean()) for name, parts in found.items()}
+    return told | {name: float(torch.cat(parts).float().mean()) for name, parts in found.items()}
 
 
 @torch.no_grad()
