@@ -1,0 +1,143 @@
+"""GradFix (Rinaldi et al. 2025): of a change of weights only what the new backbone's own loss would agree with is kept.
+
+At labelled pictures, ``g = sign(-grad)`` of the new backbone's zero-shot cross-entropy; an entry of the change whose
+sign is another than g's becomes 0, and the rest is added (fillo-rinaldi/GradFix, grad_sign/gradient_sign_common.py). No
+step is taken and no strength chosen: alpha is 1, where the authors report the best of ten on the test set. The authors
+carry the image tower alone; here both, with the plug-in's own prompts.
+
+Letters: N pictures, C classes, D joint width, L blocks, W a tower's own width.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from carryover.bench.backbones.attention import open_projections
+from carryover.bench.backbones.loading import Backbone
+from carryover.bench.errors import UserError
+from carryover.bench.ports.base import Port, register
+from carryover.bench.ports.weight_deltas import (
+    Masked,
+    halves,
+    left_out,
+    on_weights,
+    parts,
+    refusal,
+    remade,
+    stacks,
+    strength,
+)
+from carryover.methods.base import Classes, cosine_logits
+
+VOTES = ("max", "mean")
+PICTURES_A_CLASS = 10  # of the authors' README
+AT_ONCE = 8  # pictures of one backward pass with vote "mean"
+
+
+@register("gradfix")
+class GradFix(Port):
+    """``vote``: "max", as published, takes for each weight the sign that most pictures have (one backward pass a
+    picture), "mean" the sign of the mean gradient. ``pictures``: of a class at most, the first ones."""
+
+    name = "GradFix"
+    source = "Rinaldi et al. 2025, arXiv 2510.09658"
+    needs = ("images", "labels")
+    anchors = ("support",)
+    place = 8.0
+
+    def __init__(self, vote: str = "max", pictures: int = PICTURES_A_CLASS):
+        if vote not in VOTES or pictures < 1:
+            raise UserError(
+                f"gradfix: vote is one of {', '.join(VOTES)} and pictures 1 or more; found '{vote}' and {pictures}"
+            )
+        self.vote, self.pictures = vote, pictures
+
+    @classmethod
+    def works_on(cls, method):
+        return on_weights(method)
+
+    def fits(self, plugin, old, new):
+        return refusal(plugin, new, same, f"{self.name} needs towers of the same shapes")
+
+    def fit(self, plugin, old, new, classes, anchors):
+        if why := self.fits(plugin, old, new):
+            raise UserError(why)
+        wrong = left_out(plugin, new, same)
+        own = {tower: part for tower, part in parts(plugin).items() if tower not in wrong}
+        chosen = first_of_each(anchors.labels, self.pictures)
+        seen = anchors.take(chosen)
+        found = signs(new, plugin.classes, seen.pixels_new(), seen.labels, tuple(own), self.vote)
+        method = remade(plugin, new, {tower: (part.down.detach(), part.up.detach()) for tower, part in own.items()})
+        keep, kept = {}, {}
+        for tower, part in own.items():
+            change = part(strength(plugin), None).detach()
+            keep[tower] = agreeing(change, found[tower].to(change.device))
+            kept[tower] = keep[tower].sum().item() / max(1, int(change.count_nonzero()))
+        ported = Masked(method, keep, classes, new.fingerprint)
+        ported.about = {
+            "vote": self.vote,
+            "pictures": len(chosen),
+            "alpha": 1.0,
+            "kept": kept,
+            "marks": halves(plugin, wrong),
+        }
+        ported.bind(new, classes)
+        return ported
+
+
+def same(own, there) -> bool:
+    return own == there
+
+
+def agreeing(change: Tensor, sign: Tensor) -> Tensor:
+    """Where an entry of the change has that sign, and is not 0."""
+    return (change.sign() == sign) & (change != 0)
+
+
+def first_of_each(labels: Tensor, count: int) -> list[int]:
+    """Rows of the first ``count`` of each class, in order."""
+    left: dict[int, int] = {}
+    rows = []
+    for row, label in enumerate(labels.tolist()):
+        left[label] = left.get(label, count) - 1
+        if left[label] >= 0:
+            rows.append(row)
+    return rows
+
+
+def signs(
+    backbone: Backbone, classes: Classes, pixels: Tensor, labels: Tensor, towers: tuple[str, ...], vote: str
+) -> dict[str, Tensor]:
+    """By tower (L, 3 W, W) of -1, 0 and 1: the way in which the zero-shot loss at pixels (N, 3, H, H) of labels (N,)
+    falls, in the query, key and value matrices. The towers come out as they were.
+
+    A picture's loss reaches the text tower through the class features (C, D) alone, so its graph is made once and each
+    picture sends its gradient through it.
+    """
+    labels = labels.to(backbone.device).long()
+    with contextlib.ExitStack() as opened, torch.enable_grad():
+        changes, sums = {}, {}
+        for tower in towers:
+            stack = stacks(backbone)[tower]
+            changes[tower] = torch.zeros(
+                len(stack), 3 * stack.width, stack.width, device=backbone.device, requires_grad=True
+            )
+            sums[tower] = torch.zeros_like(changes[tower], requires_grad=False)
+            opened.enter_context(open_projections(stack))(changes[tower])
+        weights = backbone.classifier(classes)
+        leaf = weights.detach().requires_grad_()
+        rows = 1 if vote == "max" else AT_ONCE
+        for x, y in zip(pixels.split(rows), labels.split(rows), strict=True):
+            logits = cosine_logits(backbone.scale, backbone.encode_images(x), leaf)
+            inputs = [leaf, changes["image"]] if "image" in changes else [leaf]
+            found = torch.autograd.grad(F.cross_entropy(logits, y, reduction="sum"), inputs)
+            gradients = {"image": found[-1]} if "image" in changes else {}
+            if "text" in changes:
+                (gradients["text"],) = torch.autograd.grad(weights, changes["text"], found[0], retain_graph=True)
+            for tower, gradient in gradients.items():
+                sums[tower] -= gradient.sign() if vote == "max" else gradient
+    return {tower: total.sign() for tower, total in sums.items()}
