@@ -37,7 +37,7 @@ class Products:
     @classmethod
     def of(cls, old: Tensor, new: Tensor) -> Products:
         """Rows (N, Wo) and (N, Wn)."""
-        a, b = (F.pad(rows.double(), (0, 1), value=1.0) for rows in (old, new))
+        a, b = (F.pad(double(rows), (0, 1), value=1.0) for rows in (old, new))
         return cls(a.T @ a, a.T @ b, b.T @ b, len(a))
 
     def __add__(self, other: Products) -> Products:
@@ -49,8 +49,12 @@ class Products:
 
     def through(self, old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor]) -> Products:
         """Of what comes out of each tower's own ``x @ weight.T + bias``."""
-        a, b = (torch.cat([weight, bias[:, None]], dim=1).to(self.both) for weight, bias in (old, new))
+        a, b = (double(torch.cat([weight, bias[:, None]], dim=1)).to(self.both) for weight, bias in (old, new))
         return Products(a @ self.old @ a.T, a @ self.both @ b.T, b @ self.new @ b.T, self.tokens)
+
+
+def double(x: Tensor) -> Tensor:
+    return (x.cpu() if x.device.type == "mps" else x).double()  # Apple's GPUs have no float64
 
 
 def read_by(stack: Stack, run: Callable[[], object]) -> list[Tensor]:
@@ -101,16 +105,21 @@ def of_texts(old: Backbone, new: Backbone, texts: list[str]) -> list[Products]:
                     "matched token by token"
                 )
             lengths = torch.tensor([len(row) + 2 for row in rows])
-            pairs = zip(text_tokens(old, some), text_tokens(new, some), strict=True)
+            longest = int(lengths.max())
+            pairs = zip(text_tokens(old, some, longest), text_tokens(new, some, longest), strict=True)
             yield [(real(a, lengths), real(b, lengths)) for a, b in pairs]
 
     return summed(batches())
 
 
-def text_tokens(backbone: Backbone, texts: list[str]) -> list[Tensor]:
-    """At full length: the fast path has no modules to hook."""
-    ids = backbone.text.tokenizer(texts).to(backbone.device)
-    return read_by(stacks(backbone)["text"], lambda: backbone.model.text(ids))
+def text_tokens(backbone: Backbone, texts: list[str], longest: int) -> list[Tensor]:
+    """By the tower's own blocks, as the fast path has no modules to hook. A causal tower reads no further than the
+    longest text."""
+    text, ids = backbone.text.text, backbone.text.tokenizer(texts).to(backbone.device)
+    if not backbone.text.causal:
+        return read_by(stacks(backbone)["text"], lambda: text(ids))
+    x = text.token_embedding(ids[:, :longest]) + text.positional_embedding[:longest]
+    return read_by(stacks(backbone)["text"], lambda: text.transformer(x, attn_mask=text.attn_mask[:longest, :longest]))
 
 
 def real(x: Tensor, lengths: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from carryover.bench.backbones.attention import open_projections
+from carryover.bench.backbones.attention import matrices, open_projections, weights
 from carryover.bench.backbones.loading import Backbone
 from carryover.bench.errors import UserError
 from carryover.bench.ports.base import Port, register
@@ -118,26 +118,25 @@ def signs(
     A picture's loss reaches the text tower through the class features (C, D) alone, so its graph is made once and each
     picture sends its gradient through it.
     """
-    labels = labels.to(backbone.device).long()
+    labels, found = labels.to(backbone.device).long(), {}
     with contextlib.ExitStack() as opened, torch.enable_grad():
-        changes, sums = {}, {}
         for tower in towers:
             stack = stacks(backbone)[tower]
-            changes[tower] = torch.zeros(
-                len(stack), 3 * stack.width, stack.width, device=backbone.device, requires_grad=True
-            )
-            sums[tower] = torch.zeros_like(changes[tower], requires_grad=False)
-            opened.enter_context(open_projections(stack))(changes[tower])
-        weights = backbone.classifier(classes)
-        leaf = weights.detach().requires_grad_()
+            nothing = torch.zeros(len(stack), 3 * stack.width, stack.width, device=backbone.device, requires_grad=True)
+            opened.enter_context(open_projections(stack))(nothing)
+            found[tower] = [weight for block in stack.blocks for weight in weights(matrices(block))]
+        totals = {tower: [torch.zeros_like(weight) for weight in own] for tower, own in found.items()}
+        classifier = backbone.classifier(classes)
+        leaf = classifier.detach().requires_grad_()
         rows = 1 if vote == "max" else AT_ONCE
         for x, y in zip(pixels.split(rows), labels.split(rows), strict=True):
-            logits = cosine_logits(backbone.scale, backbone.encode_images(x), leaf)
-            inputs = [leaf, changes["image"]] if "image" in changes else [leaf]
-            found = torch.autograd.grad(F.cross_entropy(logits, y, reduction="sum"), inputs)
-            gradients = {"image": found[-1]} if "image" in changes else {}
-            if "text" in changes:
-                (gradients["text"],) = torch.autograd.grad(weights, changes["text"], found[0], retain_graph=True)
-            for tower, gradient in gradients.items():
-                sums[tower] -= gradient.sign() if vote == "max" else gradient
-    return {tower: total.sign() for tower, total in sums.items()}
+            loss = F.cross_entropy(cosine_logits(backbone.scale, backbone.encode_images(x), leaf), y, reduction="sum")
+            at_classes, *gradients = torch.autograd.grad(loss, [leaf, *found.get("image", [])])
+            if "text" in found:
+                gradients += torch.autograd.grad(classifier, found["text"], at_classes, retain_graph=True)
+            for total, gradient in zip([*totals.get("image", []), *totals.get("text", [])], gradients, strict=True):
+                total -= gradient.sign_() if vote == "max" else gradient
+    return {
+        tower: torch.cat(own).view(-1, 3 * own[0].shape[1], own[0].shape[1]).sign().detach()
+        for tower, own in totals.items()
+    }

@@ -1,13 +1,14 @@
 """Theseus (arXiv 2602.12952): a change of weights is turned into the axes of the new backbone, layer by layer.
 
 For each query, key and value matrix, ``T_in`` and ``T_out`` are the orthogonal maps that bring the old backbone's
-inputs and outputs closest to the new one's, on the tokens of the same unlabelled pictures and of the class prompts. The
-change D becomes ``T_out' D T_in`` (apanariello4/merge-and-rebase, rebase/methods/theseus.py). Of ``D = s B A`` that is
+inputs and outputs closest to the new one's, on the tokens of the same unlabelled pictures and prompts. The change D
+becomes ``T_out' D T_in`` (apanariello4/merge-and-rebase, rebase/methods/theseus.py). Of ``D = s B A`` that is
 ``s (T_out' B) (A T_in)``: a CLIP-LoRA of the same rank, whatever the two widths. No strength is chosen: alpha is 1,
 where the authors search one for each task. The authors carry the image tower alone; here both.
 
-Few tokens span few directions. Where a tower's tokens have none, the polar factor is rounding; here such a direction is
-dropped: T is a partial isometry, and what the change does there is lost.
+Few tokens span few directions, so the text towers read prompts of common nouns beside those of the classes. In a
+direction that no token has, the polar factor is rounding; here it is dropped: T is a partial isometry, and what the
+change does there is lost.
 
 Letters: L blocks, r rank, Wo and Wn widths of the old and the new tower.
 """
@@ -91,10 +92,11 @@ def as_deep(own, there) -> bool:
 
 
 def fitted(tower: str, old, new, classes, anchors) -> Maps:
-    """Of one tower, from the anchors' pictures or from the class prompts."""
+    """Of one tower, from the anchors' pictures, or from prompts of the classes and of nouns, as many as its width."""
     if tower == "text":
-        texts = [template.format(name) for template in classes.templates for name in classes.names]
-        products = activations.of_texts(old, new, texts)
+        step = max(1, len(anchors.nouns) // max(old.width, new.width))
+        names = [*classes.names, *anchors.nouns[::step]]
+        products = activations.of_texts(old, new, [t.format(name) for t in classes.templates for name in names])
     else:
         products = activations.of_pictures(old, new, anchors.pixels_old(), anchors.pixels_new())
     return maps_of(products, stacks(old)[tower], stacks(new)[tower])
@@ -120,15 +122,24 @@ def letters(block) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
 
 def aligned(sums: Products) -> tuple[Tensor, int]:
     """The partial isometry T (p, q), fp32, for which ``old @ T`` is nearest to ``new`` among those that take the
-    directions seen on the one side to those seen on the other, and its rank."""
-    left, right = span(sums.old), span(sums.new)
-    u, s, v = torch.linalg.svd(left.T @ sums.both @ right, full_matrices=False)
-    keep = s > ROUNDING * s.max() if len(s) else s > 0
-    return (left @ u[:, keep] @ v[keep] @ right.T).float(), int(keep.sum())
+    directions seen on the one side to those seen on the other, and its rank. On the CPU, in float64."""
+    left, both, right = span(sums.old.cpu()), sums.both.cpu(), span(sums.new.cpu())
+    both = both if left is None else left.T @ both
+    both = both if right is None else both @ right
+    u, s, v = torch.linalg.svd(both, full_matrices=False)
+    seen = s > ROUNDING * s.max() if len(s) else s > 0
+    u, v = u[:, seen], v[seen]
+    u, v = u if left is None else left @ u, v if right is None else v @ right.T
+    return (u @ v).float(), int(seen.sum())
 
 
-def span(gram: Tensor) -> Tensor:
-    """Orthonormal columns: directions in which there is more than rounding."""
+def span(gram: Tensor) -> Tensor | None:
+    """Orthonormal columns: directions in which there is more than rounding; None where these are all."""
+    # Positive definite even without more than the limit in each direction (the trace is no less than the largest): a
+    # tenth of the eigenvalues' time.
+    limit = UNSEEN * gram.trace() * torch.eye(len(gram), dtype=gram.dtype)
+    if torch.linalg.cholesky_ex(gram - limit).info == 0:
+        return None
     values, vectors = torch.linalg.eigh(gram)
     return vectors[:, values > UNSEEN * values[-1]]
 

@@ -168,13 +168,26 @@ def test_a_tower_whose_axes_are_turned_inside_each_block_gets_the_change_turned_
     assert relative(logits_of(ported, new, pixels, MANY), logits_of(plugin, old, pixels, MANY)) < TOLERANCE
 
 
-def test_few_class_names_leave_directions_of_the_text_tower_unseen_and_the_record_says_how_many(old):
-    ported = Theseus().fit(plugin_of("clip-lora", old), old, old, CLASSES, anchors_of(Theseus, formula_pixels(24)))
-    texts = [TEMPLATES[0].format(name) for name in NAMES]
-    tokens = sum(len(row) + 2 for row in old.text.tokens(texts))
+def test_few_words_leave_directions_of_the_text_tower_unseen_and_the_record_says_how_many(old):
+    plugin, pixels = plugin_of("clip-lora", old), formula_pixels(24)
+    ported = Theseus().fit(plugin, old, old, CLASSES, anchors_of(Theseus, pixels))
+    texts = [TEMPLATES[0].format(name) for name in (*NAMES, "thing")]
     seen = ported.about["seen"]["text"]
-    assert seen["tokens"] == tokens and seen["in"] < 32 and ported.about["length"]["text"] < 1
+    assert seen["tokens"] == sum(len(row) + 2 for row in old.text.tokens(texts))
+    assert seen["in"] < 32 and ported.about["length"]["text"] < 1
     assert ported.about["seen"]["image"] == {"tokens": 24 * 17, "in": 48, "out": 48}
+    more = Theseus().fit(plugin, old, old, CLASSES, anchors_of(Theseus, pixels, nouns=tuple(WORDS)))
+    assert (
+        more.about["seen"]["text"]["out"] == 32 and relative(dense(more.inner(), "text"), dense(plugin, "text")) < 1e-4
+    )
+
+
+def test_tokens_of_a_causal_tower_are_those_of_its_whole_length(old, monkeypatch):
+    texts = [TEMPLATES[0].format(name) for name in NAMES]
+    short = activations.of_texts(old, old, texts)
+    monkeypatch.setattr(old.text, "causal", False)
+    for one, other in zip(short, activations.of_texts(old, old, texts), strict=True):
+        assert one.tokens == other.tokens and relative(one.both, other.both) < 1e-5
 
 
 # ---- what it leaves --------------------------------------------------------------------------------------------------

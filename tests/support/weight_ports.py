@@ -44,10 +44,10 @@ def formula_plugin(backbone, classes=CLASSES):
     return method
 
 
-def anchors_of(port, old, new=None, labels=None, kind="support"):
-    """Anchors of pixels alone, (N, 3, H, H) for each tower."""
+def anchors_of(port, old, new=None, labels=None, kind="support", nouns=("thing",)):
+    """Anchors of pixels (N, 3, H, H) for each tower, and nouns, without features."""
     read = (lambda: old), (lambda: old if new is None else new)
-    return Anchors(kind, frozenset(port.needs), _labels=labels, _pixels=read)
+    return Anchors(kind, frozenset(port.needs), _labels=labels, _nouns=nouns, _pixels=read)
 
 
 def logits_of(carried, backbone, pixels, classes=CLASSES):
