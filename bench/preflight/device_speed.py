@@ -22,14 +22,14 @@ import torch
 from carryover.bench.engine import units
 from carryover.bench.engine.evaluator import ROWS
 from carryover.bench.engine.few_shot import view_count
-from carryover.bench.engine.generators import generator
 from carryover.bench.engine.one_run import STEP_TOKENS, alike, make
 from carryover.bench.engine.session import Session
-from carryover.bench.engine.trainer import fit_together
 from carryover.bench.features.decoding import MOST_THREADS
 from carryover.bench.features.store import FeatureStore
 from carryover.bench.host.processes import cores
 from carryover.bench.plan.runs import Run
+from carryover.bench.training.generators import generator
+from carryover.bench.training.trainer import fit_together
 from carryover.datasets.fewshot import VAL_SHOTS
 from carryover.methods.base import METHODS, Classes, Method, Shape, Support
 from carryover.methods.parts.schedule import epoch_steps

@@ -21,12 +21,12 @@ from toys import execute, toy_run
 from carryover.bench.backbones import archs, attention, loading
 from carryover.bench.backbones.text_tower import TextTower
 from carryover.bench.engine.evaluator import evaluate
-from carryover.bench.engine.generators import generator
 from carryover.bench.engine.options import Options
 from carryover.bench.engine.record_draft import describe
 from carryover.bench.engine.session import Session
-from carryover.bench.engine.trainer import fit
 from carryover.bench.errors import UserError
+from carryover.bench.training.generators import generator
+from carryover.bench.training.trainer import fit
 from carryover.methods.base import METHODS, Classes, Shape
 from carryover.methods.parts.inside import TEXT_ALONE
 
