@@ -10,7 +10,7 @@ PAPER_SUITES = (
     "main", "ood", "components", "lambda", "heads", "condition", "context_length", "layers", "maps", "drift",
 )  # fmt: skip
 ALL_SUITES = (*PAPER_SUITES, "targets")
-MANY_SUITES = ("main", "targets", "retention", "chains", "ports", "drift")  # of the archs with many targets
+MANY_SUITES = ("main", "targets", "retention", "chains", "ports", "taught", "drift")  # of the archs with many targets
 
 
 @dataclass(frozen=True)

@@ -37,23 +37,26 @@ class RunAnchors:
         self.loaded = loaded
         self._pools: dict[str, Split] = {}
         self._chosen: dict[tuple, list[tuple[str, Split, list[int]]]] = {}
+        self._contents: dict[tuple, list[str]] = {}
         self._made: dict[tuple, Anchors] = {}
 
     def chosen(self, run: Run) -> list[tuple[str, Split, list[int]]]:
         """(dataset, a split that is encoded as a whole, rows of it) of the run's anchors, in their order."""
-        axes = run.dataset, run.shots, run.carried_shots, run.seed, run.limit, run.anchors, run.count
-        if axes not in self._chosen:
+        if (axes := axes_of(run)) not in self._chosen:
             self._chosen[axes] = self._choose(run)
         return self._chosen[axes]
 
     def content(self, run: Run) -> list[str]:
         """sha256 over the pictures of each part, for the run's key."""
-        return [split.take(rows).content_sha256(self._names(id)) for id, split, rows in self.chosen(run)]
+        if (axes := axes_of(run)) not in self._contents:
+            parts = self.chosen(run)
+            self._contents[axes] = [split.take(rows).content_sha256(self._names(id)) for id, split, rows in parts]
+        return self._contents[axes]
 
     def of(self, run: Run, old: str, new: str) -> Anchors:
         """As the run's port may see them, with features of the backbones ``old`` and ``new`` (roles)."""
         needs = frozenset(PORTS[run.port].needs)
-        axes = run.dataset, run.shots, run.carried_shots, run.seed, run.limit, run.anchors, run.count, old, new
+        axes = *axes_of(run), old, new
         if axes not in self._made:
             self._made[axes] = self._make(run, old, new)
         return replace(self._made[axes], needs=needs)
@@ -156,6 +159,11 @@ class RunAnchors:
 
     def _names(self, id: str) -> tuple[str, ...]:
         return self.loaded.data(id).classnames
+
+
+def axes_of(run: Run) -> tuple:
+    """What its anchors depend on."""
+    return run.dataset, run.shots, run.carried_shots, run.seed, run.limit, run.anchors, run.count
 
 
 def drawn(rows: Sequence[int], run: Run) -> list[int]:

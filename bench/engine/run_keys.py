@@ -20,6 +20,8 @@ class RunKeys:
 
     def __init__(self, loaded: Loaded, anchors: RunAnchors):
         self.loaded, self.anchors = loaded, anchors
+        self._keys: dict[Run, str] = {}
+        self._towers: dict[str, dict] = {}
         self._shifted: dict[tuple, tuple[str, str]] = {}
 
     def identity(self, run: Run) -> dict:
@@ -28,13 +30,12 @@ class RunKeys:
             raise UserError(
                 f"{run} is planned in {run.precision}, this process works in {self.loaded.options.precision}"
             )
-        loaded = {role: self.loaded.backbone(role) for role in self.loaded.options.arch.towers}
+        towers = self._of_towers()
         for role in (*run.path, *run.via):
-            if role not in loaded:
-                raise unknown(f"backbone of {self.loaded.options.arch.id}", role, loaded)
+            if role not in towers["backbones"]:
+                raise unknown(f"backbone of {self.loaded.options.arch.id}", role, towers["backbones"])
         shared = {
-            "backbones": {role: backbone.fingerprint for role, backbone in loaded.items()},
-            "transforms": {role: asdict(backbone.preprocess_config) for role, backbone in loaded.items()},
+            **towers,
             "method": source_hash(METHODS[run.method]),
             "templates": list(self.loaded.tested(run).templates),
             # class names without a picture are in no list, and can be predicted all the same
@@ -56,7 +57,17 @@ class RunKeys:
         return {**shared, "pictures": self.loaded.fewshot(run).contents}
 
     def of(self, run: Run) -> str:
-        return run.key(self.identity(run))
+        if run not in self._keys:
+            self._keys[run] = run.key(self.identity(run))
+        return self._keys[run]
+
+    def _of_towers(self) -> dict[str, dict]:
+        if not self._towers:
+            loaded = {role: self.loaded.backbone(role) for role in self.loaded.options.arch.towers}
+            prints = {role: backbone.fingerprint for role, backbone in loaded.items()}
+            transforms = {role: asdict(backbone.preprocess_config) for role, backbone in loaded.items()}
+            self._towers = {"backbones": prints, "transforms": transforms}
+        return self._towers
 
     def shifted(self, run: Run) -> tuple[str, str]:
         """sha256 of a shifted set's content and of its list; as for a few-shot draw, taken once."""

@@ -20,6 +20,7 @@ class PortSpec:
     anchors      kinds of anchors that it can use: of `KINDS`
     closed_form  whether a fit is a formula, and so belongs to the first command's report
     refuses      method id -> why it carries nothing of it; None where it does
+    trains_on    method id -> whether what it carries of it can be trained on
     """
 
     id: str
@@ -30,6 +31,7 @@ class PortSpec:
     closed_form: bool
     place: float
     refuses: Callable[[str], str | None] = field(repr=False, compare=False)
+    trains_on: Callable[[str], bool] = field(repr=False, compare=False)
 
     def reason(self, method: str) -> str | None:
         return self.refuses(method)

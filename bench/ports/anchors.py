@@ -6,6 +6,7 @@ Kinds: ``support`` the few-shot pictures, ``other`` training pictures of the dat
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -37,6 +38,8 @@ class Anchors:
     _nouns: tuple[str, ...] = field(default=(), repr=False)
     _pixels: tuple[Callable[[], Tensor], Callable[[], Tensor]] | None = field(default=None, repr=False)
     _kept: dict = field(default_factory=dict, repr=False, compare=False)
+    #: "saved": seconds that ``once`` took before for what it gave again
+    clock: dict[str, float] = field(default_factory=lambda: {"saved": 0.0}, repr=False, compare=False)
 
     def __len__(self) -> int:
         """N"""
@@ -83,9 +86,14 @@ class Anchors:
 
     def once(self, what: str, make: Callable[[], Made]) -> Made:
         """What ``make`` makes of these anchors, made once for all plug-ins that are carried over them."""
-        if what not in self._kept:
-            self._kept[what] = make()
-        return self._kept[what]
+        if what in self._kept:
+            made, seconds = self._kept[what]
+            self.clock["saved"] += seconds
+            return made
+        start = time.perf_counter()
+        made = make()
+        self._kept[what] = made, time.perf_counter() - start
+        return made
 
     def folds(self, count: int) -> list[tuple[list[int], Anchors]]:
         """(rows left out, the others) of each of so many parts, always the same ones; of fewer anchors as many."""

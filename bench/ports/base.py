@@ -111,6 +111,11 @@ class Port:
         """Why it carries nothing of a method; None where it does. Asked before anything is loaded."""
         return None
 
+    @classmethod
+    def trains_on(cls, method: type[Method]) -> bool:
+        """Whether what it carries of a method can be trained on: it keeps the method itself, which trains by steps."""
+        return method.Config().epochs > 0 and not hasattr(method, "class_features")
+
     def fits(self, plugin: Any, old: Backbone, new: Backbone) -> str | None:
         """Why it cannot serve this very pair of backbones; None where it can."""
         return None
@@ -135,7 +140,8 @@ def register(id: str) -> Callable[[type[Port]], type[Port]]:
         PORTS.register(id)(kind)
         needs = tuple(one for one in NEEDS if one in kind.needs)
         told = kind.name or id, kind.source, needs, tuple(kind.anchors), kind.closed_form, kind.place
-        PORT_SPECS.register(id)(PortSpec(id, *told, lambda method: kind.works_on(METHODS[method])))
+        asked = (lambda method: kind.works_on(METHODS[method])), (lambda method: kind.trains_on(METHODS[method]))
+        PORT_SPECS.register(id)(PortSpec(id, *told, *asked))
         return kind
 
     return add

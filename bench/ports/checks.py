@@ -13,6 +13,7 @@ from torch import Tensor
 
 from carryover.bench.ports.anchors import Anchors
 from carryover.bench.ports.base import Port, Ported
+from carryover.bench.ports.frozen import zero_shot
 from carryover.methods.base import Classes
 
 FOLDS = 5
@@ -21,13 +22,18 @@ FOLDS = 5
 def checked(
     port: Port, ported: Ported, plugin: Any, old: Any, new: Any, classes: Classes, anchors: Anchors
 ) -> dict[str, float]:
-    """agreement  share of anchors on which both give the same class, ported without them
-    entropy    mean entropy (nats) of the ported plug-in's answers on them
-    confidence mean probability of its answers
-    Nothing for ports that are no closed form, for each fit is dear, or where anchors are no pictures."""
+    """agreement       share of anchors on which both give the same class, ported without them
+    zero_agreement  share of anchors on which the new zero-shot model gives the old plug-in's class
+    entropy         mean entropy (nats) of the ported plug-in's answers on them
+    confidence      mean probability of its answers
+    fit             of a map, R² on anchors that it was fitted without (``Map.score_``)
+    Nothing for ports that are no closed form, for each fit is dear; the fit alone where anchors are no pictures."""
+    fitted = getattr(ported, "fitted", None)
+    told = {} if fitted is None else {"fit": fitted.score_}
     if not port.closed_form or "images" not in anchors.needs or len(anchors) < 2:
-        return {}
+        return told
     before = answers(plugin, anchors.old)
+    zero = answers(zero_shot(new, classes), anchors.new) == before
     agreed, entropy, confidence = [], [], []
     for rows, rest in anchors.folds(FOLDS):
         other = port.fit(plugin, old, new, classes, rest)
@@ -38,11 +44,11 @@ def checked(
         agreed.append(logits.argmax(-1) == before[rows])
         entropy.append(-(log.exp() * log).sum(-1))
         confidence.append(log.max(-1).values.exp())
-    found = {"agreement": agreed, "entropy": entropy, "confidence": confidence}
-    return {name: float(torch.cat(parts).float().mean()) for name, parts in found.items()}
+    found = {"agreement": agreed, "zero_agreement": [zero], "entropy": entropy, "confidence": confidence}
+    return told | {name: float(torch.cat(parts).float().mean()) for name, parts in found.items()}
 
 
 @torch.no_grad()
 def answers(plugin: Any, x: Tensor) -> Tensor:
     """(N,) classes."""
-    return plugin.predict(x).argmax(-1)
+    return plugin.logits(x).argmax(-1)

@@ -3,7 +3,7 @@ answers on unlabelled anchors in place of labels.
 
 The method keeps its own recipe: optimiser, rate, steps, regularisers. Its cross-entropy takes the probabilities of the
 old plug-in (temperature 1). What it starts from (a cache, a logistic regression) takes the most probable classes, as
-does its few-shot validation, on a fifth of the anchors that is kept apart. Each anchor has one view, its test transform.
+does its few-shot validation, on a fifth of the anchors kept apart. Each anchor has one view, its test transform.
 On the few-shot pictures, whose labels the old plug-in was fitted to, this is retraining by other means.
 """
 

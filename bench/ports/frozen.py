@@ -7,6 +7,8 @@ what it learned. Prompts are kept as the class features that the old text tower 
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -18,6 +20,7 @@ from carryover.bench.errors import UserError
 from carryover.bench.ports.files import ported_of
 from carryover.methods.base import METHODS, Classes, Method, Shape, cosine_logits
 
+UNCHANGED: dict[Method, Any] = {}  # -> Head
 TRIAL_ROWS = 5  # random features on which the kept plug-in must answer as the bound one does
 
 
@@ -105,6 +108,8 @@ def kept(plugin: Any, classes: Classes) -> Head:
     """The plug-in as it is bound now, without its backbone. Raises UserError where it cannot answer without one."""
     if not isinstance(plugin, Method):
         return Nested(plugin)
+    if plugin in UNCHANGED:
+        return UNCHANGED[plugin]
     name, head = plugin.name or type(plugin).__name__, without_backbone(plugin, classes)
     trial = torch.randn(TRIAL_ROWS, plugin.shape.dim, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -118,6 +123,20 @@ def kept(plugin: Any, classes: Classes) -> Head:
     if not alike:
         raise UserError(f"{name} answers otherwise without its backbone")
     return head
+
+
+@contextlib.contextmanager
+def unchanged(plugin: Method, classes: Classes) -> Iterator[None]:
+    """Within, it is neither bound nor trained, so it is kept once for all ports that ask (a prompt's text pass is
+    dear). One that cannot be kept is asked again and says why."""
+    try:
+        UNCHANGED[plugin] = kept(plugin, classes)
+    except UserError:
+        pass
+    try:
+        yield
+    finally:
+        UNCHANGED.pop(plugin, None)
 
 
 def without_backbone(plugin: Any, classes: Classes) -> Head:

@@ -11,6 +11,7 @@ from carryover.bench.errors import UserError
 from carryover.bench.ports import frozen
 from carryover.bench.ports.base import Ported
 from carryover.bench.ports.frozen import Head
+from carryover.bench.ports.maps import Map
 from carryover.methods.base import Classes, Method
 
 
@@ -18,6 +19,7 @@ class Mapped(Ported):
     """``head((x - mean_new) @ matrix + mean_old)``: x (B, Dn), means (Dn,) and (Do,), matrix (Dn, Do) with scale."""
 
     kind = "mapped"
+    fitted: Map | None = None  # as it was fitted, with its anchors; not in files
     matrix: Tensor
     mean_new: Tensor
     mean_old: Tensor
@@ -30,10 +32,9 @@ class Mapped(Ported):
         self.eval()
 
     @classmethod
-    def through(cls, fitted: Any, head: Head, classes: Classes, home: str) -> Mapped:
-        """fitted: a `bench.ports.maps.Map`."""
+    def through(cls, fitted: Map, head: Head, classes: Classes, home: str) -> Mapped:
         made = cls(fitted.matrix, fitted.mean_new, fitted.mean_old, head, classes, home)
-        made.about = dict(fitted.about)
+        made.about, made.fitted = dict(fitted.about), fitted
         return made
 
     def old(self, x: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ class ThroughTexts(Port):
         fitted = anchors.once(f"texts of {classes.dataset}", lambda: on_texts(old, new, classes, anchors.nouns))
         turned, still = fitted.matrix / fitted.about["scale"], torch.zeros
         ported = Mapped(turned, still(new.dim), still(old.dim), kept(plugin, classes), classes, new.fingerprint)
-        ported.about = {**fitted.about, "scale": 1.0}
+        ported.about, ported.fitted = {**fitted.about, "scale": 1.0}, fitted
         return ported
 
 

@@ -12,7 +12,7 @@ from carryover.bench.plan.suites import Variant
 PLAIN_KINDS = ("support", "other", "texts")  # of the first command's report, each with all its anchors
 COUNTS = {"support": (16, 64), "other": (16, 64, 256), "foreign": (64, 256, 1024)}  # beside all there are
 COUNTED = ("procrustes", "linear")  # the ports whose accuracy is drawn against the number of anchors
-CHAINED = REFRESHED = "procrustes"
+PLAIN = "procrustes"  # the port of chains, and of a refresh
 REFRESH_STEPS = (5, 10, 20, 40)  # as `chains` has them for what is carried unported
 
 
@@ -31,24 +31,33 @@ def closed_rows(arch: Arch, methods: Sequence[str], shots: int) -> list[Variant]
     return found
 
 
-def every_row(arch: Arch, methods: Sequence[str], shots: int) -> list[Variant]:
-    """All ports, kinds and numbers of anchors; two updates in turn; a refresh of what was ported; and retraining."""
+def further_rows(arch: Arch, methods: Sequence[str], shots: int) -> list[Variant]:
+    """The same with pictures of other datasets, and with fewer anchors; two updates in turn; a refresh of what was
+    ported; and retraining beside them."""
     found = closed_rows(arch, methods, shots)
     updates = [role for role in arch.towers if role != "base"]
     for method in methods:
         found += [Variant(("retrained", role), method, path=(role,)) for role in updates]
-        ports = {port.id: port for port in carriers(method)}
-        for port in ports.values():
-            kinds = port.anchors if not port.closed_form else ("foreign",)
-            found += [ported(method, port.id, kind) for kind in kinds if kind in port.anchors]
+        ports = {port.id: port for port in carriers(method) if port.closed_form}
+        found += [ported(method, id, "foreign") for id, port in ports.items() if "foreign" in port.anchors]
         for id in (id for id in COUNTED if id in ports):
             for kind, counts in COUNTS.items():
                 found += [ported(method, id, kind, count) for count in counts]
-        if CHAINED in ports and len(updates) > 1:
-            found.append(ported(method, CHAINED, "other", via=("new",)))
-        if REFRESHED in ports:
-            found += [ported(method, REFRESHED, "other", steps=steps) for steps in REFRESH_STEPS]
-    return list(dict.fromkeys(found))
+        if PLAIN in ports and len(updates) > 1:
+            found.append(ported(method, PLAIN, "other", via=("new",)))
+        if PLAIN in ports and ports[PLAIN].trains_on(method):
+            found += [ported(method, PLAIN, "other", steps=steps) for steps in REFRESH_STEPS]
+    return found
+
+
+def taught_rows(arch: Arch, methods: Sequence[str], shots: int) -> list[Variant]:
+    """The ports that are trained, or look into the towers, with few-shot and with other pictures."""
+    found = beside(arch, methods, shots)
+    for method in methods:
+        for port in carriers(method):
+            if not port.closed_form:
+                found += [ported(method, port.id, kind) for kind in PLAIN_KINDS if kind in port.anchors]
+    return found
 
 
 def ported(method: str, port: str, kind: str, count: int = 0, via: tuple[str, ...] = (), steps: int = 0) -> Variant:
