@@ -108,6 +108,17 @@ def interval(draws: np.ndarray) -> tuple[float, float, float]:
     return float(low), float(high), min(1.0, 2 * (rarer + 1) / (len(draws) + 1))
 
 
+def holds_nothing(draws: np.ndarray) -> bool:
+    """Whether `interval` of the draws holds 0: draws are counted, and sorted only where the count leaves it open."""
+    place = math.floor(len(draws) * (1 - COVERAGE) / 2 - 0.5)  # the lower end lies between this draw and the next
+    scaled = draws * 10**DECIMALS
+    fewer = min(np.count_nonzero(scaled <= 0.5), np.count_nonzero(scaled >= -0.5))
+    if fewer <= place or fewer > place + 1:
+        return bool(fewer > place)
+    low, high, _ = interval(draws)
+    return low <= 0 <= high
+
+
 # ---- draws -----------------------------------------------------------------------------------------------------------
 
 
