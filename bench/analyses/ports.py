@@ -154,12 +154,20 @@ def refusals(table: pd.DataFrame, names: Names) -> list[str]:
 
 
 def foot(cases: Cases, names: Names) -> tuple[str, ...]:
-    missing = [
-        f"{names.dataset(row.dataset)}: {names.method(row.variant.method)}, {' / '.join(filter(None, row.variant.label))}"
-        for row in failed(cases.rows)
-    ]
     legend = places.legend_remark(names.depth.get(method, "") for method in cases.methods)
-    return (*legend, *marks_of(labelled(cases.rows, names)), *not_run(missing))
+    return (*legend, *marks_of(labelled(cases.rows, names)), *not_run(missing(cases, names)))
+
+
+def missing(cases: Cases, names: Names) -> list[str]:
+    """Rows without a finished run, counted by dataset and method, with their ports."""
+    of: dict[tuple[str, str], list[str]] = {}
+    for row in failed(cases.rows):
+        of.setdefault((row.dataset, row.variant.method), []).append(named(row.variant.port))
+    return [
+        f"{names.dataset(dataset)}: {names.method(method)}, {counted(len(ports), 'row')} "
+        f"({', '.join(dict.fromkeys(ports))})"
+        for (dataset, method), ports in of.items()
+    ]
 
 
 # ---- which to take ---------------------------------------------------------------------------------------------------

@@ -22,17 +22,18 @@ PORTED = PALETTE[0]
 SHOWN: tuple[tuple[tuple[str, str], dict], ...] = (  # way -> how it is drawn; what comes later lies above
     (("reuse", ""), {"marker": "o", "color": COLOURS["new"], "markersize": 5.5, "label": "reused"}),
     (("retrain", ""), {"marker": "s", "color": COLOURS["h"], "markersize": 5.5, "label": CEILING}),
-    ((FIXED, "other"), {"marker": "D", "color": PORTED, "markersize": 6, "fillstyle": "none", "label": "ported, other"}),
-    ((FIXED, "support"), {"marker": "D", "color": PORTED, "markersize": 5, "label": "ported, few-shot"}),
+    ((FIXED, "other"), {"marker": "D", "color": PORTED, "markersize": 6, "fillstyle": "none", "label": "ported (other pictures)"}),
+    ((FIXED, "support"), {"marker": "D", "color": PORTED, "markersize": 5, "label": "ported (few-shot pictures)"}),
 )  # fmt: skip
 LINES = {  # kind of anchors -> how its line is drawn
     "support": ("few-shot pictures", PALETTE[0], "o", "-"),
     "other": ("other pictures", PALETTE[1], "s", "--"),
-    "foreign": ("pictures of other datasets", PALETTE[2], "^", ":"),
+    "foreign": ("pictures of other datasets", PALETTE[3], "^", ":"),
 }
 CURVES_ON = "new"  # the target of the curves
 SIDE_BY_SIDE = 2
-DEEPEST = 30.0  # points below zero-shot that a curve's panel shows at most
+NUMBER_WIDTH = 5.0  # points that the number at the edge takes
+DEEPEST = 30.0  # points below zero-shot that a curve's panel shows at most; what is lower leaves the panel
 
 
 def averages(table: pd.DataFrame, target: str) -> pd.DataFrame:
@@ -61,7 +62,10 @@ def draw_ports(tables: Tables, selection: Selection) -> Figure | None:
                 draw_row(axes, place, of, edge)
             axes.set_xlim(left=edge - 1.5)
         axes_of[-1].set_xlabel("Top-1 accuracy on the target (%)")
-        legend(figure, list(axes_of))
+        shown = [axes.get_legend_handles_labels() for axes in axes_of]
+        handles = {label: handle for of_panel in shown for handle, label in zip(*of_panel, strict=True)}
+        labels = [label for label in (FLOOR, *(style["label"] for _, style in SHOWN)) if label in handles]
+        figure.legend([handles[n] for n in labels], labels, loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 
@@ -84,13 +88,14 @@ def draw_row(axes, place: int, of: dict, edge: float) -> None:
     if inside:
         axes.plot([min(inside), max(inside)], [place, place], color=INK, alpha=0.25, linewidth=1, zorder=1)
     for level, (way, style) in enumerate(SHOWN):
-        if way not in of:
-            continue
-        if of[way] >= edge:
+        if of.get(way, -math.inf) >= edge:
             axes.plot([of[way]], [place], linestyle="", zorder=3 + level, **style)
-        else:
-            axes.plot([edge], [place], "<", color=style["color"], markersize=5.5, zorder=3)
-            axes.text(edge + 1, place, f"{of[way]:.1f}", va="center", fontsize=8)
+    below = [(of[way], style["color"]) for way, style in SHOWN if of.get(way, math.inf) < edge]
+    for _, colour in below:
+        axes.plot([edge], [place], "<", color=colour, markersize=5.5, zorder=3)
+    if below:
+        behind = max([edge, *(value for value in inside if value < edge + NUMBER_WIDTH)])
+        axes.text(behind + 1, place, ", ".join(f"{value:.1f}" for value, _ in below), va="center", fontsize=8)
 
 
 def draw_anchors(tables: Tables, selection: Selection) -> Figure | None:
@@ -107,7 +112,7 @@ def draw_anchors(tables: Tables, selection: Selection) -> Figure | None:
         return None
     lines = -(-len(methods) // SIDE_BY_SIDE)
     lowest = max(-DEEPEST, min(0.0, curves["gain"].min()) - 2)
-    with canvas(1.75 * lines + 1.0) as figure:
+    with canvas(1.75 * lines + 0.9) as figure:
         grid = figure.subplots(lines, SIDE_BY_SIDE, squeeze=False, sharex=True, sharey=True)
         for axes in grid.flat[len(methods) :]:
             axes.set_visible(False)
@@ -122,13 +127,15 @@ def draw_anchors(tables: Tables, selection: Selection) -> Figure | None:
                 line = curves[(curves["method"] == method) & (curves["anchors"] == kind)].sort_values("seen")
                 if len(line):
                     style = {"color": colour, "marker": marker, "linestyle": dash, "markersize": 4, "linewidth": 1.3}
-                    axes.plot(line["seen"], line["gain"].clip(lower=lowest), label=label, **style)
+                    axes.plot(line["seen"], line["gain"], label=label, **style)
         first = grid[0, 0]
         first.set_xscale("log", base=4)
         first.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         first.xaxis.set_minor_locator(NullLocator())
         first.set_ylim(bottom=lowest - 1)
-        figure.supxlabel("Number of anchors", fontsize=9)
+        for axes in grid.flat[max(0, len(methods) - SIDE_BY_SIDE) : len(methods)]:  # the lowest of each column
+            axes.tick_params(labelbottom=True)
+            axes.set_xlabel("Number of anchors")
         figure.supylabel(f"Points over zero-shot on {CURVES_ON}", fontsize=9)
         legend(figure, list(grid.flat[: len(methods)]), columns=3)
     return figure

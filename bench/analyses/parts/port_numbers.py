@@ -7,7 +7,7 @@ and choices are those of `retention_numbers`, over any number of options.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -120,10 +120,11 @@ def port_rows(case: Case, found: Numbers) -> None:
     reasons: dict[tuple[str, Way], str] = {}
 
     def add(dataset: str, target: str, way: Way, values: Mapping[int, list[float]], reason: str) -> None:
-        row = port_row(case, dataset, target, way, values, reason)
+        row = port_row(case, dataset, target, way, values, floors[target][dataset], reason)
         found.ports.append(row)
         found.seen[tuple(row[: len(KEYS)])] = seen(values)
 
+    floors = {target: floors_of(case, target) for target in cases.targets}
     for dataset in cases.datasets:
         for target in cases.targets:
             for way in ways:
@@ -134,12 +135,26 @@ def port_rows(case: Case, found: Numbers) -> None:
                 each.setdefault((target, way), {})[dataset] = values
                 add(dataset, target, way, values, reason)
     for (target, way), of in each.items():
-        shared = sorted(set.intersection(*map(set, of.values())))
-        values = {seed: list(np.mean([by_seed[seed] for by_seed in of.values()], axis=0)) for seed in shared}
-        add(AVERAGE, target, way, values, reasons[target, way])
+        add(AVERAGE, target, way, over_datasets(of.values()), reasons[target, way])
     for port, reason in cases.refused(method) if method != ZERO_SHOT else ():
         blank = [math.nan] * 8
         found.ports.append([EVERY, method, EVERY, port.id, "", "", 0, *blank, needs(port.id), math.nan, reason])
+
+
+def floors_of(case: Case, target: str) -> dict[str, dict[int, list[float]]]:
+    """Dataset, or the average -> seed -> zero-shot accuracy, alone in a list."""
+    found = {
+        dataset: {seed: [accuracy(r, target)] for seed, r in case.at(dataset, ZERO, target).items()}
+        for dataset in case.cases.datasets
+    }
+    return {**found, AVERAGE: over_datasets(found.values())}
+
+
+def over_datasets(each: Iterable[Mapping[int, Sequence[float]]]) -> dict[int, list[float]]:
+    """The means by seed, of the seeds that all datasets have."""
+    each = list(each)
+    shared = sorted(set.intersection(*map(set, each)))
+    return {seed: np.mean([by_seed[seed] for by_seed in each], axis=0).tolist() for seed in shared}
 
 
 VALUES = ("accuracy", "negative_flips", "ece", "seconds", "anchors")
@@ -173,17 +188,23 @@ def refusal(record: Record, target: str) -> str:
 
 
 def port_row(
-    case: Case, dataset: str, target: str, way: Way, values: Mapping[int, Sequence[float]], reason: str
+    case: Case,
+    dataset: str,
+    target: str,
+    way: Way,
+    values: Mapping[int, Sequence[float]],
+    floors: Mapping[int, Sequence[float]],
+    reason: str,
 ) -> list:
     own = [[value[place] for value in values.values()] for place in range(len(VALUES))]
     accuracies, negative, ece, seconds, _ = own
-    floor, reached = case.compared(target, dataset, {"zero-shot": ZERO, "port": way}).means
+    gain = mean_std(values[seed][0] - floors[seed][0] for seed in values if seed in floors)[0]
     kept = (math.nan,) * 3
-    if way not in (ZERO, RETRAINED):
+    if values and way not in (ZERO, RETRAINED) and case.has(RETRAINED):
         kept = case.compared(target, dataset, {"zero-shot": ZERO, "port": way, "retrain": RETRAINED}).kept("port")
     return [
         *(dataset, case.method, target, way.port, way.anchors, way.count, len(values)),
-        *(*mean_std(accuracies), reached - floor, *kept),
+        *(*mean_std(accuracies), gain, *kept),
         *(mean_std(negative)[0], median(seconds) if seconds else math.nan),
         *(needs(way.port), mean_std(ece)[0], "" if values else reason),
     ]

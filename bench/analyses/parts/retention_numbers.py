@@ -90,11 +90,12 @@ class Compared:
     def kept(self, option: str) -> tuple[float, float, float]:
         """The share of retraining's gain that the option has, and the ends of its interval; NaN where the gain to be
         kept is not above nothing beyond its interval."""
-        share, gain = self.difference(option, "zero-shot")[0], self.difference("retrain", "zero-shot")
-        if self.options is None or not gain[1] > 0:
+        if self.options is None:
             return math.nan, math.nan, math.nan
-        ends = self.options.ratio_interval(self.less(option, "zero-shot"), self.less("retrain", "zero-shot"))
-        return share / gain[0], *ends
+        shot, reached, ceiling = (self.means[self.names.index(one)] for one in ("zero-shot", option, "retrain"))
+        above, below = (self.less(one, "zero-shot") for one in (option, "retrain"))
+        low, high = self.options.ratio_interval(above, below)  # no ends where the gain is not above nothing
+        return math.nan if math.isnan(low) else (reached - shot) / (ceiling - shot), low, high
 
     @property
     def best(self) -> str:
