@@ -29,7 +29,7 @@ class Way(NamedTuple):
 
     port: str
     anchors: str = ""
-    count: str = ""  # "all" or a number
+    number: str = ""  # of anchors; "all" of them
     via: str = ""  # the backbones that the port goes through
     steps: int = 0  # of the refresh after the port
 
@@ -108,8 +108,8 @@ def in_order(ways: Iterable[Way]) -> list[Way]:
     kinds = ("support", "other", "foreign", "texts")
 
     def place(way: Way) -> tuple:
-        count = math.inf if way.count == "all" else int(way.count)
-        return ports.get(way.port, math.inf), way.port, kinds.index(way.anchors), count, way.via, way.steps
+        number = math.inf if way.number == "all" else int(way.number)
+        return ports.get(way.port, math.inf), way.port, kinds.index(way.anchors), number, way.via, way.steps
 
     return sorted(ways, key=place)
 

@@ -28,8 +28,9 @@ def rule_of(options: str) -> str:
     """``options``: as a sentence names them, the cheapest first."""
     return (
         f"The choice is the cheapest of {options}, in this order, that is shown to be not more than "
-        f"{MARGIN:g} point behind the best one (the 95 % interval of its difference from the best is above -{MARGIN:g}),"
-        f" and “{UNDECIDED}” where a cheaper one is neither shown to be that near nor shown to be behind at all."
+        f"{MARGIN:g} point behind the best one (the 95 % interval of its difference from the best is above "
+        f"-{MARGIN:g}), and “{UNDECIDED}” where a cheaper one is neither shown to be that near nor shown to be behind "
+        "at all."
     )
 
 

@@ -26,7 +26,7 @@ from carryover.bench.analyses.parts.port_cases import (
     Cases,
     Way,
 )
-from carryover.bench.analyses.parts.port_rows import CHAINED, REFRESH_STEPS, REFRESHED
+from carryover.bench.analyses.parts.port_rows import REFRESH_STEPS, REFRESHED
 from carryover.bench.analyses.parts.retention_numbers import Compared, accuracy, gain_of
 from carryover.bench.plan.port_specs import PORT_SPECS
 from carryover.bench.plan.run_labels import ZERO_SHOT
@@ -39,6 +39,7 @@ PORTS = (
     *KEYS, "seeds", "accuracy", "accuracy_std", "gain", "retention", "retention_low", "retention_high",
     "negative_flips", "seconds", "needs", "ece", "reason",
 )  # fmt: skip
+FAILED = "the run failed"
 EVERY = "all"  # datasets and targets, in the row of a method that a port does not carry
 
 ALL = "all"  # anchors, where no number is given
@@ -184,7 +185,7 @@ def as_number(value: float | None) -> float:
 def refusal(record: Record, target: str) -> str:
     """Why the port does not serve that target, or that the run failed."""
     told = ((record.get("port") or {}).get("refused") or {}).get(target)
-    return told or ("" if record.get("status") == "done" else "the run failed")
+    return told or ("" if record.get("status") == "done" else FAILED)
 
 
 def port_row(
@@ -203,7 +204,7 @@ def port_row(
     if values and way not in (ZERO, RETRAINED) and case.has(RETRAINED):
         kept = case.compared(target, dataset, {"zero-shot": ZERO, "port": way, "retrain": RETRAINED}).kept("port")
     return [
-        *(dataset, case.method, target, way.port, way.anchors, way.count, len(values)),
+        *(dataset, case.method, target, way.port, way.anchors, way.number, len(values)),
         *(*mean_std(accuracies), gain, *kept),
         *(mean_std(negative)[0], median(seconds) if seconds else math.nan),
         *(needs(way.port), mean_std(ece)[0], "" if values else reason),
@@ -246,7 +247,7 @@ def chain_rows(case: Case) -> Iterator[list]:
             for target in case.cases.targets:
                 one = case.compared(target, dataset, {"chained": way, "fresh": fresh})
                 if one.seeds:
-                    kinds = target, way.via, way.port, way.anchors, way.count
+                    kinds = target, way.via, way.port, way.anchors, way.number
                     both = [value for name in one.names for value in spread(one, name)]
                     yield [dataset, case.method, *kinds, one.seeds, *both, *one.difference("chained", "fresh")]
 
@@ -268,7 +269,7 @@ def refresh_rows(case: Case) -> Iterator[list]:
             if not alone["ported"].seeds:
                 continue
             scores = [value for name in own for value in spread(alone[name], name)]
-            over = []
+            over: list[float] = []
             for name in (CARRIED, NOTHING):
                 both = case.compared(REFRESH_TARGET, dataset, {"ported": own["ported"], name: own[name]})
                 over += both.difference("ported", name)

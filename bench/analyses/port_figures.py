@@ -9,20 +9,21 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from carryover.bench.analyses import port_numbers as numbers
 from carryover.bench.analyses.base import Tables
 from carryover.bench.analyses.chains import PALETTE
-from carryover.bench.analyses.parts import port_numbers as numbers
-from carryover.bench.analyses.parts.port_numbers import ALL, FIXED, KEYS
+from carryover.bench.analyses.port_numbers import ALL, FIXED, KEYS
 from carryover.bench.analyses.retention import CEILING, FLOOR, FRAME_INCHES, FURTHEST, ROW_INCHES, Names
 from carryover.bench.records.reading import AVERAGE
 from carryover.bench.records.selection import Selection
 from carryover.bench.render.figures import COLOURS, INK, LONGEST_NAME, canvas, legend, open_frame
 
 PORTED = PALETTE[0]
+HOLLOW = {"marker": "D", "color": PORTED, "markersize": 6, "fillstyle": "none"}
 SHOWN: tuple[tuple[tuple[str, str], dict], ...] = (  # way -> how it is drawn; what comes later lies above
     (("reuse", ""), {"marker": "o", "color": COLOURS["new"], "markersize": 5.5, "label": "reused"}),
     (("retrain", ""), {"marker": "s", "color": COLOURS["h"], "markersize": 5.5, "label": CEILING}),
-    ((FIXED, "other"), {"marker": "D", "color": PORTED, "markersize": 6, "fillstyle": "none", "label": "ported (other pictures)"}),
+    ((FIXED, "other"), {**HOLLOW, "label": "ported (other pictures)"}),
     ((FIXED, "support"), {"marker": "D", "color": PORTED, "markersize": 5, "label": "ported (few-shot pictures)"}),
 )  # fmt: skip
 LINES = {  # kind of anchors -> how its line is drawn
