@@ -26,7 +26,7 @@ from carryover.bench.analyses.parts.port_cases import (
     Cases,
     Way,
 )
-from carryover.bench.analyses.parts.port_rows import REFRESH_STEPS, REFRESHED
+from carryover.bench.analyses.parts.port_rows import PLAIN, REFRESH_STEPS
 from carryover.bench.analyses.parts.retention_numbers import Compared, accuracy, gain_of
 from carryover.bench.plan.port_specs import PORT_SPECS
 from carryover.bench.plan.run_labels import ZERO_SHOT
@@ -255,7 +255,7 @@ def chain_rows(case: Case) -> Iterator[list]:
 def refresh_rows(case: Case) -> Iterator[list]:
     """`REFRESH` of one method: ported and trained for so many steps, beside the same steps from what was carried as it
     is and from nothing, where the suite `chains` has them."""
-    port = Way(REFRESHED, "other", ALL)
+    port = Way(PLAIN, "other", ALL)
     if not any(way.steps for way in case.cases.ways):
         return
     for dataset in (*case.cases.datasets, AVERAGE):
