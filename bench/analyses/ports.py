@@ -1,7 +1,7 @@
 """Ported plug-ins: what a map between two backbones makes of a plug-in that was trained on the old one.
 
-Every ported run of the suites `maps`, `ports` and `taught` beside zero-shot, the plug-in as it is, and the method retrained
-on the target; the choice among them by what a reader has; two updates in turn; and a refresh of what was ported.
+Every ported run of the suites `maps`, `ports` and `taught` beside zero-shot, the plug-in as it is, and the same method
+retrained on the target; the choice among them by what a reader has; two updates in turn; a refresh of what was ported.
 """
 
 from __future__ import annotations
