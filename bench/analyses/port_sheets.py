@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import pandas as pd
 
@@ -14,11 +15,11 @@ from carryover.bench.analyses.parts.retention_numbers import UNDECIDED, rule_of
 from carryover.bench.analyses.parts.rows import marks_of, not_run
 from carryover.bench.analyses.port_figures import averages
 from carryover.bench.analyses.port_numbers import ALL, CHOICES, EVERY, FIXED, SITUATIONS
-from carryover.bench.analyses.retention import INTERVAL, Names, labelled, points
+from carryover.bench.analyses.retention import INTERVAL, Names, points
 from carryover.bench.plan.port_specs import PORT_SPECS
 from carryover.bench.plan.run_labels import ZERO_SHOT
 from carryover.bench.records.reading import AVERAGE, counted
-from carryover.bench.records.selection import Selection
+from carryover.bench.records.selection import Row, Selection
 from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet, percent, signed
 
 TITLE = "Plug-ins ported by a map between the backbones"
@@ -141,7 +142,13 @@ def refusals(table: pd.DataFrame, names: Names) -> list[str]:
 
 def foot(cases: Cases, names: Names) -> tuple[str, ...]:
     legend = places.legend_remark(names.depth.get(method, "") for method in cases.methods)
-    return (*legend, *marks_of(labelled(cases.rows, names)), *not_run(missing(cases, names)))
+    told = [replace(row, variant=replace(row.variant, label=label(row, names))) for row in cases.rows if row.records]
+    return (*legend, *marks_of(told), *not_run(missing(cases, names)))
+
+
+def label(row: Row, names: Names) -> tuple[str, str]:
+    """A remark names methods and ports: with every kind and number of anchors it would fill a page."""
+    return names.method(row.variant.method), named(row.variant.port)
 
 
 def missing(cases: Cases, names: Names) -> list[str]:
