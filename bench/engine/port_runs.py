@@ -52,7 +52,9 @@ def on_target(
         record["port"]["refused"][role] = reason
         return {}
     spent = time.perf_counter() - start + sum(clock["saved"] for clock in clocks)
-    told: dict[str, Any] = {"seconds": spent, "anchors": session.anchors.count(run), **ported.about}
+    about = dict(ported.about)
+    record["marks"] += [mark for mark in about.pop("marks", []) if mark not in record["marks"]]
+    told: dict[str, Any] = {"seconds": spent, "anchors": session.anchors.count(run), **about}
     if not run.via and len(run.path) == 1:
         anchors = session.anchors.of(run, "base", role)
         told |= checked(port, ported, plugin, session.backbone("base"), session.backbone(role), classes, anchors)

@@ -90,7 +90,7 @@ class RunAnchors:
             store = self.loaded.features(role)
             found = [
                 store.features(split, self._names(id), f"{id} anchors, {role}")[
-                    torch.as_tensor(rows, device=self.loaded.backbone(role).device)
+                    torch.as_tensor(rows, dtype=torch.long, device=self.loaded.backbone(role).device)
                 ]
                 for id, split, rows in parts
             ]
@@ -132,7 +132,8 @@ class RunAnchors:
             every = [(place, row) for place, (_, pool) in enumerate(pools) for row in range(len(pool))]
             random.Random(derive("foreign anchors", run.dataset, run.seed)).shuffle(every)
             taken = every[: min(run.count or FOREIGN_POOL, FOREIGN_POOL)]
-            return [(id, pool, [row for at, row in taken if at == place]) for place, (id, pool) in enumerate(pools)]
+            parts = [(*one, [row for at, row in taken if at == place]) for place, one in enumerate(pools)]
+            return [part for part in parts if part[2]]
         raise UserError(f"no anchors of kind '{run.anchors}'")
 
     def _pool(self, id: str) -> Split:

@@ -19,11 +19,12 @@ from torch import Tensor
 
 from carryover.bench.errors import UserError
 from carryover.bench.ports.map_base import Map
-from carryover.bench.ports.map_fitted import Fitted, determination, folds
+from carryover.bench.ports.map_fitted import Fitted, folds, likeness
 from carryover.bench.ports.map_pairs import Pairs, constant, mean, products, squares, tensor_of
 
 UNSEEN = 1e-10  # of the largest singular value of A^T B: spreads below 1e-5 of the widest are fp32 rounding
-STRENGTHS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0)  # of a prior, where it is chosen
+STRENGTHS = (0.0, 0.3, 1.0, 3.0, 10.0, 100.0)  # of a prior, where it is chosen
+SCALES = ("fit", "spread")
 
 SVD = tuple[Tensor, Tensor, Tensor]  # U (Dn, r), S (r,), V^T (r, Do)
 
@@ -38,31 +39,50 @@ class Procrustes(Fitted):
                     or a `Map` between the same backbones, of which the rotation is taken
     prior_strength  0: R0 decides only where no anchor speaks. Above: R is the nearest rotation to
                     A^T B + strength tr(S) / min(Dn, Do) R0, which also turns the directions that were seen towards R0.
-                    None: chosen by held-out R² among ``STRENGTHS`` and "drop", label-free
+                    None: chosen among ``STRENGTHS`` and "drop" by the mean cosine of held-out anchors to themselves,
+                    both less the old mean: label-free, and blind to the scale, which would favour strong priors
+    scale           "fit": the least-squares scale for R on the anchors, tr(R^T A^T B) / |A|^2. The worse the fit, the
+                    more it shrinks features towards the mean. "spread": |B| / |A|, so that mapped features keep the
+                    spread of old ones, which a head on cosines may want. Both are the same where the fit is exact.
+                    Either holds for unseen directions too, whatever the prior
     folds           of ``held_out_``: each anchor is mapped by a map of its own means that was fitted on the other folds
 
-    The scale is the least-squares one for R on the anchors, whatever the prior; it holds for unseen directions too.
-    ``about`` adds rank, scale, folds and the prior's strength. A rotation does not depend on signs or order of singular
-    vectors, so it is the same with every linear algebra library, to rounding.
+    ``about`` adds rank, scale, scale_by, folds, prior and strength. A rotation does not depend on signs or order of
+    singular vectors, so it is the same with every linear algebra library, to rounding.
     """
 
     name = "procrustes"
 
     def __init__(
-        self, prior: str | Map | Tensor | np.ndarray = "drop", prior_strength: float | None = 0.0, folds: int = 5
+        self,
+        prior: str | Map | Tensor | np.ndarray = "drop",
+        prior_strength: float | None = 0.0,
+        scale: str = "fit",
+        folds: int = 5,
     ):
         super().__init__()
-        self.prior, self.prior_strength, self.folds = prior, prior_strength, folds
+        self.prior, self.prior_strength, self.scale, self.folds = prior, prior_strength, scale, folds
 
     def solve(self, pairs: Pairs, mean_new: Tensor, mean_old: Tensor) -> tuple[Tensor, dict[str, Any]]:
         if isinstance(self.folds, bool) or not isinstance(self.folds, int) or self.folds < 2:
             raise UserError(f"Procrustes: folds is {self.folds}, expected a whole number, 2 or more")
+        if self.scale not in SCALES:
+            raise UserError(f"Procrustes: scale is '{self.scale}', expected {' or '.join(map(repr, SCALES))}")
         self._r0 = prior_of(self.prior, pairs.new.shape[1], pairs.old.shape[1])
         self._strength = self._chosen(pairs)
         parts = decomposed(pairs.new, pairs.old, mean_new, mean_old)
-        turn, scale = rotation(parts, squares(pairs.new, mean_new), self._r0, self._strength)
-        about = {"rank": int(seen(parts[1]).sum()), "scale": scale, "folds": min(self.folds, len(pairs))}
+        turn = rotation(parts, self._r0, self._strength)
+        scale = self._scale(parts, turn, squares(pairs.new, mean_new), squares(pairs.old, mean_old))
+        about = {"rank": int(seen(parts[1]).sum()), "scale": scale, "scale_by": self.scale}
+        about["folds"] = min(self.folds, len(pairs))
         return scale * turn, {**about, "prior": "drop" if self._strength is None else "R0", "strength": self._strength}
+
+    def _scale(self, parts: SVD, turn: Tensor, new: float, old: float) -> float:
+        """For |A|^2 and |B|^2 in ``new`` and ``old``."""
+        u, s, vt = parts
+        if not s.max() > 0:
+            return 0.0
+        return (old / new) ** 0.5 if self.scale == "spread" else float((u * (turn @ vt.T) * s).sum()) / new
 
     def _chosen(self, pairs: Pairs) -> float | None:
         """The strength of the prior: as given, or the best on held-out anchors; the first of equals."""
@@ -73,9 +93,8 @@ class Procrustes(Fitted):
                 raise UserError(f"Procrustes: prior_strength is {given}, expected a number of 0 or more, or None")
             return float(given)
         tried = (None, *STRENGTHS)
-        return max(
-            zip(tried, self._guesses(pairs, tried), strict=True), key=lambda both: determination(pairs.old, both[1])
-        )[0]
+        likely = [likeness(pairs.old, guess) for guess in self._guesses(pairs, tried)]
+        return tried[likely.index(max(likely))]
 
     def leave_out(self, pairs: Pairs) -> Tensor:
         return self._guesses(pairs, (self._strength,))[0]
@@ -88,9 +107,11 @@ class Procrustes(Fitted):
             others[fold] = False
             new, old = pairs.new[others], pairs.old[others]
             mean_new, mean_old = mean(new), mean(old)
-            parts, spread = decomposed(new, old, mean_new, mean_old), squares(new, mean_new)
+            parts = decomposed(new, old, mean_new, mean_old)
+            spreads = squares(new, mean_new), squares(old, mean_old)
             for strength, guess in zip(strengths, guesses, strict=True):
-                turn, scale = rotation(parts, spread, self._r0, strength)
+                turn = rotation(parts, self._r0, strength)
+                scale = self._scale(parts, turn, *spreads)
                 guess[fold] = (pairs.new[fold].double() - mean_new) @ turn * scale + mean_old
         return guesses
 
@@ -143,20 +164,17 @@ def polar(parts: SVD) -> Tensor:
     return u[:, seen(s)] @ vt[seen(s)]
 
 
-def rotation(parts: SVD, spread: float, r0: Tensor | None, strength: float | None) -> tuple[Tensor, float]:
-    """R (Dn, Do) and its scale, for A^T B in ``parts`` and |A|^2 = ``spread``; strength None drops the prior."""
+def rotation(parts: SVD, r0: Tensor | None, strength: float | None) -> Tensor:
+    """R (Dn, Do) for A^T B in ``parts``; strength None drops the prior."""
     u, s, vt = parts
     if r0 is None or strength is None:
-        turn = polar(parts)
-    elif strength:
+        return polar(parts)
+    if strength:
         pull = strength * s.sum() / min(r0.shape)
-        turn = polar(torch.linalg.svd((u * s) @ vt + pull * r0, full_matrices=False))
-    else:
-        u1, v1 = u[:, seen(s)], vt[seen(s)].T
-        rest = r0 - u1 @ (u1.T @ r0)
-        rest -= rest @ v1 @ v1.T
-        ru, rs, rvt = torch.linalg.svd(rest, full_matrices=False)
-        there = rs > UNSEEN * r0.norm()
-        turn = u1 @ v1.T + ru[:, there] @ rvt[there]
-    scale = float((u * (turn @ vt.T) * s).sum()) / spread if s.max() > 0 else 0.0
-    return turn, scale
+        return polar(torch.linalg.svd((u * s) @ vt + pull * r0, full_matrices=False))
+    u1, v1 = u[:, seen(s)], vt[seen(s)].T
+    rest = r0 - u1 @ (u1.T @ r0)
+    rest -= rest @ v1 @ v1.T
+    ru, rs, rvt = torch.linalg.svd(rest, full_matrices=False)
+    there = rs > UNSEEN * r0.norm()
+    return u1 @ v1.T + ru[:, there] @ rvt[there]

@@ -142,6 +142,13 @@ def test_fewer_anchors_are_among_the_more_and_each_seed_draws_its_own(opened):
     assert keys_of(session, ported(count=3, seed=2)) != few
 
 
+def test_fewer_foreign_anchors_than_datasets_are_read_all_the_same(opened):
+    session = opened()
+    session.options = replace(session.options, arch=replace(session.options.arch, datasets="micro"))
+    anchors = session.anchors.of(ported(anchors="foreign", count=3), "base", "new")
+    assert anchors.old.shape == (3, session.backbone("base").dim) and anchors.new.shape == anchors.old.shape
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     """The paper's eleven sets in their published layouts."""

@@ -6,6 +6,7 @@ import torch
 from scipy.linalg import orthogonal_procrustes, polar
 
 from carryover.bench.errors import UserError
+from carryover.bench.ports.map_procrustes import STRENGTHS
 from carryover.bench.ports.maps import Linear, Map, Procrustes
 
 
@@ -112,6 +113,13 @@ def test_strength_of_a_prior_is_chosen_by_anchors_left_out():
     wrong = Procrustes(prior=turn(32, seed=77), prior_strength=None).fit(old, new)
     plain = Procrustes().fit(old, new)
     assert trusted.about["strength"] >= 3 and trusted.score_ > plain.score_
+
+    def likeness(strength):
+        held_out = Procrustes(prior=rotation, prior_strength=strength).fit(old, new).held_out_
+        a, b = held_out - old.mean(0), old - old.mean(0)
+        return ((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).mean()
+
+    assert trusted.about["strength"] == max(STRENGTHS, key=likeness)
     assert wrong.about["strength"] is None and torch.equal(wrong.matrix, plain.matrix)
     fixed = Procrustes(prior=rotation, prior_strength=trusted.about["strength"]).fit(old, new)
     assert fixed.score_ == trusted.score_
@@ -200,6 +208,19 @@ def test_scales_of_the_features_change_nothing(kind):
     assert scaled.score_ == pytest.approx(fitted.score_, abs=1e-6)
 
 
+def test_scale_by_spread_keeps_the_spread_of_old_features():
+    old, new = related(200, 24, 24, noise=2.0)
+    by_fit, by_spread = Procrustes().fit(old, new), Procrustes(scale="spread").fit(old, new)
+    assert by_spread.transform(new).std(0).max() > by_fit.transform(new).std(0).max()
+    spread = np.linalg.norm(by_spread.transform(new) - old.mean(0))
+    assert spread == pytest.approx(np.linalg.norm(old - old.mean(0)), rel=1e-6)
+    ratio = by_spread.about["scale"] / by_fit.about["scale"]
+    np.testing.assert_allclose(by_spread.matrix, ratio * by_fit.matrix, atol=1e-6)
+    assert by_fit.score_ > by_spread.score_  # least squares is what the score asks for
+    exact = 2.5 * old @ turn(24, seed=5)
+    np.testing.assert_allclose(Procrustes(scale="spread").fit(old, exact).transform(exact), old, atol=1e-5)
+
+
 @pytest.mark.parametrize("count", [8, 100])
 def test_there_and_back(count):
     old, new = related(count, 24, 24)
@@ -256,11 +277,11 @@ def test_features_on_a_gpu_are_fitted_as_on_the_cpu_and_stay_there():
 
 def test_constructor_parameters_are_stored_as_given_and_a_map_is_refitted_whole():
     prior = np.eye(16)
-    fitted = Procrustes(prior=prior, prior_strength=0.5, folds=3)
-    assert fitted.prior is prior and (fitted.prior_strength, fitted.folds) == (0.5, 3)
+    fitted = Procrustes(prior=prior, prior_strength=0.5, scale="spread", folds=3)
+    assert fitted.prior is prior and (fitted.prior_strength, fitted.scale, fitted.folds) == (0.5, "spread", 3)
     first, second = related(50, 16, 16), related(50, 16, 16, seed=20)
     fitted.fit(*first).score_  # noqa: B018
     again = fitted.fit(*second)
-    fresh = Procrustes(prior=prior, prior_strength=0.5, folds=3).fit(*second)
+    fresh = Procrustes(prior=prior, prior_strength=0.5, scale="spread", folds=3).fit(*second)
     assert again is fitted and again.score_ == fresh.score_ and torch.equal(again.matrix, fresh.matrix)
     assert isinstance(fitted, Map)

@@ -102,6 +102,7 @@ def test_what_cannot_be_fitted_is_one_line(given, line):
         (Procrustes(prior="identity"), "prior is 'identity', expected 'drop'"),
         (Procrustes(prior=np.eye(16)), r"prior has shape \(16, 16\), expected \(12, 16\)"),
         (Procrustes(prior=np.eye(12, 16), prior_strength=-1), "prior_strength is -1"),
+        (Procrustes(scale="none"), "scale is 'none', expected 'fit' or 'spread'"),
         (Procrustes(folds=1), "folds is 1"),
         (Linear(strength=0), "strength is 0, expected a number above 0"),
         (Linear(strength=float("nan")), "strength is nan"),
