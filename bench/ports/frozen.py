@@ -140,6 +140,8 @@ def unchanged(plugin: Method, classes: Classes) -> Iterator[None]:
 
 
 def without_backbone(plugin: Any, classes: Classes) -> Head:
+    if plugin.needs != "features":
+        raise UserError(f"{plugin.name} works inside the towers, so it cannot answer without them")
     if not hasattr(plugin, "class_features"):
         made = rebuilt(type(plugin), plugin.config, plugin.shape, plugin.learned(), derived(plugin))
         return KeptMethod(made.to(next(iter(derived(plugin).values()), torch.zeros(0)).device)).eval()
