@@ -29,6 +29,7 @@ from carryover.bench.ports.transmiter_parts import (
     Config,
     distillation,
     disturbed,
+    exponential,
     random_rotation,
     rates,
     standardised,
@@ -190,6 +191,23 @@ def test_basis_starts_as_a_rotation_and_stays_one_in_training():
     for rotation in (basis, adapter.basis):
         torch.testing.assert_close(rotation @ rotation.T, torch.eye(K), atol=1e-5, rtol=0)
         assert torch.linalg.det(rotation) == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("size", [0.0, 0.01, 1.0, 8.0])
+def test_exponential_and_its_gradient_are_those_of_the_definition(size):
+    skew = (size * (formula((K, K), 1) - formula((K, K), 1).T)).requires_grad_()
+    weights = formula((K, K), 2)
+    power = exponential(skew)
+    torch.testing.assert_close(power.detach(), torch.from_numpy(scipy.linalg.expm(skew.detach().numpy())))
+    (found,) = torch.autograd.grad((weights * power).sum(), skew)
+    back = scipy.linalg.expm_frechet(skew.detach().numpy().T, weights.numpy(), compute_expm=False)
+    torch.testing.assert_close(found, torch.from_numpy(back))
+
+
+def test_logits_that_are_not_finite_are_told_in_one_line():
+    teacher = torch.full((N, C), torch.nan)
+    with pytest.raises(UserError, match="loss is nan at step 1: the plug-in's logits"):
+        train(formula_adapter(), old_logits(), teacher, SMALL, generator("order"))
 
 
 def test_noise_comes_in_half_of_the_batches_with_half_of_each_rows_deviation():
