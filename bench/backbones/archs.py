@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 OTHER_ACTIVATION = "other_activation"  # the control that every arch has: the base's weights under the other activation
-PAPER_SUITES = ("main", "ood", "components", "lambda", "heads", "condition", "context_length", "layers", "drift")
+PAPER_SUITES = (
+    "main", "ood", "components", "lambda", "heads", "condition", "context_length", "layers", "maps", "drift",
+)  # fmt: skip
 ALL_SUITES = (*PAPER_SUITES, "targets")
-MANY_SUITES = ("main", "targets", "retention", "chains", "drift")  # of the archs with many targets
+MANY_SUITES = ("main", "targets", "retention", "chains", "ports", "taught", "drift")  # of the archs with many targets
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,14 @@ def weights(found: list[tuple[Any, str]]) -> list[Tensor]:
     return [getattr(module, name) for module, name in found]
 
 
+def biases(block: Any) -> Tensor:
+    """(3 W,) what a block adds to its queries, keys and values, in the order of ``matrices``; 0 where there is none."""
+    if getattr(block.attn, "q_bias", None) is not None:  # EVA-02's, beside its one matrix
+        return torch.cat([block.attn.q_bias, block.attn.k_bias, block.attn.v_bias]).detach()
+    pairs = [(getattr(m, name), getattr(m, name.replace("weight", "bias"))) for m, name in matrices(block)]
+    return torch.cat([weight.new_zeros(len(weight)) if bias is None else bias for weight, bias in pairs]).detach()
+
+
 @contextlib.contextmanager
 def open_projections(stack: Stack) -> Iterator[Add]:
     """Inside, the given function adds (L, 3 W, W) to the frozen query, key and value matrices of all blocks, in place

@@ -21,14 +21,14 @@ console = Console()
 def main(args: argparse.Namespace) -> int:
     """Non-zero where a cell of the stored tables is not what the stored predictions give."""
     from carryover.bench.analyses import known_zero_shot
+    from carryover.bench.cli.registries import discover
     from carryover.bench.cli.results import REPEAT, some_records
     from carryover.bench.cli.settings import arch_of
     from carryover.bench.records.store import Store
     from carryover.bench.report.recompute import recompute, recompute_known, recompute_report, renamed
-    from carryover.methods import discover
 
     arch = arch_of(args)
-    discover(tuple(args.plugin_dir))
+    discover(args.plugin_dir)
     selection, store = some_records(args, arch), Store(args.out, arch.id)
     records = store.records()
     differences = store.refused() + renamed(records)

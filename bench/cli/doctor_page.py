@@ -14,6 +14,7 @@ from rich.console import Console
 from carryover import datasets
 from carryover.bench.backbones import arch_files, loading, probe
 from carryover.bench.cli.options import device_of, options_of
+from carryover.bench.cli.registries import discover
 from carryover.bench.cli.settings import plan_of, wants_drift
 from carryover.bench.engine import schedule
 from carryover.bench.engine.options import Options
@@ -28,7 +29,6 @@ from carryover.bench.preflight.data import show_data
 from carryover.bench.preflight.findings import Page, amount, check_space, check_writable, free_space, nearest
 from carryover.bench.records.reading import counted
 from carryover.bench.render.terminal import escape
-from carryover.methods import discover
 
 console = Console()
 
@@ -39,7 +39,7 @@ def doctor(args: argparse.Namespace) -> int:
     Raises UserError only for a command line of which no plan can be made (an unknown arch, method or dataset).
     """
     page, args = Page(), copy.copy(args)
-    discover(tuple(args.plugin_dir))
+    discover(args.plugin_dir)
     page.section("Machine")
     with_device(page, args)
     broken = without_missing_weights(page, args)

@@ -54,13 +54,13 @@ def main(args: argparse.Namespace) -> int:
     from carryover import datasets
     from carryover.bench.backbones.names import tower_of
     from carryover.bench.cli.options import options_of
+    from carryover.bench.cli.registries import discover
     from carryover.bench.engine.session import Session
     from carryover.bench.plugins.contract import check, warnings_of
     from carryover.bench.plugins.evaluation import FOLDER, alone, evaluate_plugin
     from carryover.bench.plugins.format import read
-    from carryover.methods import discover
 
-    discover(tuple(args.plugin_dir))
+    discover(args.plugin_dir)
     args.datasets = [args.dataset]
     dataset, plugin = datasets.identify(args.dataset), read(args.plugin)
     tower = tower_of(args.backbone, args.arch, args.base_weights, args.new_weights, args.hub_cache)

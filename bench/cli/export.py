@@ -33,15 +33,15 @@ def main(args: argparse.Namespace) -> int:
     that the same flags would run (of the main suite, where no other is named)."""
     if not args.to:
         raise UserError(f"export: --to is missing; expected {program()} export KEY… --to FILE.safetensors or a folder")
+    from carryover.bench.cli.registries import discover
     from carryover.bench.cli.settings import arch_of, plan_of
     from carryover.bench.engine.run_store import RunStore
     from carryover.bench.host.tensor_files import read_tensors
     from carryover.bench.plugins.contract import EMPTY
     from carryover.bench.plugins.export import of_keys, of_runs, write
     from carryover.bench.records.reading import counted
-    from carryover.methods import discover
 
-    discover(tuple(args.plugin_dir))
+    discover(args.plugin_dir)
     arch = arch_of(args)
     store = RunStore(args.out, arch.id)
     if args.what:

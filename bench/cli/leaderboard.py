@@ -21,12 +21,11 @@ LINES = 20  # said of what is left out, where the page says them all
 
 def main(args: argparse.Namespace) -> int:
     """One page over the folders that the command line names; what is no sound record is named here and on the page."""
-    from carryover.bench import analyses
+    from carryover.bench.cli.registries import discover
     from carryover.bench.leaderboard import page
-    from carryover.methods import Registered, discover
+    from carryover.methods import Registered
 
-    discover(tuple(args.plugin_dir))
-    analyses.discover()
+    discover(args.plugin_dir)
     path = Path(args.to or "leaderboard.html")
     rows, accounts = page.write_page(args.what or [args.out], path, Registered())
     wrong = [

@@ -24,13 +24,13 @@ def main(args: argparse.Namespace) -> int:
     """Joins the folders that the command line names into --out, then makes the report."""
     if not args.what:
         raise UserError(f"merge: name one results folder or more: {program()} merge FOLDER --out OUT")
+    from carryover.bench.cli.registries import discover
     from carryover.bench.cli.settings import arch_of
     from carryover.bench.records import merge
     from carryover.bench.records.store import Store
-    from carryover.methods import discover
 
     arch = arch_of(args)
-    discover(tuple(args.plugin_dir))
+    discover(args.plugin_dir)
     counts = merge.merge(Store(args.out, arch.id), args.what)
     files = ", ".join(f"{count} of {kind}" for kind, count in counts.items()) or "none, all were there"
     console.print(f"files merged: {escape(files)}", highlight=False, soft_wrap=True)

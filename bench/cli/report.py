@@ -19,13 +19,13 @@ console = Console()
 
 
 def main(args: argparse.Namespace) -> int:
+    from carryover.bench.cli.registries import discover
     from carryover.bench.cli.results import some_records, write_results
     from carryover.bench.cli.settings import arch_of
     from carryover.bench.records.store import Store
-    from carryover.methods import discover
 
     arch = arch_of(args)
-    discover(tuple(args.plugin_dir))
+    discover(args.plugin_dir)
     some_records(args, arch)
     write_results(args, arch)
     store = Store(args.out, arch.id)

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from carryover.bench import analyses
 from carryover.bench.analyses import audit_page, known_zero_shot, main_table
 from carryover.bench.analyses.drift import present
 from carryover.bench.backbones import archs
@@ -29,7 +28,6 @@ REPEAT = "repeat the flags of the run that change its settings (--set, --limit, 
 
 def selection_of(args: argparse.Namespace, arch: archs.Arch) -> Selection:
     """The stored records that this command line's settings could have made, whatever their dataset, method and seed."""
-    analyses.discover()
     store = Store(args.out, arch.id)
     selection = choose(store.records(), arch, settings_of(args, arch), args.manifests)
     return replace(

@@ -14,6 +14,7 @@ from carryover.bench.cli.commands import program
 from carryover.bench.cli.display import Display
 from carryover.bench.cli.dry_run import dry_run
 from carryover.bench.cli.options import options_of
+from carryover.bench.cli.registries import discover
 from carryover.bench.cli.results import write_results
 from carryover.bench.cli.settings import plan_of, wants_drift
 from carryover.bench.cluster.engine import joined
@@ -24,7 +25,6 @@ from carryover.bench.host import claims
 from carryover.bench.host.files import sweep
 from carryover.bench.records import time_notes
 from carryover.bench.render.terminal import escape
-from carryover.methods import discover
 
 console = Console()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from carryover.bench import analyses
 from carryover.bench.backbones import arch_files, archs
 from carryover.bench.plan import defaults, grid, names, runs, suites
 from carryover.bench.plan.settings import Settings
@@ -22,7 +21,7 @@ def arch_of(args: argparse.Namespace) -> archs.Arch:
 
 
 def settings_of(args: argparse.Namespace, arch: archs.Arch) -> Settings:
-    """Methods must have been discovered: their names and options are looked up."""
+    """The registries must have been filled (`registries.discover`): names and options are looked up."""
     protocol = args.protocol or arch.protocol
     views = args.views if args.views is not None else defaults.views(protocol)
     methods = Registered()
@@ -50,5 +49,4 @@ def wants_drift(args: argparse.Namespace, arch: archs.Arch) -> bool:
 
 
 def suites_of(args: argparse.Namespace) -> list[str]:
-    analyses.discover()
     return [names.suite(given, suites.SUITES) for given in args.suite]

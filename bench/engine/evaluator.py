@@ -10,13 +10,16 @@ from torch import Tensor
 
 from carryover.bench.backbones.loading import Backbone
 from carryover.bench.errors import UserError
+from carryover.bench.ports.base import Ported
 from carryover.methods.base import Classes, Method
 
 ROWS = 4096  # test features handed to a method at a time; a method that makes prompts an image chunks further itself
 
 
-def evaluate(method: Method, backbone: Backbone, classes: Classes, inputs: Any, labels: Tensor) -> dict[str, Tensor]:
-    """Bind the plug-in to this backbone and predict.
+def evaluate(
+    method: Method | Ported, backbone: Backbone, classes: Classes, inputs: Any, labels: Tensor
+) -> dict[str, Tensor]:
+    """Bind the plug-in, ported or not, to this backbone and predict.
 
     inputs as the method ``needs`` them: features (N, D), of views (N, V, D), or ``bench.features.pixels.Pictures``;
     labels (N,) -> {"predicted" (N,) int32, "label" (N,) int32, "confidence" (N,) fp32}.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from carryover import datasets
+from carryover.bench import ports
 from carryover.bench.backbones import loading
 from carryover.bench.engine.few_shot import FewShot, at_most
 from carryover.bench.engine.options import Options
@@ -24,6 +25,7 @@ class Loaded:
     def __init__(self, options: Options, progress: Callable[[str, int, int], None] | None = None):
         self.options, self.progress = options, progress
         self.text_budget = options.text_budget
+        ports.discover()
         discover(options.plugin_dirs)
         workers = default_workers(options.device) if options.workers is None else options.workers
         self.loader = Loader(workers, pin=options.device == "cuda")

@@ -21,17 +21,18 @@ from carryover.bench.backbones import probe
 from carryover.bench.backbones.loading import first_line
 from carryover.bench.engine.evaluator import evaluate, score
 from carryover.bench.engine.few_shot import as_labels
-from carryover.bench.engine.generators import generator
 from carryover.bench.engine.plugin_header import header_of
+from carryover.bench.engine.port_runs import port_over
 from carryover.bench.engine.record_draft import describe, encoded_since, write_manifests
 from carryover.bench.engine.session import Session
-from carryover.bench.engine.trainer import FitError, fit_together
 from carryover.bench.errors import StorageError, UserError
 from carryover.bench.host import out_of_memory
 from carryover.bench.host.device import peak_memory, reset_peak
 from carryover.bench.host.identity import sha256_of
 from carryover.bench.plan.runs import Run
 from carryover.bench.seeds import derive
+from carryover.bench.training.generators import generator
+from carryover.bench.training.trainer import FitError, fit_together
 from carryover.methods.base import METHODS, Classes, Method, Shape, TrainConfig
 
 # Tokens of the text tower that one step of runs side by side may have: more no longer gains (measured on the CPU; on a
@@ -91,7 +92,7 @@ def tried(session: Session, unit: Sequence[tuple[Run, str]]) -> Iterator[dict]:
     for work in works:
         before = session.encoded()
         attempt(session, work, read_tests)
-        if not work.failed and not work.run.test:
+        if not work.failed and not work.run.test and not work.run.port:
             attempt(session, work, prepare)
         work.record["encoded"] = encoded_since(before, session.encoded())
     for part in side_by_side(session, [work for work in works if work.method is not None and not work.failed]):
@@ -99,12 +100,11 @@ def tried(session: Session, unit: Sequence[tuple[Run, str]]) -> Iterator[dict]:
     for work in works:
         work.method = work.support = None
         if not work.failed:
-            attempt(session, work, carry_over)
+            attempt(session, work, through_port if work.run.port else carry_over)
         if not work.failed:
             work.record["status"] = "done"
-        elif (
-            not work.run.test and "plugin" not in work.record["files"]
-        ):  # an earlier call's: nothing may be evaluated on it
+        elif work.run.trained == work.run and "plugin" not in work.record["files"]:
+            # an earlier call's: nothing may be evaluated on it
             session.store.path("plugins", work.key).unlink(missing_ok=True)
         yield work.record
 
@@ -131,11 +131,24 @@ def fail(session: Session, work: Work, error: BaseException) -> None:
     work.record.update(status="failed", error=message)
 
 
+def through_port(session: Session, work: Work) -> None:
+    """The plug-in that the run's source left on the base, ported to each target and evaluated there."""
+    run, record = work.run, work.record
+    plugin = plugin_of(session, run.trained)
+    carried = make(session, run.trained, session.shape_of(run))
+    carried.load_learned(session.store.read_plugin(plugin)[0])
+    left = sha256_of(session.store.path("plugins", plugin))
+    record["files"] |= {"plugin": left, "carried": left}
+    port_over(session, run, work.key, record, carried)
+
+
 def read_tests(session: Session, work: Work) -> None:
     start = time.perf_counter()
-    work.tests = {
-        role: session.inputs.tests(work.run, role) for role in work.run.evaluated_on(session.options.arch.towers)
-    }
+    if work.run.port:
+        session.anchors.read(work.run)
+    else:
+        roles = work.run.evaluated_on(session.options.arch.towers)
+        work.tests = {role: session.inputs.tests(work.run, role) for role in roles}
     work.record["seconds"]["features"] = time.perf_counter() - start
 
 
@@ -188,7 +201,7 @@ def other_bits(session: Session, run: Run) -> bool:
 def alike(run: Run) -> tuple | None:
     """What runs that go side by side have in common; None where the method goes alone."""
     own = METHODS[run.method].alike(run.config)
-    if own is None or run.test:
+    if own is None or run.test or run.port:
         return None
     schedule = tuple(getattr(run.config, name) for name in TrainConfig.__dataclass_fields__)
     path = run.path, run.refresh, run.carried_shots

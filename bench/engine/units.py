@@ -187,7 +187,9 @@ def read_features(session: Session, runs: Sequence[Run], supports: bool = True) 
     roles = session.options.arch.towers
     tests = {(METHODS[run.method].needs, role): run for run in reversed(runs) for role in run.evaluated_on(roles)}
     wanted: list[Callable[[], object]] = [partial(session.inputs.tests, run, role) for (_, role), run in tests.items()]
-    wanted += [partial(session.inputs.support, run) for run in runs if supports and not run.test]
+    fitted = [run for run in runs if supports and not run.test]
+    wanted += [partial(session.inputs.support, run) for run in fitted if not run.port]
+    wanted += [partial(session.anchors.read, run) for run in fitted if run.port]
     for read in wanted:
         try:
             read()

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 SUITE = ("carryover",)  # top-level packages of the suite
-METHOD_FILES: tuple[str, ...] = ("carryover.methods.",)
+METHOD_FILES: tuple[str, ...] = ("carryover.methods.", "carryover.bench.ports.")
 PLUGIN = "carryover_plugin_"  # starts the module name of a user's method file
 INSTALLED = {"site-packages", "dist-packages"}
 PACKAGE = "__init__.py"

@@ -52,7 +52,7 @@ def grid(
         )
     order = {key: place for place, key in enumerate(dict.fromkeys((run.dataset, run.seed) for run in by_dataset(runs)))}
     # what a run needs comes before it
-    return sorted(dict.fromkeys(runs), key=lambda run: (order[run.dataset, run.seed], len(run.path)))
+    return sorted(dict.fromkeys(runs), key=lambda run: (order[run.dataset, run.seed], len(run.sources)))
 
 
 def default_methods(known: Methods) -> list[str]:

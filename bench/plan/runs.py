@@ -29,6 +29,11 @@ class Run:
     refresh        steps of each training after the first, the method's own schedule squeezed; `naming.WHOLE_SCHEDULE`:
                    not squeezed
     carried_shots  images a class that the first training of a longer path had; 0: ``shots``, as the later ones have
+    port           the way in which the plug-in of the base is carried to the targets (``bench.ports``); empty: as it
+                   is. Then nothing is trained, unless the path goes on: a refresh of what was ported
+    anchors        kind of what the port sees (``bench.ports.anchors``)
+    count          how many of them; 0: all there are
+    via            backbones that the port goes through, in turn, on its way from the base to the target
     """
 
     arch: str
@@ -45,16 +50,27 @@ class Run:
     path: tuple[str, ...] = ("base",)
     refresh: int = 0
     carried_shots: int = 0
+    port: str = ""
+    anchors: str = ""
+    count: int = 0
+    via: tuple[str, ...] = ()
 
     @property
     def trained(self) -> Run:
-        """The run whose plug-in this one evaluates: itself, unless it has a test set of its own."""
-        return replace(self, test="")
+        """The run whose plug-in this one evaluates: itself, unless it has a test set of its own or ports it."""
+        return self.unported if self.port else replace(self, test="")
+
+    @property
+    def unported(self) -> Run:
+        """The run on the base alone whose plug-in a port carries."""
+        shots = self.carried_shots or self.shots
+        trained = replace(self, test="", path=("base",), refresh=0, shots=shots, carried_shots=0)
+        return replace(trained, port="", anchors="", count=0, via=())
 
     @property
     def source(self) -> Run | None:
         """The run whose plug-in must be there before this one: it evaluates it, or starts from it; else None."""
-        if self.test:
+        if self.test or self.port:
             return self.trained
         before = self.path[:-1]
         if not before:
@@ -74,13 +90,16 @@ class Run:
         return replace(self.config, steps=self.refresh) if len(self.path) > 1 and self.refresh > 0 else self.config
 
     def evaluated_on(self, roles: Iterable[str]) -> list[str]:
-        """Of an arch's backbones, all for what is trained on the base. What is trained on another one is asked about on
-        the last of its path alone: there it stands beside what was carried."""
-        return [role for role in roles if self.path == ("base",) or role == self.path[-1]]
+        """Of an arch's backbones, all for what is trained on the base, and all but the base for what is ported. What is
+        trained on another one is asked about on the last of its path alone: there it stands beside what was carried."""
+        if self.path != ("base",):
+            return [self.path[-1]]
+        behind = {"base", *self.via} if self.port else set()
+        return [role for role in roles if role not in behind]
 
     def canonical(self) -> dict:
         """As records hold it. What only some runs have is left out of the others, whose keys it thus leaves alone."""
-        stored = {**asdict(self), "config": as_stored(self.config), "path": list(self.path)}
+        stored = {**asdict(self), "config": as_stored(self.config), "path": list(self.path), "via": list(self.via)}
         return {k: v for k, v in stored.items() if k not in UNSAID or v != UNSAID[k]}
 
     def key(self, identity: dict) -> str:

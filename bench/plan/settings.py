@@ -84,6 +84,10 @@ class Settings:
             path=variant.path,
             refresh=variant.refresh,
             carried_shots=variant.carried_shots,
+            port=variant.port,
+            anchors=variant.anchors,
+            count=variant.count,
+            via=variant.via,
             **{**self.of_runs, "shots": shots},
         )
 

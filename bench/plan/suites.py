@@ -21,7 +21,7 @@ class Variant:
     """One row: its label, and the options it changes as ``--set`` would give them.
 
     label   one text a column that names the row, e.g. ("yes", "no") for attention and distillation
-    path, refresh, shots, carried_shots, test   as in ``Run``; 0 shots are those of the call
+    path, refresh, shots, carried_shots, test, port, anchors, count, via   as in ``Run``; 0 shots are those of the call
     """
 
     label: tuple[str, ...]
@@ -32,6 +32,20 @@ class Variant:
     shots: int = 0
     carried_shots: int = 0
     test: str = ""
+    port: str = ""
+    anchors: str = ""
+    count: int = 0
+    via: tuple[str, ...] = ()
+
+    @property
+    def carries(self) -> bool:
+        """Whether it goes on from a plug-in that another run trained."""
+        return len(self.path) > 1 or bool(self.port)
+
+    @property
+    def further(self) -> bool:
+        """Whether it goes beyond a run of the main suite, which is trained on the base and carried as it is."""
+        return self.path != ("base",) or self.carries
 
 
 Rows = Callable[[Arch, Sequence[str], int], Sequence[Variant]]

@@ -23,6 +23,7 @@ from carryover.bench.engine.session import Session
 from carryover.bench.errors import UserError
 from carryover.bench.features.store import TEST_RECIPE, view_recipe
 from carryover.bench.host.identity import canonical
+from carryover.bench.plan.port_specs import PORT_SPECS
 from carryover.bench.plan.runs import Run
 from carryover.bench.preflight.device_speed import Calibration
 from carryover.bench.records import time_notes
@@ -107,7 +108,8 @@ def count(session: Session, run: Run, known: dict[tuple, tuple[Features, ...]] |
     drawn = run.dataset, run.test, run.shots, run.seed, run.limit
     kind = METHODS[run.method]
     told = kind.needs, kind.test_views(run.config), kind.selects_on_test(run.config)
-    read = *drawn, run.path[-1], run.config.crop, view_count(run, support), told
+    ported = run.port, run.anchors, run.count, run.via
+    read = *drawn, *ported, run.path[-1], run.config.crop, view_count(run, support), told
     if read not in known:
         known[read] = tuple(feature_files(session, run, few))
     return Counts(run, classes, support, len(session.test_split(run)), steps(run, support), known[read])
@@ -115,7 +117,8 @@ def count(session: Session, run: Run, known: dict[tuple, tuple[Features, ...]] |
 
 def steps(run: Run, support: int) -> int:
     """Training steps of a run on so many support images; 0 where the trainer has nothing to do."""
-    if run.test or not run.config.epochs:
+    ported = bool(run.port) and len(run.path) == 1
+    if run.test or not run.config.epochs or (ported and PORT_SPECS[run.port].closed_form):
         return 0
     an_epoch = epoch_steps(run.config, support)
     return Schedule(run.training, an_epoch).epochs * an_epoch
@@ -125,8 +128,9 @@ def feature_files(session: Session, run: Run, few: FewShot) -> Iterator[Features
     """What ``RunInputs`` read."""
     shared: dict[tuple[str, int], dict] = {}
 
-    def file(role: str, split: Split, recipe: dict, test: bool = False) -> Features:
-        store, data = session.features(role), session.tested(run) if test else few.data
+    def file(role: str, split: Split, recipe: dict, test: bool = False, dataset: str = "") -> Features:
+        store = session.features(role)
+        data = session.data(dataset) if dataset else session.tested(run) if test else few.data
         if (role, id(split)) not in shared:  # one hash of the list for all its views
             shared[role, id(split)] = store.identity({}, split, data.classnames)
         identity = {**shared[role, id(split)], **recipe}
@@ -142,7 +146,10 @@ def feature_files(session: Session, run: Run, few: FewShot) -> Iterator[Features
     for role in run.evaluated_on(session.options.arch.towers):
         for recipe in tests:
             yield file(role, session.test_split(run), recipe, True)
-    if run.test:
+    for dataset, split, _ in session.anchors.chosen(run) if run.port else ():
+        for role in ("base", *run.via, *run.evaluated_on(session.options.arch.towers)):
+            yield file(role, split, TEST_RECIPE, dataset=dataset)
+    if run.test or (run.port and len(run.path) == 1):
         return
     for split in (few.support, few.val):
         yield file(run.path[-1], split, TEST_RECIPE)
@@ -164,7 +171,7 @@ def out_bytes(session: Session, counted: Iterable[Counts]) -> int:
         epochs = counts.steps // max(epoch_steps(run.config, counts.support), 1)
         header = len(canonical({"config": run.canonical()["config"], "classnames": list(shape.classnames)})) * 11 // 10
         total += described + OUTCOME + epochs * CURVE_ROW
-        if not run.test:
+        if run.trained == run:
             total += sum(value.nbytes + HEADER for value in learned.values()) + header + 2 * HEADER
         total += len(run.evaluated_on(session.options.arch.towers)) * (counts.tests * PREDICTION + 3 * HEADER)
         draw = run.dataset, run.shots, run.seed

@@ -22,14 +22,15 @@ import torch
 from carryover.bench.engine import units
 from carryover.bench.engine.evaluator import ROWS
 from carryover.bench.engine.few_shot import view_count
-from carryover.bench.engine.generators import generator
 from carryover.bench.engine.one_run import STEP_TOKENS, alike, make
 from carryover.bench.engine.session import Session
-from carryover.bench.engine.trainer import fit_together
 from carryover.bench.features.decoding import MOST_THREADS
 from carryover.bench.features.store import FeatureStore
 from carryover.bench.host.processes import cores
 from carryover.bench.plan.runs import Run
+from carryover.bench.ports.maps import Procrustes
+from carryover.bench.training.generators import generator
+from carryover.bench.training.trainer import fit_together
 from carryover.datasets.fewshot import VAL_SHOTS
 from carryover.methods.base import METHODS, Classes, Method, Shape, Support
 from carryover.methods.parts.schedule import epoch_steps
@@ -90,6 +91,10 @@ class Costs:
         return -(-images // ROWS) * self.call.at(classes, length) + images * self.image.at(classes, length)
 
 
+ANCHORS = 512
+MAPS_A_PORT = 11  # the map, those without each fifth of the anchors, and as many for its own score
+
+
 def cost_key(run: Run) -> tuple:
     """Runs of one key cost the same for the same classes and tokens: numbers such as a learning rate do not change what
     is computed, nor does the number of epochs change a step, nor what the method itself names (``cost_free``)."""
@@ -108,6 +113,7 @@ class Calibration:
         self._towers: dict[tuple, float] = {}
         self._decoding: dict[tuple, float] = {}
         self._costs: dict[tuple, Costs | Exception] = {}
+        self._map: float | None = None
         self._lengths: dict[str, tuple[float, float]] = {}
         together = Counter(alike(run) for run in runs)
         #: How many runs of a kind the plan trains side by side.
@@ -192,7 +198,18 @@ class Calibration:
         more = METHODS[run.method].own_tokens(run.config) - costs.tokens
         predicting = (mean if self.session.options.device == "cpu" else longest) + more
         fit = 0.0 if run.test else costs.fit(classes, longest + more, steps)
+        if run.port:
+            targets = len(run.evaluated_on(self.session.options.arch.towers))
+            fit = targets * (MAPS_A_PORT * self.map_seconds() + (fit if steps else 0.0))
         return fit, costs.evaluation(classes, predicting, tests)
+
+    def map_seconds(self) -> float:
+        """Of one map between features of the base's width."""
+        if self._map is None:
+            x = torch.randn(ANCHORS, self.session.backbone("base").dim, generator=generator("calibration", "map"))
+            with threads_set(units.run_threads(self.session.options, self.threads)):
+                self._map = repeated(lambda: self._seconds(lambda: Procrustes().fit(x, x.flip(-1))))
+        return self._map
 
     def how(self, stage: str) -> str:
         """How a stage's seconds were come by: "features, base backbone", "fit, coop", "evaluation, coop"."""

@@ -26,9 +26,9 @@ def counted(count: int, noun: str) -> str:
 
 def is_done(record: Record) -> bool:
     """Whether the record holds a finished run with an accuracy on both backbones; of what was trained on another one
-    than the base: on the last of its path."""
+    than the base: on the last of its path; of what was ported: on those that its port can serve."""
     targets, run = record.get("targets") or {}, record["run"]
-    asked = TARGETS if is_plain(run) else setting(run, "path")[-1:]
+    asked = TARGETS if is_plain(run) else [role for role in setting(run, "path")[-1:] if role != "base"]
     return record.get("status") == "done" and all("accuracy" in (targets.get(name) or {}) for name in asked)
 
 

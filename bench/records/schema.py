@@ -14,13 +14,13 @@ OF_RECORD: dict[str, Any] = {
     "status": str, "error": str, "names": dict, "depth": str, "order": dict, "averaged": bool, "identity": dict,
     "about": str, "marks": list, "manifests": dict, "split": dict, "trained": str, "targets": dict, "curve": list,
     "seconds": dict, "versions": dict, "device": str, "git_commit": str, "started": str, "encoded": dict,
-    "files": dict, "together": int, "git_dirty": bool, "processor": dict,
+    "files": dict, "together": int, "git_dirty": bool, "processor": dict, "port": dict,
     "trainable_parameters": Number, "plugin_bytes": Number, "peak_memory_bytes": Number,
 }  # fmt: skip
 NEEDED_OF_RUN: dict[str, Any] = {"dataset": str, "method": str, "seed": int}
 OF_RUN: dict[str, Any] = {
     "test": str, "config": dict, "shots": int, "precision": str, "protocol": str, "views": int,
-    "path": list, "refresh": int, "carried_shots": int,
+    "path": list, "refresh": int, "carried_shots": int, "port": str, "anchors": str, "count": int, "via": list,
 }  # fmt: skip
 OF_TARGET: dict[str, Any] = {
     "accuracy": Number, "correct": int, "count": int, "backbone": str, "fingerprint": str,
@@ -41,8 +41,9 @@ def faults(record: dict) -> Iterator[str]:
     run = record["run"]
     yield from of_kind(run, NEEDED_OF_RUN, "run.", needed=True)
     yield from of_kind(run, OF_RUN, "run.")
-    if not all(isinstance(role, str) for role in run.get("path") or ()) or run.get("path") == []:
-        yield "run.path are not names of backbones"
+    for name in ("path", "via"):
+        if not all(isinstance(role, str) for role in run.get(name) or ()) or run.get("path") == []:
+            yield f"run.{name} are not names of backbones"
     carried = (record.get("identity") or {}).get("carried")
     for name, key in (("key", record["key"]), ("trained", record.get("trained")), ("identity.carried", carried)):
         if key and not (isinstance(key, str) and KEY.fullmatch(key)):

@@ -88,11 +88,9 @@ def rows(suite: Suite, finder: Finder, records: Sequence[Record]) -> list[tuple]
                 continue
             if not any((r["run"]["dataset"], r["run"]["method"]) == (dataset, method) for r in records):
                 continue
-            variants = [
-                one for one in suite.rows(finder.arch, [method], finder.settings.shots) if one.path != ("base",)
-            ]
+            variants = [one for one in suite.rows(finder.arch, [method], finder.settings.shots) if one.further]
             found = [(dataset, variant, finder.records(dataset, variant)) for variant in variants]
-            carries = any(len(variant.path) > 1 for variant in variants)
-            if any(here and (len(variant.path) > 1 or not carries) for _, variant, here in found):
+            carries = any(variant.carries for variant in variants)
+            if any(here and (variant.carries or not carries) for _, variant, here in found):
                 made += found
     return made

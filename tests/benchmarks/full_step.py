@@ -22,8 +22,8 @@ import torch
 from benchmarks.workload import pictures, random_backbone
 from carryover.bench.backbones.loading import Backbone
 from carryover.bench.engine.evaluator import evaluate
-from carryover.bench.engine.trainer import fit
 from carryover.bench.host.device import device_name
+from carryover.bench.training.trainer import fit
 from carryover.methods import discover
 from carryover.methods.base import METHODS, Classes, Shape, Support
 

@@ -36,13 +36,13 @@ from benchmarks import workload
 from benchmarks.published import PublishedStep
 from benchmarks.workload import seconds
 from carryover.bench.backbones.loading import Backbone
-from carryover.bench.engine.generators import generator
-from carryover.bench.engine.trainer import fit
 from carryover.bench.host.device import device_name, peak_memory, reset_peak
 from carryover.bench.host.files import write_text
 from carryover.bench.host.processes import cores
 from carryover.bench.preflight.device_speed import made_up, threads_set
 from carryover.bench.render import figures
+from carryover.bench.training.generators import generator
+from carryover.bench.training.trainer import fit
 from carryover.methods import discover
 from carryover.methods.base import METHODS
 from carryover.methods.parts.schedule import epoch_steps

@@ -38,12 +38,12 @@ from benchmarks.table2 import PROMPTS, StandIn
 from benchmarks.workload import seconds
 from carryover.bench.backbones.loading import Backbone
 from carryover.bench.engine.evaluator import evaluate
-from carryover.bench.engine.generators import generator
-from carryover.bench.engine.trainer import fit
 from carryover.bench.features.store import FeatureStore
 from carryover.bench.host.files import write_text
 from carryover.bench.host.processes import cores
 from carryover.bench.preflight.device_speed import threads_set
+from carryover.bench.training.generators import generator
+from carryover.bench.training.trainer import fit
 from carryover.methods import PAPER_ORDER
 from carryover.methods.base import METHODS, Method, Support
 from carryover.methods.parts.schedule import epoch_steps

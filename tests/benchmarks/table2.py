@@ -15,9 +15,9 @@ from benchmarks import workload
 from benchmarks.operations import Sizes, Work, floor_seconds, image_forward, needed, published_step
 from carryover import datasets
 from carryover.bench.backbones import loading
-from carryover.bench.engine.generators import generator
 from carryover.bench.plan.settings import configure
 from carryover.bench.preflight.device_speed import made_up
+from carryover.bench.training.generators import generator
 from carryover.datasets.fewshot import VAL_SHOTS
 from carryover.datasets.layouts import LAYOUTS
 from carryover.datasets.templates import TEMPLATES

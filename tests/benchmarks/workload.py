@@ -11,9 +11,9 @@ import torch
 from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
 
 from carryover.bench.backbones import archs, loading
-from carryover.bench.engine.generators import generator
 from carryover.bench.host.device import device_name
 from carryover.bench.seeds import derive
+from carryover.bench.training.generators import generator
 from carryover.methods import discover
 from carryover.methods.base import METHODS, Classes, Method, Shape
 

@@ -101,7 +101,7 @@ def test_the_key_of_a_record_stored_before_paths_is_the_key_of_the_same_run_now(
     config = METHODS["zs-clip"].Config(**{**STORED["run"]["config"], "crop": (1.0, 1.0)})
     run = Run(**{**STORED["run"], "config": config})
     assert run.canonical() == STORED["run"] and run.key(STORED["identity"]) == STORED["key"]
-    assert {"path", "refresh", "carried_shots"} == set(UNSAID)
+    assert {"path", "refresh", "carried_shots", "port", "anchors", "count", "via"} == set(UNSAID)
 
 
 def test_a_run_needs_the_run_before_it_on_its_path():

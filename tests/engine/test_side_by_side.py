@@ -12,12 +12,12 @@ from tiny_towers import NAMES
 from carryover.bench.backbones import probe
 from carryover.bench.backbones.class_tokens import grouped
 from carryover.bench.engine import one_run
-from carryover.bench.engine.generators import generator
 from carryover.bench.engine.one_run import alike
 from carryover.bench.engine.options import Options
-from carryover.bench.engine.trainer import FitError, fit, fit_together
 from carryover.bench.engine.units import units
 from carryover.bench.plan.runs import Run
+from carryover.bench.training.generators import generator
+from carryover.bench.training.trainer import FitError, fit, fit_together
 from carryover.methods import ordered
 from carryover.methods.base import METHODS
 

@@ -9,8 +9,8 @@ from tiny_fits import make_support
 from tiny_towers import DIM
 from torch import nn
 
-from carryover.bench.engine.trainer import FitError, fit
 from carryover.bench.errors import UserError
+from carryover.bench.training.trainer import FitError, fit
 from carryover.methods.base import Method, Shape, Support, TrainConfig
 from carryover.methods.parts.schedule import Schedule
 

@@ -13,7 +13,6 @@ from tiny_towers import NAMES, TEMPLATES, tiny_model, wrap
 from toys import execute
 
 from carryover.bench.backbones.archs import ARCHS
-from carryover.bench.engine.trainer import fit
 from carryover.bench.errors import UserError
 from carryover.bench.features import pixels
 from carryover.bench.features.pixels import Pictures, views_of
@@ -23,6 +22,7 @@ from carryover.bench.plan import grid, suites
 from carryover.bench.plan.grid import default_methods
 from carryover.bench.plan.runs import Run
 from carryover.bench.plan.settings import Settings
+from carryover.bench.training.trainer import fit
 from carryover.methods import Registered, ordered
 from carryover.methods.base import METHODS, Classes
 

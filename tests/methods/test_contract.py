@@ -13,8 +13,8 @@ from carryover import datasets
 from carryover.bench import places
 from carryover.bench.backbones import loading
 from carryover.bench.engine.run_store import RunStore
-from carryover.bench.engine.trainer import fit
 from carryover.bench.errors import UserError
+from carryover.bench.training.trainer import fit
 from carryover.methods.base import METHODS, Classes, TrainConfig
 
 ORDER = [2, 0, 3, 1]

@@ -10,11 +10,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from open_clip.timm_model import TimmModel
 from references import hooked, relative
-from timm.models.eva import Eva
+from tiny_eva import tiny_eva
 from tiny_fits import make, pixels_of, short, support_for
-from tiny_towers import DIM, IMAGE_SIZE, NAMES, TEMPLATES, WIDTH, tiny_model, wrap
+from tiny_towers import DIM, NAMES, TEMPLATES, WIDTH, tiny_model, wrap
 from torch import nn
 from torch.func import functional_call
 from toys import execute, toy_run
@@ -22,41 +21,18 @@ from toys import execute, toy_run
 from carryover.bench.backbones import archs, attention, loading
 from carryover.bench.backbones.text_tower import TextTower
 from carryover.bench.engine.evaluator import evaluate
-from carryover.bench.engine.generators import generator
 from carryover.bench.engine.options import Options
 from carryover.bench.engine.record_draft import describe
 from carryover.bench.engine.session import Session
-from carryover.bench.engine.trainer import fit
 from carryover.bench.errors import UserError
+from carryover.bench.training.generators import generator
+from carryover.bench.training.trainer import fit
 from carryover.methods.base import METHODS, Classes, Shape
 from carryover.methods.parts.inside import TEXT_ALONE
 
 TOLERANCE = 1e-4
 LABELS = torch.arange(8) % len(NAMES)
 PIXELS = pixels_of(LABELS)
-
-
-def tiny_eva(fused, seed=3, depth=2):
-    """A model whose image tower is EVA-02's kind: rotary positions, norms inside attention and MLP, SwiGLU."""
-    model = tiny_model(seed, False)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        visual = TimmModel.__new__(TimmModel)
-        nn.Module.__init__(visual)
-        visual.image_size, visual.head = (IMAGE_SIZE, IMAGE_SIZE), nn.Sequential()
-        visual.trunk = Eva(
-            **{"img_size": IMAGE_SIZE, "patch_size": 8, "embed_dim": 48, "depth": depth, "num_heads": 3},
-            **{"qkv_fused": fused, "mlp_ratio": 8 / 3, "swiglu_mlp": True, "scale_mlp": True, "num_classes": DIM},
-            **{"scale_attn_inner": True, "use_rot_pos_emb": True, "ref_feat_shape": (4, 4), "global_pool": "token"},
-        )
-        for name, value in visual.named_parameters():
-            if value.dim() > 1:
-                nn.init.normal_(value, std=0.15)
-            elif "bias" in name:
-                nn.init.normal_(value, std=0.05)
-    visual.preprocess_cfg = model.visual.preprocess_cfg
-    model.visual = visual
-    return model
 
 
 @pytest.fixture(scope="module", params=["open_clip", "eva", "eva-fused"])

@@ -13,8 +13,8 @@ from sklearn.linear_model import LogisticRegression
 from tiny_fits import make, make_support, short
 from tiny_towers import DIM, NAMES, WIDTH
 
-from carryover.bench.engine.trainer import fit
 from carryover.bench.errors import UserError
+from carryover.bench.training.trainer import fit
 from carryover.methods import tip_adapter_f
 from carryover.methods.base import METHODS, Classes, Shape
 from carryover.methods.linear_probe import logistic_regression

@@ -12,10 +12,10 @@ from toys import execute
 
 from carryover.bench.engine.evaluator import evaluate
 from carryover.bench.engine.record_draft import SELECTED_ON_TEST
-from carryover.bench.engine.trainer import fit
 from carryover.bench.errors import UserError
 from carryover.bench.plan.grid import default_methods
 from carryover.bench.plan.runs import Run
+from carryover.bench.training.trainer import fit
 from carryover.methods import Registered
 from carryover.methods.base import METHODS, Classes
 from carryover.methods.parts.test_time import PER_IMAGE, confident_views, marginal_entropy

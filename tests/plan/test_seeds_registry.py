@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from carryover.bench.engine.generators import generator
 from carryover.bench.errors import UserError
 from carryover.bench.registry import Registry
 from carryover.bench.seeds import derive
+from carryover.bench.training.generators import generator
 
 
 def test_a_seed_depends_on_each_axis_on_their_order_and_on_where_one_ends():
