@@ -271,6 +271,19 @@ def test_bits_do_not_depend_on_labels_on_the_run_or_on_the_state_of_the_generato
         poisoned.labels  # noqa: B018
 
 
+def test_what_was_learned_serves_the_next_backbone_and_its_time_counts(plugin, tiny, classes, support):
+    port, first, second = TransMiter(SMALL), anchors_of(support), anchors_of(support, new=support.features)
+    there = port.fit(plugin, tiny.base, tiny.new, classes, first)
+    back = port.fit(plugin, tiny.base, tiny.base, classes, second)
+    assert first.clock["saved"] == 0 and second.clock["saved"] > 0
+    fresh = TransMiter(SMALL).fit(plugin, tiny.base, tiny.base, classes, second)
+    assert same_bits(back.state()[0], fresh.state()[0]) and not torch.equal(back.adapter.basis, there.adapter.basis)
+    fewer = first.take(range(12))
+    other = port.fit(plugin, tiny.base, tiny.new, classes, fewer)
+    assert fewer.clock["saved"] == 0 and other.about["anchors"] == 12
+    assert not torch.equal(other.adapter.up_weight, there.adapter.up_weight)
+
+
 def test_another_order_of_the_classes_permutes_the_logits(plugin, tiny, classes, support):
     order = [2, 0, 3, 1]
     shuffled = Classes(classes.dataset, tuple(NAMES[i] for i in order), classes.templates)
