@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import cosine_similarity
 
 from carryover.bench.errors import UserError
 from carryover.bench.ports.map_base import Map
-from carryover.bench.ports.map_pairs import BLOCK, Pairs, mean, paired, squares
+from carryover.bench.ports.map_pairs import BLOCK, Pairs, centred, mean, paired, squares
 
 Self = TypeVar("Self", bound="Fitted")
 
@@ -79,6 +80,13 @@ def determination(old: Tensor, guessed: Tensor) -> float:
     parts = zip(old.split(BLOCK), guessed.split(BLOCK), strict=True)
     wrong = sum(float((part.double() - guess).square().sum()) for part, guess in parts)
     return 1 - wrong / squares(old, mean(old))
+
+
+def likeness(old: Tensor, guessed: Tensor) -> float:
+    """Mean cosine of guesses (N, Do) to what they guess, both less the mean of ``old``."""
+    middle = mean(old)
+    parts = zip(centred(old, middle), centred(guessed, middle), strict=True)
+    return sum(float(cosine_similarity(one, other, dim=1).sum()) for one, other in parts) / len(old)
 
 
 def folds(rows: int, count: int) -> list[Tensor]:

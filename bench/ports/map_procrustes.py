@@ -19,11 +19,11 @@ from torch import Tensor
 
 from carryover.bench.errors import UserError
 from carryover.bench.ports.map_base import Map
-from carryover.bench.ports.map_fitted import Fitted, determination, folds
+from carryover.bench.ports.map_fitted import Fitted, folds, likeness
 from carryover.bench.ports.map_pairs import Pairs, constant, mean, products, squares, tensor_of
 
 UNSEEN = 1e-10  # of the largest singular value of A^T B: spreads below 1e-5 of the widest are fp32 rounding
-STRENGTHS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0)  # of a prior, where it is chosen
+STRENGTHS = (0.0, 0.3, 1.0, 3.0, 10.0, 100.0)  # of a prior, where it is chosen
 SCALES = ("fit", "spread")
 
 SVD = tuple[Tensor, Tensor, Tensor]  # U (Dn, r), S (r,), V^T (r, Do)
@@ -39,7 +39,8 @@ class Procrustes(Fitted):
                     or a `Map` between the same backbones, of which the rotation is taken
     prior_strength  0: R0 decides only where no anchor speaks. Above: R is the nearest rotation to
                     A^T B + strength tr(S) / min(Dn, Do) R0, which also turns the directions that were seen towards R0.
-                    None: chosen by held-out R² among ``STRENGTHS`` and "drop", label-free
+                    None: chosen among ``STRENGTHS`` and "drop" by the mean cosine of held-out anchors to themselves,
+                    both less the old mean: label-free, and blind to the scale, which would favour strong priors
     scale           "fit": the least-squares scale for R on the anchors, tr(R^T A^T B) / |A|^2. The worse the fit, the
                     more it shrinks features towards the mean. "spread": |B| / |A|, so that mapped features keep the
                     spread of old ones, which a head on cosines may want. Both are the same where the fit is exact.
@@ -92,9 +93,8 @@ class Procrustes(Fitted):
                 raise UserError(f"Procrustes: prior_strength is {given}, expected a number of 0 or more, or None")
             return float(given)
         tried = (None, *STRENGTHS)
-        return max(
-            zip(tried, self._guesses(pairs, tried), strict=True), key=lambda both: determination(pairs.old, both[1])
-        )[0]
+        likely = [likeness(pairs.old, guess) for guess in self._guesses(pairs, tried)]
+        return tried[likely.index(max(likely))]
 
     def leave_out(self, pairs: Pairs) -> Tensor:
         return self._guesses(pairs, (self._strength,))[0]

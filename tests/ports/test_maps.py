@@ -6,6 +6,7 @@ import torch
 from scipy.linalg import orthogonal_procrustes, polar
 
 from carryover.bench.errors import UserError
+from carryover.bench.ports.map_procrustes import STRENGTHS
 from carryover.bench.ports.maps import Linear, Map, Procrustes
 
 
@@ -112,6 +113,13 @@ def test_strength_of_a_prior_is_chosen_by_anchors_left_out():
     wrong = Procrustes(prior=turn(32, seed=77), prior_strength=None).fit(old, new)
     plain = Procrustes().fit(old, new)
     assert trusted.about["strength"] >= 3 and trusted.score_ > plain.score_
+
+    def likeness(strength):
+        held_out = Procrustes(prior=rotation, prior_strength=strength).fit(old, new).held_out_
+        a, b = held_out - old.mean(0), old - old.mean(0)
+        return ((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).mean()
+
+    assert trusted.about["strength"] == max(STRENGTHS, key=likeness)
     assert wrong.about["strength"] is None and torch.equal(wrong.matrix, plain.matrix)
     fixed = Procrustes(prior=rotation, prior_strength=trusted.about["strength"]).fit(old, new)
     assert fixed.score_ == trusted.score_
