@@ -198,7 +198,7 @@ PORTS: Group = {
     "--count": dict(
         type=int, default=0, metavar="N", help="at most so many of the pictures, always the same (default: all)"
     ),
-    "--map": dict(metavar="FILE", help="a map that the command map wrote, in place of pictures"),
+    "--map": dict(metavar="FILE", help="a map that the command map wrote, in place of pictures or beside a few"),
     "--base": dict(metavar="NAME", help="for map: the old backbone, as --backbone takes it"),
     "--old": dict(
         metavar="NAME|FILE",

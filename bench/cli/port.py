@@ -50,6 +50,10 @@ EXAMPLES = (
     ),
     ("port --plugin FILE --map MAP --to PORTED.safetensors", "through a map that the command map fitted before"),
     (
+        "port --plugin FILE --backbone NAME --map MAP --images FOLDER --to PORTED.safetensors",
+        "the same, fitted further on a few pictures of the task: 16 may do",
+    ),
+    (
         "port --old OLD.npz --new NEW.npz --head HEAD.npz --to HEAD-FOR-NEW.npz",
         "for stored features: arrays 'features' (rows, width) and, where rows are in another order, 'ids'; HEAD has "
         "'weight' (outputs, width) and perhaps 'bias'",
@@ -68,8 +72,6 @@ def main(args: argparse.Namespace) -> int:
     if not args.plugin:
         raise UserError(f"port: --plugin is missing; expected {FORM}, or {FORM_OF_ARRAYS}")
     wanting("port", args, ("to",), FORM)
-    if args.map and args.images:
-        raise UserError("port: --map and --images; expected one of them, as a map is fitted already")
     from carryover.bench.cli.registries import discover
     from carryover.bench.plugins.format import read
     from carryover.bench.plugins.ported import check_name, write
@@ -80,7 +82,8 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(f"port: --to {args.to} is the plug-in itself; expected another file")
     plugin = read(args.plugin)
     classes, note = prompts(args, plugin)
-    outcome = through_map(args, plugin, classes) if args.map else over_anchors(args, plugin, classes)
+    alone = args.map and not args.images
+    outcome = through_map(args, plugin, classes) if alone else over_anchors(args, plugin, classes)
     size = write(args.to, plugin, outcome.ported, outcome.told)
     say(args, plugin, outcome, size)
     count, names = outcome.told["anchors"]["count"], len(set(classes.names))
@@ -98,6 +101,11 @@ def over_anchors(args: argparse.Namespace, plugin: Plugin, classes: Classes) -> 
 
     wanting("port", args, ("backbone",), FORM)
     port = porting.port_of(args.port or "procrustes", plugin)
+    prior = porting.read_map(args.map) if args.map else None
+    if prior is not None:
+        if args.port not in (None, "procrustes"):
+            raise UserError(f"port: --map with --images is a start for procrustes; --port {args.port} takes none")
+        port = porting.FromMap(prior)
     seen = "images" in port.needs
     if seen:
         wanting("port", args, ("images",), f"{FORM}, or --map FILE in place of pictures")
@@ -106,6 +114,8 @@ def over_anchors(args: argparse.Namespace, plugin: Plugin, classes: Classes) -> 
     split = pictures.load(args.images, args.count) if seen else None
     alone = Alone(args)
     old, new = alone.load(name_of_old(args, plugin)), alone.load(args.backbone)
+    if prior is not None:
+        porting.check_pair(f"--map '{args.map}'", prior, porting.home_of(plugin), new)
     with few_threads(old.tower.is_micro and new.tower.is_micro and alone.device == "cpu"):
         if split is None:
             anchors = porting.anchors_of_texts(port, old)

@@ -24,6 +24,7 @@ from carryover.bench.ports.checks import checked
 from carryover.bench.ports.frozen import kept
 from carryover.bench.ports.mapped import Mapped
 from carryover.bench.ports.maps import Linear, Map, Procrustes
+from carryover.bench.ports.procrustes import ThroughProcrustes
 from carryover.datasets import micro, pictures
 from carryover.datasets.base import Dataset, Split
 from carryover.datasets.templates import PHOTO, TEMPLATES
@@ -190,22 +191,31 @@ def carry(plugin: Plugin, port: Port, old: Backbone, new: Backbone, classes: Cla
     ported.bind(new, classes)
     found = checked(port, ported, method, old, new, classes, anchors)
     sides = {"old": of_backbone(old), "new": of_backbone(new)}
-    told = {"fit": found.get("fit", fit_of(anchors)), "agreement": found.get("agreement")}
+    told = {"fit": found.get("fit"), "agreement": found.get("agreement")}
     finite = {name: value if value is not None and math.isfinite(value) else None for name, value in told.items()}
     return Outcome(ported, {**named(port), **sides, **finite})
 
 
 def id_of(port: Port) -> str:
-    return next(id for id in PORTS if PORTS[id] is type(port))
+    return next(id for id in PORTS if isinstance(port, PORTS[id]))
 
 
 def named(port: Port) -> dict[str, Any]:
     return {"port": id_of(port), "name": port.name or id_of(port), "needs": sorted(port.needs)}
 
 
-def fit_of(anchors: Anchors) -> float | None:
-    """R² on anchors left out, of the map that a port fitted on them."""
-    return next((one.score_ for one in anchors._kept.values() if isinstance(one, Map)), None)
+class FromMap(ThroughProcrustes):
+    """Procrustes on a few pictures, turned towards a map of the pair as far as left-out pictures say that it helps."""
+
+    def __init__(self, prior: Map):
+        self.prior = prior
+
+    def fit(self, plugin, old, new, classes, anchors):
+        def fitted() -> Procrustes:
+            return Procrustes(prior=self.prior, prior_strength=None).fit(anchors.old, anchors.new)
+
+        made = anchors.once("procrustes from a map", fitted)
+        return Mapped.through(made, kept(plugin, classes), classes, new.fingerprint)
 
 
 # ---- stored maps -----------------------------------------------------------------------------------------------------

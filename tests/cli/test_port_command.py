@@ -180,6 +180,20 @@ def test_a_classifier_on_features_is_carried_by_a_map_without_loading_any_backbo
     port(capsys, world, tmp_path, "linear-probe", "--map", path)
 
 
+def test_a_map_is_the_start_of_one_that_is_fitted_on_a_few_pictures(capsys, world, tmp_path):
+    pair = ["--base", world.backbone("a"), "--new", world.backbone("b"), "--images", world.home / "pictures"]
+    assert call(capsys, "map", *pair, "--to", tmp_path / "map.safetensors", *common(world, tmp_path))[0] == 0
+    few, general = [*from_a_to(world), "--count", 12], Map.load(tmp_path / "map.safetensors")
+    port(capsys, world, tmp_path, "linear-probe", *few, "--map", tmp_path / "map.safetensors", to="both.safetensors")
+    port(capsys, world, tmp_path, "linear-probe", *few, to="alone.safetensors")
+    both, alone = (read_tensors(tmp_path / f"{name}.safetensors")[0]["matrix"] for name in ("both", "alone"))
+    near = [float((one / one.norm() * (general.matrix / general.matrix.norm())).sum()) for one in (both, alone)]
+    assert near[0] > near[1], "it is nearer to the map than what a few pictures alone give"
+    argv = ["port", "--plugin", world.plugin("linear-probe"), "--to", tmp_path / "x.safetensors", *few]
+    said = mistake(capsys, *argv, "--map", tmp_path / "map.safetensors", "--port", "delta", *common(world, tmp_path))
+    assert "--port delta takes none" in said
+
+
 def test_a_map_of_another_pair_is_refused(capsys, world, tmp_path):
     path, _ = fit_map(capsys, world, tmp_path)
     argv = ["port", "--plugin", world.plugin("linear-probe"), "--map", path, "--to", tmp_path / "x.safetensors"]
@@ -215,7 +229,7 @@ def test_a_map_of_another_pair_is_refused(capsys, world, tmp_path):
         ("coop", {"--port": "reuse"}, "changes nothing"),
         ("coop", {"--old": None}, "cannot be found by that name"),
         ("coop", {"--count": "-1"}, "--count -1"),
-        ("coop", {"--map": "x"}, "--map and --images"),
+        ("coop", {"--map": "x"}, "no file 'x'"),
         ("coop", {"--head": "x"}, "beside features in files"),
         ("cocoop", {}, "depend on each picture"),
         ("clip-lora", {}, "inside the towers"),
