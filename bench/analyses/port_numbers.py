@@ -136,7 +136,7 @@ def port_rows(case: Case, found: Numbers) -> None:
                 each.setdefault((target, way), {})[dataset] = values
                 add(dataset, target, way, values, reason)
     for (target, way), of in each.items():
-        add(AVERAGE, target, way, over_datasets(of.values()), reasons[target, way])
+        add(AVERAGE, target, way, over_datasets(of[name] for name in cases.averaged), reasons[target, way])
     for port, reason in cases.refused(method) if method != ZERO_SHOT else ():
         blank = [math.nan] * 8
         found.ports.append([EVERY, method, EVERY, port.id, "", "", 0, *blank, needs(port.id), math.nan, reason])
@@ -148,7 +148,7 @@ def floors_of(case: Case, target: str) -> dict[str, dict[int, list[float]]]:
         dataset: {seed: [accuracy(r, target)] for seed, r in case.at(dataset, ZERO, target).items()}
         for dataset in case.cases.datasets
     }
-    return {**found, AVERAGE: over_datasets(found.values())}
+    return {**found, AVERAGE: over_datasets(found[name] for name in case.cases.averaged)}
 
 
 def over_datasets(each: Iterable[Mapping[int, Sequence[float]]]) -> dict[int, list[float]]:

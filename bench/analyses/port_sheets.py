@@ -70,7 +70,7 @@ HAS = {
 def ports_sheet(table: pd.DataFrame, selection: Selection) -> Sheet:
     """A block a target, averaged over the datasets; then the mean gain of every port on every target."""
     names, cases = Names(selection), Cases(selection)
-    over, blocks = counted(len(cases.datasets), "dataset"), []
+    over, blocks = counted(len(cases.averaged), "dataset"), []
     for target in cases.targets:
         part = averages(table, target)
         if len(part):
@@ -180,7 +180,7 @@ def decision_sheet(table: pd.DataFrame, selection: Selection) -> Sheet:
             tuple(map(Cell, (names.method(method), *(of.get((method, target), MISSING) for target in targets))))
             for method in dict.fromkeys(part["method"])
         ]
-        over = counted(len(cases.datasets), "dataset")
+        over = counted(len(cases.averaged), "dataset")
         title = f"{HAS[situation]} ({', '.join(options)}), average over {over}"
         blocks.append(Block(Cell(title), ("Method", *(names.targets[t] for t in targets)), tuple(rows)))
         single = table[(table["situation"] == situation) & (table["dataset"] != AVERAGE)]

@@ -50,6 +50,7 @@ class Cases:
     """All records that the tables of ports read.
 
     datasets  those that any plug-in was ported on
+    averaged  those of them that averages are over: where methods were retrained on any, these; else all
     ways      all on which a plug-in was ported, in the order of their rows
     rows      of the plug-ins that were ported, each once
     """
@@ -75,6 +76,11 @@ class Cases:
         self.of: dict[tuple[str, str, Way], list[Record]] = {}
         for way, record in found.values():
             self.of.setdefault((record["run"]["dataset"], record["run"]["method"], way), []).append(record)
+
+    @cached_property
+    def averaged(self) -> list[str]:
+        retrained = {dataset for (dataset, _, way), found in self.of.items() if way == RETRAINED and found}
+        return [name for name in self.datasets if name in retrained] or self.datasets
 
     def records(self, dataset: str, method: str, way: Way, target: str) -> list[Record]:
         """Those that were asked about the target. Zero-shot's are the same for every method."""
@@ -156,11 +162,11 @@ class Case:
         return {seed: [by_seed[seed] for by_seed in found] for seed in sorted(set.intersection(*map(set, found)))}
 
     def compared(self, target: str, dataset: str, ways: Mapping[str, Way]) -> Compared:
-        """``ways``: by the names of the options. The average is over all datasets that plug-ins were ported on, where
-        the method has all of them."""
+        """``ways``: by the names of the options. The average is over the datasets of ``Cases.averaged``, where the
+        method has all of them."""
         asked = list(ways.values())
         if dataset == AVERAGE:
-            each = {name: self.together(name, asked, target) for name in self.cases.datasets}
+            each = {name: self.together(name, asked, target) for name in self.cases.averaged}
             seeds, options = averaged(target, each, self.drawn)
         else:
             by_seed = self.together(dataset, asked, target)
