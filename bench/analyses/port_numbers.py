@@ -256,9 +256,10 @@ def refresh_rows(case: Case) -> Iterator[list]:
     """`REFRESH` of one method: ported and trained for so many steps, beside the same steps from what was carried as it
     is and from nothing, where the suite `chains` has them."""
     port = Way(PLAIN, "other", ALL)
-    if not any(way.steps for way in case.cases.ways):
-        return
     for dataset in (*case.cases.datasets, AVERAGE):
+        trained = [port._replace(steps=steps) for steps in REFRESH_STEPS]
+        if not any(case.compared(REFRESH_TARGET, dataset, {"ported": way}).seeds for way in trained):
+            continue
         for steps in (0, *REFRESH_STEPS):
             own = {
                 "ported": port._replace(steps=steps),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import pandas as pd
 
 from carryover.bench import places
 from carryover.bench.analyses import port_numbers as numbers
-from carryover.bench.analyses.parts.port_cases import CARRIED, NOTHING, Cases, failed
+from carryover.bench.analyses.parts.port_cases import CARRIED, NOTHING, Cases, Way, failed
 from carryover.bench.analyses.parts.retention_numbers import UNDECIDED, rule_of
 from carryover.bench.analyses.parts.rows import marks_of, not_run
 from carryover.bench.analyses.port_figures import averages
@@ -76,7 +77,7 @@ def ports_sheet(table: pd.DataFrame, selection: Selection) -> Sheet:
         if len(part):
             title = f"Average over {over}, {names.targets[target]}"
             blocks.append(target_block(title, part, table, names))
-    blocks.append(gains_block(table, cases, names))
+    blocks += gains_blocks(table, cases, names)
     remarks = MEASURE, RETENTION, GAINS, SECONDS, INTERVAL
     return Sheet(TITLE, tuple(blocks), (*remarks, *refusals(table, names), *foot(cases, names)))
 
@@ -105,16 +106,31 @@ def target_block(title: str, part: pd.DataFrame, table: pd.DataFrame, names: Nam
     return Block(Cell(title), header, tuple(rows))
 
 
-def gains_block(table: pd.DataFrame, cases: Cases, names: Names) -> Block:
-    part, rows = table[(table["dataset"] == AVERAGE) & table["accuracy"].notna()], []
-    for way in (way for way in cases.ways if way.number == ALL and not way.via and not way.steps):
-        mine = part[(part["port"] == way.port) & (part["anchors"] == way.anchors) & (part["count"] == ALL)]
-        gains = [mine[mine["target"] == target]["gain"].mean() for target in cases.targets]
-        needs = numbers.needs(way.port).replace("_", " ").replace(" ", ", ").replace("old, model", "old model")
-        methods = str(mine["method"].nunique())
-        rows.append((named(way.port), KINDS[way.anchors], methods, *map(signed, gains), needs))
+def gains_blocks(table: pd.DataFrame, cases: Cases, names: Names) -> Iterator[Block]:
+    """On average; and on the datasets of the ports that were not run on all of them, beside every other there."""
+    ways = [way for way in cases.ways if way.number == ALL and not way.via and not way.steps]
+    found = table[table["accuracy"].notna() & (table["count"] == ALL)]
+    of = {way: found[(found["port"] == way.port) & (found["anchors"] == way.anchors)] for way in ways}
+    average = {way: part[part["dataset"] == AVERAGE] for way, part in of.items()}
+    title = "Points gained over zero-shot"
+    if whole := {way: part for way, part in average.items() if len(part)}:
+        over = counted(len(cases.averaged), "dataset")
+        yield gains_block(f"{title}, average over {over}", whole, cases)
+    apart = [part for way, part in of.items() if way not in whole]
+    sets = [name for name in cases.datasets if any((part["dataset"] == name).any() for part in apart)]
+    if sets:
+        here = {way: part[part["dataset"].isin(sets)] for way, part in of.items()}
+        yield gains_block(f"{title}, {', '.join(map(names.dataset, sets))}", here, cases)
+
+
+def gains_block(title: str, of: Mapping[Way, pd.DataFrame], cases: Cases) -> Block:
+    rows = []
+    for way, part in of.items():
+        gains = [part[part["target"] == target]["gain"].mean() for target in cases.targets]
+        needs = ", ".join(numbers.needs(way.port).split()).replace("_", " ")
+        rows.append((named(way.port), KINDS[way.anchors], str(part["method"].nunique()), *map(signed, gains), needs))
     header = ("Port", "Fitted on", "Methods", *cases.targets, "Needs")
-    return Block(Cell("Points gained over zero-shot"), header, tuple(tuple(map(Cell, row)) for row in rows))
+    return Block(Cell(title), header, tuple(tuple(map(Cell, row)) for row in rows))
 
 
 def named(port: str) -> str:
@@ -212,7 +228,7 @@ def chosen(row) -> str:
 
 def chains_sheet(table: pd.DataFrame, selection: Selection) -> Sheet:
     """A block a target, averaged over the datasets, a row a method."""
-    names, blocks = Names(selection), []
+    names, cases, blocks = Names(selection), Cases(selection), []
     part = table[table["dataset"] == AVERAGE]
     for (target, via), rows in part.groupby(["target", "via"], sort=False):
         lines = [
@@ -224,7 +240,7 @@ def chains_sheet(table: pd.DataFrame, selection: Selection) -> Sheet:
             )
             for row in rows.itertuples()
         ]
-        title = f"To {names.targets[target]}, average over {counted(datasets_of(table), 'dataset')}"
+        title = f"To {names.targets[target]}, average over {counted(len(cases.averaged), 'dataset')}"
         header = ("Method", f"By way of {via}", "Straight", "Difference")
         blocks.append(Block(Cell(title), header, tuple(tuple(map(Cell, line)) for line in lines)))
     told = (
@@ -235,14 +251,10 @@ def chains_sheet(table: pd.DataFrame, selection: Selection) -> Sheet:
     return Sheet("Two updates in turn: a map of a map", tuple(blocks), (told, INTERVAL))
 
 
-def datasets_of(table: pd.DataFrame) -> int:
-    return len(set(table["dataset"]) - {AVERAGE})
-
-
 def refresh_sheet(table: pd.DataFrame, selection: Selection) -> Sheet:
     """Ported against steps, averaged over the datasets; then a block for each dataset and method that has the same
     steps from elsewhere."""
-    names, steps = Names(selection), list(dict.fromkeys(table["steps"]))
+    names, cases, steps = Names(selection), Cases(selection), list(dict.fromkeys(table["steps"]))
     part = table[table["dataset"] == AVERAGE]
     blocks = []
     if len(part):
@@ -251,7 +263,7 @@ def refresh_sheet(table: pd.DataFrame, selection: Selection) -> Sheet:
             tuple(map(Cell, (names.method(method), *(of.get((method, step), MISSING) for step in steps))))
             for method in dict.fromkeys(part["method"])
         ]
-        title = f"Ported, then so many steps: average over {counted(datasets_of(table), 'dataset')}"
+        title = f"Ported, then so many steps: average over {counted(len(cases.averaged), 'dataset')}"
         blocks.append(Block(Cell(title), ("Method", *steps), tuple(rows)))
     header = ("Steps", "Ported", "Carried as it is", "From nothing", "Over carried", "Over nothing")
     for (dataset, method), lines in table.groupby(["dataset", "method"], sort=False):

@@ -243,10 +243,12 @@ def test_seeds_that_failed_do_not_count_and_a_row_of_failures_says_so():
 # ---- what a port does not carry --------------------------------------------------------------------------------------
 
 
-def test_a_method_that_a_port_does_not_carry_has_one_row_with_the_reason():
-    selection, _ = world(ways(), methods=["coop", "cocoop"])
+@pytest.mark.parametrize("suites", [("maps",), ("ports",), ("ports", "taught")])
+def test_a_method_that_a_port_does_not_carry_has_one_row_with_the_reason(suites):
+    selection, _ = world(ways(), suites=suites, methods=["coop", "cocoop"])
     rows = [row for row in cells(selection) if row["method"] == "cocoop" and row["dataset"] == "all"]
-    refusing = {port.id: port.reason("cocoop") for port in ported_by() if port.closed_form and port.reason("cocoop")}
+    asked = [port for port in ported_by() if port.closed_form or "taught" in suites]
+    refusing = {port.id: port.reason("cocoop") for port in asked if port.reason("cocoop")}
     assert {row["port"]: row["reason"] for row in rows} == refusing and "procrustes" in refusing
     assert len(rows) == len(refusing) and {row["accuracy"] for row in rows} == {""}
     assert not [
@@ -267,6 +269,23 @@ def test_a_target_that_a_port_cannot_serve_has_a_row_with_the_reason():
         assert (row["accuracy"], row["reason"]) == ("", "it is wider")
     assert float(cell(selection, dataset="average", target="new", **there)["accuracy"]) == 60
     assert "CoOp on second" in text_of(selection) and "it is wider" in text_of(selection)
+
+
+def test_ports_that_ran_on_some_datasets_alone_stand_apart_beside_the_others_there():
+    def right(run):
+        partly = run.port == "distill" and run.dataset == "micro_stars"
+        return None if partly else ways(distill=140, procrustes=110)(run)
+
+    selection, _ = world(right, suites=("maps", "taught"))
+    text = text_of(selection)
+    average, apart = (
+        text.split(f"### Points gained over zero-shot, {where}")[1].split("###")[0] for where in ("a", "M")
+    )
+    assert "Distill" not in average and "Procrustes" in average
+    (line,) = [line for line in apart.splitlines() if "Distill" in line and "other pictures" in line]
+    assert [part.strip() for part in line.split("|")[3:6]] == ["2", "+20.00", "+20.00"]
+    (line,) = [line for line in apart.splitlines() if "Procrustes" in line and "other pictures" in line]
+    assert [part.strip() for part in line.split("|")[3:6]] == ["2", "+5.00", "+5.00"]
 
 
 # ---- few runs --------------------------------------------------------------------------------------------------------
