@@ -120,9 +120,9 @@ def made(cases: pd.DataFrame, outcome: str, left_out: str) -> dict[str, np.ndarr
 def judged(cases: pd.DataFrame, outcome: str, left_out: str) -> Iterator[list]:
     """A row of `COLUMNS` a model, without the first two. Errors are means over groups of their cases' mean. Rank
     correlation over all cases, each forecast from the others' groups; and within each group, the mean and the least."""
-    measured, groups = cases[outcome].to_numpy(float), cases[left_out].to_numpy()
+    measured, groups = cases[outcome].to_numpy(float).round(9), cases[left_out].to_numpy()  # no tie broken by rounding
     kinds, errors = list(dict.fromkeys(groups)), {}
-    for model, one in made(cases, outcome, left_out).items():
+    for model, one in ((model, one.round(9)) for model, one in made(cases, outcome, left_out).items()):
         errors[model] = np.array([np.abs(one - measured)[groups == kind].mean() for kind in kinds])
         better = errors["mean"] - errors[model]
         middle, std = mean_std(better)
