@@ -138,16 +138,13 @@ def sentences(found: numbers.Forecast) -> list[str]:
     by = rows_where(part, anchors=kind, count=count).set_index("model")
     one, errors = by.loc[FORECAST], by["mae"]
     figures = (
-        f"on a dataset left out, its gain is forecast with an error of {errors[FORECAST]:.1f} points "
-        f"(always the mean: {errors['mean']:.1f})"
+        f"on a dataset left out the error is {errors[FORECAST]:.1f} points, that of always the mean "
+        f"{errors['mean']:.1f}. {rank_words(one['rho'], one['rho_within'])}"
     )
-    rank = rank_words(one["rho"], one["rho_within"])
     if works(by):
-        return [
-            f"How much a port gains can be told before any label is read: {figures}; {rank}{doubt(one)}.",
-            *rule_words(found.choices, kind),
-        ]
-    return [f"Agreement with the old model does not tell how much a port gains: {figures}; {rank}."]
+        said = [f"How much a port gains can be told before any label is read: {figures}", *doubt(one)]
+        return [*said, *rule_words(found.choices, kind)]
+    return [f"Agreement with the old model does not tell how much a port gains: {figures}"]
 
 
 def works(by: pd.DataFrame) -> bool:
@@ -156,16 +153,16 @@ def works(by: pd.DataFrame) -> bool:
     return bool(all(one["mae"] < by.loc[name]["mae"] for name in OUTCOMES["gain"][2]) and one["rho_least"] > 0)
 
 
-def doubt(one: pd.Series) -> str:
+def doubt(one: pd.Series) -> list[str]:
     """Where the difference from the mean is not shown over the groups."""
-    few = f"; with {counted(int(one['groups']), 'dataset')} the interval of the difference holds 0"
-    return "" if one["better_low"] > 0 else few
+    few = f"With {counted(int(one['groups']), 'dataset')} the interval of the difference holds 0."
+    return [] if one["better_low"] > 0 else [few]
 
 
 def rank_words(rho: float, within: float) -> str:
     if math.isnan(rho):
-        return "its rank correlation is not defined"
-    return f"rank correlation {rho:.2f}" + ("" if math.isnan(within) else f", {within:.2f} within a dataset")
+        return "The rank correlation is not defined."
+    return f"The rank correlation is {rho:.2f}" + ("." if math.isnan(within) else f", within a dataset {within:.2f}.")
 
 
 def rule_words(choices: pd.DataFrame, kind: str) -> list[str]:
@@ -174,9 +171,9 @@ def rule_words(choices: pd.DataFrame, kind: str) -> list[str]:
     if PLAIN not in lost:
         return []
     return [
-        f"Who takes {PLAIN} where it leads and zero-shot elsewhere is {lost[PLAIN + IF_IT_LEADS]:.1f} points behind "
-        f"the best choice on average; who always ports, {lost[PLAIN]:.1f}; who always takes zero-shot, "
-        f"{lost['zero-shot']:.1f}."
+        f"Who takes {PLAIN} where it agrees with the old model more often than zero-shot does, and zero-shot elsewhere, "
+        f"is {lost[PLAIN + IF_IT_LEADS]:.1f} points behind the best choice on average; who always ports, "
+        f"{lost[PLAIN]:.1f}; who always takes zero-shot, {lost['zero-shot']:.1f}."
     ]
 
 
@@ -208,8 +205,7 @@ def draw_forecast(tables: Tables, selection: Selection) -> Figure | None:
         return None
     found = numbers.forecast_of(selection)
     table = rows_where(found.table, outcome="gain")
-    kind = plain_scope(table)[0]
-    count = ANY if len(rows_where(table, anchors=kind, count=ANY)) else ALL
+    kind, count, _ = plain_scope(table)
     table = rows_where(table, anchors=kind, count=count)
     cases = next(part for *scope, part in numbers.scopes(found.cases) if scope == [kind, count])
     panels_of = [name for name in LEFT_OUT if name in set(table["left_out"])][:2]
@@ -234,6 +230,8 @@ def draw_forecast(tables: Tables, selection: Selection) -> Figure | None:
             axes.set_ylim(low, high)
             axes.set_xlabel("Forecast (points)")
             open_frame(axes)
+        number_of = "all of them" if count == ALL else "any number of them"
+        figure.suptitle(f"Anchors: {kind}, {number_of}", fontsize=9)
         panels[0].set_ylabel("Gain over zero-shot (points)")
         figure.legend(
             *panels[0].get_legend_handles_labels(),

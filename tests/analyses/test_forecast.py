@@ -307,8 +307,10 @@ def test_where_it_works_the_opening_says_by_how_much():
     assert row["mae"] < 0.3 * row["mae_mean"] and row["better_low"] > 0 and row["rho_least"] > 0.9
     said = opening_of(selection)
     assert said.startswith("How much a port gains can be told before any label is read: on a dataset left out")
-    assert f"error of {row['mae']:.1f} points (always the mean: {row['mae_mean']:.1f})" in said
-    assert f"rank correlation {row['rho']:.2f}, {row['rho_within']:.2f} within a dataset. Who takes procrustes" in said
+    assert f"the error is {row['mae']:.1f} points, that of always the mean {row['mae_mean']:.1f}. The rank" in said
+    assert (
+        f"is {row['rho']:.2f}, within a dataset {row['rho_within']:.2f}. Who takes procrustes where it agrees" in said
+    )
 
 
 def test_where_it_tells_nothing_the_opening_says_so():
@@ -339,7 +341,7 @@ def test_few_groups_whose_errors_differ_are_said_to_show_nothing():
 
     selection = world(rule, sets=SETS[:3])
     row = row_of(numbers.forecast_of(selection).table, outcome="gain", left_out="dataset", model="forecast", **PLAIN)
-    holds = "with 3 datasets the interval of the difference holds 0" in opening_of(selection)
+    holds = "With 3 datasets the interval of the difference holds 0" in opening_of(selection)
     assert row["better"] > 0 and holds == (row["better_low"] <= 0) and holds
 
 
