@@ -19,12 +19,14 @@ from carryover.bench.host.paths import CHECKOUT
 
 COMMANDS = {  # name: one line, module
     "run": ("train, carry over, evaluate, report (the default)", "run"),
-    "ls": ("list methods, datasets or archs", "ls"),
+    "ls": ("list methods, ports, datasets or archs", "ls"),
     "doctor": ("check machine, weights, data and disk before a long run, and name all that is wrong", "doctor"),
     "prepare": ("download, verify and arrange datasets; with --check only look at what is there", "prepare"),
     "report": ("make tables, figures and the report again from stored records alone", "report"),
     "check": ("recompute every table cell from stored predictions", "check"),
     "evaluate": ("check that a plug-in file fits a backbone, and measure it there on a dataset", "evaluate"),
+    "port": ("carry a plug-in file over to another backbone, through a map fitted on unlabelled pictures", "port"),
+    "map": ("fit a map between two backbones once, for every plug-in of the pair", "map"),
     "export": (
         "copy plug-ins of finished runs to files for elsewhere, each with a card of what was measured",
         "export",

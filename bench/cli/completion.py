@@ -8,13 +8,14 @@ from typing import Any
 from carryover import datasets
 from carryover.bench import analyses
 from carryover.bench.backbones.archs import ARCHS
+from carryover.bench.cli import port_files
 from carryover.bench.cli.commands import COMMANDS, program
 from carryover.bench.cli.parsing import parser
 from carryover.bench.errors import UserError
 from carryover.bench.plan import method_files, suites
 
-FILES = ("base_weights", "new_weights", "config", "plugin")
-FOLDERS = ("out", "cache", "data_root", "hub_cache", "manifests", "plugin_dir", "ray_scratch")
+FILES = ("base_weights", "new_weights", "config", "plugin", "map", "head", "old")
+FOLDERS = ("out", "cache", "data_root", "hub_cache", "manifests", "plugin_dir", "ray_scratch", "images")
 
 
 def script(shell: str) -> str:
@@ -30,6 +31,7 @@ def script(shell: str) -> str:
         "methods": [one.id for one in method_files.listed()],
         "datasets": datasets.ids(),
         "dataset": datasets.ids(),
+        "port": [one.id for one in port_files.listed()],
     }
     top = argparse.ArgumentParser(program(), add_help=False)
     commands = top.add_subparsers()

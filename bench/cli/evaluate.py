@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from carryover.bench.cli import flags
+from carryover.bench.cli.progress import Progress
 from carryover.bench.errors import UserError
 from carryover.bench.render.terminal import escape
 
@@ -43,7 +43,6 @@ EXAMPLES = (
     ),
 )
 console, aside = Console(), Console(stderr=True)
-LOG_EVERY = 30.0  # seconds between lines of progress
 
 
 def main(args: argparse.Namespace) -> int:
@@ -56,26 +55,23 @@ def main(args: argparse.Namespace) -> int:
     from carryover.bench.cli.options import options_of
     from carryover.bench.cli.registries import discover
     from carryover.bench.engine.session import Session
-    from carryover.bench.plugins.contract import check, warnings_of
+    from carryover.bench.plugins.contract import check, check_ported, warnings_of
     from carryover.bench.plugins.evaluation import FOLDER, alone, evaluate_plugin
     from carryover.bench.plugins.format import read
+    from carryover.bench.plugins.ported import restored
 
     discover(args.plugin_dir)
     args.datasets = [args.dataset]
     dataset, plugin = datasets.identify(args.dataset), read(args.plugin)
     tower = tower_of(args.backbone, args.arch, args.base_weights, args.new_weights, args.hub_cache)
     options = replace(options_of(args), arch=alone(tower), manifests="")
-    spoken = [time.monotonic()]
-
-    def on_images(what: str, done: int, count: int) -> None:
-        if time.monotonic() - spoken[0] > LOG_EVERY:
-            spoken[0] = time.monotonic()
-            aside.print(f"{escape(what)}, {done} of {count}", highlight=False, soft_wrap=True)
-
-    session = Session(options, on_images)
+    session = Session(options, Progress())
     data = session.data(dataset)
     if args.dry_run:
-        check(plugin, tower, data)
+        if plugin.ported is None:
+            check(plugin, tower, data)
+        else:
+            check_ported(plugin, restored(plugin), tower, data)
         show_warnings(warnings_of(plugin, tower))
         console.print(
             f"compatible: {escape(plugin.path)} ({plugin.method}) with {escape(tower.label)} on {escape(data.id)}",
@@ -117,6 +113,17 @@ def show_warnings(lines: list[str]) -> None:
         aside.print(f"[yellow]note[/] {escape(line)}", highlight=False, soft_wrap=True)
 
 
+def ported_rows(header: dict[str, Any]) -> dict[str, str]:
+    """How it was carried over, where it was; a header of version 1 may say anything there."""
+    told = header.get("ported")
+    if not isinstance(told, dict) or not isinstance(told.get("anchors"), dict):
+        return {}
+    anchors = told["anchors"]
+    kind = "texts" if anchors.get("kind") == "texts" else "pictures"
+    source = f" of {anchors['folder']}" if anchors.get("folder") else ""
+    return {"ported by": f"{told.get('name')}, fitted on {anchors.get('count')} {kind}{source}"}
+
+
 def table(stored: dict[str, Any]) -> Table:
     """The result: a line a number, so that it fits any terminal."""
     header, d = stored["plugin"], stored["difference"]
@@ -126,6 +133,7 @@ def table(stored: dict[str, Any]) -> Table:
     rows = {
         "method": stored["method"]["name"],
         "trained on": f"{header['trained_on'][-1]['backbone']}, {header['dataset']}, {shots}, {seed}",
+        **ported_rows(header),
         "backbone": stored["backbone"]["label"],
         "dataset": f"{stored['dataset']['id']}, {stored['count']} test images{limited}",
         "accuracy": f"{stored['accuracy']:.2f} %",

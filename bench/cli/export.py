@@ -14,7 +14,8 @@ from carryover.bench.render.terminal import escape
 
 WORDS = (
     "[KEY …]",
-    "keys of runs (none: the done ones of those that the same flags would run; of the main suite where none is named)",
+    "keys of runs (none: the done ones of those that the same flags would run; of the main suite where none is named); "
+    "runs that ported a plug-in keep none: export that of the base, the command port carries it over",
 )
 FLAGS = ("--to", *flags.CHOICE, *flags.RECORDS)
 EXAMPLES = (

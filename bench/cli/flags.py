@@ -175,13 +175,40 @@ PLUGINS: Group = {
         help="a role of --arch (base, new, …); ARCH:ROLE, e.g. vit-b16:new; an embedded model, e.g. micro-update; "
         "MODEL/TAG of open_clip; MODEL=FILE for a local checkpoint; hf-hub:ORG/NAME; local-dir:PATH",
     ),
-    "--dataset": dict(metavar="ID", type=dataset, help="a dataset id or folder:PATH; its test images are used"),
+    "--dataset": dict(
+        metavar="ID",
+        type=dataset,
+        help="a dataset id or folder:PATH; its test images are used (port: its class names and prompts alone; default: "
+        "those the plug-in was trained on)",
+    ),
     "--json": dict(action="store_true", help="print the stored result in place of the table"),
     "--to": dict(
         metavar="PATH",
-        help="for export: a folder, or for one plug-in a file .safetensors; for leaderboard: the page to write "
-        "(default: leaderboard.html)",
+        help="for export: a folder, or for one plug-in a file .safetensors; for port and map: the file to write; for "
+        "leaderboard: the page to write (default: leaderboard.html)",
     ),
+}
+PORTS: Group = {
+    "--port": dict(
+        metavar="ID", type=str.lower, help="how it is carried over: 'ls ports' names them (default: procrustes)"
+    ),
+    "--images": dict(
+        metavar="FOLDER", help="pictures that a map is fitted on, in any folders below it; no label is read"
+    ),
+    "--count": dict(
+        type=int, default=0, metavar="N", help="at most so many of the pictures, always the same (default: all)"
+    ),
+    "--map": dict(metavar="FILE", help="a map that the command map wrote, in place of pictures or beside a few"),
+    "--base": dict(metavar="NAME", help="for map: the old backbone, as --backbone takes it"),
+    "--old": dict(
+        metavar="NAME|FILE",
+        help="for port: the backbone that the plug-in was trained on (default: the one its file names); with --head: "
+        "features of the old backbone, .npz or .safetensors",
+    ),
+    "--new": dict(
+        metavar="NAME|FILE", help="for map: the new backbone; for port with --head: features of the new backbone"
+    ),
+    "--head": dict(metavar="FILE", help="a linear head on old features: 'weight' (outputs, width), 'bias' (outputs,)"),
 }
 DEVICE: Group = {
     "--device": dict(type=str.lower, default="auto", choices=["auto", "cpu", "cuda", "mps"]),
@@ -261,6 +288,7 @@ GROUPS: dict[str, Group] = {
     "files": FILES,
     "getting the data": PREPARATION,
     "plug-ins in files (docs/plugins.md)": PLUGINS,
+    "carrying over (docs/plugins.md)": PORTS,
     "device": DEVICE,
     "how": {**ENGINE, **LOOK},
     "this call": CALL,
@@ -269,10 +297,18 @@ RECORDS = (*SETTINGS, *BACKBONES, "--manifests", "--plugin-dir", "--out")  # whi
 ONLY = {  # flags that are a mistake with any other command
     "check": ("prepare",),
     "mirror": ("prepare",),
-    "plugin": ("evaluate",),
-    "backbone": ("evaluate",),
-    "dataset": ("evaluate",),
+    "plugin": ("evaluate", "port"),
+    "backbone": ("evaluate", "port"),
+    "dataset": ("evaluate", "port"),
     "json": ("evaluate",),
-    "to": ("export", "leaderboard"),
+    "to": ("export", "leaderboard", "port", "map"),
+    "port": ("port", "map"),
+    "images": ("port", "map"),
+    "count": ("port", "map"),
+    "map": ("port",),
+    "base": ("map",),
+    "old": ("port",),
+    "new": ("port", "map"),
+    "head": ("port",),
 }
-LEAST = {"shots": 1, "limit": 1, "jobs": 0, "together": 0, "workers": 0}
+LEAST = {"shots": 1, "limit": 1, "jobs": 0, "together": 0, "workers": 0, "count": 0}

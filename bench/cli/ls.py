@@ -10,11 +10,12 @@ from rich.table import Column, Table
 from carryover import datasets
 from carryover.bench import places
 from carryover.bench.backbones import archs
+from carryover.bench.cli import port_files
 from carryover.bench.errors import UserError, unknown
 from carryover.bench.plan import method_files
 from carryover.bench.render.terminal import escape
 
-WORDS = ("[methods|datasets|archs]", "one list alone")
+WORDS = ("[methods|ports|datasets|archs]", "one list alone")
 FLAGS = ("--datasets", "--plugin-dir")
 EXAMPLES = (
     ("ls methods --plugin-dir mine", "the suite's methods and your own"),
@@ -24,7 +25,7 @@ console = Console()
 
 
 def main(args: argparse.Namespace) -> int:
-    kinds = {"methods": list_methods, "datasets": list_datasets, "archs": list_archs}
+    kinds = {"methods": list_methods, "ports": list_ports, "datasets": list_datasets, "archs": list_archs}
     if len(args.what) > 1:
         raise UserError(f"'{args.what[1]}' after 'ls {args.what[0]}': ls takes one list at most")
     what = args.what[0].lower() if args.what else ""
@@ -40,6 +41,13 @@ def list_methods(args: argparse.Namespace) -> Table:
     shown = Table("method", "name", "depth", "needs", "source", title="methods")
     for one in method_files.listed(tuple(args.plugin_dir)):
         shown.add_row(*map(escape, (one.id, one.name or one.id, places.label(one.depth), one.needs, one.paper)))
+    return shown
+
+
+def list_ports(args: argparse.Namespace) -> Table:
+    shown = Table("port", "name", "needs", "anchors", "source", title="ports")
+    for one in port_files.listed(tuple(args.plugin_dir)):
+        shown.add_row(*map(escape, (one.id, one.name, ", ".join(one.needs), ", ".join(one.anchors), one.source)))
     return shown
 
 

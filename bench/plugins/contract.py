@@ -21,6 +21,7 @@ from carryover.bench.backbones.loading import Backbone, first_line
 from carryover.bench.errors import UserError, quoted, unknown
 from carryover.bench.host.source_identity import same_scheme
 from carryover.bench.plugins.format import Plugin
+from carryover.bench.ports.base import Ported
 from carryover.datasets.base import Dataset
 from carryover.methods import source_hash
 from carryover.methods.base import METHODS, Classes, Method, TrainConfig
@@ -97,7 +98,11 @@ def warnings_of(plugin: Plugin, backbone: Tower | Backbone) -> list[str]:
             f"{plugin.method} has changed since the plug-in was trained (source {was}, now {is_now}): the numbers can "
             "differ from those it was trained with"
         )
-    if at_home(plugin, backbone):
+    if plugin.ported is not None:
+        return found
+    if at_home(plugin, backbone) and (port := carried_by(plugin)):
+        found.append(f"port {port} carried it to {backbone.label} and left an ordinary plug-in of that backbone")
+    elif at_home(plugin, backbone):
         found.append(f"{backbone.label} is the backbone it was trained on: this is its Base, nothing is carried over")
     return found + ([] if plugin.tensors else [EMPTY.format(plugin.method)])
 
@@ -109,6 +114,42 @@ def at_home(plugin: Plugin, backbone: Tower | Backbone) -> bool:
         return plugin.home["fingerprint"] == backbone.fingerprint
     tower = backbone.tower if isinstance(backbone, Backbone) else backbone
     return plugin.home["backbone"] == tower.label and not tower.weights
+
+
+def carried_by(plugin: Plugin) -> str:
+    """The port that left this file of version 1; empty where a run wrote it."""
+    told = plugin.header.get("ported")
+    port = told.get("port") if isinstance(told, dict) else None
+    return quoted(port, 20)[1:-1] if isinstance(port, str) else ""
+
+
+def check_ported(plugin: Plugin, ported: Ported, tower: Tower, data: Dataset) -> None:
+    """Whether a ported plug-in answers there. Raises Incompatible naming every mismatch; needs no weights."""
+    reasons, own, given = [], ported.classes.names, data.classnames
+    if (dim := plugin.header["ported"]["new"]["dim"]) != tower.dim:
+        reasons.append(f"joint width D: it was ported to {dim}, {tower.label} has {tower.dim}")
+    if strange := [name for name in dict.fromkeys(given) if name not in set(own)]:
+        reasons.append(
+            f"it was ported with its own {len(own)} classes; {len(strange)} of {data.id} are none of them: "
+            f"{listed(strange)}"
+        )
+    elif own != given:
+        reasons.append(f"it was ported with its {len(own)} classes, found {len(given)} in another order or number")
+    if ported.needs != "features":
+        reasons.append("it looks into the image tower, which no file of a ported plug-in can be evaluated with yet")
+    if reasons:
+        raise Incompatible(plugin, tower, data, reasons)
+
+
+def other_home(plugin: Plugin, ported: Ported, backbone: Backbone) -> list[str]:
+    """Why a ported plug-in does not belong to the backbone, now that its weights are read."""
+    if ported.home in ("", backbone.fingerprint):
+        return []
+    new = quoted(plugin.header["ported"]["new"]["backbone"])
+    return [
+        f"it was ported to {new} of fingerprint {ported.home[:12]}, {backbone.label} has {backbone.fingerprint[:12]}: "
+        "port it to this one"
+    ]
 
 
 def widths_of(plugin: Plugin, tower: Tower) -> list[str]:

@@ -15,19 +15,29 @@ import numpy as np
 from torch import Tensor
 
 from carryover.bench.backbones.archs import Arch, Tower
-from carryover.bench.engine.evaluator import score
+from carryover.bench.engine.evaluator import evaluate, score
+from carryover.bench.engine.few_shot import as_labels
 from carryover.bench.engine.one_run import Work, make, outcome_on, read_tests
 from carryover.bench.engine.session import Session
 from carryover.bench.features.store import FEATURES_VERSION
-from carryover.bench.host import environment
+from carryover.bench.host import environment, source_identity
 from carryover.bench.host.device import device_name
 from carryover.bench.host.identity import digest, sealed, sha256_of
 from carryover.bench.plan.run_labels import ZERO_SHOT
 from carryover.bench.plan.runs import NUMBERS_VERSION, Run
-from carryover.bench.plugins.contract import Incompatible, check, left_home, warnings_of
-from carryover.bench.plugins.format import Plugin
+from carryover.bench.plugins.contract import (
+    Incompatible,
+    check,
+    check_ported,
+    left_home,
+    other_home,
+    warnings_of,
+)
+from carryover.bench.plugins.format import PORTED_VERSION, Plugin
+from carryover.bench.plugins.ported import restored
+from carryover.bench.ports.base import Ported
 from carryover.methods import source_hash
-from carryover.methods.base import METHODS, Shape, TrainConfig
+from carryover.methods.base import METHODS, Classes, Shape, TrainConfig
 
 FOLDER = "evaluations"  # under --out, beside those of the archs
 REDRAWS, LEVEL = 10_000, 0.95
@@ -58,17 +68,27 @@ def evaluate_plugin(session: Session, plugin: Plugin, dataset: str, limit: int |
     """The result as it is stored (``results/README.md``), written with the predictions. The session's arch is
     ``alone(tower)``. Raises Incompatible before any picture is read."""
     start, data, tower = time.perf_counter(), session.data(dataset), session.options.arch.base
-    config = check(plugin, tower, data)
+    ported = None if plugin.ported is None else restored(plugin)
+    config = METHODS[plugin.method].Config()
+    if ported is None:
+        config = check(plugin, tower, data)
+    else:
+        check_ported(plugin, ported, tower, data)
     backbone, precision = session.backbone("base"), session.options.precision
-    if reasons := left_home(plugin, backbone):
+    if reasons := left_home(plugin, backbone) if ported is None else other_home(plugin, ported, backbone):
         raise Incompatible(plugin, tower, data, reasons)
     run = run_of(plugin, dataset, plugin.method, config, precision, limit)
     zero = run_of(plugin, dataset, ZERO_SHOT, METHODS[ZERO_SHOT].Config(), precision, limit)
     identity = identity_of(session, plugin, run)
+    if ported is not None:
+        identity["ported"] = source_identity.of_classes(ported_bases(ported))
     key = digest(identity)[:16]
+    shape = plugin.shape if ported is None else Shape.of(backbone, data.classnames, 0)
     outcomes = {
-        "plugin": predictions(session, run, plugin.shape, plugin.tensors),
-        "zero_shot": predictions(session, zero, plugin.shape, {}),
+        "plugin": predictions(session, run, shape, plugin.tensors)
+        if ported is None
+        else ported_predictions(session, zero, ported),
+        "zero_shot": predictions(session, zero, shape, {}),
     }
     session.store.write_predictions(
         key, {f"{name}.{part}": value for name, outcome in outcomes.items() for part, value in outcome.items()}
@@ -111,6 +131,19 @@ def predictions(session: Session, run: Run, shape: Shape, tensors: dict[str, Ten
     return {name: value.contiguous() for name, value in outcome.items()}
 
 
+def ported_predictions(session: Session, zero: Run, ported: Ported) -> dict[str, Tensor]:
+    """Of the same features as zero-shot's; nothing of a text tower is asked."""
+    data, backbone = session.tested(zero), session.backbone("base")
+    inputs = session.inputs.test_features(zero, "base").clone()
+    labels = as_labels(session.test_split(zero), backbone.device)
+    outcome = evaluate(ported, backbone, Classes(data.id, data.classnames, data.templates), inputs, labels)
+    return {name: value.contiguous() for name, value in outcome.items()}
+
+
+def ported_bases(ported: Ported) -> tuple[type, ...]:
+    return tuple(one for one in type(ported).__mro__ if issubclass(one, Ported))
+
+
 def identity_of(session: Session, plugin: Plugin, run: Run) -> dict[str, Any]:
     """All that can change the result; its hash names the files."""
     backbone, data = session.backbone("base"), session.tested(run)
@@ -131,9 +164,12 @@ def identity_of(session: Session, plugin: Plugin, run: Run) -> dict[str, Any]:
 
 
 def without_names(header: dict[str, Any]) -> dict[str, Any]:
-    """The header without its class names, which may be a thousand; the file has them."""
-    shape = {name: value for name, value in header["shape"].items() if name != "classnames"}
-    return {**header, "shape": shape}
+    """The header without its class names, which may be a thousand, and what a ported one is restored from; the file has
+    them."""
+    found = {**header, "shape": {name: value for name, value in header["shape"].items() if name != "classnames"}}
+    if header["version"] == PORTED_VERSION:
+        found["ported"] = {name: value for name, value in header["ported"].items() if name != "state"}
+    return found
 
 
 def difference(right: np.ndarray, usual: np.ndarray) -> dict[str, float | int]:

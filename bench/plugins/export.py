@@ -58,6 +58,11 @@ def one(store: RunStore, records: dict[str, dict], key: str) -> dict:
             )
         raise unknown(f"run in '{store.folder}'", key, records, f"the names of the files in '{store.folder / 'runs'}'")
     record = records[key]
+    if record["run"].get("port"):
+        raise UserError(
+            f"export: {about(record)} was ported by its run, which keeps no file of it; export the plug-in that was "
+            "trained on the base, and carry it over by the command port"
+        )
     if record["run"].get("test"):
         raise UserError(
             f"export: {about(record)} evaluated the plug-in of run {record.get('trained')}; export that one"

@@ -1,7 +1,9 @@
-"""The plug-in format (``carryover-plugin``, version 1): what a file's header says, and how one is read.
+"""The plug-in format (``carryover-plugin``, versions 1 and 2): what a file's header says, and how one is read.
 
 A plug-in is a safetensors file of learned tensors whose header has one entry, ``plugin``: JSON with the ``FIELDS``
-below. ``docs/plugins.md`` documents it for other programs.
+below. Version 2 is a ported plug-in: the header is the old plug-in's, with a part ``ported`` (``OF_PORTED``), and the
+tensors are all that it needs to answer on the new backbone (``bench.plugins.ported``). ``docs/plugins.md`` documents
+both for other programs.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ from carryover.bench.host.tensor_files import read_tensors
 from carryover.methods.base import METHODS, Shape
 
 DOCUMENT = "docs/plugins.md"
-EXPECTED = f"expected a safetensors file of format {PLUGIN_FORMAT}, version {PLUGIN_VERSION} ({DOCUMENT})"
+PORTED_VERSION = 2
+VERSIONS = (PLUGIN_VERSION, PORTED_VERSION)
+EXPECTED = f"expected a safetensors file of format {PLUGIN_FORMAT}, version 1 or 2 ({DOCUMENT})"
 OF_SHAPE: dict[str, tuple[type, ...]] = {"width": (int,), "dim": (int,), "classnames": (list,), "support": (int,)}
 OF_BACKBONE: dict[str, tuple[type, ...]] = {
     "backbone": (str,),
@@ -29,6 +33,18 @@ OF_BACKBONE: dict[str, tuple[type, ...]] = {
     "width": (int,),
     "dim": (int,),
     "activation": (str, NULL),
+}
+OF_PORTED: dict[str, tuple[type, ...]] = {
+    "port": (str,),
+    "name": (str,),
+    "kind": (str,),
+    "needs": (list,),
+    "anchors": (dict,),
+    "old": (dict,),
+    "new": (dict,),
+    "fit": (int, float, NULL),
+    "agreement": (int, float, NULL),
+    "state": (dict,),
 }
 # Of the towers' attention blocks, for methods inside them: 0 where they are left out.
 MAY_BE_IN_SHAPE = ("text_layers", "image_layers", "image_width")
@@ -46,6 +62,12 @@ class Plugin:
     sha256: str
     tensors: dict[str, Tensor]
     header: dict[str, Any]
+
+    @property
+    def ported(self) -> dict[str, Any] | None:
+        """The part of the header that says how it was ported; None where it is the plug-in that a run trained, or was
+        trained on by a port (version 1)."""
+        return self.header["ported"] if self.header["version"] == PORTED_VERSION else None
 
     @property
     def method(self) -> str:
@@ -90,10 +112,19 @@ def read(path: str | Path) -> Plugin:
     check_version(where, header)
     if wrong := faults(header):
         raise UserError(f"{where}: {'; '.join(wrong)}; {EXPECTED}")
+    if header["version"] == PORTED_VERSION:
+        check_numbers(where, tensors)
     if header["method"] not in METHODS:
         line = unknown("method", header["method"], METHODS)
         raise UserError(f"{where}: {line}. A method of your own is found by --plugin-dir FOLDER")
     return Plugin(str(path), sha256_of(path), tensors, header)
+
+
+def check_numbers(where: str, tensors: dict[str, Tensor]) -> None:
+    """Raises UserError for NaN and infinities. Of version 1 the contract check says it, with what else is wrong."""
+    for name, value in tensors.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise UserError(f"{where}: tensor {quoted(name)} holds NaN or infinity; have the plug-in ported again")
 
 
 def nested(value: Any, levels: int) -> bool:
@@ -122,10 +153,10 @@ def check_version(where: str, header: dict[str, Any]) -> None:
         )
     if form != PLUGIN_FORMAT:
         raise UserError(f"{where} has format {quoted(str(form))}; {EXPECTED}")
-    if version is None or isinstance(version, bool) or version != PLUGIN_VERSION:
+    if version is None or isinstance(version, bool) or version not in VERSIONS:
         raise UserError(
-            f"{where} has version {quoted(str(version))} of {PLUGIN_FORMAT}, this program reads version "
-            f"{PLUGIN_VERSION}: use a program of its time, or have it written again"
+            f"{where} has version {quoted(str(version))} of {PLUGIN_FORMAT}, this program reads versions "
+            f"{' and '.join(map(str, VERSIONS))}: use a program of its time, or have it written again"
         )
 
 
@@ -144,6 +175,8 @@ def faults(header: dict[str, Any]) -> list[str]:
             least = 1 if name in ("width", "dim") else 0
             if isinstance(value, int) and not least <= value <= (DEEPEST if name.endswith("layers") else LARGEST):
                 wrong.append(f"shape.{name} is {value}")
+    if header.get("version") == PORTED_VERSION:
+        wrong += faults_of_ported(header.get("ported"))
     if isinstance(trained_on, list):
         wrong += [] if trained_on else ["trained_on names no backbone"]
         for number, one in enumerate(trained_on):
@@ -151,6 +184,16 @@ def faults(header: dict[str, Any]) -> list[str]:
                 wrong += of_kinds(one, OF_BACKBONE, f"trained_on[{number}].")
             else:
                 wrong.append(f"trained_on[{number}] is no object")
+    return wrong
+
+
+def faults_of_ported(ported: Any) -> list[str]:
+    if not isinstance(ported, dict):
+        return ["field 'ported' is missing" if ported is None else "ported is no object"]
+    wrong = of_kinds(ported, OF_PORTED, "ported.")
+    for side in ("old", "new"):
+        if isinstance(ported.get(side), dict):
+            wrong += of_kinds(ported[side], OF_BACKBONE, f"ported.{side}.")
     return wrong
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from carryover.bench.errors import UserError
 from carryover.bench.ports import frozen
 from carryover.bench.ports.base import Ported
 from carryover.methods.base import Classes, Method
@@ -37,6 +38,10 @@ class Carried(Ported):
 
     def state(self):
         return self.method.learned(), {}
+
+    @classmethod
+    def restore(cls, tensors, header):
+        raise UserError("what it carries is an ordinary plug-in, which a file of version 1 holds")
 
 
 def copied(plugin: Any) -> Method:

@@ -140,6 +140,8 @@ def unchanged(plugin: Method, classes: Classes) -> Iterator[None]:
 
 
 def without_backbone(plugin: Any, classes: Classes) -> Head:
+    if plugin.needs != "features":
+        raise UserError(f"{plugin.name} works inside the towers, so it cannot answer without them")
     if not hasattr(plugin, "class_features"):
         made = rebuilt(type(plugin), plugin.config, plugin.shape, plugin.learned(), derived(plugin))
         return KeptMethod(made.to(next(iter(derived(plugin).values()), torch.zeros(0)).device)).eval()
@@ -162,20 +164,51 @@ def rebuilt(
 
 
 def restored(tensors: dict[str, Tensor], header: dict[str, Any]) -> Head:
-    """From what ``Head.state`` gave. Raises UserError for a head or a method that is not known."""
+    """From what ``Head.state`` gave, by whoever wrote it. Raises UserError for a head or a method that is not known,
+    for tensors that are not the method's, and for a name that would change more than a tensor."""
     if header["head"] == "ported":
         return Nested(ported_of(tensors, header["kind"], header["ported"]))
     if header["head"] == "class rows":
         return ClassRows(tensors["rows"], tensors["scale"]).eval()
+    if header["head"] != "method":
+        raise UserError(f"a head '{header['head']}', expected 'method', 'class rows' or 'ported'")
     kind = METHODS[header["method"]]
-    config: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in header["config"].items()}
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in header["config"].items()}
+    config = kind.Config(**values)
     shape = Shape(**{**header["shape"], "classnames": tuple(header["shape"]["classnames"])})
     parts: dict[str, dict[str, Tensor]] = {"learned": {}, "derived": {}}
     for name, value in tensors.items():
         part, _, own = name.partition(".")
-        if part in parts:
-            parts[part][own] = value
-    return KeptMethod(rebuilt(kind, kind.Config(**config), shape, parts["learned"], parts["derived"])).eval()
+        if part not in parts:
+            raise UserError(f"a tensor '{name}', expected learned.… or derived.…")
+        parts[part][own] = value
+    check_learned(kind, config, shape, parts["learned"])
+    made = rebuilt(kind, config, shape, parts["learned"], {})
+    for name, value in parts["derived"].items():
+        if not is_free(made, name):
+            raise UserError(f"a derived tensor '{name}', which is no name that {header['method']} has free for one")
+        setattr(made, name, value.detach().clone())
+    return KeptMethod(made).eval()
+
+
+def check_learned(kind: type[Method], config: Any, shape: Shape, given: dict[str, Tensor]) -> None:
+    """Raises UserError where a method of that shape learns other tensors: asked on torch's meta device, so that a
+    header's large numbers take no memory."""
+    with torch.device("meta"):
+        method = kind(config, shape)
+    own: dict[str, Tensor] = {name: value for name, value in method.named_parameters() if value.requires_grad}
+    own |= {name: value for name, value in method.named_buffers() if name in kind.learned_buffers}
+    sizes, found = ({name: tuple(value.shape) for name, value in all.items()} for all in (own, given))
+    if sizes != found:
+        raise UserError(f"learned tensors {found}, where the method's are {sizes}")
+
+
+def is_free(method: Method, name: str) -> bool:
+    """Whether a file may set that name to a tensor: none of the class, of torch, or of what ``__init__`` made."""
+    if not name.isidentifier() or name.startswith("_") or getattr(type(method), name, None) is not None:
+        return False
+    now = getattr(method, name, None)
+    return now is None or (isinstance(now, Tensor) and name in vars(method))
 
 
 def zero_shot(backbone: Backbone, classes: Classes) -> ClassRows:

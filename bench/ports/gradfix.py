@@ -24,6 +24,7 @@ from carryover.bench.ports.weight_deltas import (
     Masked,
     halves,
     left_out,
+    method_of,
     on_weights,
     parts,
     refusal,
@@ -61,11 +62,12 @@ class GradFix(Port):
         return on_weights(method)
 
     def fits(self, plugin, old, new):
-        return refusal(plugin, new, same, f"{self.name} needs towers of the same shapes")
+        return refusal(method_of(plugin), new, same, f"{self.name} needs towers of the same shapes")
 
     def fit(self, plugin, old, new, classes, anchors):
         if why := self.fits(plugin, old, new):
             raise UserError(why)
+        plugin = method_of(plugin)
         wrong = left_out(plugin, new, same)
         own = {tower: part for tower, part in parts(plugin).items() if tower not in wrong}
         chosen = first_of_each(anchors.labels, self.pictures)

@@ -129,7 +129,7 @@ class Map:
 
     def save(self, path: str | Path, **more: Any) -> None:
         """A safetensors file of format carryover-map (``map_files``). ``more``: what else its header says, as JSON:
-        ``old`` and ``new``, the backbones' fingerprints, ``fitted_on``, what the anchors were. The ``score_`` of a
+        ``old`` and ``new``, the backbones, ``fitted_on``, what the anchors were. The ``score_`` of a
         fitted map is worked out for it."""
         self._made()
         tensors = {"matrix": self.matrix, "mean_new": self.mean_new, "mean_old": self.mean_old}

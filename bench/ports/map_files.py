@@ -2,7 +2,8 @@
 
 The header has one entry, ``map``: JSON with format, version, about (name, count, widths, rank, strength, …), score (R²
 on held-out anchors; null where the map is an inverse or a composition), means ("anchors": both means are those of the
-rows that the map was fitted on), and what ``Map.save`` was told: old and new (the backbones' fingerprints), fitted_on.
+rows that the map was fitted on), and what ``Map.save`` was told: old and new (the backbones: name,
+fingerprint, widths), fitted_on.
 """
 
 from __future__ import annotations

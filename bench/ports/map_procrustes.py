@@ -1,7 +1,7 @@
 """Orthogonal Procrustes with scale (Schönemann and Carroll 1970), between spaces of any two widths.
 
-With A (N, Dn), B (N, Do) centred by their own means and A^T B = U S V^T: R = U V^T, scale = tr(S) / |A|^2. Reflections
-are kept: nothing makes the axes of two models right-handed alike.
+With A (N, Dn), B (N, Do) centred by their own means and A^T B = U S V^T: R = U V^T, scale = |B| / |A| or tr(S) / |A|^2.
+Reflections are kept: nothing makes the axes of two models right-handed alike.
 
 Widths: R has orthonormal rows or columns, whichever are fewer. Into a wider space this is the least-squares answer.
 Into a narrower one it is the R of the largest trace. Cutting the wide side to its principal directions first was never
@@ -41,9 +41,9 @@ class Procrustes(Fitted):
                     A^T B + strength tr(S) / min(Dn, Do) R0, which also turns the directions that were seen towards R0.
                     None: chosen among ``STRENGTHS`` and "drop" by the mean cosine of held-out anchors to themselves,
                     both less the old mean: label-free, and blind to the scale, which would favour strong priors
-    scale           "fit": the least-squares scale for R on the anchors, tr(R^T A^T B) / |A|^2. The worse the fit, the
-                    more it shrinks features towards the mean. "spread": |B| / |A|, so that mapped features keep the
-                    spread of old ones, which a head on cosines may want. Both are the same where the fit is exact.
+    scale           "spread": |B| / |A|, so that mapped features have the spread of old ones. "fit": the least-squares
+                    scale for R on the anchors, tr(R^T A^T B) / |A|^2; the worse the fit, the more it shrinks features
+                    towards the mean, which moves what a head on cosines sees. Both are the same where the fit is exact.
                     Either holds for unseen directions too, whatever the prior
     folds           of ``held_out_``: each anchor is mapped by a map of its own means that was fitted on the other folds
 
@@ -57,7 +57,7 @@ class Procrustes(Fitted):
         self,
         prior: str | Map | Tensor | np.ndarray = "drop",
         prior_strength: float | None = 0.0,
-        scale: str = "fit",
+        scale: str = "spread",
         folds: int = 5,
     ):
         super().__init__()

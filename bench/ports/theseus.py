@@ -28,8 +28,10 @@ from carryover.bench.ports.base import Port, register
 from carryover.bench.ports.carried import Carried
 from carryover.bench.ports.weight_deltas import (
     Factors,
+    Masked,
     halves,
     left_out,
+    method_of,
     on_weights,
     parts,
     refusal,
@@ -65,11 +67,14 @@ class Theseus(Port):
         return on_weights(method)
 
     def fits(self, plugin, old, new):
-        return refusal(plugin, new, as_deep, f"{self.name} needs towers of as many blocks")
+        if isinstance(plugin, Masked):
+            return "what GradFix left is no product of small matrices any more, which Theseus turns"
+        return refusal(method_of(plugin), new, as_deep, f"{self.name} needs towers of as many blocks")
 
     def fit(self, plugin, old, new, classes, anchors):
         if why := self.fits(plugin, old, new):
             raise UserError(why)
+        plugin = method_of(plugin)
         wrong, factors, seen, length = left_out(plugin, new, as_deep), {}, {}, {}
         for tower, part in parts(plugin).items():
             if tower in wrong:

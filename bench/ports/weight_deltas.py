@@ -40,6 +40,13 @@ def on_weights(method: type[Method]) -> str | None:
     return "it changes no weight of the towers"
 
 
+def method_of(plugin: Any) -> ClipLora:
+    """The plug-in itself, or what an earlier port left of it."""
+    method = plugin.inner() if isinstance(plugin, Ported) else plugin
+    assert isinstance(method, ClipLora)
+    return method
+
+
 def stacks(backbone: Backbone) -> dict[str, Stack]:
     """By tower; those that have attention blocks."""
     found = {"text": backbone.text_stack, "image": backbone.image_stack}

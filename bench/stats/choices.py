@@ -49,10 +49,9 @@ class Alternatives:
         if not len(self.drawn):
             return math.nan, math.nan
         by = np.asarray(weights, np.float64)
-        turned = by[np.flatnonzero(by)[:1]].sum() < 0
-        by = -by if turned else by
-        low, high, _ = pairs.interval(self.drawn @ by + pairs.seed_errors(self.own @ by, self.name))
-        return (0.0 - high, 0.0 - low) if turned else (low, high)
+        sign = turned(by)
+        low, high, _ = pairs.interval(self.drawn @ (sign * by) + pairs.seed_errors(self.own @ (sign * by), self.name))
+        return (low, high) if sign > 0 else (0.0 - high, 0.0 - low)
 
     def ratio_interval(self, above: Sequence[float], below: Sequence[float]) -> tuple[float, float]:
         """Of a ratio of two weighted sums: all r for which the interval of above - r below holds 0 (Fieller 1954), so
@@ -63,12 +62,19 @@ class Alternatives:
         up, down = np.asarray(above, np.float64), np.asarray(below, np.float64)
         means = self.own.mean(0)
         ratio = float(means @ up) / float(means @ down)
+        drawn, own = (self.drawn @ up, self.drawn @ down), (self.own @ up, self.own @ down)
 
-        def holds(r: float) -> bool:
-            low, high = self.interval(up - r * down)
-            return low <= 0 <= high
+        def holds(r: float) -> bool:  # what `interval` of up - r down says
+            sign = turned(up - r * down)
+            draws, seeds = (sign * (parts[0] - r * parts[1]) for parts in (drawn, own))
+            return pairs.holds_nothing(draws + pairs.seed_errors(seeds, self.name))
 
         return edge(holds, ratio, -1), edge(holds, ratio, 1)
+
+
+def turned(by: np.ndarray) -> int:
+    """-1 where the first weight that counts is below 0, else 1."""
+    return -1 if by[np.flatnonzero(by)[:1]].sum() < 0 else 1
 
 
 def edge(holds, start: float, sign: int) -> float:
@@ -104,9 +110,9 @@ def mean_draws(drawn: Mapping[Column, Drawn], columns: Sequence[Sequence[Column]
 
 
 def image_draws(
-    predictions: Callable[[str], Predictions] | None, dataset: str, columns: Iterable[Column]
+    predictions: Callable[[str], Predictions] | None, dataset: str, columns: Iterable[Column], keep: bool = True
 ) -> dict[Column, Drawn]:
-    """Of those of the columns whose predictions can be had."""
+    """Of those of the columns whose predictions can be had. ``keep``: for the next call with the same ones."""
     if predictions is None:
         return {}
     roles: dict[str, list[str]] = {}
@@ -125,7 +131,8 @@ def image_draws(
     found = {}
     for images, of in right.items():
         rows = list(of.values())
-        draws = drawn_once(np.packbits(rows, axis=1).tobytes(), (len(rows), len(rows[0])), dataset, pairs.DRAWS)
+        draw = drawn_once if keep else drawn_once.__wrapped__
+        draws = draw(np.packbits(rows, axis=1).tobytes(), (len(rows), len(rows[0])), dataset, pairs.DRAWS)
         found.update({column: Drawn(images, draws[:, place]) for place, column in enumerate(of)})
     return found
 

@@ -28,6 +28,7 @@ from carryover.bench.stats.measures import Measure
 from carryover.bench.stats.rank_tests import DECIMALS
 
 DRAWS, COVERAGE = 10_000, 0.95
+NEAR = 0.5 * 10.0**-DECIMALS  # what rounds to 0
 BLOCK = 2_000_000  # images drawn at a time, 16 MB of counts
 
 Column = tuple[str, str, int]  # method, role, seed
@@ -106,6 +107,27 @@ def interval(draws: np.ndarray) -> tuple[float, float, float]:
     low, high = np.quantile(draws, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2], method="hazen")
     rarer = min(np.count_nonzero(draws <= 0), np.count_nonzero(draws >= 0))
     return float(low), float(high), min(1.0, 2 * (rarer + 1) / (len(draws) + 1))
+
+
+def holds_nothing(draws: np.ndarray) -> bool:
+    """Whether `interval` of the draws holds 0. Draws are counted, for sorting them is dear: an end lies between two
+    neighbours among them, and only where those stand on either side of 0 does it matter where."""
+    place = len(draws) * (1 - COVERAGE) / 2 - 0.5
+    lower, part = math.floor(place), place % 1
+    for sided in (draws, -draws):
+        below = sided <= NEAR
+        count = np.count_nonzero(below)
+        if count <= lower:
+            return False
+        if count == lower + 1:
+            first, second = sided[below].max(), sided[~below].min()
+            end = first + part * (second - first)
+            if abs(end) <= NEAR:  # to the last digit
+                low, high, _ = interval(draws)
+                return low <= 0 <= high
+            if end > 0:
+                return False
+    return True
 
 
 # ---- draws -----------------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from carryover.methods.linear_probe import logistic_regression
 
 CALTECH, DTD, TEXTS = "caltech101_new50", "dtd", "coco133_text"
 LENGTH = 10.0  # of CLIP's features before they are normalised: what methods are trained on
-KINDS = {"Procrustes": Procrustes, "Procrustes by spread": partial(Procrustes, scale="spread"), "Linear": Linear}
+KINDS = {"Procrustes": Procrustes, "Procrustes, scale by fit": partial(Procrustes, scale="fit"), "Linear": Linear}
 PLUGINS = ("linear-probe", "taskres", "clip-adapter")
 CALTECH_COUNTS, DTD_COUNTS = (64, 256, 458), (64, 256, 1000, 1692)
 FEW = (16, *CALTECH_COUNTS)  # anchors beside a map of the other dataset
@@ -148,9 +148,9 @@ def plug_ins(folder: Path, draws: int) -> str:
     general = Procrustes().fit(dtd.old, dtd.new)
     for count in FEW:
         parts = [split(count, seed) for seed in range(draws)]
-        beside = partial(Procrustes, prior=general, prior_strength=None, scale="spread")
+        beside = partial(Procrustes, prior=general, prior_strength=None)
         maps = [(beside().fit(target.old[some], target.new[some]), rest) for some, rest in parts]
-        rows.append(["Procrustes by spread, Caltech101; prior: DTD's", str(count), *ported(plugins, maps, target)])
+        rows.append(["Procrustes, Caltech101; prior: DTD's", str(count), *ported(plugins, maps, target)])
     head = ["on ViT-B/16", "anchors", "R²", *[METHODS[id].name for id in PLUGINS]]
     return table(head, rows) + "\n" + NOTE + "\n"
 

@@ -57,6 +57,8 @@ def other(value):
         return value + 1
     if isinstance(value, float):
         return value / 2 or 0.5
+    if value == ():
+        return ("more",)
     return tuple(map(other, value)) if isinstance(value, tuple) else CHOICES.get(value, f"{value} more")
 
 
@@ -182,6 +184,7 @@ def test_flags_that_say_how_or_where_leave_the_plan_and_its_keys_as_they_are(ope
     what = {"arch", "suite", "methods", "datasets", "seeds", "shots", "protocol", "views", "overrides", "limit"}
     what |= {"precision", "base_weights", "new_weights", "plugin_dir", "manifests"}
     elsewhere = {"plugin", "backbone", "dataset", "json", "to"}  # of commands that train nothing
+    elsewhere |= {"base", "new", "old", "map", "port", "head", "images", "count"}
     about = {
         "command",
         "what",

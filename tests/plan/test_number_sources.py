@@ -28,6 +28,10 @@ DECIDE: dict[str, tuple[str, ...]] = {  # whole modules, or what of them is name
     "carryover.bench.backbones.class_tokens": (),
     "carryover.bench.engine.evaluator": (),
     "carryover.bench.engine.one_run": (),
+    "carryover.bench.engine.port_runs": (),
+    "carryover.bench.engine.run_anchors": (),
+    "carryover.bench.ports.checks": (),
+    "carryover.bench.training.refresh": (),
     "carryover.bench.features.store": (),
     "carryover.bench.features.decoding": (),
     "carryover.bench.features.pixels": (),
@@ -72,6 +76,10 @@ DO_NOT = {  # what the modules above import, and why a change of it needs no new
     "carryover.datasets.micro.checkpoint": "the weights it gives are in each key",
     "carryover.datasets": "the pictures it gives are in each key",
     "carryover.methods": "methods are hashed into each key",
+    "carryover.bench.ports.anchors": "hashed into the keys of ported runs, with what their port reaches",
+    "carryover.bench.ports.base": "the same",
+    "carryover.bench.ports.frozen": "the same",
+    "carryover.bench.ports.words": "the nouns it gives are in each key",
 }
 
 

@@ -32,6 +32,7 @@ def micro(*overrides, **asked):
 
 
 ABLATIONS = ("components", "lambda", "heads", "condition", "context_length", "layers")
+PORTED = 8 * 7  # methods that a map carries: three maps on two kinds of pictures, one on texts
 METHODS_IN_ALL = 8 + 2  # the paper's, RAda and TaskRes
 
 
@@ -54,7 +55,8 @@ def test_the_micro_default_is_what_the_papers_tables_need_and_nothing_twice():
     components, heads, condition = 3, 4, 1  # without ContCoOp itself on the textures
     weights, lengths = 4, 2  # without ContCoOp itself on the actions
     layers = 3 * (6 * 2 - 1)  # without CoOp itself on the three sets
-    assert len(runs) == 3 * (main + ood + components + heads + condition + weights + lengths + layers)
+    maps = 11 * PORTED
+    assert len(runs) == 3 * (main + ood + components + heads + condition + weights + lengths + layers + maps)
     assert Counter(run.seed for run in runs) == dict.fromkeys((1, 2, 3), len(runs) // 3)
 
 
@@ -64,7 +66,7 @@ def test_a_row_of_two_suites_is_one_run():
         together = of(micro(suites_=["main", *others], methods=["contcoop"], datasets_=["micro_textures"]), seed=1)
         assert set(default) <= set(of(micro(suites_=others, datasets_=["micro_textures"]), seed=1))
         assert Counter(together)[default[0]] == 1
-    (coop,) = of(micro(), dataset="micro_stars", method="coop", seed=2, layer=0, start="fixed")
+    (coop,) = of(micro(), dataset="micro_stars", method="coop", seed=2, layer=0, start="fixed", port="")
     assert coop in micro(suites_=["main"]) and coop in micro(suites_=["layers"])
 
 
@@ -81,10 +83,10 @@ def test_a_shifted_set_comes_after_the_run_that_makes_its_plugin(order):
 @pytest.mark.parametrize(
     "asked, count",
     [
-        ({"datasets_": ["micro_textures"]}, METHODS_IN_ALL + 3 + 4 + 1 + 11),
-        ({"datasets_": ["micro_generic"]}, METHODS_IN_ALL),  # the shifted sets only where ood is named
+        ({"datasets_": ["micro_textures"]}, METHODS_IN_ALL + 3 + 4 + 1 + 11 + PORTED),
+        ({"datasets_": ["micro_generic"]}, METHODS_IN_ALL + PORTED),  # the shifted sets only where ood is named
         ({"datasets_": ["micro_generic"], "suites_": ["ood"]}, METHODS_IN_ALL * 5),
-        ({"methods": ["coop"]}, 11 + 4 + 3 * 11),
+        ({"methods": ["coop"]}, 11 + 4 + 3 * 11 + 11 * 7 + 11),  # and zero-shot, which ports are measured by
         ({"methods": ["zs-clip"]}, 11 + 5),
         ({"suites_": ["heads"], "datasets_": ["micro_stars"]}, 5),
         ({"suites_": ["heads", "main"], "datasets_": ["micro_stars"]}, METHODS_IN_ALL + 4),
@@ -203,10 +205,10 @@ def where(records, **fixed):
 
 def test_every_row_of_every_table_shows_the_record_of_its_settings(stored):
     made = tables(stored)
-    assert list(made) == ["main", "ood", *ABLATIONS, "records"]
+    assert list(made) == ["main", "ood", *ABLATIONS, "ports", "port_decision", "records"]
 
     def accuracy(**fixed):
-        (one,) = where(stored, **fixed)
+        (one,) = (r for r in where(stored, **fixed) if not r["run"].get("port"))
         return f"{one['targets']['base']['accuracy']:.4f}".rstrip("0")
 
     plain = {"method": "contcoop", "lam": 1.0, "heads": 1, "attention": True, "context_length": 16, "condition": "{}"}
@@ -285,7 +287,7 @@ def changed(run, kind, number):
     "kind, left", [("method", "row"), ("backbones", "all"), ("numbers", "all"), ("pictures", "set")]
 )
 def test_records_of_another_program_or_picture_are_left_out_and_counted(stored, kind, left):
-    (run,) = of(micro(seeds=[1]), dataset="micro_textures", method="contcoop", heads=4)
+    (run,) = of(micro(seeds=[1]), dataset="micro_textures", method="contcoop", heads=4, port="")
     newest = changed(run, kind, 5)
     selection, count = counted_out(stored, newest)
     gone = {
@@ -293,16 +295,17 @@ def test_records_of_another_program_or_picture_are_left_out_and_counted(stored, 
         "set": where(stored, dataset="micro_textures"),
         "all": stored,
     }[left]
-    assert count == len(gone) and newest["key"] in {r["key"] for r in selection.records}
+    plain = [r for r in gone if not r["run"].get("port")]  # what goes beyond them is left out with them
+    assert count == len(plain) and newest["key"] in {r["key"] for r in selection.records}
     assert not {r["key"] for r in gone} & {r["key"] for r in selection.records}
     older, count = counted_out(stored, changed(run, kind, -1 + 1) | {"started": "2025-01-01T00:00:00Z"})
     assert count == 1 and {r["key"] for r in older.records} == {r["key"] for r in stored}
 
 
 def test_a_shifted_set_of_a_replaced_plugin_is_left_out(stored):
-    (run,) = of(micro(seeds=[1]), dataset="micro_generic", method="coop", test="")
+    (run,) = of(micro(seeds=[1]), dataset="micro_generic", method="coop", test="", port="")
     again = record(run, 99.0, started=3, support="another training picture")
-    old = where(stored, dataset="micro_generic", method="coop")
+    old = [r for r in where(stored, dataset="micro_generic", method="coop") if not r["run"].get("port")]
     assert len(old) == 5
     selection, count = counted_out(stored, again)
     assert count == 5 and again["key"] in {r["key"] for r in selection.records}

@@ -115,7 +115,8 @@ def test_all_that_is_missing_or_of_another_kind_is_named_at_once(written, tmp_pa
 @pytest.mark.parametrize(
     "change, expected",
     [
-        ({"version": 2}, "version '2' of carryover-plugin, this program reads version 1"),
+        ({"version": 3}, "version '3' of carryover-plugin, this program reads versions 1 and 2"),
+        ({"version": 2}, "field 'ported' is missing"),
         ({"version": None}, "version 'None'"),
         ({"version": True}, "version 'True'"),
         ({"format": "other"}, "format 'other'"),
@@ -160,7 +161,9 @@ def test_files_that_are_no_plugin_say_what_was_expected(tmp_path):
     assert "no entry 'plugin'" in refusal(bare)
     for text in ("{", "[]", '{"format": NaN}', "[" * 100000):
         save_file({"a": torch.zeros(1)}, bare, metadata={"plugin": text})
-        assert "expected a safetensors file of format carryover-plugin, version 1 (docs/plugins.md)" in refusal(bare)
+        assert "expected a safetensors file of format carryover-plugin, version 1 or 2 (docs/plugins.md)" in refusal(
+            bare
+        )
     bare.write_bytes(b"x" * 100)
     assert "cannot be read as safetensors" in refusal(bare)
     assert "no file" in refusal(tmp_path / "nowhere.safetensors")

@@ -28,7 +28,7 @@ def related(count, new_width, old_width, seed=0, noise=0.5):
 
 def test_rotation_is_scipys_and_the_scale_the_least_squares_one():
     old, new = related(200, 24, 24)
-    fitted = Procrustes().fit(old, new)
+    fitted = Procrustes(scale="fit").fit(old, new)
     a, b = new - new.mean(0), old - old.mean(0)
     expected = orthogonal_procrustes(a, b)[0]
     scale = np.linalg.lstsq((a @ expected).reshape(-1, 1), b.reshape(-1), rcond=None)[0][0]
@@ -100,7 +100,7 @@ def test_a_strong_prior_is_the_polar_factor_with_it_added():
     pull = 2.0 * np.linalg.svd(m, compute_uv=False).sum() / 16
     expected = polar(m + pull * np.eye(16))[0]
     scale = (expected * m).sum() / (a**2).sum()
-    fitted = Procrustes(prior=np.eye(16), prior_strength=2.0).fit(old, new)
+    fitted = Procrustes(prior=np.eye(16), prior_strength=2.0, scale="fit").fit(old, new)
     np.testing.assert_allclose(fitted.matrix, scale * expected, atol=1e-6)
 
 
@@ -210,7 +210,7 @@ def test_scales_of_the_features_change_nothing(kind):
 
 def test_scale_by_spread_keeps_the_spread_of_old_features():
     old, new = related(200, 24, 24, noise=2.0)
-    by_fit, by_spread = Procrustes().fit(old, new), Procrustes(scale="spread").fit(old, new)
+    by_fit, by_spread = Procrustes(scale="fit").fit(old, new), Procrustes().fit(old, new)
     assert by_spread.transform(new).std(0).max() > by_fit.transform(new).std(0).max()
     spread = np.linalg.norm(by_spread.transform(new) - old.mean(0))
     assert spread == pytest.approx(np.linalg.norm(old - old.mean(0)), rel=1e-6)

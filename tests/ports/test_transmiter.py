@@ -29,6 +29,7 @@ from carryover.bench.ports.transmiter_parts import (
     Config,
     distillation,
     disturbed,
+    exponential,
     random_rotation,
     rates,
     standardised,
@@ -192,6 +193,23 @@ def test_basis_starts_as_a_rotation_and_stays_one_in_training():
         assert torch.linalg.det(rotation) == pytest.approx(1, abs=1e-4)
 
 
+@pytest.mark.parametrize("size", [0.0, 0.01, 1.0, 8.0])
+def test_exponential_and_its_gradient_are_those_of_the_definition(size):
+    skew = (size * (formula((K, K), 1) - formula((K, K), 1).T)).requires_grad_()
+    weights = formula((K, K), 2)
+    power = exponential(skew)
+    torch.testing.assert_close(power.detach(), torch.from_numpy(scipy.linalg.expm(skew.detach().numpy())))
+    (found,) = torch.autograd.grad((weights * power).sum(), skew)
+    back = scipy.linalg.expm_frechet(skew.detach().numpy().T, weights.numpy(), compute_expm=False)
+    torch.testing.assert_close(found, torch.from_numpy(back))
+
+
+def test_logits_that_are_not_finite_are_told_in_one_line():
+    teacher = torch.full((N, C), torch.nan)
+    with pytest.raises(UserError, match="loss is nan at step 1: the plug-in's logits"):
+        train(formula_adapter(), old_logits(), teacher, SMALL, generator("order"))
+
+
 def test_noise_comes_in_half_of_the_batches_with_half_of_each_rows_deviation():
     logits, draw = torch.cat([old_logits(200), 5 * old_logits(200)]), generator("noise")
     changes = [disturbed(logits, Config(), draw) - logits for _ in range(400)]
@@ -251,6 +269,19 @@ def test_bits_do_not_depend_on_labels_on_the_run_or_on_the_state_of_the_generato
     assert same_bits(first.state()[0], second.state()[0])
     with pytest.raises(UserError, match="labels"):
         poisoned.labels  # noqa: B018
+
+
+def test_what_was_learned_serves_the_next_backbone_and_its_time_counts(plugin, tiny, classes, support):
+    port, first, second = TransMiter(SMALL), anchors_of(support), anchors_of(support, new=support.features)
+    there = port.fit(plugin, tiny.base, tiny.new, classes, first)
+    back = port.fit(plugin, tiny.base, tiny.base, classes, second)
+    assert first.clock["saved"] == 0 and second.clock["saved"] > 0
+    fresh = TransMiter(SMALL).fit(plugin, tiny.base, tiny.base, classes, second)
+    assert same_bits(back.state()[0], fresh.state()[0]) and not torch.equal(back.adapter.basis, there.adapter.basis)
+    fewer = first.take(range(12))
+    other = port.fit(plugin, tiny.base, tiny.new, classes, fewer)
+    assert fewer.clock["saved"] == 0 and other.about["anchors"] == 12
+    assert not torch.equal(other.adapter.up_weight, there.adapter.up_weight)
 
 
 def test_another_order_of_the_classes_permutes_the_logits(plugin, tiny, classes, support):

@@ -20,12 +20,12 @@ def text_config(**more):
     return {"context_length": 77, "vocab_size": 49408, "width": WIDTH, "heads": 4, "layers": 3, **more}
 
 
-def tiny_model(seed, quick_gelu, **text):
+def tiny_model(seed, quick_gelu, dim=DIM, **text):
     """A two-layer ViT and a three-layer text tower with random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         vision = {"image_size": IMAGE_SIZE, "layers": 2, "width": 48, "head_width": 16, "patch_size": 8}
-        model = open_clip.CustomTextCLIP(DIM, vision, text_config(**text), quick_gelu=quick_gelu)
+        model = open_clip.CustomTextCLIP(dim, vision, text_config(**text), quick_gelu=quick_gelu)
         # At open_clip's initial scale a tiny tower gives all names nearly the same feature; spread them.
         for block in model.text.transformer.resblocks:
             for weight in (
@@ -53,6 +53,6 @@ def tiny_pair():
     return base, new
 
 
-def wrap(model, name, activation):
-    tower = archs.Tower(name, "", activation, WIDTH, DIM)
+def wrap(model, name, activation, dim=DIM):
+    tower = archs.Tower(name, "", activation, WIDTH, dim)
     return loading.Backbone(model, tower, open_clip.get_tokenizer("ViT-B-32"))

@@ -22,11 +22,19 @@ OPTIONS = ("zero-shot", "reuse", "retrain")  # the cheapest first: nothing to ke
 NOTHING = "nothing to retain"
 UNDECIDED = "undecided"
 MARGIN = 1.0  # points that an option may be behind the best and still be taken for being cheaper
-RULE = (
-    "The choice is the cheapest of zero-shot, reuse and retrain, in this order, that is shown to be not more than "
-    f"{MARGIN:g} point behind the best one (the 95 % interval of its difference from the best is above -{MARGIN:g}), "
-    f"and “{UNDECIDED}” where a cheaper one is neither shown to be that near nor shown to be behind at all."
-)
+
+
+def rule_of(options: str) -> str:
+    """``options``: as a sentence names them, the cheapest first."""
+    return (
+        f"The choice is the cheapest of {options}, in this order, that is shown to be not more than "
+        f"{MARGIN:g} point behind the best one (the 95 % interval of its difference from the best is above "
+        f"-{MARGIN:g}), and “{UNDECIDED}” where a cheaper one is neither shown to be that near nor shown to be behind "
+        "at all."
+    )
+
+
+RULE = rule_of("zero-shot, reuse and retrain")
 KEYS = ("target", "dataset", "method")
 SCORES = ("zero_shot", "reused", "retrained")
 COST = ("fit_seconds", "feature_seconds", "steps", "parameters")
@@ -42,20 +50,22 @@ DECISION = (*KEYS, "seeds", "choice", "best", "gain", "gain_low", "gain_high", *
 
 @dataclass(frozen=True)
 class Compared:
-    """The three options on one target, dataset (or the average) and method.
+    """The options on one target, dataset (or the average) and method.
 
-    means    accuracies in percent, in the order of ``OPTIONS``
+    means    accuracies in percent, in the order of ``names``
     options  the same of each seed and of each draw of images; None without a seed
     cost     of retraining, as ``COST`` names it; NaN where it was not measured
+    names    of the options, the cheapest first
     """
 
     target: str
     dataset: str
     method: str
     seeds: int
-    means: tuple[float, float, float]
+    means: tuple[float, ...]
     options: choices.Alternatives | None
-    cost: tuple[float, ...]
+    cost: tuple[float, ...] = ()
+    names: tuple[str, ...] = OPTIONS
 
     @property
     def keys(self) -> tuple[str, str, str]:
@@ -67,39 +77,42 @@ class Compared:
 
     def difference(self, one: str, other: str) -> tuple[float, float, float]:
         """Accuracy of one option less another's, in points, and the ends of its interval."""
-        value = self.means[OPTIONS.index(one)] - self.means[OPTIONS.index(other)]
-        return value, *(self.options.interval(less(one, other)) if self.options else (math.nan, math.nan))
+        value = self.means[self.names.index(one)] - self.means[self.names.index(other)]
+        return value, *(self.options.interval(self.less(one, other)) if self.options else (math.nan, math.nan))
+
+    def less(self, one: str, other: str) -> list[int]:
+        """Weights of the options in their difference."""
+        return [(option == one) - (option == other) for option in self.names]
 
     @property
     def retention(self) -> tuple[float, float, float]:
-        """The share of the gain that was kept, and the ends of its interval; NaN where the gain to be kept is not above
-        nothing beyond its interval."""
-        kept, gain = self.difference("reuse", "zero-shot")[0], self.difference("retrain", "zero-shot")
-        if self.options is None or not gain[1] > 0:
+        return self.kept("reuse")
+
+    def kept(self, option: str) -> tuple[float, float, float]:
+        """The share of retraining's gain that the option has, and the ends of its interval; NaN where the gain to be
+        kept is not above nothing beyond its interval."""
+        if self.options is None:
             return math.nan, math.nan, math.nan
-        ends = self.options.ratio_interval(less("reuse", "zero-shot"), less("retrain", "zero-shot"))
-        return kept / gain[0], *ends
+        shot, reached, ceiling = (self.means[self.names.index(one)] for one in ("zero-shot", option, "retrain"))
+        above, below = (self.less(one, "zero-shot") for one in (option, "retrain"))
+        low, high = self.options.ratio_interval(above, below)  # no ends where the gain is not above nothing
+        return math.nan if math.isnan(low) else (reached - shot) / (ceiling - shot), low, high
 
     @property
     def best(self) -> str:
         """The option of the highest accuracy, of equal ones the cheapest; empty where there is no interval."""
-        return OPTIONS[int(np.argmax(self.means))] if self.has_intervals else ""
+        return self.names[int(np.argmax(self.means))] if self.has_intervals else ""
 
     @property
     def choice(self) -> str:
         """By ``RULE``; empty where there is no interval to decide by."""
-        for one in OPTIONS if self.best else ():
+        for one in self.names if self.best else ():
             _, low, high = self.difference(one, self.best)
             if one == self.best or low > -MARGIN:
                 return one
             if high >= 0:
                 return UNDECIDED
         return ""
-
-
-def less(one: str, other: str) -> list[int]:
-    """Weights of the options in their difference."""
-    return [(option == one) - (option == other) for option in OPTIONS]
 
 
 # ---- from records ----------------------------------------------------------------------------------------------------
@@ -135,12 +148,10 @@ def measured(selection: Selection) -> list[Compared]:
     for target, method in dict.fromkeys((target, method) for target, _, method in threes):
         datasets = dict.fromkeys(dataset for role, dataset, _ in threes if role == target)
         each = {dataset: threes.get((target, dataset, method), {}) for dataset in datasets}
-        shared = sorted(set.intersection(*map(set, each.values())))
-        parts = [options_of(target, d, [by_seed[seed] for seed in shared], drawn[d]) for d, by_seed in each.items()]
-        options = choices.joined(AVERAGE, [part for part in parts if part]) if shared else None
+        seeds, options = averaged(target, each, drawn)
         mine = [one.cost for one in found if (one.target, one.method) == (target, method)]
-        means = np.mean(mine, axis=0) if shared else np.full(len(COST), math.nan)
-        found.append(compare(target, AVERAGE, method, len(shared), options, tuple(map(float, means))))
+        means = np.mean(mine, axis=0) if seeds else np.full(len(COST), math.nan)
+        found.append(compare(target, AVERAGE, method, seeds, options, tuple(map(float, means))))
     return found
 
 
@@ -169,11 +180,29 @@ def options_of(
     return choices.Alternatives(dataset, own, choices.mean_draws(drawn, columns))
 
 
+def averaged(
+    target: str,
+    each: Mapping[str, Mapping[int, Sequence[Record]]],
+    drawn: Mapping[str, Mapping[choices.Column, choices.Drawn]],
+) -> tuple[int, choices.Alternatives | None]:
+    """The number of seeds that all datasets have, and the options averaged over the datasets. ``each``: dataset -> seed
+    -> the options' records."""
+    shared = sorted(set.intersection(*map(set, each.values())))
+    parts = [options_of(target, d, [by_seed[seed] for seed in shared], drawn[d]) for d, by_seed in each.items()]
+    return len(shared), choices.joined(AVERAGE, [part for part in parts if part]) if shared else None
+
+
 def compare(
-    target: str, dataset: str, method: str, seeds: int, options: choices.Alternatives | None, cost: tuple[float, ...]
+    target: str,
+    dataset: str,
+    method: str,
+    seeds: int,
+    options: choices.Alternatives | None,
+    cost: tuple[float, ...] = (),
+    names: tuple[str, ...] = OPTIONS,
 ) -> Compared:
-    floor, reused, ceiling = options.own.mean(0).tolist() if options else (math.nan,) * 3
-    return Compared(target, dataset, method, seeds, (floor, reused, ceiling), options, cost)
+    means = options.own.mean(0).tolist() if options else [math.nan] * len(names)
+    return Compared(target, dataset, method, seeds, tuple(means), options, cost, names)
 
 
 # ---- cost ------------------------------------------------------------------------------------------------------------

@@ -67,7 +67,7 @@ def marks_of(rows: Sequence[Row]) -> list[str]:
         names = "; ".join(dict.fromkeys(labels))
         every = all(mark in of_record for of_record in bears)
         told.append(f"All rows: {mark}." if every else f"Some rows ({names}): {mark}.")
-    return told + ([f"Over fewer seeds: {'; '.join(short)}."] if short else [])
+    return told + ([f"Over fewer seeds: {'; '.join(dict.fromkeys(short))}."] if short else [])
 
 
 def name_of(row: Row) -> str:

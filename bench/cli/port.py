@@ -1,0 +1,247 @@
+"""The command ``port``: a plug-in file for another backbone than the one it was trained on; a head, for stored
+features."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from carryover.bench.cli import flags
+from carryover.bench.cli.backbones import Alone, wanting
+from carryover.bench.cli.commands import command_line
+from carryover.bench.cli.evaluate import few_threads, show_warnings
+from carryover.bench.errors import UserError
+from carryover.bench.plan.defaults import ARCH
+from carryover.bench.render.terminal import escape
+
+if TYPE_CHECKING:
+    from carryover.bench.plugins.format import Plugin
+    from carryover.bench.plugins.porting import Outcome
+    from carryover.methods.base import Classes
+
+WORDS = ()
+FLAGS = (
+    "--plugin",
+    "--backbone",
+    "--old",
+    "--images",
+    "--count",
+    "--map",
+    "--port",
+    "--dataset",
+    "--new",
+    "--head",
+    "--to",
+    "--precision",
+    *flags.BACKBONES,
+    "--data-root",
+    "--make-split",
+    *flags.FILES,
+    *flags.DEVICE,
+)
+EXAMPLES = (
+    (
+        "port --plugin FILE --backbone micro-update --images FOLDER --to PORTED.safetensors",
+        "carries a plug-in over with pictures of the task, without labels; then: evaluate --plugin PORTED.safetensors",
+    ),
+    ("port --plugin FILE --map MAP --to PORTED.safetensors", "through a map that the command map fitted before"),
+    (
+        "port --plugin FILE --backbone NAME --map MAP --images FOLDER --to PORTED.safetensors",
+        "the same, fitted further on a few pictures of the task: 16 may do",
+    ),
+    (
+        "port --old OLD.npz --new NEW.npz --head HEAD.npz --to HEAD-FOR-NEW.npz",
+        "for stored features: arrays 'features' (rows, width) and, where rows are in another order, 'ids'; HEAD has "
+        "'weight' (outputs, width) and perhaps 'bias'",
+    ),
+)
+console = Console()
+FORM = "--plugin FILE --backbone NAME --images FOLDER --to FILE.safetensors"
+FORM_OF_ARRAYS = "--old OLD.npz --new NEW.npz --head HEAD.npz --to FILE.npz"
+FILES = (".npz", ".safetensors")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Ports a plug-in, or a head where features are given in files, and says how well it answers as before."""
+    if args.head or args.new or (args.old or "").endswith(FILES):
+        return of_arrays(args)
+    if not args.plugin:
+        raise UserError(f"port: --plugin is missing; expected {FORM}, or {FORM_OF_ARRAYS}")
+    wanting("port", args, ("to",), FORM)
+    from carryover.bench.cli.registries import discover
+    from carryover.bench.plugins.format import read
+    from carryover.bench.plugins.ported import check_name, write
+
+    discover(args.plugin_dir)
+    check_name(Path(args.to))
+    if Path(args.to).resolve() == Path(args.plugin).resolve():
+        raise UserError(f"port: --to {args.to} is the plug-in itself; expected another file")
+    plugin = read(args.plugin)
+    classes, note = prompts(args, plugin)
+    alone = args.map and not args.images
+    outcome = through_map(args, plugin, classes) if alone else over_anchors(args, plugin, classes)
+    size = write(args.to, plugin, outcome.ported, outcome.told)
+    say(args, plugin, outcome, size)
+    count, names = outcome.told["anchors"]["count"], len(set(classes.names))
+    few = f"{count} pictures for {names} classes are too few to rely on" if count < names else ""
+    show_warnings([line for line in (note, few) if line])
+    return 0
+
+
+# ---- plug-ins --------------------------------------------------------------------------------------------------------
+
+
+def over_anchors(args: argparse.Namespace, plugin: Plugin, classes: Classes) -> Outcome:
+    from carryover.bench.plugins import porting
+    from carryover.datasets import pictures
+
+    wanting("port", args, ("backbone",), FORM)
+    port = porting.port_of(args.port or "procrustes", plugin)
+    prior = porting.read_map(args.map) if args.map else None
+    if prior is not None:
+        if args.port not in (None, "procrustes"):
+            raise UserError(f"port: --map with --images is a start for procrustes; --port {args.port} takes none")
+        port = porting.FromMap(prior)
+    seen = "images" in port.needs
+    if seen:
+        wanting("port", args, ("images",), f"{FORM}, or --map FILE in place of pictures")
+    elif args.images:
+        raise UserError(f"port: --images, and port {args.port} looks at none; leave the flag out")
+    split = pictures.load(args.images, args.count) if seen else None
+    alone = Alone(args)
+    old, new = alone.load(name_of_old(args, plugin)), alone.load(args.backbone)
+    if prior is not None:
+        porting.check_pair(f"--map '{args.map}'", prior, porting.home_of(plugin), new)
+    with few_threads(old.tower.is_micro and new.tower.is_micro and alone.device == "cpu"):
+        if split is None:
+            anchors = porting.anchors_of_texts(port, old)
+            told: dict[str, Any] = {"kind": "texts", "count": len(anchors.nouns) + len(set(classes.names))}
+        else:
+            anchors = porting.anchors_in(split, port, alone.store(old), alone.store(new))
+            told = {"kind": "pictures", **pictures.told(split, args.images)}
+        outcome = porting.carry(plugin, port, old, new, classes, anchors)
+    outcome.told["anchors"] = told
+    return outcome
+
+
+def through_map(args: argparse.Namespace, plugin: Plugin, classes: Classes) -> Outcome:
+    from carryover.bench.plugins import porting
+
+    fitted = porting.read_map(args.map)
+    if args.port not in (None, fitted.about["name"]):
+        raise UserError(f"port: --port {args.port}, and the map of --map is {fitted.about['name']}; leave --port out")
+    alone, where = Alone(args), f"--map '{args.map}'"
+    new = alone.load(args.backbone) if args.backbone else None
+    porting.check_pair(where, fitted, porting.home_of(plugin), new)
+    outcome = None if args.old else porting.carry_through(plugin, fitted, None, classes)
+    if outcome is None:
+        old = alone.load(name_of_old(args, plugin))
+        porting.check_home(plugin, old)
+        with few_threads(old.tower.is_micro and alone.device == "cpu"):
+            outcome = porting.carry_through(plugin, fitted, old, classes)
+    assert outcome is not None  # with the tower, every method that a map can carry is bound
+    count = {"count": fitted.about["count"]}
+    outcome.told["anchors"] = {**fitted.header["fitted_on"], "kind": "map", **count}
+    return outcome
+
+
+def name_of_old(args: argparse.Namespace, plugin: Plugin) -> str:
+    """--old, or the name that the file gives its backbone, where that says where to find it."""
+    from carryover.bench.plugins.porting import home_of
+
+    if args.old:
+        return args.old
+    name = home_of(plugin)["backbone"]
+    try:
+        Alone(args).tower(name)
+    except UserError as error:
+        raise UserError(
+            f"port: the plug-in's own backbone is '{name}', which cannot be found by that name ({error}); name it by "
+            "--old"
+        ) from None
+    return name
+
+
+def prompts(args: argparse.Namespace, plugin: Plugin) -> tuple[Classes, str]:
+    """Class names and templates, those of --dataset where it is given; what is to be noted where they are a guess."""
+    from carryover import datasets
+    from carryover.bench.plugins.porting import classes_of, without_tower
+
+    data = None
+    if args.dataset:
+        folders = datasets.folder.paths_of([args.dataset])
+        id = datasets.identify(args.dataset)
+        data = datasets.load(id, args.data_root, make_split=args.make_split, folders=folders)
+    classes, note = classes_of(plugin, data)
+    return classes, note and ("" if without_tower(plugin, classes) else note)
+
+
+def say(args: argparse.Namespace, plugin: Plugin, outcome: Outcome, size: int) -> None:
+    told = outcome.told
+    anchors = told["anchors"]
+    left = "texts" if anchors["kind"] == "texts" else "pictures"
+    what = f"{anchors['count']} {left}"
+    source = f" of {anchors['folder']}" if anchors.get("folder") else ""
+    data = args.dataset or (plugin.header["dataset"] if known(plugin.header["dataset"]) else "DATASET")
+    new = args.backbone or told["new"]["backbone"]
+    where = ["--arch", args.arch] if args.backbone and args.arch != ARCH else []
+    words = ["evaluate", "--plugin", args.to, "--backbone", new, *where, "--dataset", data]
+    lines = [
+        f"{plugin.method} of {plugin.header['dataset']}, carried from {told['old']['backbone']} to "
+        f"{told['new']['backbone']} by {told['name']}, fitted on {what}{source}",
+        ""
+        if told["fit"] is None
+        else f"fit: R² {told['fit']:.3f} on {left} that it was fitted without (1 is perfect, 0 as good as the mean)",
+        ""
+        if told["agreement"] is None
+        else f"agreement: old and ported plug-in name the same class on {100 * told['agreement']:.1f} % of such {left}",
+        f"written: {args.to}, {size / 1024:.0f} KB. Next:",
+        f"  {command_line(shlex.join(words))}",
+    ]
+    for line in filter(None, lines):
+        console.print(escape(line), highlight=False, soft_wrap=True)
+
+
+def known(dataset: str) -> bool:
+    from carryover import datasets
+
+    return dataset in datasets.ids()
+
+
+# ---- stored features -------------------------------------------------------------------------------------------------
+
+
+def of_arrays(args: argparse.Namespace) -> int:
+    for name in ("plugin", "backbone", "images", "map", "dataset"):
+        if getattr(args, name):
+            raise UserError(
+                f"port: --{name} beside features in files; expected {FORM_OF_ARRAYS}, or for a plug-in {FORM}"
+            )
+    wanting("port", args, ("old", "new", "head", "to"), FORM_OF_ARRAYS)
+    from carryover.bench.plugins.porting import kind_of_map
+    from carryover.bench.plugins.stored_features import carry_head, head_of, stored, write
+
+    kind = kind_of_map(args.port)
+    old, new, head = stored(args.old, "--old"), stored(args.new, "--new"), head_of(args.head)
+    ported, told = carry_head(old, new, head, kind())
+    write(ported, args.to)
+    alone = sum(told["left_out"])
+    agreed = f"the largest output is the same on {100 * told['agreement']:.1f} % of those rows"
+    if ported.weight.shape[0] == 1:
+        agreed = f"correlation {told['agreement']:.3f} of the outputs on those rows"
+    lines = [
+        f"{kind.name} from width {new.features.shape[1]} to {old.features.shape[1]}, fitted on {told['rows']} rows "
+        f"matched {told['matched']}" + (f"; {alone} rows have no partner" if alone else ""),
+        f"fit: R² {told['fit']:.3f} on rows that it was fitted without (1 is perfect, 0 as good as the mean)",
+        f"agreement of old and new head: {agreed}",
+        f"written: {args.to}: weight {ported.weight.shape}, bias {ported.bias.shape}, for new features as they are",
+    ]
+    if (old.ids is None) != (new.ids is None):
+        show_warnings(["only one of the files has ids: rows were matched by their place"])
+    for line in lines:
+        console.print(escape(line), highlight=False, soft_wrap=True)
+    return 0

@@ -1,0 +1,177 @@
+"""Ports for people who store embeddings: two files of features, and a linear head on the old ones.
+
+A head (C, Do) with bias on old features becomes one (C, Dn) on new features that gives the same outputs as the old one
+behind the map: with x_old = (x_new - mean_new) M + mean_old,
+
+    W' = W M^T        b' = b + W mean_old - W' mean_new
+"""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib.npyio import NpzFile
+
+from carryover.bench.errors import UserError, quoted
+from carryover.bench.host.files import read_arrays, whole
+from carryover.bench.ports.maps import Map
+
+ARRAYS, TENSORS = ".npz", ".safetensors"
+FEATURES, IDS, WEIGHT, BIAS = "features", "ids", "weight", "bias"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """features (N, D); ids (N,), or None."""
+
+    path: str
+    features: np.ndarray
+    ids: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Head:
+    """weight (C, D), bias (C,) in float64, under their names in the file; ``rest``, what else the file holds."""
+
+    path: str
+    weight: np.ndarray
+    bias: np.ndarray
+    names: tuple[str, str | None]
+    dtype: np.dtype
+    rest: dict[str, np.ndarray]
+    metadata: dict[str, str]
+
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        """(N, D) -> (N, C)."""
+        return features.astype(np.float64) @ self.weight.T + self.bias
+
+    def behind(self, fitted: Map) -> Head:
+        """The head on new features, (C, Dn)."""
+        parts = (fitted.matrix, fitted.mean_new, fitted.mean_old)
+        matrix, mean_new, mean_old = (part.double().numpy() for part in parts)
+        weight = self.weight @ matrix.T
+        bias = self.bias + self.weight @ mean_old - weight @ mean_new
+        return Head(
+            self.path, weight, bias, (self.names[0], self.names[1] or BIAS), self.dtype, self.rest, self.metadata
+        )
+
+
+def arrays_in(path: Path, flag: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Arrays of a file by name, and a safetensors file's metadata. Pickled arrays are not opened."""
+    if not path.is_file():
+        raise UserError(f"{flag}: no file '{path}'; expected {ARRAYS} or {TENSORS}")
+    if path.suffix == TENSORS:
+        return read_arrays(path)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not isinstance(file, NpzFile):
+                raise ValueError("one array alone")
+            return {name: file[name] for name in file.files}, {}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        objects = "allow_pickle" in str(error) or "pickle" in str(error)
+        what = "holds Python objects, which are not opened" if objects else f"cannot be read ({error})"
+        raise UserError(f"{flag}: '{path}' {what}; expected arrays of numbers, as numpy.savez writes them") from None
+
+
+def stored(path: str, flag: str) -> Stored:
+    """The array ``features``, or the only one of two dimensions, and ``ids`` if there."""
+    arrays, _ = arrays_in(Path(path), flag)
+    ids = arrays.get(IDS)
+    features = one_of(path, flag, arrays, FEATURES, 2)
+    if ids is not None and ids.shape != features.shape[:1]:
+        raise UserError(
+            f"{flag}: '{path}' has {IDS} of shape {ids.shape} for {len(features)} rows; expected one id a row"
+        )
+    return Stored(path, features, ids)
+
+
+def one_of(path: str, flag: str, arrays: dict[str, np.ndarray], name: str, dims: int) -> np.ndarray:
+    """The array of that name, else the only one of so many dimensions."""
+    numbers = {key: value for key, value in arrays.items() if value.ndim == dims and value.dtype.kind in "fiu"}
+    if name in numbers:
+        return numbers[name]
+    if name in arrays or len(numbers) != 1:
+        found = ", ".join(f"{quoted(key)} {value.dtype}{value.shape}" for key, value in arrays.items()) or "nothing"
+        raise UserError(f"{flag}: '{path}' holds {found}; expected an array '{name}' of numbers in {dims} dimensions")
+    return next(iter(numbers.values()))
+
+
+def head_of(path: str, flag: str = "--head") -> Head:
+    """``weight`` (C, D), or the only array of two dimensions, and ``bias`` (C,), if there."""
+    arrays, metadata = arrays_in(Path(path), flag)
+    weight = one_of(path, flag, arrays, WEIGHT, 2)
+    name = next(key for key, value in arrays.items() if value is weight)
+    flat = [key for key, value in arrays.items() if value.shape == weight.shape[:1] and value.dtype.kind == "f"]
+    own = BIAS if BIAS in arrays else flat[0] if len(flat) == 1 else None
+    bias = np.zeros(len(weight)) if own is None else arrays[own]
+    if bias.shape != weight.shape[:1] or bias.dtype.kind not in "fiu":
+        raise UserError(
+            f"{flag}: '{path}' has a bias {bias.dtype}{bias.shape} for a weight of shape {weight.shape}; expected "
+            f"{weight.shape[:1]} numbers"
+        )
+    for what, value in ((name, weight), (own, bias)):
+        if not np.isfinite(value).all():
+            raise UserError(f"{flag}: '{path}': array '{what}' holds NaN or infinite numbers")
+    rest = {key: value for key, value in arrays.items() if key not in (name, own)}
+    dtype = weight.dtype if weight.dtype.kind == "f" else np.dtype(np.float32)
+    return Head(path, weight.astype(np.float64), bias.astype(np.float64), (name, own), dtype, rest, metadata)
+
+
+def write(head: Head, to: str) -> None:
+    """In the form of the file that it was read from, with what else that holds."""
+    path, wanted = Path(to), Path(head.path).suffix
+    wanted = wanted if wanted == TENSORS else ARRAYS
+    if path.suffix != wanted:
+        raise UserError(f"--to {to}: expected a file that ends in {wanted}, as the head's own does")
+    weight, bias = head.names
+    made = {weight: head.weight.astype(head.dtype), bias or BIAS: head.bias.astype(head.dtype)}
+    arrays: dict[str, Any] = {**head.rest, **{name: np.ascontiguousarray(value) for name, value in made.items()}}
+    with whole(path, "--to") as unfinished:
+        if wanted == TENSORS:
+            from safetensors.numpy import save_file
+
+            save_file(arrays, unfinished, metadata=head.metadata or None)
+        else:
+            with open(unfinished, "wb") as file:
+                np.savez(file, **arrays)
+
+
+def carry_head(old: Stored, new: Stored, head: Head, fitted: Map) -> tuple[Head, dict[str, Any]]:
+    """The head on new features, and what is told of it: rows that were matched, ``fit`` (R² of rows that the map was
+    fitted without), ``agreement`` of the outputs on these (the same largest one; of a single output the correlation).
+    """
+    if head.weight.shape[1] != old.features.shape[1]:
+        raise UserError(
+            f"--head '{head.path}' takes features of width {head.weight.shape[1]}, --old '{old.path}' holds width "
+            f"{old.features.shape[1]}: expected the head of these features"
+        )
+    both = old.ids is not None and new.ids is not None
+    ids = {"old_ids": old.ids, "new_ids": new.ids} if both else {}
+    fit: Any = fitted
+    fit.fit(old.features, new.features, **ids)
+    rows = slice(None)
+    if both:
+        theirs = set(new.ids.tolist())  # type: ignore[union-attr]
+        rows = [row for row, one in enumerate(old.ids.tolist()) if one in theirs]  # type: ignore[assignment,union-attr]
+    before, after = head(old.features[rows]), head(fit.held_out_)
+    told = {
+        "rows": len(before),
+        "matched": "by id" if both else "by place",
+        "left_out": (len(old.features) - len(before), len(new.features) - len(before)),
+        "fit": fitted.score_,
+        "agreement": agreement(before, after),
+    }
+    return head.behind(fitted), told
+
+
+def agreement(before: np.ndarray, after: np.ndarray) -> float:
+    """Of outputs (N, C)."""
+    if before.shape[1] > 1:
+        return float((before.argmax(1) == after.argmax(1)).mean())
+    if min(before.std(), after.std()) == 0:
+        return float("nan")
+    return float(np.corrcoef(before[:, 0], after[:, 0])[0, 1])
