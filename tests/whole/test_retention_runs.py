@@ -51,9 +51,7 @@ def same(folder, other):
     keys = [{record["key"] for record in store.records()} for store in stores]
     assert keys[0] == keys[1]
     for key in keys[0]:
-        kind = (
-            "plugins" if stores[0].path("plugins", key).is_file() else "predictions"
-        )  # what was ported leaves no file
+        kind = "plugins" if stores[0].path("plugins", key).is_file() else "predictions"  # of what was ported
         ours, theirs = (read_tensors(store.path(kind, key))[0] for store in stores)
         assert ours.keys() == theirs.keys() and all(ours[n].equal(theirs[n]) for n in ours), key
 
