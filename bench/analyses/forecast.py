@@ -171,11 +171,7 @@ def rule_words(choices: pd.DataFrame, kind: str) -> list[str]:
     if PLAIN not in lost:
         return []
     return [
-<<<<<<< HEAD
-        f"Who takes {PLAIN} where it agrees with the old model more often than zero-shot does, else zero-shot, "
-=======
         f"Who takes {PLAIN} where it agrees with the old model more often than zero-shot, and zero-shot elsewhere, "
->>>>>>> ports-forecast
         f"is {lost[PLAIN + IF_IT_LEADS]:.1f} points behind the best choice on average; who always ports, "
         f"{lost[PLAIN]:.1f}; who always takes zero-shot, {lost['zero-shot']:.1f}."
     ]
