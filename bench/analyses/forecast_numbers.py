@@ -1,180 +1,215 @@
-"""The numbers of `bench.analyses.forecast`: cases, forecasts of each, their errors, and rank correlations."""
+"""The numbers of `bench.analyses.forecast`: cases, their forecasts and errors, and what the lead is worth as a rule."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
-from carryover.bench.analyses.drift import table_of, whole_blocks
-from carryover.bench.analyses.targets import seed_gains
 from carryover.bench.plan.run_labels import ZERO_SHOT
 from carryover.bench.records import reading
+from carryover.bench.records.reading import Record
 from carryover.bench.records.selection import Selection
-from carryover.bench.stats import correlation
-from carryover.bench.stats.forecast_models import LEVEL, MEAN, SAME, SELECTED, Forecasts, Model, model_name
+from carryover.bench.stats.correlation import spearman
+from carryover.bench.stats.forecast_models import by_line, by_mean
 from carryover.bench.stats.intervals import half_width
-from carryover.bench.stats.means import mean_std, seed_scores
+from carryover.bench.stats.means import mean_std
 
-PREDICTORS = {
-    "parameter_drift": "parameter drift",  # of the text blocks, relative, mean over blocks; one number a target
-    "feature_drift": "feature drift",  # relative, after the last text block, of the dataset's class prompts
-    "structure": "class similarities",  # correlation of the cosines between classes, in the joint space
-    "cka": "linear CKA",  # of the class features in the joint space
+SUITES = ("ports", "maps")
+TOLD = ("agreement", "zero_agreement", "confidence", "entropy", "fit")  # as a record has them (`bench.ports.checks`)
+PREDICTORS = ("lead", "agreement", "confidence", "entropy", "fit")
+OUTCOMES = {  # outcome -> the predictors of its forecast, the one that is taken as it is, its baselines
+    "gain": (("lead",), "lead", ("mean", "like")),
+    "accuracy": (("agreement", "confidence"), "agreement", ("mean", "like", "zero_shot")),
 }
-OUTCOMES = {"kept": "gain kept", "share": "share kept"}
-LEFT_OUT = {"target": "target", "dataset": "dataset"}
-CASE = ("target", "dataset", "method")
-CASE_COLUMNS = (*CASE, "seeds", "gain_base", *OUTCOMES, "zero_shot_target", *PREDICTORS)
-EVERY = "all"
-BASELINES = (MEAN, SAME, LEVEL)
-KEYS = ("outcome", "left_out", "method", "model")
-COLUMNS = (*KEYS, "cases", "groups", "mae", "mae_mean", "better", "better_low", "better_high")
-RHO_KEYS = ("outcome", "method", "predictor")
-RHO_COLUMNS = (*RHO_KEYS, "cases", "datasets", "rho", "low", "high")
-LEAST_GAIN = 1.0  # points on the base; a share of less is a share of noise
-FEWEST_GROUPS = 3  # targets, and datasets: with one left out, two remain to choose a model on
-DRAWS, DRAW_SEED = 1000, 0
+LEFT_OUT = ("dataset", "target", "method")
+FORECAST, AS_IT_IS = "forecast", "as_it_is"
+ALL, ANY = "all", "any"  # cases with all anchors there are; with any number
+KINDS = ("support", "other", "foreign")  # of anchors that are pictures
+CASE = ("anchors", "count", "port", "method", "dataset", "target")
+CASE_COLUMNS = (*CASE, "seed", "accuracy", "gain", *PREDICTORS, "zero_shot", "reuse")
+KEYS = ("anchors", "count", "outcome", "left_out", "model")
+ERRORS = ("cases", "groups", "mae", "mae_mean", "better", "better_low", "better_high")
+COLUMNS = (*KEYS, *ERRORS, "rho", "rho_within", "rho_least")
+FEWEST_GROUPS = 3  # with one left out, two remain
+FEWEST_CASES = 10
+CHOICE_KEYS = ("anchors", "choice")
+CHOICE_COLUMNS = (*CHOICE_KEYS, "cells", "accuracy", "regret", "worst")
+GREATEST, IF_IT_LEADS = "greatest lead", " if it leads"
 
 
 # ---- cases -----------------------------------------------------------------------------------------------------------
 
 
-def case_table(selection: Selection) -> pd.DataFrame:
-    """`CASE_COLUMNS`, a row a case, for every target whose drift was measured; a predictor may be NaN."""
-    measured = [one["pair"] for one in selection.drift if one.get("kind") == "update" and "left_out" not in one]
-    records, table = reading.select(selection.main), table_of(selection)
-    frames = []
-    for target in [role for role in reading.updates(records) if role in measured]:
-        seen = reading.seen_from(records, target)
-        found = seed_gains(seen).groupby(["dataset", "method"], sort=False)
-        part = found.agg(seeds=("seed", "size"), gain_base=("gain_base", "mean"), kept=("gain_new", "mean"))
-        part = part.reset_index()
-        shot = seed_scores(r for r in seen if r["run"]["method"] == ZERO_SHOT).groupby("dataset")
-        part["zero_shot_target"] = part["dataset"].map(shot["new"].mean())
-        own = table[(table["pair"] == target) & (table["tower"] == "text")]
-        blocks = whole_blocks(own[own["what"] == "parameters"])["relative"]
-        part["parameter_drift"] = blocks.mean() if len(blocks) else math.nan
-        features = own[own["what"] == "features"]
-        stream = features[features["layer"].str.isdigit()]
-        last = stream[stream["layer"].astype(int) == stream["layer"].astype(int).max()]
-        joint = features[features["layer"] == "projected"].set_index("dataset")
-        part["feature_drift"] = part["dataset"].map(last.set_index("dataset")["relative"])
-        for name in ("structure", "cka"):
-            part[name] = part["dataset"].map(joint[name])
-        frames.append(part.assign(target=target))
-    if not frames:
-        return pd.DataFrame(columns=list(CASE_COLUMNS))
-    whole = pd.concat(frames, ignore_index=True)
-    whole = whole[(whole["method"] != ZERO_SHOT) & (whole["gain_base"] >= LEAST_GAIN)]
-    return whole.assign(share=whole["kept"] / whole["gain_base"])[list(CASE_COLUMNS)].reset_index(drop=True)
+def runs_of(selection: Selection) -> pd.DataFrame:
+    """`CASE_COLUMNS`, a row a ported run and target: accuracy, agreement, confidence in percent, gain and lead in
+    points, ``count`` 0 for all anchors. Those that go straight from the base to the target, without a refresh, whose
+    port told what it agrees with."""
+    plain = {(r["run"]["dataset"], r["run"]["method"], r["run"]["seed"]): r for r in selection.main}
+    rows = []
+    for variant, record in ported(selection):
+        dataset, method, seed = (record["run"][name] for name in ("dataset", "method", "seed"))
+        for target, found in record["targets"].items():
+            told = found.get("port") or {}
+            if not all(isinstance(told.get(name), (int, float)) for name in TOLD[:4]):
+                continue
+            floor, reused = (accuracy(plain.get((dataset, one, seed)), target) for one in (ZERO_SHOT, method))
+            agreement, zero, confidence = (100 * float(told[name]) for name in TOLD[:3])
+            rows.append([
+                variant.anchors, variant.count, variant.port, method, dataset, target, seed, found["accuracy"],
+                found["accuracy"] - floor, agreement - zero, agreement, confidence, told["entropy"],
+                told.get("fit", math.nan), floor, reused,
+            ])  # fmt: skip
+    table = pd.DataFrame(rows, columns=list(CASE_COLUMNS))
+    return table[table["gain"].notna()].reset_index(drop=True)
 
 
-def has_forecast(cases: pd.DataFrame) -> bool:
-    """Whether there are targets and datasets enough to leave one out, and a predictor."""
-    return bool(usable(cases)) and all(cases[name].nunique() >= FEWEST_GROUPS for name in LEFT_OUT)
+def ported(selection: Selection) -> Iterator[tuple]:
+    """Variants and finished records, each record once."""
+    seen = set()
+    for row in (row for id in SUITES for row in selection.rows.get(id, ())):
+        if row.variant.port and not row.variant.via and not row.variant.refresh:
+            for record in filter(reading.is_done, row.records):
+                if record["key"] not in seen:
+                    seen.add(record["key"])
+                    yield row.variant, record
 
 
-def usable(cases: pd.DataFrame) -> list[str]:
-    """The predictors that are defined in every case and not the same in all."""
-    return [name for name in PREDICTORS if len(cases) and cases[name].notna().all() and cases[name].nunique() > 1]
+def accuracy(record: Record | None, target: str) -> float:
+    found = ((record or {}).get("targets") or {}).get(target) or {}
+    return float(found.get("accuracy", math.nan))
 
 
-# ---- tables ----------------------------------------------------------------------------------------------------------
+def cases_of(runs: pd.DataFrame) -> pd.DataFrame:
+    """Means over seeds, a row a case, sorted."""
+    return runs.groupby(list(CASE)).mean().reset_index().drop(columns="seed")
 
-Made = dict[tuple[str, str], tuple[dict[str, np.ndarray], list[Model]]]
+
+def scopes(cases: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Kind of anchors, `ALL` or `ANY`, and its cases; the latter where there are cases with fewer anchors."""
+    for kind in KINDS:
+        own = cases[cases["anchors"] == kind]
+        for name, part in ((ALL, own[own["count"] == 0]), (ANY, own if (own["count"] > 0).any() else own[:0])):
+            if len(part) >= FEWEST_CASES:
+                yield kind, name, part.reset_index(drop=True)
+
+
+# ---- forecasts -------------------------------------------------------------------------------------------------------
+
+
+def made(cases: pd.DataFrame, outcome: str, left_out: str) -> dict[str, np.ndarray]:
+    """By model, (N,): every case forecast from the cases of other groups; percent, or points. Baselines know labels:
+    ``like`` those of cases that differ in nothing but what is left out, ``zero_shot`` the target's zero-shot."""
+    y, groups = cases[outcome].to_numpy(float), cases[left_out].tolist()
+    names, raw, baselines = OUTCOMES[outcome]
+    rest = [name for name in CASE if name != left_out]
+    found = {"mean": by_mean(y, groups), "like": by_mean(y, groups, list(zip(*(cases[n] for n in rest), strict=True)))}
+    if "zero_shot" in baselines:
+        found["zero_shot"] = cases["zero_shot"].to_numpy(float) + by_mean(cases["gain"].to_numpy(float), groups)
+    found |= {FORECAST: by_line(cases[list(names)].to_numpy(float), y, groups), AS_IT_IS: cases[raw].to_numpy(float)}
+    for name in PREDICTORS:
+        if (name,) != names and cases[name].notna().all():
+            found[name] = by_line(cases[[name]].to_numpy(float), y, groups)
+    return {model: np.clip(one, 0, 100) if outcome == "accuracy" else one for model, one in found.items()}
+
+
+def judged(cases: pd.DataFrame, outcome: str, left_out: str) -> Iterator[list]:
+    """A row of `COLUMNS` a model, without the first two. Errors are means over groups of their cases' mean. Rank
+    correlation over all cases, each forecast from the others' groups; and within each group, the mean and the least."""
+    measured, groups = cases[outcome].to_numpy(float).round(9), cases[left_out].to_numpy()  # no tie broken by rounding
+    kinds, errors = list(dict.fromkeys(groups)), {}
+    for model, one in ((model, one.round(9)) for model, one in made(cases, outcome, left_out).items()):
+        errors[model] = np.array([np.abs(one - measured)[groups == kind].mean() for kind in kinds])
+        better = errors["mean"] - errors[model]
+        middle, std = mean_std(better)
+        half = half_width(std, len(kinds)) if model != "mean" else math.nan
+        within = [spearman(one[groups == kind], measured[groups == kind]) for kind in kinds]
+        within = [rho for rho in within if not math.isnan(rho)] or [math.nan]
+        rho = spearman(one, measured) if model != "mean" else math.nan  # a constant: what it correlates is the rest
+        counts = len(cases), len(kinds), errors[model].mean(), errors["mean"].mean()
+        yield [
+            outcome,
+            left_out,
+            model,
+            *counts,
+            middle,
+            middle - half,
+            middle + half,
+            rho,
+            np.mean(within),
+            min(within),
+        ]
+
+
+def forecast_table(cases: pd.DataFrame) -> pd.DataFrame:
+    """`COLUMNS`; of what is left out only what has `FEWEST_GROUPS`."""
+    rows = []
+    for kind, number, part in scopes(cases):
+        for outcome in OUTCOMES:
+            for left_out in (name for name in LEFT_OUT if part[name].nunique() >= FEWEST_GROUPS):
+                rows += [[kind, number, *row] for row in judged(part, outcome, left_out)]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+# ---- as a rule -------------------------------------------------------------------------------------------------------
+
+
+def choice_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """`CHOICE_COLUMNS`: what each rule loses, in points, against the best of zero-shot, reuse and the ports of that
+    kind of anchors (all of them). A cell is a method on a dataset, target and seed that has all of these."""
+    rows = []
+    for kind in KINDS:
+        own = runs[(runs["anchors"] == kind) & (runs["count"] == 0) & runs["reuse"].notna()]
+        cell = ["dataset", "target", "method", "seed"]
+        got = own.pivot(index=cell, columns="port", values="accuracy").dropna()
+        if len(got) < FEWEST_CASES:
+            continue
+        ports = [port for port in dict.fromkeys(own["port"]) if port in got]
+        lead = own.pivot(index=cell, columns="port", values="lead").loc[got.index, ports]
+        beside = own.groupby(cell)[["zero_shot", "reuse"]].first().loc[got.index]
+        ways = {"zero-shot": beside["zero_shot"], "reuse": beside["reuse"], **{port: got[port] for port in ports}}
+        best = pd.concat(ways, axis=1).max(axis=1)
+        floor = ways["zero-shot"]
+        rules = {**ways, **{port + IF_IT_LEADS: got[port].where(lead[port] > 0, floor) for port in ports}}
+        if len(ports) > 1:
+            place = lead.to_numpy().argmax(1)
+            most = pd.Series(got[ports].to_numpy()[np.arange(len(got)), place], index=got.index)
+            rules[GREATEST] = most.where(lead.max(axis=1) > 0, floor)
+        for name, one in rules.items():
+            lost = best - one
+            rows.append([kind, name, len(got), one.mean(), lost.mean(), lost.max()])
+    return pd.DataFrame(rows, columns=list(CHOICE_COLUMNS))
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """All that is made of the cases, each once."""
+    """All that is made of the runs, each once."""
 
-    cases: pd.DataFrame
+    runs: pd.DataFrame
 
     @cached_property
-    def made(self) -> Made:
-        """By (outcome, what is left out): forecasts of all cases by model, and the model selected for each."""
-        found: Made = {}
-        for outcome in OUTCOMES:
-            for left_out in LEFT_OUT:
-                one = Forecasts(self.cases, usable(self.cases), outcome, left_out)
-                every = dict(zip(map(model_name, one.models), one.every(), strict=True))
-                picked, chosen = one.selected()
-                own = {MEAN: every.pop(MEAN), SAME: one.same(), LEVEL: one.level(), SELECTED: picked}
-                found[outcome, left_out] = {**own, **every}, chosen
-        return found
+    def cases(self) -> pd.DataFrame:
+        return cases_of(self.runs)
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        return forecast_table(self.cases, self.made)
+        return forecast_table(self.cases)
 
     @cached_property
-    def correlations(self) -> pd.DataFrame:
-        return correlation_table(self.cases)
+    def choices(self) -> pd.DataFrame:
+        return choice_table(self.runs)
 
 
 def forecast_of(selection: Selection) -> Forecast:
-    return selection.once("forecast", lambda: Forecast(case_table(selection)))
+    return selection.once("forecast", lambda: Forecast(runs_of(selection)))
 
 
-def forecast_table(cases: pd.DataFrame, made_of: Made) -> pd.DataFrame:
-    """`COLUMNS`: the error of every model, for each method, and as the median over methods. ``better`` is the mean's
-    error less the model's, averaged over groups left out, with Student's 95 % interval over them (they share the rows
-    they were fitted on, so it is a rough one); points for the gain, the share as a fraction."""
-    rows = []
-    for (outcome, left_out), (made, _) in made_of.items():
-        gaps = pd.DataFrame({model: np.abs(one - cases[outcome].to_numpy(float)) for model, one in made.items()})
-        whole = ~gaps.isna().any(axis=1)  # all models over the same cases
-        each = gaps[whole].groupby([cases[name][whole] for name in ("method", left_out)], sort=False).mean()
-        for method in (EVERY, *dict.fromkeys(cases["method"])):
-            own = whole & ((cases["method"] == method) | (method == EVERY))
-            part = each.groupby(level=left_out, sort=False).median() if method == EVERY else None
-            if part is None:
-                part = each[each.index.get_level_values("method") == method]
-            for model in made:
-                better = part[MEAN] - part[model]
-                middle, std = mean_std(better)
-                half = half_width(std, len(better)) if model != MEAN else math.nan
-                errors = part[model].mean(), part[MEAN].mean()
-                span = (middle - half, middle + half)
-                rows.append([outcome, left_out, method, model, int(own.sum()), len(better), *errors, middle, *span])
-    return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def correlation_table(cases: pd.DataFrame) -> pd.DataFrame:
-    """`RHO_COLUMNS`: Spearman's rho of each predictor and outcome over a method's cases; "all" is the mean over methods
-    for which it is defined. The interval: percentiles over redraws of datasets with all their targets, given these
-    targets; empty under `correlation.FEWEST_GROUPS`."""
-    rows, sets = [], list(dict.fromkeys(cases["dataset"]))
-    picks = np.random.RandomState(DRAW_SEED).randint(len(sets), size=(DRAWS, len(sets))) if sets else np.empty((0, 0))
-    for outcome in OUTCOMES:
-        for predictor in usable(cases):
-            each, drawn = {}, {}
-            for method in dict.fromkeys(cases["method"]):
-                own = cases[cases["method"] == method]
-                each[method] = own, correlation.weighted_rho(own[predictor], own[outcome], np.ones((1, len(own))))[0]
-                # Of each dataset in a draw
-                times = np.stack([(picks == place).sum(1) for place in range(len(sets))], 1)
-                drawn[method] = correlation.weighted_rho(
-                    own[predictor], own[outcome], times[:, [sets.index(name) for name in own["dataset"]]]
-                )
-            rhos = [rho for _, rho in each.values() if not math.isnan(rho)]
-            overall = float(np.mean(rhos)) if rhos else math.nan
-            every = np.array([drawn[method] for method, (_, rho) in each.items() if not math.isnan(rho)])
-            rows.append([outcome, EVERY, predictor, len(cases), len(sets), overall, *spread(every, len(sets))])
-            for method, (own, rho) in each.items():
-                count = own["dataset"].nunique()
-                rows.append([outcome, method, predictor, len(own), count, rho, *spread(drawn[method][None], count)])
-    return pd.DataFrame(rows, columns=list(RHO_COLUMNS))
-
-
-def spread(drawn: np.ndarray, datasets: int) -> tuple[float, float]:
-    """Percentiles of (methods, draws) averaged over methods; draws in which one of them is not defined are left out."""
-    means = drawn.mean(0) if len(drawn) else np.empty(0)
-    means = means[~np.isnan(means)]
-    if datasets < correlation.FEWEST_GROUPS or len(means) < DRAWS / 2:
-        return math.nan, math.nan
-    return correlation.percentiles(means)
+def rows_where(table: pd.DataFrame, **values: str | Sequence[str]) -> pd.DataFrame:
+    """The rows with those values."""
+    for name, value in values.items():
+        table = table[table[name].isin([value] if isinstance(value, str) else value)]
+    return table

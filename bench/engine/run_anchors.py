@@ -28,6 +28,8 @@ from carryover.datasets.base import Split
 
 POOL = 2048  # training pictures of a dataset that anchors are drawn from; "all" are at most so many
 FOREIGN_POOL = 8192  # the same of all other datasets together
+KEEP = 1 << 30  # bytes of anchors that are kept for the runs that follow
+COPIES = 12
 
 
 class RunAnchors:
@@ -57,9 +59,12 @@ class RunAnchors:
         """As the run's port may see them, with features of the backbones ``old`` and ``new`` (roles)."""
         needs = frozenset(PORTS[run.port].needs)
         axes = *axes_of(run), old, new
-        if axes not in self._made:
-            self._made[axes] = self._make(run, old, new)
-        return replace(self._made[axes], needs=needs)
+        made = self._made.pop(axes, None)
+        made = self._make(run, old, new) if made is None else made
+        self._made[axes] = made  # the last one used
+        while len(self._made) > 1 and sum(map(held, self._made.values())) > KEEP:
+            del self._made[next(iter(self._made))]
+        return replace(made, needs=needs)
 
     def count(self, run: Run) -> int:
         return sum(len(rows) for _, _, rows in self.chosen(run))
@@ -160,6 +165,12 @@ class RunAnchors:
 
     def _names(self, id: str) -> tuple[str, ...]:
         return self.loaded.data(id).classnames
+
+
+def held(anchors: Anchors) -> int:
+    """Bytes that anchors keep, about: their features, those of each part that is left out, and the maps' own copies."""
+    rows = len(anchors)
+    return COPIES * rows * anchors.bytes_a_row if rows else 0
 
 
 def axes_of(run: Run) -> tuple:

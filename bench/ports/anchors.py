@@ -46,6 +46,12 @@ class Anchors:
         return 0 if self._old is None else len(self._old)
 
     @property
+    def bytes_a_row(self) -> int:
+        """Of both features of one picture."""
+        sides = [side for side in (self._old, self._new) if side is not None]
+        return sum(side.shape[1] * side.element_size() for side in sides)
+
+    @property
     def old(self) -> Tensor:
         return self._given("images", self._old, "image features")
 

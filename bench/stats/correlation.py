@@ -15,25 +15,19 @@ FEWEST_VALUES = 6  # fewer give too few different redraws for percentiles of the
 DRAWS, DRAW_SEED = 10_000, 0
 
 
-def spearman(x: Sequence[float], y: Sequence[float]) -> float:
+def spearman(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) -> float:
     """Spearman's rho, ties at their average rank; NaN where a value is missing or a side is constant."""
     if np.isnan([*x, *y]).any():
         return math.nan
-    return float(weighted_rho(x, y, np.ones((1, len(x))))[0])
+    a, b = (centred_ranks(side) for side in (x, y))
+    size = math.sqrt((a * a).sum() * (b * b).sum())
+    return float((a * b).sum() / size) if size > 1e-9 else math.nan
 
 
-def weighted_rho(x: Sequence[float], y: Sequence[float], times: np.ndarray) -> np.ndarray:
-    """Spearman's rho of N pairs of which draw d holds each ``times[d, i]`` times, (D,); NaN where a side is
-    constant."""
-    ranked = []
-    for values in (np.asarray(x, float), np.asarray(y, float)):
-        before = (values[None, :] < values[:, None]) + 0.5 * (values[None, :] == values[:, None])
-        ranked.append(times @ before.T)  # (D, N): how many of the draw stand before each, ties by half
-    total = times.sum(1, keepdims=True)
-    a, b = (rank - (times * rank).sum(1, keepdims=True) / total for rank in ranked)
-    size = np.sqrt((times * a * a).sum(1) * (times * b * b).sum(1))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(size > 1e-9, (times * a * b).sum(1) / size, math.nan)
+def centred_ranks(values: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Ranks less their mean, ties at their average rank."""
+    _, place, count = np.unique(np.asarray(values, float), return_inverse=True, return_counts=True)
+    return (np.cumsum(count) - (count - 1) / 2)[place] - (len(place) + 1) / 2
 
 
 def percentiles(draws: np.ndarray) -> tuple[float, float]:

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import open_clip
 import pytest
+import scipy.stats
 import torch
 from local_towers import saved_locally
 from PIL import Image
@@ -27,7 +28,7 @@ from carryover.bench.analyses.drift import (
 from carryover.bench.backbones import drift, loading
 from carryover.bench.backbones.arch_files import find_arch
 from carryover.bench.backbones.archs import ARCHS, OTHER_ACTIVATION
-from carryover.bench.backbones.drift_measures import feature_change, linear_cka
+from carryover.bench.backbones.drift_measures import feature_change, linear_cka, structure
 from carryover.bench.backbones.drift_names import POOLED
 from carryover.bench.engine import drift_runs
 from carryover.bench.engine.options import Options
@@ -193,6 +194,22 @@ def test_the_average_is_over_datasets_and_pooling_over_distinct_prompts():
     assert by_layer(measured, "count")["2"] == 8 and by_layer(measured, "count", POOLED)["2"] == 7  # one is in both
     once = drift.measure(wrapped(0), wrapped(1), {"all": tuple(dict.fromkeys(sum(PROMPTS.values(), ())))})
     assert by_layer(measured, "cka", POOLED)["2"] == pytest.approx(by_layer(once, "cka", "all")["2"], rel=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 5), (12, 4, 9), (40, 16, 16)])
+def test_structure_is_the_correlation_of_scipys_cosine_distances(shape):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(shape[0], shape[1])), rng.normal(size=(shape[0], shape[2]))
+    expected = scipy.stats.pearsonr(*(scipy.spatial.distance.pdist(side, "cosine") for side in (x, y))).statistic
+    assert structure(torch.tensor(x), torch.tensor(y)) == pytest.approx(expected, abs=1e-10)
+    turn = np.linalg.qr(rng.normal(size=(shape[1], shape[1])))[0]
+    assert structure(torch.tensor(x), torch.tensor(3 * x @ turn)) == pytest.approx(1, abs=1e-10)
+
+
+def test_structure_of_two_rows_or_of_equal_cosines_is_not_defined():
+    assert structure(torch.randn(2, 4), torch.randn(2, 4)) is None
+    assert structure(torch.eye(4), torch.randn(4, 4)) is None
+    assert structure(torch.randn(4, 6), torch.ones(4, 6)) is None
 
 
 # ---- features against open_clip's own passes -------------------------------------------------------------------------

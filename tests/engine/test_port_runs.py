@@ -173,3 +173,25 @@ def test_no_reader_gives_an_anchor_that_is_a_test_picture(id, root, tmp_path):
         if kind == "other":
             assert not {key for _, key in found} & {*few.support.keys, *few.val.keys}
             assert len(found) <= POOL
+
+
+def test_a_key_holds_what_a_port_is_made_of_and_what_it_is_handed():
+    from carryover.bench.host.source_identity import ON_DISK, roots_of
+    from carryover.bench.ports.anchors import Anchors
+    from carryover.bench.ports.base import PORTS, Port, Ported
+
+    reached = {name for _, name in ON_DISK.reach(roots_of((PORTS["delta"], Port, Ported, Anchors)))[0]}
+    assert {"Delta", "Mapped", "kept", "ClassRows", "Procrustes", "Fitted", "Anchors", "zero_shot"} <= reached
+
+
+def test_the_oldest_anchors_are_let_go_when_all_are_too_many(opened, monkeypatch):
+    from carryover.bench.engine import run_anchors
+
+    session = opened()
+    kinds = [ported(anchors="support"), ported(anchors="other"), ported(anchors="other", count=3)]
+    first = [session.anchors.of(run, "base", "new").once("made", object) for run in kinds]
+    again = [session.anchors.of(run, "base", "new").once("made", object) for run in kinds]
+    assert first == again
+    monkeypatch.setattr(run_anchors, "KEEP", 1)
+    assert [session.anchors.of(run, "base", "new").once("made", object) for run in kinds] != first
+    assert len(session.anchors._made) == 1

@@ -19,11 +19,12 @@ from carryover.bench.records.store import Store
 
 pytestmark = pytest.mark.long
 
-TRIAL = ("--arch", "micro", "--suite", "retention", "chains", "--methods", "clip-adapter", "--seeds", "1")
+SUITES = ("retention", "chains", "ports", "taught")
+TRIAL = ("--arch", "micro", "--suite", *SUITES, "--methods", "clip-adapter", "--seeds", "1")
 TRIAL += ("--datasets", "micro_stars", "--shots", "2", "--limit", "3", "--views", "1", "--device", "cpu")
 TRIAL += ("--set", "clip-adapter.steps=6")
-TABLES = ("main", "retention", "decision", "chains", "refresh")
-SECONDS = ("fit_seconds", "feature_seconds")  # a machine's, not a result
+TABLES = ("main", "retention", "decision", "chains", "refresh", "ports", "port_refresh")
+SECONDS = ("fit_seconds", "feature_seconds", "seconds")  # a machine's, not a result
 
 
 def call(out, cache, *more):
@@ -50,7 +51,8 @@ def same(folder, other):
     keys = [{record["key"] for record in store.records()} for store in stores]
     assert keys[0] == keys[1]
     for key in keys[0]:
-        ours, theirs = (read_tensors(store.path("plugins", key))[0] for store in stores)
+        kind = "plugins" if stores[0].path("plugins", key).is_file() else "predictions"  # of what was ported
+        ours, theirs = (read_tensors(store.path(kind, key))[0] for store in stores)
         assert ours.keys() == theirs.keys() and all(ours[n].equal(theirs[n]) for n in ours), key
 
 
