@@ -50,7 +50,7 @@ GAINS = (
     "Points over the target's zero-shot accuracy, a mean over the methods that the port carries: two ports that carry "
     "other methods cannot be compared. All anchors that there are."
 )
-SECONDS = "A map that several methods share is fitted once; its seconds stand with the first of them."
+SECONDS = "A map that several methods share is fitted once, and its seconds stand with each of them."
 FIXED_PORT = (
     "The port is named beforehand and not chosen by accuracy. Port: Procrustes, fitted on the few-shot pictures where "
     "there are labels, for retraining reads the same ones, and on other pictures where there are none. General map: "
