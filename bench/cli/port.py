@@ -199,11 +199,22 @@ def say(args: argparse.Namespace, plugin: Plugin, outcome: Outcome, size: int) -
         ""
         if told["agreement"] is None
         else f"agreement: old and ported plug-in name the same class on {100 * told['agreement']:.1f} % of such {left}",
+        *lead(told),
         f"written: {args.to}, {size / 1024:.0f} KB. Next:",
         f"  {command_line(shlex.join(words))}",
     ]
     for line in filter(None, lines):
         console.print(escape(line), highlight=False, soft_wrap=True)
+
+
+def lead(told: dict[str, Any]) -> list[str]:
+    """Whether to port at all, by what is known before any label is read (docs/ports.md)."""
+    zero = told.get("zero_agreement")
+    if zero is None:
+        return []
+    ahead = told["agreement"] - zero
+    advice = "port it" if ahead > 0 else "zero-shot is likely as good or better"
+    return [f"the new zero-shot model does so on {100 * zero:.1f} %: a lead of {100 * ahead:+.1f} points, so {advice}"]
 
 
 def known(dataset: str) -> bool:

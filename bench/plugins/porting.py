@@ -191,7 +191,7 @@ def carry(plugin: Plugin, port: Port, old: Backbone, new: Backbone, classes: Cla
     ported.bind(new, classes)
     found = checked(port, ported, method, old, new, classes, anchors)
     sides = {"old": of_backbone(old), "new": of_backbone(new)}
-    told = {"fit": found.get("fit"), "agreement": found.get("agreement")}
+    told = {name: found.get(name) for name in ("fit", "agreement", "zero_agreement")}
     finite = {name: value if value is not None and math.isfinite(value) else None for name, value in told.items()}
     return Outcome(ported, {**named(port), **sides, **finite})
 
@@ -272,6 +272,6 @@ def carry_through(plugin: Plugin, fitted: Map, old: Backbone | None, classes: Cl
         return None
     new = fitted.header["new"]
     ported = Mapped.through(fitted, kept(method, classes), classes, new["fingerprint"])
-    told = {"port": "map", "name": fitted.about["name"], "needs": ["map"], "agreement": None}
+    told = {"port": "map", "name": fitted.about["name"], "needs": ["map"], "agreement": None, "zero_agreement": None}
     sides = {side: {name: fitted.header[side][name] for name in OF_BACKBONE} for side in ("old", "new")}
     return Outcome(ported, {**told, **sides, "fit": fitted.header["score"]})

@@ -92,7 +92,7 @@ def test_what_is_ported_from_a_folder_is_evaluated_as_the_run_that_ported_it_ove
     for part in ("predicted", "label"):
         assert ours[f"plugin.{part}"].tolist() == theirs[f"new.{part}"].tolist()
     assert found["accuracy"] == record["targets"]["new"]["accuracy"]
-    assert "agreement: old and ported plug-in" in said and "fit: R²" in said
+    assert "agreement: old and ported plug-in" in said and "fit: R²" in said and "a lead of" in said
     told = found["plugin"]["ported"]
     assert told["anchors"]["count"] == 8 and "state" not in told
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from checkout import FROM_HERE
 from test_port_files import plugin_file
 
 import carryover
@@ -111,5 +112,5 @@ def test_a_port_of_ones_own_is_registered_and_used(folder, micro, monkeypatch):
 
 def test_importing_the_package_loads_no_torch_until_ports_are_asked_for():
     code = "import sys, carryover; a = 'torch' in sys.modules; carryover.ports; print(a, 'torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=FROM_HERE)
     assert done.stdout.strip() == "False True", done.stderr
