@@ -94,6 +94,24 @@ def test_what_the_documentation_tells_of_micro_all_is_that_of_the_reference_run(
         assert (folder.parent / picture).is_file()
 
 
+def test_what_docs_ports_tells_of_micro_all_is_that_of_the_reference_run():
+    with (ROOT / "results" / "reference" / "micro-all" / "ports.csv").open(newline="") as file:
+        rows = {tuple(row[k] for k in ("method", "port", "anchors", "count")): row for row in csv.DictReader(file)
+                if (row["dataset"], row["target"]) == ("average", "new")}  # fmt: skip
+    text = (ROOT / "docs" / "ports.md").read_text(encoding="utf-8")
+    block = text.split("<!-- ports of results/reference/micro-all -->")[1].strip().split("\n\n")[0]
+    shown = {cells[0]: cells[1:] for cells in map(cells_of, block.splitlines()[2:])}
+    by_name = {METHODS[method].name: method for method, *_ in rows if (method, "procrustes", "other", "all") in rows}
+    carried = {name for name, method in by_name.items() if rows[method, "procrustes", "other", "all"]["accuracy"]}
+    assert set(shown) == carried and len(shown) == 8
+    ways = [("reuse", "", ""), *((p, a, "all") for p, a in (("procrustes", "support"), ("procrustes", "other")))]
+    ways += [("delta", "other", "all"), ("texts", "texts", "all"), ("retrain", "", "")]
+    for name, cells in shown.items():
+        found = [rows[by_name[name], *way] for way in ways]
+        kept = within(found[2], "retention", "retention_", ".2f")
+        assert cells == [*(f"{float(row['accuracy']):.1f}" for row in found), kept]
+
+
 def within(row, value, ends, form):
     number, low, high = (format(float(row[name]), form) for name in (value, f"{ends}low", f"{ends}high"))
     return f"{number} [{low}, {high}]"
