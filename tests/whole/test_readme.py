@@ -107,7 +107,7 @@ def test_what_docs_ports_tells_of_micro_all_is_that_of_the_reference_run():
     ways = [("reuse", "", ""), *((p, a, "all") for p, a in (("procrustes", "support"), ("procrustes", "other")))]
     ways += [("delta", "other", "all"), ("texts", "texts", "all"), ("retrain", "", "")]
     for name, cells in shown.items():
-        found = [rows[by_name[name], *way] for way in ways]
+        found = [rows[(by_name[name], *way)] for way in ways]
         kept = within(found[2], "retention", "retention_", ".2f")
         assert cells == [*(f"{float(row['accuracy']):.1f}" for row in found), kept]
 
