@@ -66,6 +66,16 @@ def test_readmes_table_and_picture_are_those_of_the_reference_run():
         cells = shown[names[method]]
         for cell, column in zip(cells[:3], ("base", "new", "h"), strict=True):
             assert cell.startswith(f"{float(row[column]):.2f}"), (method, column)
+    with (folder / "ports.csv").open(newline="") as file:
+        ported = {row["method"]: row for row in csv.DictReader(file)
+                  if (row["dataset"], row["target"], row["count"]) == ("average", "new", "all")
+                  and (row["port"], row["anchors"]) == ("procrustes", "other")}  # fmt: skip
+    for method in average:
+        row = ported.get(method)
+        expected = (
+            f"{float(row['accuracy']):.2f} ± {float(row['accuracy_std']):.2f}" if row and row["accuracy"] else "–"
+        )
+        assert shown[names[method]][3] == expected, method
     assert (folder / "figure2a.svg").is_file() and "results/reference/micro/figure2a.svg" in README
 
 
