@@ -169,7 +169,7 @@ class Masked(Ported):
 
     @classmethod
     def restore(cls, tensors: dict[str, Tensor], header: dict[str, Any]) -> Masked:
-        head = frozen.restored(tensors, header)
+        head = frozen.restored({n: one for n, one in tensors.items() if not n.startswith("keep.")}, header)
         assert isinstance(head, KeptMethod) and isinstance(head.method, ClipLora)
         method = head.method
         keep = {}

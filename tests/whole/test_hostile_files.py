@@ -94,7 +94,8 @@ def dangers(text):
             continue
         called, given = ast.unparse(node.func), {k.arg: ast.unparse(k.value) for k in node.keywords}
         loads = called == "torch.load" and given.get("weights_only") != "True"
-        arrays = called in ("np.load", "numpy.load") or given.get("allow_pickle", "False") != "False"
+        bare = called in ("np.load", "numpy.load") and "allow_pickle" not in given  # its default has changed before
+        arrays = bare or given.get("allow_pickle", "False") != "False"
         shell = given.get("shell", "False") != "False"
         if called in CALLS | ATTRIBUTES or loads or arrays or shell:
             yield node.lineno, called
@@ -115,6 +116,7 @@ def test_no_source_unpickles_evaluates_or_calls_a_shell():
         "exec(x)",
         "torch.load(p)",
         "torch.load(p, weights_only=False)",
+        "np.load(p)",
         "np.load(p, allow_pickle=True)",
         "os.system(x)",
         "subprocess.run(x, shell=True)",
