@@ -192,9 +192,12 @@ def restored(tensors: dict[str, Tensor], header: dict[str, Any]) -> Head:
 
 
 def check_learned(kind: type[Method], config: Any, shape: Shape, given: dict[str, Tensor]) -> None:
-    """Raises UserError where a method of that shape learns other tensors: asked on torch's meta device, so that a
-    header's large numbers take no memory."""
-    with torch.device("meta"):
+    """Raises UserError where a method of that shape learns other tensors: asked on torch's meta device where it can be
+    made there, so that a header's large numbers take no memory."""
+    try:
+        with torch.device("meta"):
+            method = kind(config, shape)
+    except (NotImplementedError, RuntimeError):
         method = kind(config, shape)
     own: dict[str, Tensor] = {name: value for name, value in method.named_parameters() if value.requires_grad}
     own |= {name: value for name, value in method.named_buffers() if name in kind.learned_buffers}
