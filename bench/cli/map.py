@@ -31,8 +31,8 @@ EXAMPLES = (
         "one file for the pair: port --map takes it for each plug-in, without pictures",
     ),
     (
-        "map --base ViT-B-32/openai --new ViT-B-16/openai --images PICTURES --port linear --to b32-to-b16.safetensors",
-        "ridge in place of a rotation: better where there are several times more pictures than dimensions",
+        "map --base ViT-B-32-quickgelu/openai --new ViT-B-16-quickgelu/openai --images FOLDER --to MAP.safetensors",
+        "of two published models",
     ),
 )
 console = Console()

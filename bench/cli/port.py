@@ -67,7 +67,7 @@ FILES = (".npz", ".safetensors")
 
 def main(args: argparse.Namespace) -> int:
     """Ports a plug-in, or a head where features are given in files, and says how well it answers as before."""
-    if args.head or args.new or (args.old or "").endswith(FILES):
+    if args.head or args.new or (not args.plugin and (args.old or "").endswith(FILES)):
         return of_arrays(args)
     if not args.plugin:
         raise UserError(f"port: --plugin is missing; expected {FORM}, or {FORM_OF_ARRAYS}")
@@ -114,6 +114,11 @@ def over_anchors(args: argparse.Namespace, plugin: Plugin, classes: Classes) -> 
     split = pictures.load(args.images, args.count) if seen else None
     alone = Alone(args)
     old, new = alone.load(name_of_old(args, plugin)), alone.load(args.backbone)
+    if prior is not None and split is not None and told_of(prior) == pictures.told(split, args.images).get("sha256"):
+        raise UserError(
+            f"port: the map of --map was fitted on the pictures of --images {args.images}: give it alone, or pictures "
+            "that it has not seen"
+        )
     if prior is not None:
         porting.check_pair(f"--map '{args.map}'", prior, porting.home_of(plugin), new)
     with few_threads(old.tower.is_micro and new.tower.is_micro and alone.device == "cpu"):
@@ -215,6 +220,11 @@ def lead(told: dict[str, Any]) -> list[str]:
     ahead = told["agreement"] - zero
     advice = "port it" if ahead > 0 else "zero-shot is likely as good or better"
     return [f"the new zero-shot model does so on {100 * zero:.1f} %: a lead of {100 * ahead:+.1f} points, so {advice}"]
+
+
+def told_of(fitted: Any) -> str | None:
+    """sha256 of the pictures that a map was fitted on, where its file says it."""
+    return (fitted.header.get("fitted_on") or {}).get("sha256")
 
 
 def known(dataset: str) -> bool:

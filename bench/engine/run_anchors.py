@@ -18,6 +18,7 @@ from carryover.bench.engine.few_shot import as_labels
 from carryover.bench.engine.loaded import Loaded
 from carryover.bench.errors import UserError
 from carryover.bench.features.pixels import Pictures, views_of
+from carryover.bench.features.store import FeatureStore
 from carryover.bench.host.identity import digest
 from carryover.bench.plan.runs import Run
 from carryover.bench.ports import words
@@ -64,7 +65,12 @@ class RunAnchors:
         self._made[axes] = made  # the last one used
         while len(self._made) > 1 and sum(map(held, self._made.values())) > KEEP:
             del self._made[next(iter(self._made))]
-        return replace(made, needs=needs)
+        return replace(
+            made,
+            needs=needs,
+            _labels=made._labels if "labels" in needs else None,
+            _nouns=made._nouns if "texts" in needs else (),
+        )
 
     def count(self, run: Run) -> int:
         return sum(len(rows) for _, _, rows in self.chosen(run))
@@ -101,13 +107,7 @@ class RunAnchors:
             ]
             return torch.cat(found)
 
-        def pixels(role: str) -> torch.Tensor:
-            store, found = self.loaded.features(role), []
-            for _, split, rows in parts:
-                pictures = Pictures(store, split.take(rows), views_of(store, 1, (1.0, 1.0), 0))
-                found += list(pictures.split(len(rows)))
-            return torch.cat(found)
-
+        chosen, store_of = [split.take(rows) for _, split, rows in parts], self.loaded.features
         labels = None
         if run.anchors == "support":
             ((_, split, rows),) = parts
@@ -119,7 +119,7 @@ class RunAnchors:
             _new=features(new),
             _labels=labels,
             _nouns=words.nouns(backbone),
-            _pixels=(partial(pixels, old), partial(pixels, new)),
+            _pixels=(partial(pixels_of, store_of(old), chosen), partial(pixels_of, store_of(new), chosen)),
         )
 
     def _choose(self, run: Run) -> list[tuple[str, Split, list[int]]]:
@@ -165,6 +165,12 @@ class RunAnchors:
 
     def _names(self, id: str) -> tuple[str, ...]:
         return self.loaded.data(id).classnames
+
+
+def pixels_of(store: FeatureStore, splits: Sequence[Split]) -> torch.Tensor:
+    """(N, 3, H, H) of their pictures, in order, preprocessed for the store's tower."""
+    found = [Pictures(store, split, views_of(store, 1, (1.0, 1.0), 0)).split(len(split)) for split in splits]
+    return torch.cat([part for parts in found for part in parts])
 
 
 def held(anchors: Anchors) -> int:

@@ -172,7 +172,7 @@ def port_of(id: str, plugin: Plugin) -> Port:
     if "labels" in port.needs:
         raise UserError(
             f"port {id} reads labels of the few-shot pictures, which a folder of pictures does not have; "
-            "'run --suite ports' measures it"
+            "'run --suite taught' measures it"
         )
     if plugin.ported is not None and not port.closed_form:
         raise UserError(f"port {id} cannot carry what was ported before: port the plug-in that a run trained")

