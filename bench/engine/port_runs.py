@@ -81,6 +81,8 @@ def carried(
     was made before for other plug-ins: a map that several share costs each of them what it took."""
     at = "base"
     ported: Ported | None = None
+    if run.anchors != "texts" and not session.anchors.count(run):
+        return None, f"the dataset leaves no pictures for anchors of kind '{run.anchors}'"
     for target in (*run.via, role):
         old, new = session.backbone(at), session.backbone(target)
         if reason := port.fits(plugin, old, new):

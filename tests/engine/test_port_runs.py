@@ -195,3 +195,11 @@ def test_the_oldest_anchors_are_let_go_when_all_are_too_many(opened, monkeypatch
     monkeypatch.setattr(run_anchors, "KEEP", 1)
     assert [session.anchors.of(run, "base", "new").once("made", object) for run in kinds] != first
     assert len(session.anchors._made) == 1
+
+
+def test_a_dataset_whose_pictures_are_all_few_shot_ones_leaves_no_others_and_that_is_no_failure(opened):
+    session = opened()
+    record = done(session, ported(shots=6))  # all that the toy has
+    assert is_done(record) and record["targets"] == {}
+    assert "leaves no pictures" in record["port"]["refused"]["new"]
+    assert done(session, ported(shots=6, anchors="support"))["targets"]["new"]["port"]["anchors"] > 0
