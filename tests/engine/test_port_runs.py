@@ -203,3 +203,19 @@ def test_a_dataset_whose_pictures_are_all_few_shot_ones_leaves_no_others_and_tha
     assert is_done(record) and record["targets"] == {}
     assert "leaves no pictures" in record["port"]["refused"]["new"]
     assert done(session, ported(shots=6, anchors="support"))["targets"]["new"]["port"]["anchors"] > 0
+
+
+def test_a_port_is_handed_no_label_and_shares_neither_features_nor_what_it_makes_with_another(opened):
+    session = opened()
+    run = ported(anchors="support")
+    seen, again = (session.anchors.of(run, "base", "new") for _ in range(2))
+    assert seen._labels is None and seen._nouns == ()
+    before = again.old
+    seen.old.zero_()
+    assert again.old.equal(before) and before.any()
+
+    def mine():
+        return "mine"
+
+    assert again.once("procrustes", lambda: "theirs") == "theirs"
+    assert seen.once("procrustes", mine) == "mine" and again.once("procrustes", mine) == "mine"

@@ -7,7 +7,7 @@ from tiny_towers import DIM, NAMES
 
 from carryover.bench.errors import UserError
 from carryover.bench.plan.port_specs import KINDS, NEEDS, PORT_SPECS
-from carryover.bench.ports import PORTS, Anchors, discover
+from carryover.bench.ports import PORTS, Anchors, Port, discover, register
 from carryover.bench.ports.files import ported_of
 from carryover.bench.training.trainer import fit
 from carryover.methods.base import METHODS
@@ -187,3 +187,17 @@ def test_a_map_carries_no_prompts_of_each_picture_and_nothing_inside_towers():
     assert "text tower" in PORT_SPECS["procrustes"].reason("cocoop")
     assert "towers" in PORT_SPECS["procrustes"].reason("clip-lora")
     assert PORT_SPECS["procrustes"].reason("coop") is None
+
+
+def test_a_port_that_needs_labels_or_names_nothing_known_is_refused_when_it_is_registered():
+    def made(**said):
+        return type("Mine", (Port,), {"name": "Mine", **said})
+
+    for said, expected in (
+        ({"needs": ("images", "labels")}, "few-shot pictures alone"),
+        ({"needs": ("pictures",)}, "needs names 'pictures'"),
+        ({"anchors": ("test",)}, "anchors names 'test'"),
+    ):
+        with pytest.raises(UserError, match=expected):
+            register("zz-mine")(made(**said))
+    assert "zz-mine" not in PORTS and "zz-mine" not in PORT_SPECS
