@@ -205,6 +205,9 @@ def say(args: argparse.Namespace, plugin: Plugin, outcome: Outcome, size: int) -
         if told["agreement"] is None
         else f"agreement: old and ported plug-in name the same class on {100 * told['agreement']:.1f} % of such {left}",
         *lead(told),
+        "this fit is of texts and tells nothing of pictures: evaluate it before you rely on it"
+        if anchors["kind"] == "texts"
+        else "",
         f"written: {args.to}, {size / 1024:.0f} KB. Next:",
         f"  {command_line(shlex.join(words))}",
     ]
@@ -265,4 +268,7 @@ def of_arrays(args: argparse.Namespace) -> int:
         show_warnings(["only one of the files has ids: rows were matched by their place"])
     for line in lines:
         console.print(escape(line), highlight=False, soft_wrap=True)
+    outputs = ported.weight.shape[0]
+    if told["rows"] < outputs:
+        show_warnings([f"{told['rows']} rows for {outputs} outputs are too few to rely on"])
     return 0
