@@ -13,7 +13,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from itertools import cycle, islice
 
@@ -25,13 +24,13 @@ from carryover.bench.engine.few_shot import view_count
 from carryover.bench.engine.one_run import STEP_TOKENS, alike, make
 from carryover.bench.engine.session import Session
 from carryover.bench.features.decoding import MOST_THREADS
-from carryover.bench.features.store import FeatureStore
 from carryover.bench.host.processes import cores
 from carryover.bench.plan.runs import Run
 from carryover.bench.ports.maps import Procrustes
+from carryover.bench.preflight.costs import Costs, Growth, cost_key
+from carryover.bench.preflight.made_up import Noise, made_up, threads_set
 from carryover.bench.training.generators import generator
 from carryover.bench.training.trainer import fit_together
-from carryover.datasets.fewshot import VAL_SHOTS
 from carryover.methods.base import METHODS, Classes, Method, Shape, Support
 from carryover.methods.parts.schedule import epoch_steps
 
@@ -41,68 +40,8 @@ ENOUGH = 0.1  # seconds that a repeated measurement should take
 CHEAP = 0.5  # seconds up to which a measurement is made three times, of which the quickest counts
 MOST_BESIDE = 6  # runs side by side: more are hardly faster still
 MOST_VIEWS = 16  # of made-up features; a step reads one of them, whatever their number
-NOISE = 1.4  # of made-up features around their class's centre, as share of the classes' spread (micro's real ones)
-SPECTRUM = 100.0  # between the widest and narrowest direction of made-up features: solvers are slow on real ones
-
-
-@dataclass(frozen=True)
-class Growth:
-    """Seconds at a few class counts: straight lines between them in ``classes ** power`` and beyond them in the same.
-
-    length, by_token  tokens of the names measured, and seconds more for each class and token above that
-    """
-
-    points: tuple[tuple[int, float], ...]
-    power: int = 1
-    length: float = 0.0
-    by_token: float = 0.0
-
-    def at(self, classes: int, length: float) -> float:
-        (x0, y0), *more = [(count**self.power, seconds) for count, seconds in self.points]
-        x, slope = classes**self.power, 0.0
-        for x1, y1 in more:
-            slope = max(0.0, (y1 - y0) / (x1 - x0))
-            if x <= x1 or (x1, y1) == more[-1]:
-                break
-            x0, y0 = x1, y1
-        return max(y0 + slope * (x - x0) + self.by_token * classes * (length - self.length), 0.2 * y0, 0.0)
-
-
-@dataclass(frozen=True)
-class Costs:
-    """Seconds of one method: ``start`` and ``finish`` of a fit, a training ``step``, a ``call`` of predict with its
-    bind, and an ``image`` predicted; ``largest`` is the largest class count measured, ``tokens`` the method's
-    ``own_tokens`` there."""
-
-    start: Growth
-    step: Growth
-    finish: Growth
-    call: Growth
-    image: Growth
-    largest: int
-    tokens: int = 0
-
-    def fit(self, classes: int, length: float, steps: int) -> float:
-        ends = self.start.at(classes, length) + self.finish.at(classes, length)
-        return ends + (steps * self.step.at(classes, length) if steps else 0.0)
-
-    def evaluation(self, classes: int, length: float, images: int) -> float:
-        """On one backbone."""
-        return -(-images // ROWS) * self.call.at(classes, length) + images * self.image.at(classes, length)
-
-
 ANCHORS = 512
 MAPS_A_PORT = 11  # the map, those without each fifth of the anchors, and as many for its own score
-
-
-def cost_key(run: Run) -> tuple:
-    """Runs of one key cost the same for the same classes and tokens: numbers such as a learning rate do not change what
-    is computed, nor does the number of epochs change a step, nor what the method itself names (``cost_free``)."""
-    config, kind = dataclasses.asdict(run.config), METHODS[run.method]
-    for name in ("epochs", "steps", "warmup_epochs", *kind.cost_free):
-        config.pop(name)
-    kept = {name: len(v) if isinstance(v, tuple) else v for name, v in config.items() if not isinstance(v, float)}
-    return run.method, run.shots, bool(run.config.epochs), tuple(sorted(kept.items()))
 
 
 class Calibration:
@@ -363,45 +302,3 @@ def repeated(measure: Callable[[], float]) -> float:
     """The smallest of three measurements, where more than one cost little: what else the machine does only adds."""
     first = measure()
     return min(first, measure(), measure()) if first < CHEAP else first
-
-
-class Noise:
-    """In place of ``bench.features.pixels.Pictures``: the same pixels for every picture, as the tower reads them."""
-
-    def __init__(self, store: FeatureStore):
-        draw = generator("calibration", "pixels")
-        self.pixels = torch.randn(1, 3, *store.size, generator=draw).to(store.backbone.device)
-
-    def __len__(self) -> int:
-        return 1
-
-    def __getitem__(self, drawn: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-        return self.pixels.expand(len(drawn[1]), -1, -1, -1).contiguous()
-
-
-def made_up(dim: int, classes: int, shots: int, views: int, device) -> Support:
-    """Support features clustered by class, as far apart as makes a probe work for it."""
-    draw = generator("calibration", "support", classes)
-    centres, widths = torch.randn(classes, dim, generator=draw), torch.logspace(0, 1, dim, base=1 / SPECTRUM)
-
-    def sample(per_class: int) -> tuple[torch.Tensor, torch.Tensor]:
-        labels = torch.arange(classes).repeat_interleave(per_class)
-        features = 2 * widths * (centres[labels] + NOISE * torch.randn(len(labels), dim, generator=draw))
-        return features.to(device), labels.to(device)
-
-    (x, y), val = sample(shots), sample(min(shots, VAL_SHOTS))
-    return Support(x, y, x.expand(views, -1, -1), *val, {"test": val, "selection": val})
-
-
-class threads_set:
-    """Torch's threads within a block."""
-
-    def __init__(self, threads: int):
-        self.threads = threads
-
-    def __enter__(self):
-        self.before = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
-
-    def __exit__(self, *_):
-        torch.set_num_threads(self.before)

@@ -39,7 +39,7 @@ from carryover.bench.backbones.loading import Backbone
 from carryover.bench.host.device import device_name, peak_memory, reset_peak
 from carryover.bench.host.files import write_text
 from carryover.bench.host.processes import cores
-from carryover.bench.preflight.device_speed import made_up, threads_set
+from carryover.bench.preflight.made_up import made_up, threads_set
 from carryover.bench.render import figures
 from carryover.bench.training.generators import generator
 from carryover.bench.training.trainer import fit

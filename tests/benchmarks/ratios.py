@@ -27,7 +27,7 @@ from benchmarks.published import PublishedStep
 from carryover.bench.backbones.loading import Backbone
 from carryover.bench.host.files import write_text
 from carryover.bench.host.processes import cores
-from carryover.bench.preflight.device_speed import threads_set
+from carryover.bench.preflight.made_up import threads_set
 from carryover.methods.base import Classes
 
 TOLERANCE = 1e-4

@@ -41,7 +41,7 @@ from carryover.bench.engine.evaluator import evaluate
 from carryover.bench.features.store import FeatureStore
 from carryover.bench.host.files import write_text
 from carryover.bench.host.processes import cores
-from carryover.bench.preflight.device_speed import threads_set
+from carryover.bench.preflight.made_up import threads_set
 from carryover.bench.training.generators import generator
 from carryover.bench.training.trainer import fit
 from carryover.methods import PAPER_ORDER

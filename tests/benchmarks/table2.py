@@ -16,7 +16,7 @@ from benchmarks.operations import Sizes, Work, floor_seconds, image_forward, nee
 from carryover import datasets
 from carryover.bench.backbones import loading
 from carryover.bench.plan.settings import configure
-from carryover.bench.preflight.device_speed import made_up
+from carryover.bench.preflight.made_up import made_up
 from carryover.bench.training.generators import generator
 from carryover.datasets.fewshot import VAL_SHOTS
 from carryover.datasets.layouts import LAYOUTS

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from carryover.bench.ports.maps import Linear, Procrustes
-from carryover.bench.preflight.device_speed import threads_set
+from carryover.bench.preflight.made_up import threads_set
 
 pytestmark = pytest.mark.benchmark(timer=time.process_time)
 

@@ -13,7 +13,7 @@ import pytest
 from benchmarks import workload
 from benchmarks.ratios import CASES, TOLERANCE, Pair, Times
 from carryover.bench.host.processes import cores
-from carryover.bench.preflight.device_speed import threads_set
+from carryover.bench.preflight.made_up import threads_set
 
 
 @pytest.fixture

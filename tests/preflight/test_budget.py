@@ -16,7 +16,8 @@ from carryover.bench.cli.settings import plan_of
 from carryover.bench.engine.record_draft import describe
 from carryover.bench.engine.session import Session
 from carryover.bench.preflight import budget
-from carryover.bench.preflight.device_speed import Calibration, Costs, Growth, cost_key
+from carryover.bench.preflight.costs import Costs, Growth, cost_key
+from carryover.bench.preflight.device_speed import Calibration
 from carryover.methods import PAPER_ORDER as METHODS_OF_PAPER
 from carryover.methods import discover
 from carryover.methods.base import METHODS, Method
