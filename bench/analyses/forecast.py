@@ -171,9 +171,9 @@ def rule_words(choices: pd.DataFrame, kind: str) -> list[str]:
     if PLAIN not in lost:
         return []
     return [
-        f"Who takes {PLAIN} where it agrees with the old model more often than zero-shot, and zero-shot elsewhere, "
-        f"is {lost[PLAIN + IF_IT_LEADS]:.1f} points behind the best choice on average; who always ports, "
-        f"{lost[PLAIN]:.1f}; who always takes zero-shot, {lost['zero-shot']:.1f}."
+        f"Porting by {PLAIN} where the lead is above 0, and zero-shot elsewhere, is {lost[PLAIN + IF_IT_LEADS]:.1f} "
+        f"points behind the best choice on average. Always porting is {lost[PLAIN]:.1f} behind, always zero-shot "
+        f"{lost['zero-shot']:.1f}."
     ]
 
 
@@ -191,8 +191,8 @@ def remarks(found: numbers.Forecast, selection: Selection) -> list[str]:
         "Its like: the mean of the cases that differ in nothing but what is left out. It needs labels of the same "
         "method's ported runs elsewhere. Zero-shot and mean gain reads the target's labels.",
         "Over all cases a rank correlation may tell datasets apart and no more; within one dataset it cannot.",
-        "Anchors `support` flatter: the old plug-in was fitted to them. `foreign` ones are of other classes, so "
-        "agreement on them says less of the task.",
+        "Few-shot pictures (support) flatter: the old plug-in was fitted to them. Foreign ones are of other classes, "
+        "so agreement on them says less of the task.",
     ]
 
 

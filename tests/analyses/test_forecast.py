@@ -314,13 +314,13 @@ def test_where_it_works_the_opening_says_by_how_much():
     said = opening_of(selection)
     assert said.startswith("How much a port gains can be told before any label is read: on a dataset left out")
     assert f"the error is {row['mae']:.1f} points, that of always the mean {row['mae_mean']:.1f}. The rank" in said
-    assert f"is {row['rho']:.2f}, within a dataset {row['rho_within']:.2f}. Who takes procrustes" in said
+    assert f"is {row['rho']:.2f}, within a dataset {row['rho_within']:.2f}. Porting by procrustes" in said
 
 
 def test_where_it_tells_nothing_the_opening_says_so():
     said = opening_of(world(tells_nothing))
     assert said.startswith("Agreement with the old model does not tell how much a port gains") and said.count(".") < 9
-    assert "Who takes" not in said
+    assert "Porting by" not in said
 
 
 def test_a_lead_that_only_tells_datasets_apart_is_not_called_to_work():

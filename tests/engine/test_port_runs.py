@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import standins
 import torch
-from toys import execute, open_toy, pictures, toy, toy_run
+from toys import done, execute, open_toy, pictures, toy, toy_run
 
 from carryover import datasets
 from carryover.bench.backbones.archs import ARCHS
@@ -22,17 +22,6 @@ PICTURES = ("support", "other", "foreign")
 @pytest.fixture
 def opened(monkeypatch, tiny, tmp_path):
     return lambda folder=tmp_path, data=toy, **options: open_toy(monkeypatch, tiny, folder, data, **options)
-
-
-def done(session, run):
-    """The finished record of a run, after those that it needs."""
-    for needed in [*reversed(run.sources), run]:
-        key = session.keys.of(needed)
-        if not session.store.read_record(key):
-            record = execute(session, needed, key)
-            assert record["status"] == "done", record["error"]
-            session.store.write_record(record)
-    return session.store.read_record(session.keys.of(run))
 
 
 def ported(name="linear-probe", port="procrustes", anchors="other", **changes):

@@ -8,7 +8,7 @@ import torch
 from bits import assert_same
 from tiny_fits import short
 from tiny_towers import tiny_model, wrap
-from toys import execute, open_toy, toy, toy_run
+from toys import done, execute, open_toy, toy, toy_run
 
 from carryover import datasets
 from carryover.bench.backbones import loading
@@ -72,17 +72,6 @@ STORED = {
 @pytest.fixture
 def opened(monkeypatch, tiny, tmp_path):
     return lambda folder=tmp_path, data=toy, **options: open_toy(monkeypatch, tiny, folder, data, **options)
-
-
-def done(session, run):
-    """The finished record of a run, after those that it needs."""
-    for needed in [*reversed(run.sources), run]:
-        key = session.keys.of(needed)
-        if not session.store.read_record(key):
-            record = execute(session, needed, key)
-            assert record["status"] == "done", record["error"]
-            session.store.write_record(record)
-    return session.store.read_record(session.keys.of(run))
 
 
 def plugin(session, run):

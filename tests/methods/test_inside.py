@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from references import hooked, relative
 from tiny_eva import tiny_eva
-from tiny_fits import make, pixels_of, short, support_for
+from tiny_fits import bound, make, pixels_of, short, support_for
 from tiny_towers import DIM, NAMES, TEMPLATES, WIDTH, tiny_model, wrap
 from torch import nn
 from torch.func import functional_call
@@ -63,18 +63,6 @@ def resnet():
 @pytest.fixture
 def classes():
     return Classes("toy", NAMES, TEMPLATES)
-
-
-def bound(name, backbone, classes, spread=0.3, **changes):
-    """A method of this backbone's shape with every parameter drawn anew, so that nothing is zero."""
-    config = replace(METHODS[name].Config(), **changes)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(5)
-        method = METHODS[name](config, Shape.of(backbone, classes.names, 24))
-        for value in method.parameters():
-            nn.init.normal_(value, std=spread)
-    method.bind(backbone, classes)
-    return method
 
 
 def predicted(method, backbone, x=PIXELS):

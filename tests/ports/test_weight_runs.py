@@ -7,7 +7,7 @@ import torch
 from formula_towers import formula_labels, formula_pixels
 from references import relative
 from tiny_towers import NAMES, TEMPLATES
-from toys import execute, open_toy, toy_run
+from toys import done, open_toy, toy_run
 from weight_ports import CLASSES, anchors_of, formula_backbone, logits_of, plugin_of
 
 from carryover.bench.ports import PORTS, discover
@@ -22,16 +22,6 @@ discover()
 @pytest.fixture
 def session(monkeypatch, tiny, tmp_path):
     return open_toy(monkeypatch, tiny, tmp_path)
-
-
-def done(session, run):
-    for needed in [*reversed(run.sources), run]:
-        key = session.keys.of(needed)
-        if not session.store.read_record(key):
-            record = execute(session, needed, key)
-            assert record["status"] == "done", record["error"]
-            session.store.write_record(record)
-    return session.store.read_record(session.keys.of(run))
 
 
 @pytest.mark.parametrize("port, anchors", [("theseus", "other"), ("theseus", "support"), ("gradfix", "support")])

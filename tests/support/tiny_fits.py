@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 
 import torch
 from tiny_towers import DIM, IMAGE_SIZE, NAMES, WIDTH
+from torch import nn
 
 from carryover.methods.base import METHODS, Shape, Support
 
@@ -70,3 +71,15 @@ def make(name, classnames=NAMES, support=24, seed=0, width=WIDTH, dim=DIM, confi
         torch.manual_seed(seed)
         shape = Shape(width, dim, tuple(classnames), support, text_layers=3, image_layers=2, image_width=48)
         return METHODS[name](config or short(name, **changes), shape)
+
+
+def bound(name, backbone, classes, spread=0.3, **changes):
+    """A method of this backbone's shape with every parameter drawn anew, so that nothing is zero."""
+    config = replace(METHODS[name].Config(), **changes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        method = METHODS[name](config, Shape.of(backbone, classes.names, 24))
+        for value in method.parameters():
+            nn.init.normal_(value, std=spread)
+    method.bind(backbone, classes)
+    return method

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import torch
 from formula_towers import formula_factors, formula_model
 from open_clip.model import set_model_preprocess_cfg
 from open_clip.transform import PreprocessCfg
+from tiny_fits import bound
 from tiny_towers import NAMES, TEMPLATES, wrap
-from torch import nn
 
 from carryover.bench.ports.anchors import Anchors
-from carryover.methods.base import METHODS, Classes, Shape
+from carryover.methods.base import Classes
 
 CLASSES = Classes("toy", NAMES, TEMPLATES)
 
@@ -25,14 +25,7 @@ def formula_backbone(number, **sizes):
 
 def plugin_of(name, backbone, classes=CLASSES, spread=0.2, **changes):
     """A plug-in of this backbone with every parameter drawn, bound to it in eval mode."""
-    config = replace(METHODS[name].Config(), **changes)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(5)
-        method = METHODS[name](config, Shape.of(backbone, classes.names, 24))
-        for value in method.parameters():
-            nn.init.normal_(value, std=spread)
-    method.bind(backbone, classes)
-    return method.eval()
+    return bound(name, backbone, classes, spread, **changes).eval()
 
 
 def formula_plugin(backbone, classes=CLASSES):
