@@ -95,7 +95,7 @@ def drift_sheet(table: pd.DataFrame, measures: Sequence[dict]) -> Sheet:
         count = (
             f", {int(pooled['count'].iloc[0])} {'prompts' if tower == 'text' else 'pictures'}" if len(pooled) else ""
         )
-        blocks.append(_block(f"{of} features {where}, linear CKA{count}", shown, pooled, "cka", _plain))
+        blocks.append(_block(f"{of} features {where}, debiased CKA{count}", shown, pooled, "cka", _plain))
     return Sheet("Layer drift", tuple(block for block in blocks if block), tuple(_remarks(table, measures)))
 
 
@@ -134,8 +134,7 @@ def _remarks(table: pd.DataFrame, measures: Sequence[dict]) -> list[str]:
             "template), averaged over each dataset, then over datasets; CKA over all distinct prompts together.",
             "Relative change: of parameters mean |d| / mean |old| over a layer's entries; of features the mean of "
             "||d|| / ||old||, before ln_final.",
-            "Linear CKA is biased towards 1 where prompts are not many times the width: read it against the unrelated "
-            "pair.",
+            "Debiased CKA: 1 where features are the same up to rotation and scale, about 0 where they are unrelated.",
         ]
     said += built_in(measures)
     said += without_table(measures)

@@ -30,7 +30,6 @@ from carryover.bench.backbones.drift_names import POOLED
 from carryover.bench.backbones.loading import ACTIVATIONS, Backbone
 from carryover.bench.backbones.text_tower import EOT, SOS
 
-DRIFT_VERSION = 2  # raised whenever a change here or in drift_numbers changes numbers
 TEXTS_AT_ONCE = 256
 BLOCK = re.compile(r"(?:^|\.)(?:resblocks|blocks)\.(\d+)\.(\w+)")
 TEXT_PLACES = {

@@ -1,4 +1,4 @@
-"""The numbers of layer drift: change of parameters, change of features, linear CKA; all in float64.
+"""The numbers of layer drift: change of parameters, change of features, similarity; all in float64.
 
 Parameters, over all n entries of a group, from ``old`` to ``new``, d = new - old:
     absolute    mean |d|
@@ -9,8 +9,8 @@ Features (N, W), a row for each prompt:
     absolute    mean |d|;  grows with the stream's norm, which grows with depth
     relative    mean over prompts of ||d_i|| / ||old_i||;  norm_ratio is ||d||_F / ||old||_F
     one_minus_cosine    mean over prompts
-    cka         linear CKA, blind to rotation and scale. It is biased towards 1 where N is not far above W, so every row
-                tells its N
+    cka         debiased linear CKA, blind to rotation and scale: about 0 of unrelated features at any N, so it may be
+                below 0; needs 4 prompts
     structure   Pearson correlation of the N (N - 1) / 2 cosines between two prompts, before and after: whether classes
                 that were alike still are (representational similarity analysis, Kriegeskorte et al. 2008)
 """
@@ -82,22 +82,37 @@ def feature_change(old: Tensor, new: Tensor) -> DriftRow:
         "relative": float((change.norm(dim=1) / old.norm(dim=1)).mean()),
         "norm_ratio": ratio(float(change.norm()), float(old.norm())),
         "one_minus_cosine": float(chords.mean()),
-        "cka": linear_cka(old, new),
+        "cka": debiased_cka(old, new),
         "structure": structure(old, new),
         "count": len(old),
     }
 
 
-def linear_cka(x: Tensor, y: Tensor) -> float | None:
-    """||Y'X||_F^2 / (||X'X||_F ||Y'Y||_F) of column-centred (N, W) and (N, V) (Kornblith et al. 2019).
-    None where one side does not vary over the N rows, as layer 0 at EOT where all prompts have one length."""
-    x, y = x.double(), y.double()
-    centred = x - x.mean(0), y - y.mean(0)
-    for raw, varied in zip((x, y), centred, strict=True):
-        if varied.square().sum() <= 1e-12 * raw.square().sum():  # below the rounding of fp32 features
+def debiased_cka(x: Tensor, y: Tensor) -> float | None:
+    """Linear CKA of (N, W) and (N, V) (Kornblith et al. 2019) from the unbiased estimator of HSIC (Song et al. 2012, as
+    Nguyen et al. 2021 take it). With the usual, biased one, unrelated features are alike wherever N is not far above W.
+
+    None under 4 rows, and where centring leaves nothing of a side: its rows are the same (layer 0 at EOT where all
+    prompts have one length), or all but one, or all at one distance.
+    """
+    if len(x) < 4:
+        return None
+    sides = []
+    for features in (x.double(), y.double()):
+        gram = u_centred(features - features.mean(0))
+        if gram.square().sum() <= 1e-12 * features.square().sum().square():  # below the rounding of fp32 features
             return None
-    x, y = centred
-    return float((y.T @ x).square().sum() / ((x.T @ x).square().sum() * (y.T @ y).square().sum()).sqrt())
+        sides.append(F.normalize(gram.flatten(), dim=0))
+    return float(sides[0] @ sides[1])
+
+
+def u_centred(features: Tensor) -> Tensor:
+    """(N, N) inner products of the rows without those of a row with itself, so centred that each row sums to 0 (Szekely
+    and Rizzo 2014). The mean of the products of two such matrices over N (N - 3) is the unbiased HSIC."""
+    gram = (features @ features.T).fill_diagonal_(0)
+    count, sums = len(gram), gram.sum(1)
+    centred = gram - (sums[:, None] + sums) / (count - 2) + sums.sum() / ((count - 1) * (count - 2))
+    return centred.fill_diagonal_(0)
 
 
 def structure(x: Tensor, y: Tensor) -> float | None:

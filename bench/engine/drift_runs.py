@@ -16,7 +16,8 @@ from torch import Tensor
 
 from carryover.bench.backbones import loading
 from carryover.bench.backbones.archs import OTHER_ACTIVATION
-from carryover.bench.backbones.drift import DRIFT_VERSION, measure, other_activation, vision_blocks
+from carryover.bench.backbones.drift import measure, other_activation, vision_blocks
+from carryover.bench.backbones.drift_names import DRIFT_VERSION
 from carryover.bench.backbones.loading import Backbone
 from carryover.bench.engine.session import Session
 from carryover.bench.errors import UserError

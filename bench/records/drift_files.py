@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from carryover.bench.backbones.drift_names import DRIFT_VERSION
 from carryover.bench.errors import UserError
 from carryover.bench.host.identity import parse_json, unsealed
 from carryover.bench.records.schema import KEY
@@ -33,6 +34,10 @@ def load_all(folder: Path) -> list[dict]:
                 )
         if measured is None and "left_out" not in entry:
             entry = {**entry, "left_out": f"drift/{entry['key']}.json is missing or damaged; measure again"}
+        elif measured is not None and measured.get("identity", {}).get("version") != DRIFT_VERSION:
+            # Its numbers mean something else than what the tables say they are.
+            why = f"drift/{entry['key']}.json is of another version; measure again: run_all.py --suite drift"
+            measured, entry = None, {**entry, "left_out": why}
         found.append({**(measured or {}), **entry})
     return found
 

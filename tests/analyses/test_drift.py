@@ -28,7 +28,7 @@ from carryover.bench.analyses.drift import (
 from carryover.bench.backbones import drift, loading
 from carryover.bench.backbones.arch_files import find_arch
 from carryover.bench.backbones.archs import ARCHS, OTHER_ACTIVATION
-from carryover.bench.backbones.drift_measures import feature_change, linear_cka, structure
+from carryover.bench.backbones.drift_measures import debiased_cka, feature_change, structure
 from carryover.bench.backbones.drift_names import POOLED
 from carryover.bench.engine import drift_runs
 from carryover.bench.engine.options import Options
@@ -39,7 +39,7 @@ from carryover.bench.records.reading import AVERAGE
 from carryover.bench.render import sheets
 
 PROMPTS = {
-    "pets": ("a photo of a cat.", "a photo of a red double decker bus.", "a photo of an aeroplane, a type of thing."),
+    "pets": ("a photo of a cat.", "a photo of a red double decker bus.", "an aeroplane, a type of thing.", "dog."),
     "land": ("forest.", "a sea or a lake of some size.", "highway.", "a photo of a cat.", "annual crop land."),
 }
 LAYERS = ["0", "1", "2", "3", "ln_final", "projected"]
@@ -143,32 +143,54 @@ def test_only_embeddings_of_tokens_in_the_prompts_count_as_used():
 # ---- the numbers against numpy ---------------------------------------------------------------------------------------
 
 
-def hsic_cka(x, y):
-    """Kornblith et al. 2019, by Gram matrices and a centring matrix."""
-    n = len(x)
-    centre = np.eye(n) - np.ones((n, n)) / n
-    k, m = centre @ (x @ x.T) @ centre, centre @ (y @ y.T) @ centre
-    return np.trace(k @ m) / np.sqrt(np.trace(k @ k) * np.trace(m @ m))
+def song_cka(x, y):
+    """From HSIC_1 of Song et al. 2012, equation 5, of the kernel matrices without their diagonals."""
+
+    def hsic(k, m):
+        n, ones = len(k), np.ones(len(k))
+        product, totals = np.trace(k @ m), (ones @ k @ ones) * (ones @ m @ ones)
+        return (product + totals / ((n - 1) * (n - 2)) - 2 * (ones @ k @ m @ ones) / (n - 2)) / (n * (n - 3))
+
+    k, m = (kernel - np.diag(np.diag(kernel)) for kernel in (x @ x.T, y @ y.T))
+    return hsic(k, m) / np.sqrt(hsic(k, k) * hsic(m, m))
 
 
-@pytest.mark.parametrize("shape", [(5, 40), (60, 7), (30, 30)])
-def test_linear_cka_is_hsics_and_blind_to_rotation_scale_and_shift(shape):
+@pytest.mark.parametrize("shape", [(4, 40), (5, 40), (60, 7), (30, 30)])
+def test_cka_is_that_of_songs_hsic_and_blind_to_rotation_scale_and_shift(shape):
     rng = np.random.default_rng(1)
     x, y = rng.normal(size=shape) + 3, rng.normal(size=(shape[0], 11))
     rotation = np.linalg.qr(rng.normal(size=(shape[1], shape[1])))[0]
-    assert linear_cka(torch.tensor(x), torch.tensor(y)) == pytest.approx(hsic_cka(x, y), rel=1e-10)
+    assert debiased_cka(torch.tensor(x), torch.tensor(y)) == pytest.approx(song_cka(x, y), rel=1e-8)
     for changed in (x @ rotation, 7 * x, x - 5, -0.1 * x @ rotation + 2):
-        assert linear_cka(torch.tensor(x), torch.tensor(changed)) == pytest.approx(1, abs=1e-10)
-        assert linear_cka(torch.tensor(changed), torch.tensor(y)) == pytest.approx(hsic_cka(x, y), rel=1e-9)
+        assert debiased_cka(torch.tensor(x), torch.tensor(changed)) == pytest.approx(1, abs=1e-10)
+        assert debiased_cka(torch.tensor(changed), torch.tensor(y)) == pytest.approx(song_cka(x, y), rel=1e-7)
 
 
-def test_cka_of_what_does_not_vary_is_not_defined():
+@pytest.mark.parametrize("count", [5, 10, 50, 150])
+def test_cka_of_features_with_nothing_in_common_is_about_0_at_any_number_of_rows(count):
+    rng, independent, shuffled = np.random.default_rng(3), [], []
+    stretched = np.diag(np.arange(1.0, 65.0) ** -0.5)  # directions of unequal spread, as features have
+    for _ in range(400):
+        x = rng.normal(size=(count, 64)) @ stretched
+        y = x @ np.linalg.qr(rng.normal(size=(64, 64)))[0] + 0.1 * rng.normal(size=(count, 64))
+        other = rng.normal(size=(count, 64)) @ stretched
+        independent.append(debiased_cka(torch.tensor(x), torch.tensor(other)))
+        shuffled.append(debiased_cka(torch.tensor(x), torch.tensor(y[rng.permutation(count)])))
+        assert count < 10 or debiased_cka(torch.tensor(x), torch.tensor(y)) > 0.7
+    for found in (independent, shuffled):  # the usual estimator gives 0.9 at 5 rows and 0.2 at 150
+        assert abs(np.mean(found)) < 4 * np.std(found) / 20 + 0.01
+
+
+def test_cka_of_few_rows_or_of_what_does_not_vary_is_not_defined():
     same = torch.randn(1, 8).expand(5, 8)
-    assert linear_cka(same, torch.randn(5, 8)) is None and linear_cka(torch.randn(5, 8), same) is None
-    assert linear_cka(torch.randn(1, 8), torch.randn(1, 8)) is None
-    prompts = {"short": ("a cat.", "a dog."), "long": ("a cat.", "a big dog.")}  # EOT at one place, at two places
+    assert debiased_cka(same, torch.randn(5, 8)) is None and debiased_cka(torch.randn(5, 8), same) is None
+    assert debiased_cka(torch.randn(3, 8), torch.randn(3, 8)) is None
+    assert debiased_cka(torch.eye(6), torch.randn(6, 8)) is None, "all at one distance"
+    four = ("a cat.", "a dog.", "a cow.", "a hen.")  # EOT at one place
+    prompts = {"short": four, "long": (*four, "a big dog.", "a big cat."), "few": four[:3]}
     measured = drift.measure(wrapped(0), wrapped(1), prompts)
     assert by_layer(measured, "cka", "short")["0"] is None and by_layer(measured, "cka", "long")["0"] is not None
+    assert set(by_layer(measured, "cka", "few").values()) == {None}
     assert by_layer(measured, "cka")["0"] is None and by_layer(measured, "cka", POOLED)["0"] is not None
     json.dumps(measured, allow_nan=False)
 
@@ -191,7 +213,7 @@ def test_the_average_is_over_datasets_and_pooling_over_distinct_prompts():
     for value in ("absolute", "relative", "one_minus_cosine", "cka"):
         each = [by_layer(measured, value, name)["2"] for name in PROMPTS]
         assert by_layer(measured, value)["2"] == pytest.approx(np.mean(each))
-    assert by_layer(measured, "count")["2"] == 8 and by_layer(measured, "count", POOLED)["2"] == 7  # one is in both
+    assert by_layer(measured, "count")["2"] == 9 and by_layer(measured, "count", POOLED)["2"] == 8  # one is in both
     once = drift.measure(wrapped(0), wrapped(1), {"all": tuple(dict.fromkeys(sum(PROMPTS.values(), ())))})
     assert by_layer(measured, "cka", POOLED)["2"] == pytest.approx(by_layer(once, "cka", "all")["2"], rel=1e-6)
 
@@ -384,6 +406,18 @@ def test_a_stored_pair_that_was_changed_is_refused_by_name_and_measured_again(tm
     assert len(drift_files.load_all(folder)) == 2
 
 
+def test_a_pair_measured_by_another_version_is_left_out_and_measured_again(tmp_path, monkeypatch):
+    working, sets = session(tmp_path, controls={}), MICRO_SETS[:1]
+    monkeypatch.setattr(drift_runs, "DRIFT_VERSION", 2)  # whose CKA was another number
+    drift_runs.measure_all(working, sets)
+    kept = drift_files.load_all(tmp_path / "micro")
+    assert all("another version" in each["left_out"] and "--suite drift" in each["left_out"] for each in kept)
+    assert drift_table(kept).empty and drift_sheet(drift_table(kept), kept).remarks
+    monkeypatch.undo()
+    assert len(drift_runs.measure_all(working, sets)) == 2
+    assert not any("left_out" in each for each in drift_files.load_all(tmp_path / "micro"))
+
+
 def test_a_control_that_cannot_be_had_is_left_out_and_named(tmp_path):
     gone = replace(ARCHS["micro"].controls["unrelated"], weights=str(tmp_path / "gone.safetensors"))
     measured = drift_runs.measure_all(session(tmp_path, controls={"unrelated": gone}), MICRO_SETS[:1])
@@ -423,7 +457,7 @@ def test_two_vision_transformers_are_compared_over_pictures_through_their_own_tr
     assert [row["layer"] for row in found] == ["0", "1", "2", "projected"] and found[0]["cka"] is None
     assert found[-1]["count"] == len(images)
     assert found[-1]["absolute"] == pytest.approx(np.abs(expected[1] - expected[0]).mean(), rel=1e-4)
-    assert found[-1]["cka"] == pytest.approx(hsic_cka(*expected), rel=1e-4)
+    assert found[-1]["cka"] == pytest.approx(song_cka(*map(np.float64, expected)), rel=1e-4)
     kept = drift_files.load_all(tmp_path / arch.id)
     sheet = sheets.sheet_markdown(drift_sheet(drift_table(kept), kept))
     assert "Vision features at the class token" in sheet and "Vision parameters" in sheet
