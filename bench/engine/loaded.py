@@ -88,6 +88,13 @@ class Loaded:
         """Pictures encoded by this process so far and the seconds it took, by backbone."""
         return {role: store.encoded for role, store in self._features.items()}
 
+    def used(self) -> dict[str, dict[str, str]]:
+        """Feature files that were asked for since the last call of this, by backbone: name -> sha256 of the content."""
+        found = {role: dict(sorted(store.used.items())) for role, store in self._features.items() if store.used}
+        for store in self._features.values():
+            store.used.clear()
+        return found
+
     def forget(self) -> None:
         """Drop features held in memory; the files stay."""
         for store in self._features.values():

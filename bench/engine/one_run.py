@@ -23,7 +23,7 @@ from carryover.bench.engine.evaluator import evaluate, score
 from carryover.bench.engine.few_shot import as_labels
 from carryover.bench.engine.plugin_header import header_of
 from carryover.bench.engine.port_runs import port_over
-from carryover.bench.engine.record_draft import describe, encoded_since, write_manifests
+from carryover.bench.engine.record_draft import add_features, describe, encoded_since, write_manifests
 from carryover.bench.engine.session import Session
 from carryover.bench.errors import StorageError, UserError
 from carryover.bench.host import out_of_memory
@@ -91,16 +91,20 @@ def tried(session: Session, unit: Sequence[tuple[Run, str]]) -> Iterator[dict]:
     reset_peak(session.backbone("base").device)
     for work in works:
         before = session.encoded()
+        session.used()
         attempt(session, work, read_tests)
         if not work.failed and not work.run.test and not work.run.port:
             attempt(session, work, prepare)
         work.record["encoded"] = encoded_since(before, session.encoded())
+        work.record["features"] = session.used()
     for part in side_by_side(session, [work for work in works if work.method is not None and not work.failed]):
         train(session, part)
     for work in works:
         work.method = work.support = None
+        session.used()
         if not work.failed:
             attempt(session, work, through_port if work.run.port else carry_over)
+        add_features(work.record, session.used())
         if not work.failed:
             work.record["status"] = "done"
         elif work.run.trained == work.run and "plugin" not in work.record["files"]:
@@ -156,7 +160,7 @@ def prepare(session: Session, work: Work) -> None:
     """Support features, and the method, with what it carries from backbones before, bound to the one it trains on."""
     run, backbone = work.run, session.backbone(work.run.path[-1])
     few, start = session.fewshot(run), time.perf_counter()
-    write_manifests(session, run)
+    work.record["drawn"] = write_manifests(session, run)
     work.support = session.inputs.support(run)
     work.record["seconds"]["features"] += time.perf_counter() - start
     start = time.perf_counter()

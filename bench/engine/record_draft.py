@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 
 import torch
 
@@ -55,6 +56,7 @@ def describe(session: Session, run: Run, key: str) -> dict:
         "targets": {},
         "curve": [],
         "encoded": {},
+        "features": {},
         "seconds": {"evaluate": {}},
         "versions": environment.versions(),
         "device": device_name(torch.device(session.options.device)),
@@ -66,10 +68,14 @@ def describe(session: Session, run: Run, key: str) -> dict:
     }
 
 
-def write_manifests(session: Session, run: Run) -> None:
-    """The few-shot subsets of the run, where they are not there as they should be."""
+def write_manifests(session: Session, run: Run) -> dict[str, str]:
+    """The few-shot subsets of the run, where they are not there as they should be. Returns their names and sha256."""
+    written = {}
     for part, text in session.fewshot(run).manifests.items():
-        session.store.write_manifest(manifests.name_of(run.dataset, run.shots, run.seed, part), text)
+        name = manifests.name_of(run.dataset, run.shots, run.seed, part)
+        session.store.write_manifest(name, text)
+        written[name] = hashlib.sha256(text.encode()).hexdigest()
+    return written
 
 
 def encoded_since(before: dict[str, tuple[int, float]], now: dict[str, tuple[int, float]]) -> dict[str, dict]:
@@ -89,6 +95,12 @@ def add_encoded(record: dict, more: dict[str, dict]) -> None:
         own["images"] += made["images"]
         own["seconds"] += made["seconds"]
         record["seconds"]["features"] = record["seconds"].get("features", 0.0) + made["seconds"]
+
+
+def add_features(record: dict, more: dict[str, dict[str, str]]) -> None:
+    """Feature files that a run read once it was trained."""
+    for role, files in more.items():
+        record["features"][role] = dict(sorted({**record["features"].get(role, {}), **files}.items()))
 
 
 def processor_of(device: str) -> dict[str, str]:

@@ -18,6 +18,7 @@ from carryover.bench.errors import UserError
 from carryover.bench.host.claims import Claims
 from carryover.bench.host.processes import cores
 from carryover.bench.plan.runs import Run
+from carryover.bench.records import plans
 
 
 @dataclass
@@ -70,6 +71,8 @@ def run_all(
         else:
             todo.append((run, key))
             again.add(key)
+    planned = {session.keys.of(run): str(run) for run in runs}
+    plan = plans.write(session.store.folder, planned)
     on_start(len(todo), tally.already)
 
     def count(run: Run, record: dict) -> None:
@@ -81,6 +84,7 @@ def run_all(
         with contextlib.suppress(UserError):
             write_manifests(session, run)
     if not todo:
+        plans.write(session.store.folder, planned, recorded=True)
         return tally
     with Claims(session.store.folder / "claims") as claims:
         share = Share(session, todo, before, claims)
@@ -90,7 +94,7 @@ def run_all(
                 chosen(session, share, jobs, limit)
             ) as outcomes:  # ended before claims are given back
                 for run, record in outcomes:
-                    session.store.write_record(record)
+                    session.store.write_record({**record, "plan": plan})
                     claims.release(record["key"])
                     tally.done += record["status"] == "done"
                     count(run, record)
@@ -100,4 +104,5 @@ def run_all(
                 tally.elsewhere += record["status"] == "done"
                 count(run, record)
             share.wait(on_wait)
+    plans.write(session.store.folder, planned, recorded=True)
     return tally

@@ -61,6 +61,8 @@ class FeatureStore:
         size = backbone.preprocess_config.size
         self.size: tuple[int, int] = (size[0], size[1]) if isinstance(size, (tuple, list)) else (size, size)
         self.memory: dict[str, Tensor] = {}
+        self.contents: dict[str, str] = {}  # sha256 of what each file of ``memory`` holds
+        self.used: dict[str, str] = {}  # of those that were asked for since this was emptied
         self.encoded = (0, 0.0)  # pictures (each view is one) and seconds, from file to file
 
     def features(self, split: Split, classnames: tuple[str, ...], what: str = "encoding") -> Tensor:
@@ -132,6 +134,7 @@ class FeatureStore:
             with Claims(self.cache / "claims") as claims:  # another process may be at the same pictures
                 claims.wait([path.stem for path in missing])
                 self._make(missing, split, what)
+        self.used |= {name: self.contents[name] for name in names}
         return [self.memory[name] for name in names]
 
     def _make(self, missing: dict[Path, tuple[str, Recipe]], split: Split, what: str) -> None:
@@ -147,7 +150,9 @@ class FeatureStore:
             start = time.perf_counter()
             made = self._encode(split, [left[path][1] for path in group], what)
             for path, features in zip(group, made, strict=True):
-                write_tensors(path, {"features": features}, {"identity": stamped(left[path][0], features)})
+                self.contents[path.stem] = content_of(features)
+                header = {"identity": stamped(left[path][0], self.contents[path.stem])}
+                write_tensors(path, {"features": features}, header)
                 self.memory[path.stem] = features.to(self.backbone.device)
             images, seconds = self.encoded
             self.encoded = images + len(split) * len(group), seconds + time.perf_counter() - start
@@ -170,6 +175,7 @@ class FeatureStore:
             if not quietly:
                 logging.warning("'%s' holds features of sha256 %s, written as %s: made again", path, content, noted)
             return None
+        self.contents[path.stem] = content
         return tensors["features"]
 
     def _encode(self, split: Split, recipes: list[Recipe], what: str) -> list[Tensor]:
@@ -205,9 +211,9 @@ def content_of(features: Tensor) -> str:
     return found.hexdigest()
 
 
-def stamped(identity: str, features: Tensor) -> str:
+def stamped(identity: str, content: str) -> str:
     """The identity with the features' sha256, as one header entry: safetensors writes several in no fixed order."""
-    return canonical({**json.loads(identity), "sha256": content_of(features)})
+    return canonical({**json.loads(identity), "sha256": content})
 
 
 def unstamped(text: str) -> tuple[str, str | None]:

@@ -14,7 +14,8 @@ OF_RECORD: dict[str, Any] = {
     "status": str, "error": str, "names": dict, "depth": str, "order": dict, "averaged": bool, "identity": dict,
     "about": str, "marks": list, "manifests": dict, "split": dict, "trained": str, "targets": dict, "curve": list,
     "seconds": dict, "versions": dict, "device": str, "git_commit": str, "started": str, "encoded": dict,
-    "files": dict, "together": int, "git_dirty": bool, "processor": dict, "port": dict,
+    "files": dict, "features": dict, "drawn": dict, "plan": str, "together": int, "git_dirty": bool,
+    "processor": dict, "port": dict,
     "trainable_parameters": Number, "plugin_bytes": Number, "peak_memory_bytes": Number,
 }  # fmt: skip
 NEEDED_OF_RUN: dict[str, Any] = {"dataset": str, "method": str, "seed": int}
@@ -57,6 +58,14 @@ def faults(record: dict) -> Iterator[str]:
         yield "identity.pictures is not list"
     yield from of_seconds(record.get("seconds") or {})
     yield from of_kind(record.get("files") or {}, dict.fromkeys(record.get("files") or {}, str), "files.")
+    yield from of_kind(record.get("drawn") or {}, dict.fromkeys(record.get("drawn") or {}, str), "drawn.")
+    for role, files in (record.get("features") or {}).items():
+        if not isinstance(files, dict):
+            yield f"features.{role} is not dict"
+            continue
+        yield from of_kind(files, dict.fromkeys(files, str), f"features.{role}.", needed=True)
+        if not all(KEY.fullmatch(name) for name in files):
+            yield f"features.{role} are no names of files"
     for role, made in (record.get("encoded") or {}).items():
         if not isinstance(made, dict):
             yield f"encoded.{role} is not dict"
