@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from carryover.bench.errors import unknown
+from carryover.bench.errors import UserError, quoted, unknown
 from carryover.datasets import coop_format, fgvc, folder, imagenet, micro
 from carryover.datasets.base import Dataset
 
@@ -66,8 +66,18 @@ def load(
     id          one of ``ids()``, or the ``folder:NAME`` of one of ``folders`` {id: path}
     make_split  make a split where the published split file is missing
 
-    Raises UserError for an unknown id or data that is missing or damaged.
+    Raises UserError for an unknown id, data that is missing or damaged, and a single class.
     """
+    data = read(id, data_root, make_split, folders or {})
+    if len(data.classnames) < 2:
+        raise UserError(
+            f"{id}: one class alone ({quoted(data.classnames[0])}) is no task, for every answer is right; expected two "
+            "or more"
+        )
+    return data
+
+
+def read(id: str, data_root: str, make_split: bool, folders: Mapping[str, str]) -> Dataset:
     if id in (*micro.IDS, *micro.OOD_IDS):
         return micro.load(id)
     if id in coop_format.LAYOUTS:
@@ -76,6 +86,6 @@ def load(
         return fgvc.load(id, data_root)
     if id in imagenet.IDS:
         return imagenet.load(id, data_root)
-    if folders and id in folders:
+    if id in folders:
         return folder.load(id, folders[id])
-    raise unknown("dataset", id, [*ids(), *(folders or ())])
+    raise unknown("dataset", id, [*ids(), *folders])

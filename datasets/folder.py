@@ -5,6 +5,7 @@ PATH holds class folders, or ``train``, ``test`` and perhaps ``val`` folders tha
     PATH/<class>/*.jpg            split 50/20/30 per class, in an order given by the file names alone; noted
     PATH/{train,val,test}/<class>/*.jpg     without ``val``, a fifth of each training class becomes it; noted
 
+Layouts one step off are read too (`datasets.arrangement`), and files are pictures by content (`datasets.formats`).
 Beside them, if wanted: ``classes.txt``, a line per class in the order of the labels, ``folder`` or ``folder = name as a
 prompt reads it``; ``templates.txt``, a prompt per line with ``{}`` for the class name. In tables the dataset is
 ``folder:NAME``, NAME being the folder's own name.
@@ -17,13 +18,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from carryover.bench.errors import UserError, quoted
+from carryover.datasets.arrangement import PARTS, Arrangement, arrange
 from carryover.datasets.base import Dataset, Split
 from carryover.datasets.images import split_of_files
-from carryover.datasets.listing import ENDINGS, Listing
+from carryover.datasets.listing import Listing
 from carryover.datasets.templates import PHOTO
 
 PREFIX = "folder:"
-PARTS = ("train", "val", "test")
 VAL, TEST, HOLDOUT = 0.2, 0.3, 0.2  # shares of a class; HOLDOUT of a training class where no val folder is given
 LEAST = 3  # images a class needs to be in train, val and test
 Members = dict[str, dict[str, list[str]]]  # part -> class folder -> paths relative to PATH
@@ -68,74 +69,44 @@ def paths_of(given: Iterable[str]) -> dict[str, str]:
 
 def load(id: str, path: str) -> Dataset:
     """Read the folder's lists. Raises UserError for what does not fit; pictures are decoded later."""
-    root = Path(path)
-    listing = Listing(root)
-    if not root.is_dir():
-        raise UserError(f"{id}: no folder '{root}'")
-    parts = parts_in(id, listing)
-    folders = {part: classes_in(id, listing, part) for part in parts or ("",)}
-    everywhere = sorted(set().union(*folders.values()))
-    order, names = read_classes(id, root, everywhere)
-    notes = [f"files that are no pictures are passed over ({', '.join(ENDINGS)})"] if others(listing, folders) else []
-    if parts:
-        members = {part: {c: pictures(listing, f"{part}/{c}") for c in order} for part in parts}
+    if not Path(path).is_dir():
+        raise UserError(f"{id}: no folder '{path}'")
+    found = arrange(id, Path(path))
+    root, parts = found.root, found.parts
+    order, names = read_classes(id, beside(root, path, "classes.txt"), sorted(set().union(*parts.values())))
+    notes = list(found.notes)
+    paths = {part: {name: pictures(found.listing, folder) for name, folder in parts[part].items()} for part in parts}
+    if "" in parts:
+        members = spread(found, id, {name: paths[""][name] for name in order})
+        notes.append("no train and test folders: split 50/20/30 per class, by hash of the file names")
+    else:
+        members = {part: {name: paths[part].get(name, []) for name in order} for part in parts}
         if "val" not in parts:
             members = {**members, **hold_out(members["train"])}
             notes.append("no val folder: a fifth of each training class, by hash of the file names")
-    else:
-        members = spread(id, {c: pictures(listing, c) for c in order})
-        notes.append("no train and test folders: split 50/20/30 per class, by hash of the file names")
     for folder in order:
         if not members["train"][folder]:
             raise UserError(f"{id}: class {quoted(folder)} has no training images in '{root}'; add some or remove it")
     for part in PARTS:
         if not any(members[part].values()):
             raise UserError(f"{id}: no images for {part} in '{root}'; add some")
-    if len(set(names)) < len(names):
-        notes.append(
-            f"{len(names) - len(set(names))} class names stand for several classes, which no prompt can tell apart"
-        )
     train, val, test = (split_of(id, root, order, members[part]) for part in PARTS)
-    return Dataset(id, id, names, read_templates(id, root), train, val, test, tuple(notes))
+    templates = read_templates(id, beside(root, path, "templates.txt"))
+    return Dataset(id, id, names, templates, train, val, test, tuple(notes))
 
 
-def parts_in(id: str, listing: Listing) -> tuple[str, ...]:
-    """Which of train, val and test are there; none where the folders are classes (one of them may be trains)."""
-    found = listing.subfolders()
-    if not {"train", "test"} <= set(found):
-        if found and set(found) <= set(PARTS):
-            raise UserError(
-                f"{id}: '{listing.root}' has only {', '.join(found)}; expected train and test, or class folders"
-            )
-        return ()
-    if odd := [name for name in found if name not in PARTS]:
-        raise UserError(
-            f"{id}: '{listing.root}' has train and test and also {quoted(odd[0])}; expected either train, val and test "
-            "or class folders: move it away"
-        )
-    return tuple(part for part in PARTS if part in found)
-
-
-def classes_in(id: str, listing: Listing, part: str) -> list[str]:
-    found = listing.subfolders(part)
-    if not found:
-        raise UserError(f"{id}: no class folders in '{listing.root / part}'; expected one folder of pictures a class")
-    return found
+def beside(root: Path, path: str, name: str) -> Path:
+    """The file among the parts or classes; where it is not there, that of the folder given."""
+    return root / name if (root / name).exists() else Path(path) / name
 
 
 def pictures(listing: Listing, folder: str) -> list[str]:
     return [f"{folder}/{name}" for name in listing.pictures(folder)]
 
 
-def others(listing: Listing, folders: dict[str, list[str]]) -> bool:
-    """Whether class folders hold files that are no pictures."""
-    places = [f"{part}/{name}" if part else name for part, names in folders.items() for name in names]
-    return any(len(listing.look(place)[0]) > len(listing.pictures(place)) for place in places)
-
-
-def read_classes(id: str, root: Path, folders: list[str]) -> tuple[list[str], tuple[str, ...]]:
+def read_classes(id: str, path: Path, folders: list[str]) -> tuple[list[str], tuple[str, ...]]:
     """(folders in the order of the labels, names). Without ``classes.txt``: sorted, underscores as spaces."""
-    lines = read_lines(id, root / "classes.txt")
+    lines = read_lines(id, path)
     if lines is None:
         return folders, tuple(" ".join(folder.replace("_", " ").split()) for folder in folders)
     names: dict[str, str] = {}
@@ -146,23 +117,21 @@ def read_classes(id: str, root: Path, folders: list[str]) -> tuple[list[str], tu
         if folder not in folders or folder in names:
             why = "stands there twice" if folder in names else "is no class folder"
             raise UserError(
-                f"{id}: {quoted(folder)} of '{root / 'classes.txt'}' {why}; expected each of the {len(folders)} class "
+                f"{id}: {quoted(folder)} of '{path}' {why}; expected each of the {len(folders)} class "
                 "folders once, as 'folder' or 'folder = name'"
             )
         names[folder] = name
     if missing := [folder for folder in folders if folder not in names]:
-        raise UserError(
-            f"{id}: '{root / 'classes.txt'}' lacks the class folder {quoted(missing[0])}; add it or move it away"
-        )
+        raise UserError(f"{id}: '{path}' lacks the class folder {quoted(missing[0])}; add it")
     return list(names), tuple(names.values())
 
 
-def read_templates(id: str, root: Path) -> tuple[str, ...]:
-    lines = read_lines(id, root / "templates.txt")
+def read_templates(id: str, path: Path) -> tuple[str, ...]:
+    lines = read_lines(id, path)
     for line in lines or ():
         if line.count("{}") != 1 or set("{}") & set(line.replace("{}", "")):
             raise UserError(
-                f"{id}: template {quoted(line)} of '{root / 'templates.txt'}': expected {{}} once, for the class name, "
+                f"{id}: template {quoted(line)} of '{path}': expected {{}} once, for the class name, "
                 "and no other braces"
             )
     return tuple(lines) if lines else PHOTO
@@ -183,11 +152,13 @@ def shuffled(paths: list[str]) -> list[str]:
     return sorted(paths, key=lambda path: hashlib.sha256(path.encode()).hexdigest())
 
 
-def spread(id: str, classes: dict[str, list[str]]) -> Members:
+def spread(found: Arrangement, id: str, classes: dict[str, list[str]]) -> Members:
     members: Members = {part: {} for part in PARTS}
     for folder, paths in classes.items():
         if len(paths) < LEAST:
-            raise UserError(f"{id}: class {quoted(folder)} has {len(paths)} images; expected {LEAST} or more")
+            also = found.listing.passed_over([found.parts[""][folder]])
+            also = f", and what is no picture: {also}" if also else ""
+            raise UserError(f"{id}: class {quoted(folder)} has {len(paths)} images; expected {LEAST} or more{also}")
         paths = shuffled(paths)
         val, test = max(1, round(len(paths) * VAL)), max(1, round(len(paths) * TEST))
         members["test"][folder] = paths[:test]

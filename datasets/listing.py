@@ -6,12 +6,15 @@ A listing lives as long as the loading of one dataset, so it is never stale.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 from carryover.bench.errors import UserError, quoted
+from carryover.datasets.formats import MISSING, ending_of, is_picture
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+BARE, ODD = "without an ending", "that are no files (pipes, devices, broken links)"
+MOST = 5  # endings that one line names
 
 
 class Listing:
@@ -21,6 +24,8 @@ class Listing:
         self.root = Path(root)
         self._real = os.path.realpath(root)
         self._read: dict[str, tuple[dict[str, bool], list[str]]] = {}
+        self._odd: Counter[str] = Counter()
+        self._pictures: dict[str, tuple[list[str], Counter[str]]] = {}
         self._inside: dict[str, bool] = {}
 
     def look(self, folder: str = "") -> tuple[dict[str, bool], list[str]]:
@@ -38,6 +43,8 @@ class Listing:
                             folders.append(entry.name)
                         elif entry.is_file():
                             files[entry.name] = entry.is_symlink()
+                        else:
+                            self._odd[folder] += 1
             except (FileNotFoundError, NotADirectoryError):
                 pass
             except UnicodeEncodeError as error:
@@ -53,8 +60,30 @@ class Listing:
         return self.look(folder)[1]
 
     def pictures(self, folder: str = "") -> list[str]:
-        """Sorted names of the files with a picture's ending."""
-        return sorted(name for name in self.look(folder)[0] if name.lower().endswith(ENDINGS))
+        """Sorted names of the files that are pictures, by ending or by content."""
+        return self._sorted_out(folder)[0]
+
+    def passed_over(self, folders: Iterable[str]) -> str:
+        """What else lies in the folders, by ending: "2 .heic, 1 without an ending"; empty where nothing does."""
+        found: Counter[str] = Counter()
+        for folder in folders:
+            found += self._sorted_out(folder)[1]
+        told = [
+            f"{count} {ending}" + (f" ({MISSING[ending]} reads them)" if ending in MISSING else "")
+            for ending, count in sorted(found.items(), key=lambda item: (-item[1], item[0]))
+        ]
+        return ", ".join(told[:MOST] + ([f"{len(told) - MOST} other endings"] if len(told) > MOST else []))
+
+    def _sorted_out(self, folder: str) -> tuple[list[str], Counter[str]]:
+        if folder not in self._pictures:
+            found, passed = [], Counter({ODD: self._odd[folder]} if self._odd[folder] else {})
+            for name in sorted(self.look(folder)[0]):
+                if is_picture(self.root / folder / name):
+                    found.append(name)
+                else:
+                    passed[ending_of(name) or BARE] += 1
+            self._pictures[folder] = found, passed
+        return self._pictures[folder]
 
     def check(self, id: str, source: str | Path, paths: Iterable[str]) -> None:
         """Raises UserError unless every path that ``source`` (a split file or list) names is a file inside ``root``,

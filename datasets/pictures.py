@@ -10,7 +10,7 @@ from carryover.bench.errors import UserError, quoted
 from carryover.bench.seeds import derive
 from carryover.datasets.base import Split
 from carryover.datasets.images import split_of_files
-from carryover.datasets.listing import ENDINGS, Listing
+from carryover.datasets.listing import Listing
 
 NAMES = ("picture",)  # the one class that pictures without labels are of
 DEEPEST = 20  # folders within each other; a link may lead back up
@@ -24,7 +24,7 @@ def load(path: str | Path, count: int = 0) -> Split:
         raise UserError(f"--images: no folder {quoted(str(path), 200)}; expected a folder of pictures")
     paths = found_in(Listing(root))
     if not paths:
-        raise UserError(f"--images: no picture in {quoted(str(path), 200)} or its folders ({', '.join(ENDINGS)})")
+        raise UserError(f"--images: no picture in {quoted(str(path), 200)} or its folders")
     if count and count < len(paths):
         paths = sorted(random.Random(derive("pictures", count)).sample(paths, count))
     keys = [f"{one}#{(root / one).stat().st_size}" for one in paths]  # as those of folder:PATH

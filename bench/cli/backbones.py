@@ -19,8 +19,10 @@ class Alone:
     def __init__(self, args: argparse.Namespace):
         from carryover.bench.cli.options import device_of
         from carryover.bench.features.decoding import Loader, default_workers
+        from carryover.datasets.images import allow_pixels
 
         self.args, self.device = args, device_of(args.device)
+        allow_pixels(args.max_pixels)
         workers = default_workers(self.device) if args.workers is None else args.workers
         self.loader, self.progress = Loader(workers, pin=self.device == "cuda"), Progress()
 

@@ -64,7 +64,7 @@ def doctor(args: argparse.Namespace) -> int:
     page.section("Data")
     asked = list(map(datasets.identify, args.datasets)) or datasets.default(options.arch.datasets)
     ids = dict.fromkeys([*asked, *(run.test for run in runs if run.test)])
-    readable = {id for id in ids if show_data(page, session, id, trial=bool(args.limit))}
+    readable = {id for id in ids if show_data(page, session, id, bool(args.limit), bool(loaded.get("base")))}
     possible = [run for run in runs if {run.dataset, run.test or run.dataset} <= readable]
     page.section("Plan and disk")
     show_plan(page, session, args, possible, len(runs), all_there(options, loaded))

@@ -218,6 +218,13 @@ DEVICE: Group = {
         help="processes that decode image files, 0: threads of this process; the features are the same (default: on a "
         "GPU one a core but one, 16 at most; on a CPU, where the tower takes the time, 0)",
     ),
+    "--max-pixels": dict(
+        type=int,
+        default=0,
+        metavar="N",
+        help="largest picture that is read, width times height (default: 178956970, Pillow's bound against files that "
+        "unpack to more than the memory)",
+    ),
     "--text-memory": dict(
         type=float,
         default=TEXT_MEMORY,
@@ -311,4 +318,4 @@ ONLY = {  # flags that are a mistake with any other command
     "new": ("port", "map"),
     "head": ("port",),
 }
-LEAST = {"shots": 1, "limit": 1, "jobs": 0, "together": 0, "workers": 0, "count": 0}
+LEAST = {"shots": 1, "limit": 1, "jobs": 0, "together": 0, "workers": 0, "max_pixels": 0, "count": 0}

@@ -48,5 +48,6 @@ def options_of(args: argparse.Namespace) -> Options:
         make_split=args.make_split,
         folders=tuple(datasets.folder.paths_of(named).items()),
         manifests=args.manifests,
+        max_pixels=args.max_pixels,
         workers=args.workers,
     )

@@ -105,7 +105,7 @@ def check_values(args: argparse.Namespace) -> None:
         raise UserError(f"--mirror {args.mirror}: expected an address that starts with http:// or https://")
     for name, least in flags.LEAST.items():
         if getattr(args, name) is not None and getattr(args, name) < least:
-            raise UserError(f"--{name} {getattr(args, name)}: expected {least} or more")
+            raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}: expected {least} or more")
     if min(args.seeds) < 0:
         raise UserError(f"--seeds {min(args.seeds)}: expected 0 or more (a negative seed draws what its positive does)")
     if args.engine != "ray":

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
 import torch
 
+from carryover.bench.errors import quoted
 from carryover.bench.plan.runs import FRESH_VIEWS, Run
 from carryover.datasets import manifests
 from carryover.datasets.base import Dataset, Split
@@ -34,6 +36,22 @@ class FewShot:
         """The files' texts; made once, for every picture is read for them."""
         names = self.data.classnames
         return {"train": manifests.text_of(self.support, names), "val": manifests.text_of(self.val, names)}
+
+    @cached_property
+    def counts(self) -> list[int]:
+        """Support images of each class."""
+        return np.bincount(self.support.labels, minlength=len(self.data.classnames)).tolist()
+
+    def too_few(self, shots: int) -> list[str]:
+        """A line where a class has fewer support images than the run asks for; empty where none has."""
+        short = [label for label, count in enumerate(self.counts) if count < shots]
+        if not short:
+            return []
+        least = min(short, key=self.counts.__getitem__)
+        return [
+            f"fewer than {shots} images a class were there: for {len(short)} of {len(self.counts)} classes, the fewest "
+            f"{self.counts[least]} ({quoted(self.data.classnames[least])})"
+        ]
 
     @cached_property
     def hashes(self) -> dict[str, str]:

@@ -9,14 +9,18 @@ from carryover.bench import ports
 from carryover.bench.backbones import loading
 from carryover.bench.engine.few_shot import FewShot, at_most
 from carryover.bench.engine.options import Options
+from carryover.bench.errors import quoted
 from carryover.bench.features.decoding import Loader, default_workers
 from carryover.bench.features.store import FeatureStore
 from carryover.bench.plan.runs import Run
 from carryover.datasets import manifests
 from carryover.datasets.base import Dataset, Split
 from carryover.datasets.fewshot import draw
+from carryover.datasets.images import allow_pixels
 from carryover.methods import discover
 from carryover.methods.base import Shape
+
+NAMED = 3  # groups of classes with one prompt that a line names
 
 
 class Loaded:
@@ -27,12 +31,14 @@ class Loaded:
         self.text_budget = options.text_budget
         ports.discover()
         discover(options.plugin_dirs)
+        allow_pixels(options.max_pixels)
         workers = default_workers(options.device) if options.workers is None else options.workers
         self.loader = Loader(workers, pin=options.device == "cuda")
         self._backbones: dict[str, loading.Backbone] = {}
         self._features: dict[str, FeatureStore] = {}
         self._data: dict[str, Dataset] = {}
         self._fewshot: dict[tuple, FewShot] = {}
+        self._same: dict[tuple[str, str], list[str]] = {}
 
     def backbone(self, role: str) -> loading.Backbone:
         if role not in self._backbones:
@@ -63,6 +69,21 @@ class Loaded:
                 id, options.data_root, make_split=options.make_split, folders=dict(options.folders)
             )
         return self._data[id]
+
+    def same_prompts(self, id: str, role: str) -> list[str]:
+        """A line on classes whose prompts are the same tokens to the backbone (it may not tell "Red Fox" from "red
+        fox"); empty where there are none."""
+        if (id, role) not in self._same:
+            data = self.data(id)
+            texts = [data.templates[0].format(name) for name in data.classnames]
+            groups: dict[tuple[int, ...], list[str]] = {}
+            for label, row in enumerate(self.backbone(role).text.tokenizer(texts).tolist()):
+                groups.setdefault(tuple(row), []).append(f"{label} {quoted(data.classnames[label])}")
+            same = [" = ".join(group) for group in groups.values() if len(group) > 1]
+            more = [f"{len(same) - NAMED} more such groups"] if len(same) > NAMED else []
+            told = "; ".join(same[:NAMED] + more)
+            self._same[id, role] = [f"one prompt for several classes, which no text tells apart: {told}"] * bool(same)
+        return self._same[id, role]
 
     def fewshot(self, run: Run) -> FewShot:
         axes = (run.dataset, run.shots, run.seed, run.limit)

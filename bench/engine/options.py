@@ -28,6 +28,7 @@ class Options:
     make_split: bool = False
     folders: tuple[tuple[str, str], ...] = ()  # (id, path) of each folder:PATH
     manifests: str = ""  # folder of few-shot subsets that are used in place of the draw
+    max_pixels: int = 0  # of a picture that is read; 0: Pillow's own bound
     workers: int | None = None  # processes that decode images; None: as many as pay on the device
 
 

@@ -24,6 +24,9 @@ def describe(session: Session, run: Run, key: str) -> dict:
     """All of a record that is known before the run."""
     few, kind, tested = session.fewshot(run), METHODS[run.method], session.tested(run)
     marks = list(dict.fromkeys([*few.data.notes, *tested.notes]))
+    for id in dict.fromkeys((run.dataset, run.test or run.dataset)):
+        marks += session.same_prompts(id, run.path[-1])
+    marks += few.too_few(run.shots)
     test_hash = {"test_sha256": session.keys.shifted(run)[1]} if run.test else {}
     if session.options.manifests:
         marks.append(manifests.MARK)
@@ -49,6 +52,7 @@ def describe(session: Session, run: Run, key: str) -> dict:
             **few.hashes,
             "classes": len(tested.classnames),
             "support": len(few.support),
+            "fewest": min(few.counts),
             **test_hash,
         },
         "trained": session.keys.of(run.trained),

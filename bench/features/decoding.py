@@ -24,6 +24,7 @@ from carryover.bench.features.transforms import Recipe
 from carryover.bench.host import spawning
 from carryover.bench.host.processes import cores, deaf_to_interrupts, follow_parent
 from carryover.datasets.base import Split
+from carryover.datasets.images import allow_pixels, most_pixels
 
 MOST_WORKERS, MOST_THREADS = 16, 8
 AHEAD = 2  # jobs that wait for each worker
@@ -103,7 +104,7 @@ class Loader:
         self._jobs = jobs
         processes, starts = self._processes, self._processes is None
         if processes is None:
-            workshop: Any = Workshop(roomy(self.workers))  # a Dataset by what it does
+            workshop: Any = Workshop(roomy(self.workers), most_pixels())  # a Dataset by what it does
             processes = self._processes = DataLoader(
                 workshop,
                 batch_size=None,
@@ -145,10 +146,11 @@ class Workshop:
     """The DataLoader's dataset: does the job that it is given for an index. What cannot be read comes back as a line,
     for an exception would come back with a traceback in its message."""
 
-    def __init__(self, roomy: bool):
-        self.roomy = roomy
+    def __init__(self, roomy: bool, most_pixels: int | None):
+        self.roomy, self.most_pixels = roomy, most_pixels
 
     def __getitem__(self, job: Job) -> Tensor | np.ndarray | str:
+        allow_pixels(self.most_pixels)  # what the process that started this one takes
         try:
             made = job()
         except UserError as error:

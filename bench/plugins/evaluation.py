@@ -93,12 +93,13 @@ def evaluate_plugin(session: Session, plugin: Plugin, dataset: str, limit: int |
     session.store.write_predictions(
         key, {f"{name}.{part}": value for name, outcome in outcomes.items() for part, value in outcome.items()}
     )
+    marks = [*data.notes, *session.same_prompts(dataset, "base")]
     right = {name: (outcome["predicted"] == outcome["label"]).numpy() for name, outcome in outcomes.items()}
     stored = {
         "key": key,
         "plugin": {"sha256": plugin.sha256, "file": plugin.path.rsplit("/", 1)[-1], **without_names(plugin.header)},
         "method": {"id": plugin.method, "name": METHODS[plugin.method].name or plugin.method},
-        "dataset": {"id": data.id, "name": data.name, "classes": len(data.classnames), "marks": list(data.notes)},
+        "dataset": {"id": data.id, "name": data.name, "classes": len(data.classnames), "marks": marks},
         "backbone": {"label": backbone.label, "fingerprint": backbone.fingerprint},
         **score(outcomes["plugin"]),
         "zero_shot": score(outcomes["zero_shot"]),

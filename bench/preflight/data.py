@@ -13,8 +13,9 @@ SAMPLE = 4  # pictures of each split that are decoded
 NOT_COMPARABLE = "the paper's numbers would stand beside those of other data; get the published files again"
 
 
-def show_data(page: Page, session: Session, id: str, trial: bool) -> bool:
-    """Whether runs on this dataset can be done. A wrong count is bad where the paper's numbers stand beside ours."""
+def show_data(page: Page, session: Session, id: str, trial: bool, prompts: bool) -> bool:
+    """Whether runs on this dataset can be done. A wrong count is bad where the paper's numbers stand beside ours.
+    prompts: the base is there, whose tokens tell which classes have one prompt."""
     with page.guard(id):
         data = look_at(session, id)
         counts = " / ".join(str(len(split)) for split in (data.train, data.val, data.test))
@@ -24,8 +25,8 @@ def show_data(page: Page, session: Session, id: str, trial: bool) -> bool:
         compared = session.options.arch.id in PAPER_TABLES and MADE not in data.notes and not trial
         if wrong and compared:
             page.bad(id, f"{text}; {'; '.join(data.notes)}: {NOT_COMPARABLE}")
-        elif data.notes:
-            page.note(id, f"{text}; {'; '.join(data.notes)}")
+        elif notes := (*data.notes, *(session.same_prompts(id, "base") if prompts else ())):
+            page.note(id, f"{text}; {'; '.join(notes)}")
         else:
             page.ok(id, text)
         return True

@@ -145,6 +145,7 @@ NOT_IN_KEYS = {
     "folders": ((("folder:mine", "elsewhere"),), "known by the pictures in them"),
     "together": (3, "how many are trained side by side; test_same_in_same_out.py holds that the bits are the same"),
     "asked": (True, "a user's number of them is kept where it changes last bits, and marked"),
+    "max_pixels": (178956970, "a picture above it stops the run"),  # Pillow's own: it is set for the process
     "workers": (3, "who decodes; test_loading.py holds that the bits are the same"),
 }
 
@@ -177,7 +178,16 @@ def test_given_few_shot_images_change_the_key_unless_they_are_the_drawn_ones(ope
 
 def test_flags_that_say_how_or_where_leave_the_plan_and_its_keys_as_they_are(opened, tmp_path):
     argv = ["--datasets", "micro_stars", "--seeds", "1"]
-    how = {"jobs": "2", "workers": "1", "out": "x", "cache": "x", "data_root": "x", "hub_cache": "x", "device": "cpu"}
+    how = {
+        "jobs": "2",
+        "workers": "1",
+        "max_pixels": "9",
+        "out": "x",
+        "cache": "x",
+        "data_root": "x",
+        "hub_cache": "x",
+        "device": "cpu",
+    }
     how |= {"mirror": "", "debug": None, "fresh": None, "fail_fast": None, "dry_run": None, "text_memory": "1"}
     how |= {"ray_address": "auto", "ray_gpus": "0.5", "ray_scratch": "x"}
     how |= {"engine": "ray", "make_split": None, "together": "2", "run_limit": "60", "to": ""}

@@ -69,6 +69,7 @@ DO_NOT = {  # what the modules above import, and why a change of it needs no new
     "carryover.bench.engine.session": "holds the parts that are named above",
     "carryover.bench.engine.options": "where things lie and are done; precision is in each key",
     "carryover.datasets.base": "the pictures of a split are in each key",
+    "carryover.datasets.formats": "the pictures that it finds are in each key",
     "carryover.datasets.manifests": "the pictures it gives are in each key",
     "carryover.methods.base": "hashed into each key",
     "carryover.methods.train_config": "hashed into each key",
