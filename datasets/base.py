@@ -43,14 +43,14 @@ class Split:
 
     keys    N stable names (a relative path, or a recipe such as ``micro-1/generic/test/17``) that identify the
             pictures in manifests; a recipe's changes with what it renders
-    labels  (N,) int64, indices into the dataset's class names.
+    labels  (N,) int64, indices into the dataset's class names; of the test split of a session, ``Withheld``
     reader  maps a list of indices to as many RGB pictures; it may render or decode them together. One that another
             process can use too says ``portable = True`` (``datasets.images.FileReader``).
     stamper for files: maps indices to what changes when a file's content does (size and time of change)
     """
 
     keys: tuple[str, ...]
-    labels: np.ndarray
+    labels: Any  # np.ndarray, or what gives one when it is read (``datasets.withheld``)
     reader: Callable[[Sequence[int]], list[Image.Image]] = field(repr=False)
     stamper: Callable[[Sequence[int]], list[str]] | None = field(default=None, repr=False)
 

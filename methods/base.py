@@ -89,6 +89,8 @@ class Method(nn.Module):
                   became stays with the backbone it was trained on (``home``), so no other test set can be tried later
     cost_free     options that do not change how long a step or a prediction takes, beside learning rates and epochs:
                   ``--dry-run`` measures rows of an ablation that differ in them alone only once
+    transductive  whether it predicts an image with the help of other test images, as test-time caches do. Every table
+                  then says so; a method that does not declare it is asked twice about some images, and marked
     least_views   augmented views that ``start`` wants where a fresh one is made for every epoch
     """
 
@@ -97,6 +99,7 @@ class Method(nn.Module):
     depth = "none"
     needs = "features"
     whole = True
+    transductive = False
     least_views = 1
     cost_free: tuple[str, ...] = ()
     learned_buffers: tuple[str, ...] = ()

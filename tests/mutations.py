@@ -123,8 +123,8 @@ MUTANTS = (
     Mutant(
         "base and new are swapped in the evaluation",
         "bench/engine/one_run.py",
-        "evaluate(carried, backbone, classes",
-        'evaluate(carried, session.backbone({"base": "new"}.get(role, "base")), classes',
+        "predict(carried, session.backbone(role), classes",
+        'predict(carried, session.backbone({"base": "new"}.get(role, "base")), classes',
         ("tests/engine/test_roles_and_seeds.py", "-k", "role"),
     ),
     Mutant(

@@ -1,8 +1,10 @@
-"""The cross-backbone evaluator. Test labels are read here alone; the one exception is a protocol that publishes numbers
-chosen on test images (Tip-Adapter's option), which is marked in every table."""
+"""The cross-backbone evaluator. Predictions are made first, where no label is at hand; test labels are read when all
+predictions of a run are there. The one exception is a protocol that publishes numbers chosen on test images
+(Tip-Adapter's option), which is marked in every table."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,37 +13,99 @@ from torch import Tensor
 from carryover.bench.backbones.loading import Backbone
 from carryover.bench.errors import UserError
 from carryover.bench.ports.base import Ported
+from carryover.bench.seeds import derive
+from carryover.datasets.withheld import no_labels
 from carryover.methods.base import Classes, Method
 
 ROWS = 4096  # test features handed to a method at a time; a method that makes prompts an image chunks further itself
 
+SAMPLE = 8  # test images that are asked about a second time, in other company
+# How far logits may then lie apart, for kernels round otherwise for other numbers of rows: parts of the largest one's
+# distance from the median, and of themselves; and the lead in probability below which that may decide a class. Wide,
+# for what the batch decides moves them by far more.
+ROUNDING = {"fp32": (1e-2, 1e-3, 0.03), "bf16": (5e-2, 1e-2, 0.25)}
+DEPENDS = "its answer for an image depends on the other images of the batch"
 
-def evaluate(
-    method: Method | Ported, backbone: Backbone, classes: Classes, inputs: Any, labels: Tensor
-) -> dict[str, Tensor]:
+
+@dataclass(frozen=True)
+class Sample:
+    """Some of the test images and what was answered about them among all: inputs (K, …), logits (K, C)."""
+
+    inputs: Tensor
+    logits: Tensor
+
+
+def predict(
+    method: Method | Ported, backbone: Backbone, classes: Classes, inputs: Any
+) -> tuple[dict[str, Tensor], Sample]:
     """Bind the plug-in, ported or not, to this backbone and predict.
 
-    inputs as the method ``needs`` them: features (N, D), of views (N, V, D), or ``bench.features.pixels.Pictures``;
-    labels (N,) -> {"predicted" (N,) int32, "label" (N,) int32, "confidence" (N,) fp32}.
+    inputs as the method ``needs`` them: features (N, D), of views (N, V, D), or ``bench.features.pixels.Pictures``
+    -> {"predicted" (N,) int32, "confidence" (N,) fp32}, and the sample that ``depends_on_company`` asks about again.
     Raises UserError for logits of the wrong shape or that are not finite.
     """
-    method.eval()
-    method.bind(backbone, classes)
-    predicted, confidence = [], []
-    with method.attach(backbone), torch.no_grad():
-        for part in inputs.split(ROWS):
-            logits = method.predict(part).float()
-            if logits.shape != (len(part), len(classes)):
-                raise UserError(
-                    f"{type(method).__name__} gave logits of shape {tuple(logits.shape)}, "
-                    f"expected {(len(part), len(classes))} (images, classes)"
-                )
-            if not torch.isfinite(logits).all():
-                raise UserError(f"{type(method).__name__} gave logits that are not finite on {backbone.label}")
-            best = logits.softmax(-1).max(-1)
-            predicted.append(best.indices.int().cpu())
-            confidence.append(best.values.cpu())
-    return {"predicted": torch.cat(predicted), "label": labels.int().cpu(), "confidence": torch.cat(confidence)}
+    predicted, confidence, drawn = [], [], []
+    start, shuffled = 0, sample_of(len(getattr(inputs, "pictures", inputs)))
+    chosen = shuffled.sort().values  # as parts come
+    with no_labels():
+        method.eval()
+        method.bind(backbone, classes)
+        with method.attach(backbone), torch.no_grad():
+            for part in inputs.split(ROWS):
+                logits = method.predict(part).float()
+                if logits.shape != (len(part), len(classes)):
+                    raise UserError(
+                        f"{type(method).__name__} gave logits of shape {tuple(logits.shape)}, "
+                        f"expected {(len(part), len(classes))} (images, classes)"
+                    )
+                if not torch.isfinite(logits).all():
+                    raise UserError(f"{type(method).__name__} gave logits that are not finite on {backbone.label}")
+                best = logits.softmax(-1).max(-1)
+                predicted.append(best.indices.int().cpu())
+                confidence.append(best.values.cpu())
+                here = chosen[(chosen >= start) & (chosen < start + len(part))] - start
+                drawn.append((part[here].clone(), logits[here].clone()))
+                start += len(part)
+    rows = shuffled.argsort().argsort()
+    sample = Sample(*(torch.cat(parts)[rows] for parts in zip(*drawn, strict=True)))
+    return {"predicted": torch.cat(predicted), "confidence": torch.cat(confidence)}, sample
+
+
+def sample_of(count: int) -> Tensor:
+    """(K,) of ``count`` images in a shuffled order: less than half of them, so that most of their company is gone."""
+    drawn = torch.Generator().manual_seed(derive("company", count))
+    return torch.randperm(count, generator=drawn)[: max(1, min(SAMPLE, count // 3))]
+
+
+def depends_on_company(method: Method | Ported, backbone: Backbone, classes: Classes, sample: Sample) -> bool:
+    """Whether the images of the sample are answered otherwise by themselves, in another order, than among all: then the
+    method makes use of the batch, or of what it was asked before. Asked when all predictions are made."""
+    with no_labels():
+        method.bind(backbone, classes)
+        with method.attach(backbone), torch.no_grad():
+            found = method.predict(sample.inputs).float()
+    return found.shape != sample.logits.shape or differ(sample.logits, found, backbone.text.precision)
+
+
+def differ(one: Tensor, other: Tensor, precision: str) -> bool:
+    """Whether logits (K, C) of the same images are more than rounding apart, or say another class by more than that."""
+    near, of_itself, tie = ROUNDING[precision]
+    distance = one.max(-1, keepdim=True).values - one.median(-1, keepdim=True).values
+    apart = (one - other).abs() > near * distance + of_itself * one.abs()
+    lead = torch.minimum(*(lead_of(logits, one.argmax(-1)) for logits in (one, other)))
+    return bool(apart.any() or (lead < -tie).any())
+
+
+def lead_of(logits: Tensor, predicted: Tensor) -> Tensor:
+    """(K,) probability of that class, less that of the best other one."""
+    shares = logits.softmax(-1)
+    own = shares.gather(-1, predicted[:, None])[:, 0]
+    return own - shares.scatter(-1, predicted[:, None], -1.0).max(-1).values
+
+
+def labelled(outcome: dict[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
+    """With the labels (N,) as "label", int32."""
+    return {"predicted": outcome["predicted"], "label": labels.int().cpu(), "confidence": outcome["confidence"]}
 
 
 def score(outcome: dict[str, Tensor]) -> dict:

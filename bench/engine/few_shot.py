@@ -83,7 +83,7 @@ def at_most(split: Split, limit: int | None) -> Split:
         return split
     seen: dict[int, int] = {}
     chosen = []
-    for index, label in enumerate(split.labels.tolist()):
+    for index, label in enumerate(split.labels):
         seen[label] = seen.get(label, 0) + 1
         if seen[label] <= limit:
             chosen.append(index)
@@ -91,4 +91,4 @@ def at_most(split: Split, limit: int | None) -> Split:
 
 
 def as_labels(split: Split, device) -> torch.Tensor:
-    return torch.from_numpy(split.labels.copy()).to(device)
+    return torch.from_numpy(np.array(split.labels)).to(device)

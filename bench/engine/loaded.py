@@ -17,6 +17,7 @@ from carryover.datasets import manifests
 from carryover.datasets.base import Dataset, Split
 from carryover.datasets.fewshot import draw
 from carryover.datasets.images import allow_pixels
+from carryover.datasets.withheld import withheld
 from carryover.methods import discover
 from carryover.methods.base import Shape
 
@@ -63,10 +64,11 @@ class Loaded:
         return self._features[role]
 
     def data(self, id: str) -> Dataset:
+        """Its test labels put away: what a session holds is what a method could come by."""
         if id not in self._data:
             options = self.options
-            self._data[id] = datasets.load(
-                id, options.data_root, make_split=options.make_split, folders=dict(options.folders)
+            self._data[id] = withheld(
+                datasets.load(id, options.data_root, make_split=options.make_split, folders=dict(options.folders))
             )
         return self._data[id]
 

@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from carryover.bench.backbones import probe
 from carryover.bench.backbones.loading import first_line
-from carryover.bench.engine.evaluator import evaluate, score
+from carryover.bench.engine.evaluator import DEPENDS, Sample, depends_on_company, labelled, predict, score
 from carryover.bench.engine.few_shot import as_labels
 from carryover.bench.engine.plugin_header import header_of
 from carryover.bench.engine.port_runs import port_over
@@ -33,6 +34,7 @@ from carryover.bench.plan.runs import Run
 from carryover.bench.seeds import derive
 from carryover.bench.training.generators import generator
 from carryover.bench.training.trainer import FitError, fit_together
+from carryover.datasets.withheld import no_labels
 from carryover.methods.base import METHODS, Classes, Method, Shape, TrainConfig
 
 # Tokens of the text tower that one step of runs side by side may have: more no longer gains (measured on the CPU; on a
@@ -139,8 +141,7 @@ def through_port(session: Session, work: Work) -> None:
     """The plug-in that the run's source left on the base, ported to each target and evaluated there."""
     run, record = work.run, work.record
     plugin = plugin_of(session, run.trained)
-    carried = make(session, run.trained, session.shape_of(run))
-    carried.load_learned(session.store.read_plugin(plugin)[0])
+    carried = make(session, run.trained, session.shape_of(run), session.store.read_plugin(plugin)[0])
     left = sha256_of(session.store.path("plugins", plugin))
     record["files"] |= {"plugin": left, "carried": left}
     port_over(session, run, work.key, record, carried)
@@ -164,20 +165,25 @@ def prepare(session: Session, work: Work) -> None:
     work.support = session.inputs.support(run)
     work.record["seconds"]["features"] += time.perf_counter() - start
     start = time.perf_counter()
-    work.method = make(session, run, session.shape_of(run))
-    if run.source:
-        plugin = plugin_of(session, run.source)
-        work.method.load_learned(session.store.read_plugin(plugin)[0])
+    plugin = plugin_of(session, run.source) if run.source else ""
+    learned = session.store.read_plugin(plugin)[0] if plugin else None
+    work.method = make(session, run, session.shape_of(run), learned)
+    if plugin:
         work.record["files"]["carried"] = sha256_of(session.store.path("plugins", plugin))
-    work.method.bind(backbone, Classes(run.dataset, few.data.classnames, few.data.templates))
+    with no_labels():
+        work.method.bind(backbone, Classes(run.dataset, few.data.classnames, few.data.templates))
     work.record["seconds"]["fit"] = time.perf_counter() - start
 
 
-def make(session: Session, run: Run, shape: Shape) -> Method:
-    """A method with its initial values, which depend on (dataset, method, seed) alone."""
+def make(session: Session, run: Run, shape: Shape, learned: dict[str, Tensor] | None = None) -> Method:
+    """A method with its initial values, which depend on (dataset, method, seed) alone, or with saved tensors."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive("init", run.dataset, run.method, run.seed))
-        return METHODS[run.method](run.training, shape).to(session.backbone("base").device)
+        with no_labels():
+            made = METHODS[run.method](run.training, shape).to(session.backbone("base").device)
+            if learned is not None:
+                made.load_learned(learned)
+            return made
 
 
 def side_by_side(session: Session, works: list[Work]) -> list[list[Work]]:
@@ -220,7 +226,7 @@ def train(session: Session, works: list[Work]) -> None:
     for method in methods:
         method.train()
     try:
-        with methods[0].attach(backbone):
+        with no_labels(), methods[0].attach(backbone):
             outcomes = fit_together(
                 methods,
                 [work.support for work in works],
@@ -276,11 +282,26 @@ def plugin_of(session: Session, run: Run) -> str:
     return plugin
 
 
-def outcome_on(session: Session, run: Run, carried: Method, role: str, inputs: Any) -> dict[str, Any]:
-    """``evaluate`` of a plug-in on that backbone, with the run's test images as ``read_tests`` left them."""
-    tested, backbone = session.tested(run), session.backbone(role)
-    classes = Classes(tested.id, tested.classnames, tested.templates)
-    return evaluate(carried, backbone, classes, inputs, as_labels(session.test_split(run), backbone.device))
+def tested_classes(session: Session, run: Run) -> Classes:
+    tested = session.tested(run)
+    return Classes(tested.id, tested.classnames, tested.templates)
+
+
+def predicted(
+    session: Session, run: Run, carried: Method, inputs: dict[str, Any], spent: dict[str, float]
+) -> tuple[dict[str, dict[str, Tensor]], bool]:
+    """By role what ``predict`` gives of the plug-in on that backbone, with its test images ``inputs`` as ``read_tests``
+    left them; and whether its answers depend on other images. ``spent`` is told the seconds of the predictions."""
+    classes = tested_classes(session, run)
+    outcomes: dict[str, dict[str, Tensor]] = {}
+    samples: dict[str, Sample] = {}
+    for role, given in inputs.items():
+        start = time.perf_counter()
+        outcomes[role], samples[role] = predict(carried, session.backbone(role), classes, given)
+        spent[role] = time.perf_counter() - start
+    asked = {} if carried.transductive else samples
+    depends = [depends_on_company(carried, session.backbone(role), classes, one) for role, one in asked.items()]
+    return outcomes, any(depends)
 
 
 def carry_over(session: Session, work: Work) -> None:
@@ -289,15 +310,16 @@ def carry_over(session: Session, work: Work) -> None:
     if run.test and not METHODS[run.method].whole:
         raise UserError(f"{run.method}: the towers that it trained were not kept, so no other test set can be tried")
     plugin = plugin_of(session, run.trained) if run.test else work.key
-    carried = make(session, run, session.shape_of(run))  # only what was saved may travel
-    carried.load_learned(session.store.read_plugin(plugin)[0])
+    saved = session.store.read_plugin(plugin)[0]  # nothing else may travel
+    carried = make(session, run, session.shape_of(run), saved)
     carried.home = work.home  # of use on the backbone it was trained on alone
     record["files"]["plugin"] = sha256_of(session.store.path("plugins", plugin))
+    found, depends = predicted(session, run, carried, work.tests, record["seconds"]["evaluate"])
+    record["marks"] += [DEPENDS] if depends else []
     outcomes = {}
-    for role in work.tests:
-        start, backbone = time.perf_counter(), session.backbone(role)
-        outcome = outcome_on(session, run, carried, role, work.tests[role])
-        record["seconds"]["evaluate"][role] = time.perf_counter() - start
+    labels = as_labels(session.test_split(run), "cpu")  # all predictions are made
+    for role, answers in found.items():
+        outcome, backbone = labelled(answers, labels), session.backbone(role)
         record["targets"][role] = {"backbone": backbone.label, "fingerprint": backbone.fingerprint, **score(outcome)}
         outcomes.update({f"{role}.{name}": value.contiguous() for name, value in outcome.items()})
     session.store.write_predictions(work.key, outcomes)

@@ -6,12 +6,13 @@ any label is read (``Checks``) goes into the record.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
 from torch import Tensor
 
-from carryover.bench.engine.evaluator import evaluate, score
+from carryover.bench.engine.evaluator import DEPENDS, depends_on_company, labelled, predict, score
 from carryover.bench.engine.few_shot import as_labels
 from carryover.bench.engine.session import Session
 from carryover.bench.host.device import peak_memory
@@ -22,6 +23,7 @@ from carryover.bench.ports.checks import checked
 from carryover.bench.ports.frozen import unchanged
 from carryover.bench.training.generators import generator
 from carryover.bench.training.refresh import refreshed
+from carryover.datasets.withheld import no_labels
 from carryover.methods.base import Classes, Method
 
 
@@ -30,12 +32,20 @@ def port_over(session: Session, run: Run, key: str, record: dict, plugin: Method
     port, few = PORTS[run.port](), session.fewshot(run.unported)
     classes = Classes(run.dataset, few.data.classnames, few.data.templates)
     record["port"] = {"name": port.name or run.port, "needs": sorted(port.needs), "refused": {}}
-    plugin.eval()
-    plugin.bind(session.backbone("base"), classes)
-    outcomes: dict[str, Tensor] = {}
-    with unchanged(plugin, classes):
+    found: dict[str, dict[str, Tensor]] = {}
+    with contextlib.ExitStack() as held:
+        with no_labels():
+            plugin.eval()
+            plugin.bind(session.backbone("base"), classes)
+            held.enter_context(unchanged(plugin, classes))
         for role in run.evaluated_on(session.options.arch.towers):
-            outcomes |= on_target(session, run, record, port, plugin, classes, role)
+            found |= on_target(session, run, record, port, plugin, classes, role)
+    outcomes: dict[str, Tensor] = {}
+    labels = as_labels(session.test_split(run), "cpu")  # all predictions are made
+    for role, answers in found.items():
+        outcome = labelled(answers, labels)
+        record["targets"][role] |= score(outcome)
+        outcomes |= {f"{role}.{name}": value.contiguous() for name, value in outcome.items()}
     session.store.write_predictions(key, outcomes)
     record["files"]["predictions"] = sha256_of(session.store.path("predictions", key))
     record["peak_memory_bytes"] = peak_memory(session.backbone("base").device)
@@ -43,11 +53,13 @@ def port_over(session: Session, run: Run, key: str, record: dict, plugin: Method
 
 def on_target(
     session: Session, run: Run, record: dict, port: Port, plugin: Method, classes: Classes, role: str
-) -> dict[str, Tensor]:
-    """Its predictions there by name; nothing where the port cannot serve that pair, and then the record says why."""
+) -> dict[str, dict[str, Tensor]]:
+    """What ``predict`` gives there, by role; nothing where the port cannot serve that pair, and then the record says
+    why."""
     start = time.perf_counter()
     clocks: list[dict[str, float]] = []
-    ported, reason = carried(session, run, port, plugin, classes, role, clocks)
+    with no_labels():
+        ported, reason = carried(session, run, port, plugin, classes, role, clocks)
     if ported is None:
         record["port"]["refused"][role] = reason
         return {}
@@ -57,21 +69,23 @@ def on_target(
     told: dict[str, Any] = {"seconds": spent, "anchors": session.anchors.count(run), **about}
     if not run.via and len(run.path) == 1:
         anchors = session.anchors.of(run, "base", role)
-        told |= checked(port, ported, plugin, session.backbone("base"), session.backbone(role), classes, anchors)
+        with no_labels():
+            told |= checked(port, ported, plugin, session.backbone("base"), session.backbone(role), classes, anchors)
     if len(run.path) > 1:
         start = time.perf_counter()
         draw = generator("fit", run.dataset, run.method, run.seed)
-        record["curve"] = refreshed(ported, session.inputs.support(run), run.training, draw)
+        support = session.inputs.support(run)
+        with no_labels():
+            record["curve"] = refreshed(ported, support, run.training, draw)
         record["seconds"]["fit"] = time.perf_counter() - start
     start = time.perf_counter()
-    outcome = evaluate(
-        ported, session.backbone(role), classes, tests(session, run, role, ported), labels(session, run, role)
-    )
-    record["seconds"]["evaluate"][role] = time.perf_counter() - start
     backbone = session.backbone(role)
-    named = {"backbone": backbone.label, "fingerprint": backbone.fingerprint}
-    record["targets"][role] = {**named, **score(outcome), "port": told}
-    return {f"{role}.{name}": value.contiguous() for name, value in outcome.items()}
+    outcome, sample = predict(ported, backbone, classes, tests(session, run, role, ported))
+    record["seconds"]["evaluate"][role] = time.perf_counter() - start
+    if not plugin.transductive and depends_on_company(ported, backbone, classes, sample):
+        record["marks"] += [DEPENDS] if DEPENDS not in record["marks"] else []
+    record["targets"][role] = {"backbone": backbone.label, "fingerprint": backbone.fingerprint, "port": told}
+    return {role: outcome}
 
 
 def carried(
@@ -100,7 +114,3 @@ def tests(session: Session, run: Run, role: str, ported: Ported) -> Any:
     if ported.needs == "features":
         return session.inputs.test_features(run, role)
     return session.inputs.tests(run, role)
-
-
-def labels(session: Session, run: Run, role: str) -> Tensor:
-    return as_labels(session.test_split(run), session.backbone(role).device)

@@ -17,6 +17,7 @@ from carryover.datasets import manifests
 from carryover.methods import ordered
 from carryover.methods.base import METHODS
 
+TRANSDUCTIVE = "transductive, as it declares: other test images help to predict each"
 SELECTED_ON_TEST = "epoch or hyper-parameters chosen on test images (its published protocol)"
 
 
@@ -33,6 +34,8 @@ def describe(session: Session, run: Run, key: str) -> dict:
     if kind.selects_on_test(run.config):
         marks.append(SELECTED_ON_TEST)
     marks += kind.marks(run.config, session.backbone(run.path[-1]))
+    if kind.transductive:
+        marks.append(TRANSDUCTIVE)
     if run.limit:
         marks.append(f"trial: at most {run.limit} test images a class")
     return {

@@ -15,9 +15,9 @@ import numpy as np
 from torch import Tensor
 
 from carryover.bench.backbones.archs import Arch, Tower
-from carryover.bench.engine.evaluator import evaluate, score
+from carryover.bench.engine.evaluator import DEPENDS, depends_on_company, labelled, predict, score
 from carryover.bench.engine.few_shot import as_labels
-from carryover.bench.engine.one_run import Work, make, outcome_on, read_tests
+from carryover.bench.engine.one_run import Work, make, predicted, read_tests, tested_classes
 from carryover.bench.engine.session import Session
 from carryover.bench.features.store import FEATURES_VERSION
 from carryover.bench.host import environment, source_identity
@@ -36,8 +36,9 @@ from carryover.bench.plugins.contract import (
 from carryover.bench.plugins.format import PORTED_VERSION, Plugin
 from carryover.bench.plugins.ported import restored
 from carryover.bench.ports.base import Ported
+from carryover.datasets.withheld import no_labels
 from carryover.methods import source_hash
-from carryover.methods.base import METHODS, Classes, Shape, TrainConfig
+from carryover.methods.base import METHODS, Shape, TrainConfig
 
 FOLDER = "evaluations"  # under --out, beside those of the archs
 REDRAWS, LEVEL = 10_000, 0.95
@@ -68,12 +69,13 @@ def evaluate_plugin(session: Session, plugin: Plugin, dataset: str, limit: int |
     """The result as it is stored (``results/README.md``), written with the predictions. The session's arch is
     ``alone(tower)``. Raises Incompatible before any picture is read."""
     start, data, tower = time.perf_counter(), session.data(dataset), session.options.arch.base
-    ported = None if plugin.ported is None else restored(plugin)
     config = METHODS[plugin.method].Config()
-    if ported is None:
-        config = check(plugin, tower, data)
-    else:
-        check_ported(plugin, ported, tower, data)
+    with no_labels():
+        ported = None if plugin.ported is None else restored(plugin)
+        if ported is None:
+            config = check(plugin, tower, data)
+        else:
+            check_ported(plugin, ported, tower, data)
     backbone, precision = session.backbone("base"), session.options.precision
     if reasons := left_home(plugin, backbone) if ported is None else other_home(plugin, ported, backbone):
         raise Incompatible(plugin, tower, data, reasons)
@@ -84,14 +86,16 @@ def evaluate_plugin(session: Session, plugin: Plugin, dataset: str, limit: int |
         identity["ported"] = source_identity.of_classes(ported_bases(ported))
     key = digest(identity)[:16]
     shape = plugin.shape if ported is None else Shape.of(backbone, data.classnames, 0)
-    outcomes = {
+    made = {
         "plugin": predictions(session, run, shape, plugin.tensors)
         if ported is None
         else ported_predictions(session, zero, ported),
         "zero_shot": predictions(session, zero, shape, {}),
     }
+    labels = as_labels(session.test_split(zero), "cpu")  # all predictions are made
+    outcomes = {name: labelled(outcome, labels) for name, (outcome, _) in made.items()}
     session.store.write_predictions(
-        key, {f"{name}.{part}": value for name, outcome in outcomes.items() for part, value in outcome.items()}
+        key, {f"{name}.{part}": one.contiguous() for name, found in outcomes.items() for part, one in found.items()}
     )
     marks = [*data.notes, *session.same_prompts(dataset, "base")]
     right = {name: (outcome["predicted"] == outcome["label"]).numpy() for name, outcome in outcomes.items()}
@@ -104,7 +108,7 @@ def evaluate_plugin(session: Session, plugin: Plugin, dataset: str, limit: int |
         **score(outcomes["plugin"]),
         "zero_shot": score(outcomes["zero_shot"]),
         "difference": difference(right["plugin"], right["zero_shot"]),
-        "warnings": warnings_of(plugin, backbone),
+        "warnings": warnings_of(plugin, backbone) + [f"{plugin.method}: {DEPENDS}"] * made["plugin"][1],
         "limit": limit,
         "precision": precision,
         "identity": identity,
@@ -119,26 +123,24 @@ def evaluate_plugin(session: Session, plugin: Plugin, dataset: str, limit: int |
     return stored
 
 
-def predictions(session: Session, run: Run, shape: Shape, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """As ``execution.carry_over`` makes them: a fresh method, the saved tensors put into it, evaluated."""
+def predictions(session: Session, run: Run, shape: Shape, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], bool]:
+    """As ``one_run.carry_over`` makes them: a fresh method, the saved tensors put into it, asked. And whether its
+    answers depend on other images."""
     work = Work(run, "", {"seconds": {}}, {})
     read_tests(session, work)
     inputs = work.tests["base"]
     if isinstance(inputs, Tensor):
         inputs = inputs.clone()  # read or just encoded, it lies alike in memory: where it lies can change last bits
-    carried = make(session, run, shape)
-    carried.load_learned(tensors)
-    outcome = outcome_on(session, run, carried, "base", inputs)
-    return {name: value.contiguous() for name, value in outcome.items()}
+    carried = make(session, run, shape, tensors)
+    found, depends = predicted(session, run, carried, {"base": inputs}, {})
+    return found["base"], depends
 
 
-def ported_predictions(session: Session, zero: Run, ported: Ported) -> dict[str, Tensor]:
+def ported_predictions(session: Session, zero: Run, ported: Ported) -> tuple[dict[str, Tensor], bool]:
     """Of the same features as zero-shot's; nothing of a text tower is asked."""
-    data, backbone = session.tested(zero), session.backbone("base")
-    inputs = session.inputs.test_features(zero, "base").clone()
-    labels = as_labels(session.test_split(zero), backbone.device)
-    outcome = evaluate(ported, backbone, Classes(data.id, data.classnames, data.templates), inputs, labels)
-    return {name: value.contiguous() for name, value in outcome.items()}
+    backbone, classes = session.backbone("base"), tested_classes(session, zero)
+    outcome, sample = predict(ported, backbone, classes, session.inputs.test_features(zero, "base").clone())
+    return outcome, depends_on_company(ported, backbone, classes, sample)
 
 
 def ported_bases(ported: Ported) -> tuple[type, ...]:

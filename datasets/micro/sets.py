@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from hashlib import blake2b
 
 import numpy as np
@@ -203,19 +202,20 @@ def key_of(name: str) -> int:
 def draw_split(recipe: Recipe, split: str, count: int) -> Split:
     """``count`` pictures, classes in turn."""
     names = tuple(f"{WORLD_VERSION}/{recipe.id.removeprefix('micro_')}/{split}/{i}" for i in range(count))
-    labels = np.arange(count, dtype=np.int64) % len(recipe.classnames)
+
+    def labels(indices: Sequence[int]) -> np.ndarray:
+        return np.array(indices, np.int64) % len(recipe.classnames)
 
     def read(indices: Sequence[int]) -> list[Image.Image]:
         if not indices:
             return []
         keys = np.array([key_of(names[i]) for i in indices], np.uint64)
-        pictures = render(sample(keys, **recipe.fix(labels[list(indices)], keys)))
+        pictures = render(sample(keys, **recipe.fix(labels(indices), keys)))
         return [Image.fromarray(p) for p in np.ascontiguousarray(pictures.transpose(0, 2, 3, 1))]
 
-    return Split(names, labels, read)
+    return Split(names, labels(range(count)), read)
 
 
-@cache
 def load(id: str) -> Dataset:
     """The dataset; its pictures are rendered when read."""
     if id not in RECIPES:

@@ -21,7 +21,7 @@ import torch
 
 from benchmarks.workload import pictures, random_backbone
 from carryover.bench.backbones.loading import Backbone
-from carryover.bench.engine.evaluator import evaluate
+from carryover.bench.engine.evaluator import predict
 from carryover.bench.host.device import device_name
 from carryover.bench.training.trainer import fit
 from carryover.methods import discover
@@ -32,13 +32,13 @@ GIB = 1 << 30
 
 
 class Prepared:
-    """Test pictures as ``evaluate`` reads them."""
+    """Test pictures as ``predict`` reads them."""
 
-    def __init__(self, pixels: torch.Tensor):
-        self.pixels = pixels
+    def __init__(self, pictures: torch.Tensor):
+        self.pictures = pictures
 
     def split(self, rows: int):
-        return iter(self.pixels.split(rows))
+        return iter(self.pictures.split(rows))
 
 
 def peak(device: torch.device) -> float:
@@ -80,15 +80,15 @@ def step_support(needs: str, base: Backbone, batch: int, classes: int) -> Suppor
 
 
 def inputs_of(kind, config, backbone: Backbone, count: int, classes: int):
-    pixels, labels = pictures(backbone, count, classes)
+    pixels, _ = pictures(backbone, count, classes)
     if kind.needs == "pixels":
-        return Prepared(pixels), labels
+        return Prepared(pixels)
     found = features(backbone, pixels)
     views, _ = kind.test_views(config)
     if kind.needs == "views":
         found = found[:, None] + 0.1 * torch.randn(count, views, found.shape[-1], device=found.device)
         found = found.contiguous()
-    return found, labels
+    return found
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -129,9 +129,9 @@ def main(arguments: list[str] | None = None) -> None:
         start = clock()
         target = random_backbone(given.update, given.device, given.precision, seed=1)
         tell("load update", start, device)
-    inputs, labels = inputs_of(kind, config, target, given.images, given.classes)
+    inputs = inputs_of(kind, config, target, given.images, given.classes)
     start = clock()
-    outcome = evaluate(method, target, classes, inputs, labels)
+    outcome, _ = predict(method, target, classes, inputs)
     tell("predict", start, device, images=len(outcome["predicted"]))
 
 

@@ -20,7 +20,7 @@ import torch
 
 from carryover.bench.backbones import archs
 from carryover.bench.backbones.text_tower import TextTower
-from carryover.bench.engine.evaluator import evaluate
+from carryover.bench.engine.evaluator import predict
 from carryover.bench.engine.few_shot import as_labels
 from carryover.bench.engine.one_run import execute_together, make
 from carryover.bench.engine.options import Options
@@ -65,7 +65,7 @@ def evaluated(session: Session, run: Run, key: str, pictures: int) -> dict[str, 
     labels = as_labels(session.test_split(run), "cpu")[:pictures]
     for role in session.options.arch.towers:
         x = session.inputs.test_features(run, role)[:pictures]
-        predicted = evaluate(method, session.backbone(role), classes, x, labels)["predicted"]
+        predicted = predict(method, session.backbone(role), classes, x)[0]["predicted"]
         before = torch.from_numpy(stored[role][0][:pictures])
         right = [int((p == labels).sum()) for p in (before, predicted)]
         found[role] = int((predicted != before).sum()), right[0], right[1]

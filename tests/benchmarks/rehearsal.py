@@ -37,7 +37,7 @@ from benchmarks.operations import Sizes
 from benchmarks.table2 import PROMPTS, StandIn
 from benchmarks.workload import seconds
 from carryover.bench.backbones.loading import Backbone
-from carryover.bench.engine.evaluator import evaluate
+from carryover.bench.engine.evaluator import predict
 from carryover.bench.features.store import FeatureStore
 from carryover.bench.host.files import write_text
 from carryover.bench.host.processes import cores
@@ -124,12 +124,12 @@ def part(methods: Sequence[Method], support: Support, steps: int) -> Support:
 
 
 def evaluation_seconds(
-    method: Method, backbone: Backbone, one: StandIn, tests: tuple[torch.Tensor, torch.Tensor], fraction: float, clock
+    method: Method, backbone: Backbone, one: StandIn, tests: torch.Tensor, fraction: float, clock
 ) -> float:
     """One seed on one backbone. A part is measured at two sizes, since some of the work is done once."""
 
     def run(count: int) -> float:
-        return clock(lambda: evaluate(method, backbone, one.classes, tests[0][:count], tests[1][:count]))
+        return clock(lambda: predict(method, backbone, one.classes, tests[:count]))
 
     some = max(1, round(fraction * one.tests))
     if 2 * some >= one.tests:

@@ -20,7 +20,7 @@ from toys import execute, toy_run
 
 from carryover.bench.backbones import archs, attention, loading
 from carryover.bench.backbones.text_tower import TextTower
-from carryover.bench.engine.evaluator import evaluate
+from carryover.bench.engine.evaluator import predict
 from carryover.bench.engine.options import Options
 from carryover.bench.engine.record_draft import describe
 from carryover.bench.engine.session import Session
@@ -399,8 +399,8 @@ def test_a_plugin_of_clips_tower_plugs_into_evas(vit, classes, name):
     target = wrap(tiny_eva(False), "tiny-eva", "gelu")
     fresh = make(name, seed=9, config=method.config)
     fresh.load_learned(method.learned())
-    pictures = SimpleNamespace(split=lambda rows: iter([PIXELS]))
-    outcome = evaluate(fresh, target, classes, pictures, LABELS)
+    pictures = SimpleNamespace(split=lambda rows: iter([PIXELS]), pictures=PIXELS)
+    outcome, _ = predict(fresh, target, classes, pictures)
     plain = make("zs-clip")
     plain.bind(target, classes)
     with torch.no_grad():

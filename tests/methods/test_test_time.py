@@ -10,7 +10,7 @@ from tiny_fits import make, views_of
 from tiny_towers import DIM, NAMES, TEMPLATES, wrap
 from toys import execute
 
-from carryover.bench.engine.evaluator import evaluate
+from carryover.bench.engine.evaluator import predict
 from carryover.bench.engine.record_draft import SELECTED_ON_TEST
 from carryover.bench.errors import UserError
 from carryover.bench.plan.grid import default_methods
@@ -310,9 +310,8 @@ def test_whether_gradients_are_on_around_it_does_not_matter_and_none_is_left(nam
     assert all(torch.equal(value, before[key]) for key, value in method.state_dict().items())
     assert all(torch.equal(value, model[key]) for key, value in tiny.base.model.state_dict().items())
     assert all(value.grad is None for value in [*method.parameters(), *tiny.base.model.parameters()])
-    labels = torch.zeros(len(x), dtype=torch.long)
-    predicted = evaluate(method, tiny.base, CLASSES, x, labels)["predicted"]
-    assert torch.equal(predicted, found.argmax(1).int())
+    outcome, _ = predict(method, tiny.base, CLASSES, x)
+    assert torch.equal(outcome["predicted"], found.argmax(1).int())
 
 
 @pytest.mark.parametrize("name", METHODS_HERE)

@@ -27,7 +27,7 @@ def pictures(part, change=lambda image, index: image, shown=lambda labels: label
     labels = np.arange(len(NAMES) * COUNTS[part]) % len(NAMES)
 
     def read(indices):
-        made = [picture(np.random.default_rng([ord(part[1]), i]), int(labels[i]), (IMAGE_SIZE,) * 2) for i in indices]
+        made = [picture(np.random.default_rng([ord(part[1]), i]), i % len(NAMES), (IMAGE_SIZE,) * 2) for i in indices]
         return [change(image, index) for image, index in zip(made, indices, strict=True)]
 
     keys = tuple(f"{part}/{i}" for i in range(len(labels)))

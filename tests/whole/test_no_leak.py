@@ -1,7 +1,6 @@
 """Nothing of the test set reaches a method: other test pictures and labels, the same plug-in, bit for bit; and no test
 tensor, label or name can be reached from what a method and the trainer are handed."""
 
-import gc
 import types
 from dataclasses import replace
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 from own_method import MINE
 from PIL import Image
+from reached import reachable
 from tiny_fits import short
 from tiny_towers import IMAGE_SIZE
 from toys import open_toy, pictures, toy, toy_run
@@ -108,27 +108,6 @@ def test_only_the_published_search_moves_with_test_labels_and_it_is_marked_in_al
 
 # ---- what a method can reach -----------------------------------------------------------------------------------------
 
-CODE = (type, types.ModuleType, types.BuiltinFunctionType, types.CodeType)
-
-
-def reachable(*roots):
-    """Every object that can be reached from these through attributes, containers, closures and bound methods; not
-    through modules, classes and a function's globals, which every program can reach."""
-    seen, queue = {}, list(roots)
-    while queue:
-        value = queue.pop()
-        if id(value) in seen or isinstance(value, CODE):
-            continue
-        seen[id(value)] = value
-        if isinstance(value, types.FunctionType):
-            queue += [*(value.__closure__ or ()), *(value.__defaults__ or ()), value.__dict__]
-        else:
-            queue += gc.get_referents(value)
-            queue += [vars(value)] if hasattr(value, "__dict__") else []
-        if isinstance(value, torch.Tensor) and value.grad is not None:
-            queue.append(value.grad)
-    return list(seen.values())
-
 
 def test_the_walk_reaches_what_is_hidden():
     secret, here = torch.rand(3), torch.nn.Linear(2, 2)
@@ -156,7 +135,7 @@ def leaks(session, run, handed):
             flat = tensor.detach().reshape(-1, tensor.shape[-1])
             wrong += ["a test feature"] * bool(rows & {row.numpy().tobytes() for row in flat})
     values = [value.tolist() for value in found if isinstance(value, (torch.Tensor, np.ndarray))]
-    wrong += ["test labels"] * (split.labels.tolist() in values)
+    wrong += ["test labels"] * (toy().test.labels.tolist() in values)
     wrong += ["a test picture's name"] * bool({v for v in found if isinstance(v, str)} & set(split.keys))
     known = (session, session.data("toy"), split, session.features("base"), session.features("base").memory)
     return wrong + ["what holds them"] * bool({id(value) for value in known} & {id(value) for value in found})
