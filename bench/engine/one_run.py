@@ -41,7 +41,7 @@ from carryover.methods.base import METHODS, Classes, Method, Shape, TrainConfig
 # GPU not measured, several thousand tokens fill one).
 STEP_TOKENS = {"cpu": 2048, "cuda": 65536, "mps": 8192}
 
-OUT_OF_MEMORY = "out of memory"
+OUT_OF_MEMORY = "out of memory: "  # begins the error of a run that is tried again
 OTHER_BITS = "trained side by side, which changes last bits on its processor (--together)"
 
 
@@ -67,7 +67,7 @@ def execute_together(session: Session, unit: Sequence[tuple[Run, str]]) -> Itera
     A run that ran out of memory is tried again alone, with smaller text passes. Raises StorageError, as what cannot be
     written here cannot for any run."""
     for (run, key), record in zip(unit, tried(session, unit), strict=True):
-        yield with_less_memory(session, run, key) if record.get("error") == OUT_OF_MEMORY else record
+        yield with_less_memory(session, run, key) if out_of_memory_in(record) else record
 
 
 def with_less_memory(session: Session, run: Run, key: str) -> dict:
@@ -80,11 +80,16 @@ def with_less_memory(session: Session, run: Run, key: str) -> dict:
             out_of_memory.let_go(session.backbone("base").device)
             session.allow(budget)
             (record,) = tried(session, [(run, key)])
-            if record.get("error") != OUT_OF_MEMORY:
+            if not out_of_memory_in(record):
                 return record
     finally:
         session.allow(full)  # so that no run's numbers depend on the one before it
-    return {**record, "error": out_of_memory.failure(record["text_budget_bytes"])}
+    said = record["error"].removeprefix(OUT_OF_MEMORY)
+    return {**record, "error": out_of_memory.failure(record["text_budget_bytes"], said)}
+
+
+def out_of_memory_in(record: dict) -> bool:
+    return (record.get("error") or "").startswith(OUT_OF_MEMORY)
 
 
 def tried(session: Session, unit: Sequence[tuple[Run, str]]) -> Iterator[dict]:
@@ -133,7 +138,7 @@ def fail(session: Session, work: Work, error: BaseException) -> None:
     plain = isinstance(error, (UserError, FitError))
     message = str(error) if plain else f"{type(error).__name__}: {first_line(error)}"
     if out_of_memory.ran_out(error):
-        message = OUT_OF_MEMORY
+        message = OUT_OF_MEMORY + message
     work.record.update(status="failed", error=message)
 
 
