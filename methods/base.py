@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -110,6 +110,10 @@ class Method(nn.Module):
     def __init__(self, config, shape: Shape):
         super().__init__()
         self.config, self.shape = config, shape
+        #: Options that few-shot validation chose (`candidates`), and what each candidate reached. Plug-in files and
+        #: records hold both.
+        self.chosen: dict[str, float] = {}
+        self.tried: list[dict[str, float]] = []
         #: What training made of the backbone itself, by its fingerprint; not saved, and no part of the plug-in.
         self.home: dict[str, dict[str, Tensor]] = {}
 
@@ -129,6 +133,16 @@ class Method(nn.Module):
 
     def start(self, support: Support) -> None:
         """Initialise from the support set; called once, on the base backbone, after ``bind``."""
+
+    def candidates(self) -> Sequence[dict[str, float]]:
+        """Values of options that sources leave open. With several, the trainer fits each side by side from the same
+        start on the same batches, and keeps the one that is best on few-shot validation (`bench.training.chosen`).
+        For methods on features alone."""
+        return [{}]
+
+    def choose(self, values: dict[str, float]) -> None:
+        """Take a candidate's values, after training or as a plug-in file names them."""
+        self.config, self.chosen = replace(self.config, **values), dict(values)
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         return F.cross_entropy(self.logits(x), y)

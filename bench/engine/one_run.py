@@ -24,7 +24,7 @@ from carryover.bench.engine.evaluator import DEPENDS, Sample, depends_on_company
 from carryover.bench.engine.few_shot import as_labels
 from carryover.bench.engine.plugin_header import header_of
 from carryover.bench.engine.port_runs import port_over
-from carryover.bench.engine.record_draft import add_features, describe, encoded_since, write_manifests
+from carryover.bench.engine.record_draft import add_features, describe, encoded_since, tell_choice, write_manifests
 from carryover.bench.engine.session import Session
 from carryover.bench.errors import StorageError, UserError
 from carryover.bench.host import out_of_memory
@@ -32,6 +32,8 @@ from carryover.bench.host.device import peak_memory, reset_peak
 from carryover.bench.host.identity import sha256_of
 from carryover.bench.plan.runs import Run
 from carryover.bench.seeds import derive
+from carryover.bench.stats import learning_curves
+from carryover.bench.training.chosen import retrained
 from carryover.bench.training.generators import generator
 from carryover.bench.training.trainer import FitError, fit_together
 from carryover.datasets.withheld import no_labels
@@ -146,7 +148,7 @@ def through_port(session: Session, work: Work) -> None:
     """The plug-in that the run's source left on the base, ported to each target and evaluated there."""
     run, record = work.run, work.record
     plugin = plugin_of(session, run.trained)
-    carried = make(session, run.trained, session.shape_of(run), session.store.read_plugin(plugin)[0])
+    carried = loaded(session, run.trained, session.shape_of(run), plugin)
     left = sha256_of(session.store.path("plugins", plugin))
     record["files"] |= {"plugin": left, "carried": left}
     port_over(session, run, work.key, record, carried)
@@ -170,10 +172,13 @@ def prepare(session: Session, work: Work) -> None:
     work.support = session.inputs.support(run)
     work.record["seconds"]["features"] += time.perf_counter() - start
     start = time.perf_counter()
-    plugin = plugin_of(session, run.source) if run.source else ""
-    learned = session.store.read_plugin(plugin)[0] if plugin else None
-    work.method = make(session, run, session.shape_of(run), learned)
-    if plugin:
+    shape = session.shape_of(run)
+    if run.source is None:
+        work.method = make(session, run, shape)
+    else:
+        plugin = plugin_of(session, run.source)
+        work.method = loaded(session, run, shape, plugin)
+        work.method.config = retrained(work.method.config, run.training)
         work.record["files"]["carried"] = sha256_of(session.store.path("plugins", plugin))
     with no_labels():
         work.method.bind(backbone, Classes(run.dataset, few.data.classnames, few.data.templates))
@@ -189,6 +194,14 @@ def make(session: Session, run: Run, shape: Shape, learned: dict[str, Tensor] | 
             if learned is not None:
                 made.load_learned(learned)
             return made
+
+
+def loaded(session: Session, run: Run, shape: Shape, plugin: str) -> Method:
+    """A fresh method with what the plug-in of that key holds: only what was saved may travel."""
+    tensors, header = session.store.read_plugin(plugin)
+    method = make(session, run, shape, tensors)
+    method.choose(header.get("chosen", {}))
+    return method
 
 
 def side_by_side(session: Session, works: list[Work]) -> list[list[Work]]:
@@ -262,8 +275,15 @@ def train(session: Session, works: list[Work]) -> None:
             fail(session, work, outcome)
             continue
         work.record["curve"] = outcome
+        work.record["marks"] += marks_of_fit(work.run, outcome)
+        tell_choice(work.record, work.method)
         work.home = work.method.home
         attempt(session, work, write_plugin)
+
+
+def marks_of_fit(run: Run, curve: list[dict]) -> list[str]:
+    """A refresh of few steps is short because it was asked to be."""
+    return [] if run.refresh > 0 else learning_curves.marks(curve)
 
 
 def trained_values(method: Method) -> int:
@@ -315,8 +335,7 @@ def carry_over(session: Session, work: Work) -> None:
     if run.test and not METHODS[run.method].whole:
         raise UserError(f"{run.method}: the towers that it trained were not kept, so no other test set can be tried")
     plugin = plugin_of(session, run.trained) if run.test else work.key
-    saved = session.store.read_plugin(plugin)[0]  # nothing else may travel
-    carried = make(session, run, session.shape_of(run), saved)
+    carried = loaded(session, run, session.shape_of(run), plugin)
     carried.home = work.home  # of use on the backbone it was trained on alone
     record["files"]["plugin"] = sha256_of(session.store.path("plugins", plugin))
     found, depends = predicted(session, run, carried, work.tests, record["seconds"]["evaluate"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,13 @@ def header_of(run: Run, method: Method, backbones: Sequence[Backbone]) -> dict[s
     """What the header of a run's plug-in says beside format, version and key. ``backbones`` it was trained on, in
     order. Nothing of machine or time: the same plug-in is the same bytes."""
     refreshed = {"refresh": run.refresh} if len(run.path) > 1 else {}
+    chosen = {"chosen": method.chosen} if method.chosen else {}
     return {
         **refreshed,
+        **chosen,
         "method": run.method,
         "source": source_hash(type(method)),
-        "config": asdict(run.config),
+        "config": asdict(replace(run.config, **method.chosen)),
         "shape": asdict(method.shape),
         "trained_on": [
             described(b.label, b.fingerprint, b.width, b.dim, b.tower.activation or None) for b in backbones

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from carryover.bench.engine.evaluator import DEPENDS, depends_on_company, labelled, predict, score
 from carryover.bench.engine.few_shot import as_labels
+from carryover.bench.engine.record_draft import tell_choice
 from carryover.bench.engine.session import Session
 from carryover.bench.host.device import peak_memory
 from carryover.bench.host.identity import sha256_of
@@ -77,6 +78,7 @@ def on_target(
         support = session.inputs.support(run)
         with no_labels():
             record["curve"] = refreshed(ported, support, run.training, draw)
+        tell_choice(record, ported.inner())
         record["seconds"]["fit"] = time.perf_counter() - start
     start = time.perf_counter()
     backbone = session.backbone(role)

@@ -15,7 +15,7 @@ from carryover.bench.host.device import device_name
 from carryover.bench.plan.runs import Run
 from carryover.datasets import manifests
 from carryover.methods import ordered
-from carryover.methods.base import METHODS
+from carryover.methods.base import METHODS, Method
 
 TRANSDUCTIVE = "transductive, as it declares: other test images help to predict each"
 SELECTED_ON_TEST = "epoch or hyper-parameters chosen on test images (its published protocol)"
@@ -73,6 +73,12 @@ def describe(session: Session, run: Run, key: str) -> dict:
         "text_budget_bytes": session.text_budget,
         "started": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
+
+
+def tell_choice(record: dict, method: Method) -> None:
+    """What few-shot validation chose (`results/README.md`); nothing where the method leaves nothing open."""
+    if method.tried:
+        record.update(chosen=method.chosen, tried=method.tried)
 
 
 def write_manifests(session: Session, run: Run) -> dict[str, str]:

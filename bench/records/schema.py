@@ -13,6 +13,7 @@ NEEDED: dict[str, Any] = {"key": str, "run": dict}
 OF_RECORD: dict[str, Any] = {
     "status": str, "error": str, "names": dict, "depth": str, "order": dict, "averaged": bool, "identity": dict,
     "about": str, "marks": list, "manifests": dict, "split": dict, "trained": str, "targets": dict, "curve": list,
+    "chosen": dict, "tried": list,
     "seconds": dict, "versions": dict, "device": str, "git_commit": str, "started": str, "encoded": dict,
     "files": dict, "features": dict, "drawn": dict, "plan": str, "together": int, "git_dirty": bool,
     "processor": dict, "port": dict,

@@ -41,8 +41,8 @@ from carryover.methods import PAPER_ORDER
 MICRO_NOTE = (
     "Micro is a real experiment at small scale: small models truly trained on a procedural picture world. "
     "It is not the paper's result, and its numbers are not set beside the paper's. Methods train on a short schedule "
-    "of its own; the rates of the paper's methods were chosen by accuracy on some of its test pictures, those of the "
-    "others on few-shot validation pictures (PROTOCOL.md, section 6)."
+    "of its own; the rates of the paper's prompt methods were chosen by accuracy on some of its test pictures, those "
+    "of the others on few-shot validation pictures (PROTOCOL.md, section 6)."
 )
 KNOWN_NOTE = (
     "Nothing is trained for these, so they tell whether weights, pictures, names and prompts are those of the authors. "

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from carryover.bench.errors import UserError
+from carryover.bench.training.chosen import retrained
 from carryover.bench.training.trainer import FitError, fit_together
 from carryover.methods.base import Method, Support, TrainConfig
 
@@ -18,12 +19,22 @@ class Behind(Method):
     def __init__(self, ported: Any, inner: Method, config: TrainConfig):
         super().__init__(config, inner.shape)
         self.ported, self.inner = ported, inner
+        inner.config = retrained(inner.config, config)
 
     def logits(self, x):
         return self.ported.logits(x)
 
-    def loss(self, x, y):
-        return self.inner.loss(self.ported.old(x), y)
+    @classmethod
+    def losses(cls, methods, xs, ys):
+        xs = [method.ported.old(x) for method, x in zip(methods, xs, strict=True)]
+        return type(methods[0].inner).losses([method.inner for method in methods], xs, ys)
+
+    def candidates(self):
+        return self.inner.candidates()
+
+    def choose(self, values):
+        super().choose(values)
+        self.inner.choose(values)
 
     def trained(self):
         return self.inner.trained()
@@ -45,8 +56,10 @@ def refreshed(ported: Any, support: Support, config: TrainConfig, generator: tor
     inner = ported.inner()
     if inner is None:
         raise UserError("its old text tower is gone once it is ported, so what it learned cannot be trained on")
-    (outcome,) = fit_together([Behind(ported, inner, config)], [support], [generator], resume=True)
+    behind = Behind(ported, inner, config)
+    (outcome,) = fit_together([behind], [support], [generator], resume=True)
     ported.eval()
     if isinstance(outcome, FitError):
         raise outcome
+    inner.tried = behind.tried
     return outcome

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from carryover.bench.features.pixels import Pictures
+from carryover.bench.training import chosen
 from carryover.methods.base import Method, Support, TrainConfig
 from carryover.methods.parts.optimizer import optimizer
 from carryover.methods.parts.schedule import Schedule, epoch_steps
@@ -42,7 +43,8 @@ def fit_together(
 ) -> list[list[dict] | FitError]:
     """``fit`` of several runs side by side: the step of all is one computation (``Method.losses``), while batches,
     gradients and updates stay each run's own. All have the same schedule, batch size and number of support images, and
-    one ``Method.alike``. A run whose loss is not finite gives its FitError and does not touch the others.
+    one ``Method.alike``. A run whose loss is not finite gives its FitError and does not touch the others. A run with
+    several candidates (``Method.candidates``) has as many places, all with its batches, and the curve of the one kept.
 
     resume: the methods hold what was learned before, so ``start``, which would make it anew, is not called."""
     config: TrainConfig = methods[0].config
@@ -50,10 +52,12 @@ def fit_together(
         method.train()
         if not resume:
             method.start(support)
-    curves: list[list[dict]] = [[] for _ in methods]
+    places = [(run, one) for run, method in enumerate(methods) for one in chosen.spread(method)]
+    fitted = [one for _, one in places]
+    curves: list[list[dict]] = [[] for _ in places]
     failed: dict[int, FitError] = {}
-    trained = [part for method in methods for part in method.trained()]
-    if config.epochs and any(parameters for _, parameters in trained):
+    trained = [(one.config.lr, *part) for one in fitted for part in one.trained()]
+    if config.epochs and any(parameters for *_, parameters in trained):
         count = len(supports[0].labels)
         batch = min(config.batch, count)
         steps = epoch_steps(config, count)
@@ -67,12 +71,11 @@ def fit_together(
                     support.views.expect([(view[order[part]], order[part]) for part in parts])
             losses = []
             for step, part in enumerate(parts):
-                rate = schedule.rate(epoch, step)
                 for group in solver.param_groups:
-                    group["lr"] = rate * group["factor"]
+                    group["lr"] = schedule.rate(epoch, step, group["peak"]) * group["factor"]
                 xs = [s.views[view[order[part]], order[part]] for s, (order, view) in zip(supports, drawn, strict=True)]
                 ys = [s.labels[order[part]] for s, (order, _) in zip(supports, drawn, strict=True)]
-                each = type(methods[0]).losses(methods, xs, ys)
+                each = type(methods[0]).losses(fitted, [xs[run] for run, _ in places], [ys[run] for run, _ in places])
                 solver.zero_grad()
                 (each[0] if len(each) == 1 else torch.stack(each).sum()).backward()
                 solver.step()
@@ -80,18 +83,26 @@ def fit_together(
             for i, mean in enumerate(torch.stack(losses, dim=1).mean(1).tolist()):
                 if i in failed:
                     continue
+                (run, one), rate = places[i], schedule.rate(epoch, steps - 1, fitted[i].config.lr)
                 if not math.isfinite(mean):
                     failed[i] = FitError(f"loss is {mean} in epoch {epoch} (learning rate {rate:.3g})", curves[i])
                     continue
                 curves[i].append({"epoch": epoch, "loss": mean, "lr": rate})
-                methods[i].end_epoch(supports[i])
-            if len(failed) == len(methods):
+                one.end_epoch(supports[run])
+            if len(failed) == len(places):
                 break
-    for i, (method, support) in enumerate(zip(methods, supports, strict=True)):
-        if i not in failed:
+    outcomes: list[list[dict] | FitError] = []
+    for run, (method, support) in enumerate(zip(methods, supports, strict=True)):
+        own = [i for i, (other, _) in enumerate(places) if other == run]
+        alive = [i not in failed for i in own]
+        best = own[0]
+        if fitted[best] is not method and any(alive):
+            best = own[chosen.keep_best(method, [fitted[i] for i in own], alive, support)]
+        if any(alive):
             method.finish(support)
         method.eval()
-    return [failed.get(i, curve) for i, curve in enumerate(curves)]
+        outcomes.append(failed.get(best, curves[best]))
+    return outcomes
 
 
 def draw(epoch: int, support: Support, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -9,12 +9,17 @@ import torch
 from carryover.methods.train_config import TrainConfig
 
 
-def optimizer(config: TrainConfig, trained: Sequence[tuple[float, list[torch.nn.Parameter]]]) -> torch.optim.Optimizer:
-    """Over (factor on the learning rate, parameters), as ``Method.trained`` gives them."""
-    by_factor: dict[float, list[torch.nn.Parameter]] = {}
-    for factor, parameters in trained:
-        by_factor.setdefault(factor, []).extend(parameters)
-    groups: list[dict] = [{"params": params, "factor": factor} for factor, params in by_factor.items() if params]
+def optimizer(
+    config: TrainConfig, trained: Sequence[tuple[float, float, list[torch.nn.Parameter]]]
+) -> torch.optim.Optimizer:
+    """Over (learning rate, factor on it, parameters): the ``lr`` of a method's config, and what ``Method.trained``
+    gives. Each group keeps the two as ``peak`` and ``factor``."""
+    grouped: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+    for peak, factor, parameters in trained:
+        grouped.setdefault((peak, factor), []).extend(parameters)
+    groups: list[dict] = [
+        {"params": params, "peak": peak, "factor": factor} for (peak, factor), params in grouped.items() if params
+    ]
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, config.lr, config.momentum, weight_decay=config.weight_decay)
     if config.optimizer == "adamw":

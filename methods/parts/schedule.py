@@ -21,8 +21,8 @@ class Schedule:
     def epochs(self) -> int:
         return math.ceil(self.config.steps / self.steps_per_epoch) if self.config.steps else self.config.epochs
 
-    def rate(self, epoch: int, step: int) -> float:
-        """``epoch`` from 1, ``step`` from 0 within the epoch."""
+    def rate(self, epoch: int, step: int, peak: float | None = None) -> float:
+        """``epoch`` from 1, ``step`` from 0 within the epoch; ``peak`` instead of the config's ``lr``."""
         c = self.config
         if c.schedule == "iteration":
             done = ((epoch - 1) * self.steps_per_epoch + step) / (self.epochs * self.steps_per_epoch)
@@ -30,7 +30,7 @@ class Schedule:
             return c.warmup_lr
         else:
             done = (epoch - 1 - c.warmup_epochs * (self.epochs > c.warmup_epochs)) / self.epochs
-        return c.lr * 0.5 * (1 + math.cos(math.pi * done))
+        return (c.lr if peak is None else peak) * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def epoch_steps(config: TrainConfig, count: int) -> int:

@@ -105,7 +105,7 @@ def adapted(config: TestTimeConfig, start: Sequence[Tensor], objective: Callable
     that each takes by itself."""
     with torch.enable_grad():
         values = [nn.Parameter(value.detach().clone()) for value in start]
-        solver = optimizer(config, [(1.0, values)])
+        solver = optimizer(config, [(config.lr, 1.0, values)])
         for _ in range(config.updates):
             found = torch.autograd.grad(objective(*values).sum(), values)  # of nothing else
             for value, gradient in zip(values, found, strict=True):

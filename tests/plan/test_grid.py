@@ -108,7 +108,9 @@ def test_published_settings_of_the_other_prompt_methods():
     assert (kgcoop.batch, kgcoop.epochs, kgcoop.weight, kgcoop.initial_words) == (128, 100, 8.0, "a photo of a")
     assert (contcoop.lam, contcoop.heads, contcoop.attention) == (1.0, 1, True)
     assert config("linear-probe").coarse == (1e6, 1e4, 1e2, 1, 1e-2, 1e-4, 1e-6)
-    assert (config("clip-adapter").ratio, config("clip-adapter").reduction) == (0.2, 4)
+    adapter = config("clip-adapter")
+    assert (adapter.rates, adapter.ratios) == ((0.002, 0.02, 0.2), (0.2, 0.4, 0.6, 0.8))
+    assert (adapter.lr, adapter.ratio, adapter.reduction) == (0, 0, 4), "both are chosen"
 
 
 def test_tip_adapters_table_of_search_ranges_and_epochs():
