@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure  # no pyplot: it would keep every figure alive and choose a screen backend
-from rich.table import Table as ConsoleTable
-from rich.text import Text
 
 from carryover.bench import places
 from carryover.bench.analyses.base import Analysis, Drawing, Table, register
@@ -22,6 +20,7 @@ from carryover.bench.records.reading import AVERAGE, Record
 from carryover.bench.records.selection import Selection
 from carryover.bench.render.figures import COLOURS, INK, LABELS, PAPER, WHISKER, canvas, open_frame, short_label
 from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet, percent, ranked
+from carryover.bench.render.terminal import Table as ConsoleTable
 from carryover.bench.stats import means
 
 ON_BAR = "#000000"  # stays black there, since the bars keep their colours
@@ -131,14 +130,12 @@ def console_summary(records: Iterable[Record]) -> ConsoleTable:
     """The average rows of the main suite for the terminal: method, Base, New, H in percent."""
     records = reading.select(records)
     methods, count = reading.names(records, "method"), len(reading.averaged(records))
-    shown = ConsoleTable(title=f"Average over {reading.counted(count, 'dataset')}, accuracy in percent")
-    shown.add_column("Method")
-    for name in ("Base", "New", "H", "Seeds"):
-        shown.add_column(name, justify="right")
+    title = f"Average over {reading.counted(count, 'dataset')}, accuracy in percent"
+    numbers = ("Base", "New", "H", "Seeds")
+    shown = ConsoleTable("Method", *numbers, right=numbers, title=title)
     for method, row in means.average_rows(records).iterrows():
-        # Text, not str: rich would read [brackets] of a user's method name as its own markup.
-        numbers = [percent(row[name], row[name + "_std"]) for name in ("base", "new", "h")]
-        shown.add_row(Text(methods[method]), *numbers, str(row["seeds"]))
+        cells = [percent(row[name], row[name + "_std"]) for name in ("base", "new", "h")]
+        shown.row(methods[method], *cells, str(row["seeds"]))
     return shown
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from rich.console import Console
-
 from carryover.bench.cli import flags
-from carryover.bench.render.terminal import escape
+from carryover.bench.render.terminal import say
 
 WORDS = ()
 FLAGS = flags.RECORDS
@@ -15,7 +13,6 @@ EXAMPLES = (
     ("check", "the micro world's tables and report"),
     ("check --arch vit-b16", "those of the paper's experiment"),
 )
-console = Console()
 
 
 def main(args: argparse.Namespace) -> int:
@@ -38,8 +35,8 @@ def main(args: argparse.Namespace) -> int:
     differences += recompute_known(selection, store.read_predictions, store.folder)
     differences += recompute_report(selection, store.read_predictions, store.folder, answers, args.arch)
     for line in differences:
-        console.print(f"[red]differs[/] {escape(line)}", highlight=False, soft_wrap=True)
+        say(("differs", "red"), f" {line}")
     if differences and (apart := len(records) - len(selection.records)):
-        console.print(f"{apart} stored records have other settings than this call: {REPEAT}", soft_wrap=True)
-    console.print(f"{len(selection.records)} records checked against their predictions, {len(differences)} differences")
+        say(f"{apart} stored records have other settings than this call: {REPEAT}")
+    say(f"{len(selection.records)} records checked against their predictions, {len(differences)} differences")
     return 1 if differences else 0

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
+from carryover.bench.errors import printable
 from carryover.bench.plan.runs import Run
 from carryover.bench.records.reading import counted
-from carryover.bench.render.terminal import escape
+from carryover.bench.render.terminal import say, words_column
 
 LOG_EVERY = 30.0  # seconds between lines where there is no terminal to draw a bar on
 
@@ -27,11 +28,11 @@ class Display:
         self.begun = self._spoken = time.monotonic()
         self._said: set[str] = set()
         self.bar = Progress(
-            TextColumn("{task.description:<44}"),
+            words_column("{task.description:<44}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("left"),
+            words_column("left"),
             TimeRemainingColumn(),
             console=console,
             transient=True,
@@ -39,10 +40,10 @@ class Display:
         self._task = self.bar.add_task("loading backbones and data", total=planned)
 
     def say(self, line: str) -> None:
-        self.console.print(escape(line), highlight=False, soft_wrap=True)
+        say(line, to=self.console)
 
     def describe(self, what: str) -> None:
-        self.bar.update(self._task, description=escape(what))
+        self.bar.update(self._task, description=printable(what))
 
     def on_images(self, what: str, done: int, count: int) -> None:
         self.describe(f"{what} {done}/{count}")
@@ -55,16 +56,14 @@ class Display:
 
     def on_done(self, run: Run, record: dict) -> None:
         self.keys.extend([record["key"]] if record["status"] == "done" else [])
-        self.bar.update(self._task, advance=1, description=escape(str(run)))
+        self.bar.update(self._task, advance=1, description=printable(str(run)))
         if self._due():
             task = self.bar.tasks[0]
             left = (self._spoken - self.begun) / task.completed * ((task.total or 0) - task.completed) / 60
             self.say(f"{task.completed:.0f}/{task.total:.0f} runs, about {left:.0f} minutes left")
         if record["status"] != "done" and record["error"] not in self._said:  # one broken image fails many runs
             self._said.add(record["error"])
-            self.console.print(
-                f"[red]failed[/] {escape(str(run))}: {escape(record['error'])}", highlight=False, soft_wrap=True
-            )
+            say(("failed", "red"), f" {run}: {record['error']}", to=self.console)
 
     def on_wait(self, count: int, owner: str) -> None:
         self.describe(f"waiting for {owner}")

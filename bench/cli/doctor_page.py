@@ -9,7 +9,6 @@ import os
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
 from carryover import datasets
 from carryover.bench.backbones import arch_files, loading, probe
@@ -28,9 +27,7 @@ from carryover.bench.preflight.backbones import show_backbone, show_control, sho
 from carryover.bench.preflight.data import show_data
 from carryover.bench.preflight.findings import Page, amount, check_space, check_writable, free_space, nearest
 from carryover.bench.records.reading import counted
-from carryover.bench.render.terminal import escape
-
-console = Console()
+from carryover.bench.render.terminal import say
 
 
 def doctor(args: argparse.Namespace) -> int:
@@ -70,7 +67,7 @@ def doctor(args: argparse.Namespace) -> int:
     show_plan(page, session, args, possible, len(runs), all_there(options, loaded))
 
     notes = f", {counted(page.notes, 'note')}" if page.notes else ""
-    console.print(f"{counted(page.problems, 'problem')}{notes}" if page.problems else f"no problem found{notes}")
+    say(f"{counted(page.problems, 'problem')}{notes}" if page.problems else f"no problem found{notes}")
     return 1 if page.problems else 0
 
 
@@ -174,7 +171,7 @@ def show_plan(
         jobs = args.jobs or schedule.default_jobs(options)
         found = budget.estimate(session, runs, jobs, args.fresh)
         for line in budget.lines(found):
-            console.print(f"     {escape(line)}", highlight=False, soft_wrap=True)
+            say(f"     {line}")
         for line in found.missing:
             page.note("not estimated", line)
         for names, needed, folder in needs(options, found):

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-from rich.table import Table
-
 from carryover.bench.engine.options import Options
 from carryover.bench.engine.session import Session
 from carryover.bench.errors import UserError
 from carryover.bench.plan.runs import Run
 from carryover.bench.preflight import budget
 from carryover.bench.records import time_notes
-from carryover.bench.render.terminal import escape
-
-console = Console()
+from carryover.bench.render.terminal import Table, say
 
 
 def dry_run(options: Options, runs: list[Run], jobs: int, fresh: bool = False) -> int:
@@ -23,17 +18,17 @@ def dry_run(options: Options, runs: list[Run], jobs: int, fresh: bool = False) -
         "methods",
         "seeds",
         "runs",
-        title=escape(f"{len(runs)} runs on {options.arch.label}, {options.device}"),
+        title=f"{len(runs)} runs on {options.arch.label}, {options.device}",
     )
     for id in dict.fromkeys(run.dataset for run in runs):
         mine = [run for run in runs if run.dataset == id]
-        shown.add_row(
-            escape(id),
-            escape(" ".join(dict.fromkeys(r.method for r in mine))),
+        shown.row(
+            id,
+            " ".join(dict.fromkeys(r.method for r in mine)),
             " ".join(map(str, dict.fromkeys(r.seed for r in mine))),
             str(len(mine)),
         )
-    console.print(shown)
+    shown.show()
     try:
         session = Session(options)
         found = budget.estimate(session, runs, jobs, fresh)
@@ -44,5 +39,5 @@ def dry_run(options: Options, runs: list[Run], jobs: int, fresh: bool = False) -
     except UserError as error:
         report = [f"no estimate: {error}"]
     for line in report:
-        console.print(escape(line), highlight=False, soft_wrap=True)
+        say(line)
     return 0

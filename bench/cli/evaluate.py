@@ -9,13 +9,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from carryover.bench.cli import flags
 from carryover.bench.cli.progress import Progress
 from carryover.bench.errors import UserError
-from carryover.bench.render.terminal import escape
+from carryover.bench.render.terminal import Table, aside, say
 
 WORDS = ()
 FLAGS = (
@@ -42,7 +39,6 @@ EXAMPLES = (
         "does this plug-in work on that backbone? with --dry-run: does it fit at all?",
     ),
 )
-console, aside = Console(), Console(stderr=True)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -73,11 +69,7 @@ def main(args: argparse.Namespace) -> int:
         else:
             check_ported(plugin, restored(plugin), tower, data)
         show_warnings(warnings_of(plugin, tower))
-        console.print(
-            f"compatible: {escape(plugin.path)} ({plugin.method}) with {escape(tower.label)} on {escape(data.id)}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        say(f"compatible: {plugin.path} ({plugin.method}) with {tower.label} on {data.id}")
         return 0
     session.store.check_writable()
     with few_threads(tower.is_micro and options.device == "cpu"):
@@ -86,12 +78,8 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(stored, indent=1, sort_keys=True))
         return 0
-    console.print(table(stored))
-    console.print(
-        f"Kept in {escape(args.out)}/{FOLDER}/{stored['key']}.json, predictions beside it.",
-        highlight=False,
-        soft_wrap=True,
-    )
+    table(stored).show()
+    say(f"Kept in {args.out}/{FOLDER}/{stored['key']}.json, predictions beside it.")
     return 0
 
 
@@ -110,7 +98,7 @@ def few_threads(one: bool) -> Iterator[None]:
 
 def show_warnings(lines: list[str]) -> None:
     for line in lines:
-        aside.print(f"[yellow]note[/] {escape(line)}", highlight=False, soft_wrap=True)
+        say(("note", "yellow"), f" {line}", to=aside)
 
 
 def ported_rows(header: dict[str, Any]) -> dict[str, str]:
@@ -140,7 +128,7 @@ def table(stored: dict[str, Any]) -> Table:
         "zero-shot": f"{stored['zero_shot']['accuracy']:.2f} %, this backbone's",
         "difference": f"{d['points']:+.2f} points, {d['low']:+.2f} to {d['high']:+.2f} (95 %, paired over the images)",
     }
-    shown = Table(show_header=False)
-    for name, text in rows.items():
-        shown.add_row(name, escape(text))
+    shown = Table("", "", show_header=False)
+    for name, told in rows.items():
+        shown.row(name, told)
     return shown

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from rich.console import Console
-
 from carryover.bench.cli import flags
 from carryover.bench.cli.commands import program
 from carryover.bench.cli.evaluate import show_warnings
 from carryover.bench.errors import UserError
-from carryover.bench.render.terminal import escape
+from carryover.bench.render.terminal import say
 
 WORDS = (
     "[KEY …]",
@@ -25,7 +23,6 @@ EXAMPLES = (
         "the plug-ins of finished runs, for elsewhere",
     ),
 )
-console = Console()
 FEW = 10  # files that are named
 
 
@@ -52,9 +49,9 @@ def main(args: argparse.Namespace) -> int:
         records = of_runs(store, plan_of(args, arch))
     written = write(store, arch, records, args.to)
     for path in written[:FEW]:
-        console.print(escape(str(path)), highlight=False, soft_wrap=True)
+        say(str(path))
     more = f", of which {FEW} are named here" if len(written) > FEW else ""
-    console.print(f"{counted(len(written), 'plug-in')} written{more}; a card (.json) beside each", highlight=False)
+    say(f"{counted(len(written), 'plug-in')} written{more}; a card (.json) beside each")
     bare = [record["run"]["method"] for record, path in zip(records, written, strict=True) if not read_tensors(path)[0]]
     show_warnings([EMPTY.format(method) for method in dict.fromkeys(bare)])
     return 0

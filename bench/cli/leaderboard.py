@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rich.console import Console
-
-from carryover.bench.render.terminal import escape
+from carryover.bench.render.terminal import say
 
 WORDS = ("[[NAME=]FOLDER …]", "results folders, each with the name of its group where wanted (none: --out)")
 FLAGS = ("--to", "--plugin-dir", "--out")
@@ -15,7 +13,6 @@ EXAMPLES = (
     ("leaderboard ours=results theirs=FOLDER --to leaderboard.html", "two groups' results side by side"),
     ("leaderboard", "one's own results alone"),
 )
-console = Console()
 LINES = 20  # said of what is left out, where the page says them all
 
 
@@ -34,9 +31,9 @@ def main(args: argparse.Namespace) -> int:
         for line in page.left_out(account)
     ]
     for line in wrong[:LINES]:
-        console.print(f"[yellow]left out[/] {escape(line)}", highlight=False, soft_wrap=True)
+        say(("left out", "yellow"), f" {line}")
     if len(wrong) > LINES:
-        console.print(f"and {len(wrong) - LINES} more, which the page names", highlight=False)
+        say(f"and {len(wrong) - LINES} more, which the page names")
     said = f"{page.counted_rows(rows, accounts)}. Page: {path}"
-    console.print(escape(said), highlight=False, soft_wrap=True)
+    say(said)
     return 0

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from rich.console import Console
-from rich.table import Column, Table
-
 from carryover import datasets
 from carryover.bench import places
 from carryover.bench.backbones import archs
 from carryover.bench.cli import port_files
 from carryover.bench.errors import UserError, unknown
 from carryover.bench.plan import method_files
-from carryover.bench.render.terminal import escape
+from carryover.bench.render.terminal import Table
 
 WORDS = ("[methods|ports|datasets|archs]", "one list alone")
 FLAGS = ("--datasets", "--plugin-dir")
@@ -21,7 +18,6 @@ EXAMPLES = (
     ("ls methods --plugin-dir mine", "the suite's methods and your own"),
     ("ls datasets --datasets folder:PATH", "is your own folder read as you mean it?"),
 )
-console = Console()
 
 
 def main(args: argparse.Namespace) -> int:
@@ -33,21 +29,21 @@ def main(args: argparse.Namespace) -> int:
         raise unknown("list", what, kinds)
     for kind, show in kinds.items():
         if what in ("", kind):
-            console.print(show(args))
+            show(args).show()
     return 0
 
 
 def list_methods(args: argparse.Namespace) -> Table:
     shown = Table("method", "name", "depth", "needs", "source", title="methods")
     for one in method_files.listed(tuple(args.plugin_dir)):
-        shown.add_row(*map(escape, (one.id, one.name or one.id, places.label(one.depth), one.needs, one.paper)))
+        shown.row(one.id, one.name or one.id, places.label(one.depth), one.needs, one.paper)
     return shown
 
 
 def list_ports(args: argparse.Namespace) -> Table:
     shown = Table("port", "name", "needs", "anchors", "source", title="ports")
     for one in port_files.listed(tuple(args.plugin_dir)):
-        shown.add_row(*map(escape, (one.id, one.name, ", ".join(one.needs), ", ".join(one.anchors), one.source)))
+        shown.row(one.id, one.name, ", ".join(one.needs), ", ".join(one.anchors), one.source)
     return shown
 
 
@@ -56,22 +52,22 @@ def list_datasets(args: argparse.Namespace) -> Table:
     shown, layouts = Table("dataset", "where", title="datasets"), datasets.layouts.LAYOUTS
     for id in datasets.ids():
         only = ", test only" if id in datasets.ood("paper") + datasets.ood("micro") else ""
-        shown.add_row(
+        shown.row(
             id,
             (f"--data-root, {layouts[id].folder}/" if id in layouts else f"embedded: {datasets.load(id).about}") + only,
         )
     for id, path in datasets.folder.paths_of(args.datasets).items():
-        shown.add_row(escape(id), escape(f"{path}: {describe_data(datasets.folder.load(id, path))}"))
+        shown.row(id, f"{path}: {describe_data(datasets.folder.load(id, path))}")
     if not args.datasets:
-        shown.add_row("folder:PATH", "your own images: PATH/<class>/*.jpg or PATH/{train,val,test}/<class>/*.jpg")
+        shown.row("folder:PATH", "your own images: PATH/<class>/*.jpg or PATH/{train,val,test}/<class>/*.jpg")
     return shown
 
 
 def list_archs(args: argparse.Namespace) -> Table:
-    shown = Table("arch", Column("base", overflow="fold"), Column("update", overflow="fold"), "W", "D", title="archs")
+    shown = Table("arch", "base", "update", "W", "D", title="archs")
     for name, arch in archs.ARCHS.items():
         new = arch.new.label + (f" and {len(arch.more)} more" if arch.more else "")
-        shown.add_row(name, arch.base.label, new, str(arch.base.width), str(arch.base.dim))
+        shown.row(name, arch.base.label, new, str(arch.base.width), str(arch.base.dim))
     return shown
 
 

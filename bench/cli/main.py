@@ -11,12 +11,15 @@ from carryover.bench.cli import commands
 from carryover.bench.cli.parsing import parse, parser
 from carryover.bench.errors import UserError, printable
 from carryover.bench.host import environment
+from carryover.bench.render.terminal import Plain
 
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: see ``--help``."""
     argv = sys.argv[1:] if argv is None else argv
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(Plain("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     try:
         args = parse(argv)
         if args.version:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import argparse
 import shlex
 
-from rich.console import Console
-
 from carryover.bench.cli import flags
 from carryover.bench.cli.backbones import Alone, wanting
 from carryover.bench.cli.commands import command_line
-from carryover.bench.render.terminal import escape
+from carryover.bench.render.terminal import say
 
 WORDS = ()
 FLAGS = (
@@ -35,7 +33,6 @@ EXAMPLES = (
         "of two published models",
     ),
 )
-console = Console()
 FORM = "--base BACKBONE --new BACKBONE --images FOLDER --to FILE.safetensors"
 
 
@@ -69,7 +66,7 @@ def main(args: argparse.Namespace) -> int:
         f"  {command_line(shlex.join(['port', '--plugin', 'FILE', '--map', args.to, '--to', 'PORTED.safetensors']))}",
     ):
         if line:
-            console.print(escape(line), highlight=False, soft_wrap=True)
+            say(line)
     return 0
 
 

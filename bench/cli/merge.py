@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from rich.console import Console
-
 from carryover.bench.cli import flags, report
 from carryover.bench.cli.commands import program
 from carryover.bench.errors import UserError
-from carryover.bench.render.terminal import escape
+from carryover.bench.render.terminal import say
 
 WORDS = ("FOLDER …", "results folders that are joined into --out")
 FLAGS = flags.RECORDS
@@ -17,7 +15,6 @@ EXAMPLES = (
     ("merge results-2 --out results", "what a second machine did beside what this one did"),
     ("merge DOWNLOADED --arch vit-b16 --out all", "into a new folder"),
 )
-console = Console()
 
 
 def main(args: argparse.Namespace) -> int:
@@ -33,5 +30,5 @@ def main(args: argparse.Namespace) -> int:
     discover(args.plugin_dir)
     counts = merge.merge(Store(args.out, arch.id), args.what)
     files = ", ".join(f"{count} of {kind}" for kind, count in counts.items()) or "none, all were there"
-    console.print(f"files merged: {escape(files)}", highlight=False, soft_wrap=True)
+    say(f"files merged: {files}")
     return report.main(args)

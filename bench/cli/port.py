@@ -8,15 +8,13 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from carryover.bench.cli import flags
 from carryover.bench.cli.backbones import Alone, wanting
 from carryover.bench.cli.commands import command_line
 from carryover.bench.cli.evaluate import few_threads, show_warnings
 from carryover.bench.errors import UserError
 from carryover.bench.plan.defaults import ARCH
-from carryover.bench.render.terminal import escape
+from carryover.bench.render.terminal import say
 
 if TYPE_CHECKING:
     from carryover.bench.plugins.format import Plugin
@@ -59,7 +57,6 @@ EXAMPLES = (
         "'weight' (outputs, width) and perhaps 'bias'",
     ),
 )
-console = Console()
 FORM = "--plugin FILE --backbone NAME --images FOLDER --to FILE.safetensors"
 FORM_OF_ARRAYS = "--old OLD.npz --new NEW.npz --head HEAD.npz --to FILE.npz"
 FILES = (".npz", ".safetensors")
@@ -85,7 +82,7 @@ def main(args: argparse.Namespace) -> int:
     alone = args.map and not args.images
     outcome = through_map(args, plugin, classes) if alone else over_anchors(args, plugin, classes)
     size = write(args.to, plugin, outcome.ported, outcome.told)
-    say(args, plugin, outcome, size)
+    tell(args, plugin, outcome, size)
     count, names = outcome.told["anchors"]["count"], len(set(classes.names))
     few = f"{count} pictures for {names} classes are too few to rely on" if count < names else ""
     show_warnings([line for line in (note, few) if line])
@@ -185,7 +182,7 @@ def prompts(args: argparse.Namespace, plugin: Plugin) -> tuple[Classes, str]:
     return classes, note and ("" if without_tower(plugin, classes) else note)
 
 
-def say(args: argparse.Namespace, plugin: Plugin, outcome: Outcome, size: int) -> None:
+def tell(args: argparse.Namespace, plugin: Plugin, outcome: Outcome, size: int) -> None:
     told = outcome.told
     anchors = told["anchors"]
     left = "texts" if anchors["kind"] == "texts" else "pictures"
@@ -212,7 +209,7 @@ def say(args: argparse.Namespace, plugin: Plugin, outcome: Outcome, size: int) -
         f"  {command_line(shlex.join(words))}",
     ]
     for line in filter(None, lines):
-        console.print(escape(line), highlight=False, soft_wrap=True)
+        say(line)
 
 
 def lead(told: dict[str, Any]) -> list[str]:
@@ -267,7 +264,7 @@ def of_arrays(args: argparse.Namespace) -> int:
     if (old.ids is None) != (new.ids is None):
         show_warnings(["only one of the files has ids: rows were matched by their place"])
     for line in lines:
-        console.print(escape(line), highlight=False, soft_wrap=True)
+        say(line)
     outputs = ported.weight.shape[0]
     if told["rows"] < outputs:
         show_warnings([f"{told['rows']} rows for {outputs} outputs are too few to rely on"])

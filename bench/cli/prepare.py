@@ -7,13 +7,12 @@ import contextlib
 import time
 from collections.abc import Iterator
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
 from carryover import datasets
 from carryover.bench.cli import flags
 from carryover.bench.errors import UserError, printable, unknown
-from carryover.bench.render.terminal import escape
+from carryover.bench.render.terminal import console, say, words_column
 from carryover.datasets import fetch
 from carryover.datasets import prepare as prepare_module
 from carryover.datasets.layouts import LAYOUTS
@@ -25,7 +24,6 @@ EXAMPLES = (
     ("prepare dtd eurosat --data-root DATA", "fetch two datasets and say what must be fetched by hand"),
     ("prepare --check --data-root DATA", "is all there? nothing is fetched or changed"),
 )
-console = Console()
 LOG_EVERY = 30.0  # seconds between lines where there is no terminal to draw a bar on
 
 
@@ -69,7 +67,7 @@ def bring(args: argparse.Namespace, ids: list[str]) -> list[prepare_module.Outco
                 id, args.data_root, make_split=args.make_split, mirror=args.mirror, progress=progress
             )
             for line in outcome.failed:
-                say(f"[red]failed[/] {escape(line)}", markup=True)
+                say(("failed", "red"), f" {line}")
             show(outcome.finding, outcome.state)
             outcomes.append(outcome)
     lines = [line for outcome in outcomes for line in outcome.by_hand if not outcome.finding.ready]
@@ -84,11 +82,7 @@ def show(finding: Finding, state: str) -> None:
     """One line a dataset: state, counts and notes, or what is wrong."""
     found = "; ".join([finding.summary, *finding.notes] if finding.ready else finding.problems)
     about = found.removeprefix(f"{finding.id}: ")
-    say(f"[{'green' if finding.ready else 'red'}]{state:<7}[/] {escape(f'{finding.id}: {about}')}", markup=True)
-
-
-def say(line: str, markup: bool = False) -> None:
-    console.print(line if markup else printable(line), markup=markup, highlight=False, soft_wrap=True)
+    say((f"{state:<7}", "green" if finding.ready else "red"), f" {finding.id}: {about}")
 
 
 @contextlib.contextmanager
@@ -96,7 +90,7 @@ def shown_progress() -> Iterator[fetch.Progress]:
     """A bar on a terminal, else a line now and then."""
     spoken = [time.monotonic()]
     bar = Progress(
-        TextColumn("{task.description}"),
+        words_column("{task.description}"),
         BarColumn(bar_width=24),
         DownloadColumn(),
         TransferSpeedColumn(),
@@ -109,8 +103,8 @@ def shown_progress() -> Iterator[fetch.Progress]:
         task = bar.add_task("", total=None, visible=False)
 
         def progress(name: str, done: int, total: int | None) -> None:
-            if bar.tasks[0].description != escape(name):
-                bar.reset(task, total=total, completed=done, description=escape(name), visible=True)
+            if bar.tasks[0].description != printable(name):
+                bar.reset(task, total=total, completed=done, description=printable(name), visible=True)
             bar.update(task, completed=done, total=total)
             if not console.is_terminal and time.monotonic() - spoken[0] > LOG_EVERY:  # a log file shows no bar
                 spoken[0] = time.monotonic()

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import time
 
-from rich.console import Console
+from carryover.bench.render.terminal import aside, say
 
-from carryover.bench.render.terminal import escape
-
-aside = Console(stderr=True)
 LOG_EVERY = 30.0  # seconds between lines of progress
 
 
@@ -21,4 +18,4 @@ class Progress:
     def __call__(self, what: str, done: int, count: int) -> None:
         if time.monotonic() - self.spoken > LOG_EVERY:
             self.spoken = time.monotonic()
-            aside.print(f"{escape(what)}, {done} of {count}", highlight=False, soft_wrap=True)
+            say(f"{what}, {done} of {count}", to=aside)

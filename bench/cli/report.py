@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from rich.console import Console
-
 from carryover.bench.cli import flags
-from carryover.bench.render.terminal import escape
+from carryover.bench.render.terminal import say
 
 WORDS = ()
 FLAGS = flags.RECORDS
@@ -15,7 +13,6 @@ EXAMPLES = (
     ("report", "of the micro world, again"),
     ("report --arch vit-b16 --out FOLDER", "of the paper's experiment, from another results folder"),
 )
-console = Console()
 
 
 def main(args: argparse.Namespace) -> int:
@@ -30,5 +27,5 @@ def main(args: argparse.Namespace) -> int:
     write_results(args, arch)
     store = Store(args.out, arch.id)
     for line in (line for record in store.records() for line in store.changed_files(record)):
-        console.print(f"[yellow]changed[/] {escape(line)}", highlight=False, soft_wrap=True)
+        say(("changed", "yellow"), f" {line}")
     return 0

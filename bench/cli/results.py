@@ -6,8 +6,6 @@ import argparse
 import functools
 from dataclasses import replace
 
-from rich.console import Console
-
 from carryover.bench.analyses import audit_page, known_zero_shot, main_table
 from carryover.bench.analyses.drift import present
 from carryover.bench.backbones import archs
@@ -18,11 +16,10 @@ from carryover.bench.records import drift_files, time_notes
 from carryover.bench.records.predictions import Outcomes
 from carryover.bench.records.selection import Selection, choose
 from carryover.bench.records.store import Store
-from carryover.bench.render.terminal import escape
+from carryover.bench.render.terminal import say
 from carryover.bench.report import outputs
 from carryover.bench.report import report as report_module
 
-console = Console()
 REPEAT = "repeat the flags of the run that change its settings (--set, --limit, --shots, --views, --protocol, …)"
 
 
@@ -68,8 +65,8 @@ def write_results(args: argparse.Namespace, arch: archs.Arch) -> None:
     audit_page.write_page(selection, folder)
     if warning := known_zero_shot.warning(answers):
         head, lines, causes = warning
-        console.print(f"[bold yellow]{escape(head)}[/]", highlight=False, soft_wrap=True)
-        console.print(escape("\n".join([*(f"  {line}" for line in lines), causes])), highlight=False, soft_wrap=True)
-    console.print(main_table.console_summary(selection.main))
+        say((head, "bold yellow"))
+        say("\n".join([*(f"  {line}" for line in lines), causes]))
+    main_table.console_summary(selection.main).show()
     for note in selection.notes:
-        console.print(escape(note), highlight=False, soft_wrap=True)
+        say(note)

@@ -7,8 +7,6 @@ import contextlib
 import time
 from pathlib import Path
 
-from rich.console import Console
-
 from carryover import datasets
 from carryover.bench.cli.commands import program
 from carryover.bench.cli.display import Display
@@ -24,9 +22,7 @@ from carryover.bench.errors import UserError
 from carryover.bench.host import claims
 from carryover.bench.host.files import sweep
 from carryover.bench.records import time_notes
-from carryover.bench.render.terminal import escape
-
-console = Console()
+from carryover.bench.render.terminal import console, say
 
 
 def run(args: argparse.Namespace) -> int:
@@ -81,7 +77,7 @@ def measure_known(session: Session, ids: list[str]) -> None:
     try:
         known_prompts.measure(session, ids)
     except UserError as error:
-        console.print(f"[yellow]left out[/] known answers: {escape(str(error))}", highlight=False, soft_wrap=True)
+        say(("left out", "yellow"), f" known answers: {error}")
 
 
 def measure_drift(session: Session, args: argparse.Namespace) -> None:
@@ -99,13 +95,9 @@ def measure_drift(session: Session, args: argparse.Namespace) -> None:
     try:
         for found in drift_runs.measure_all(session, prompted):
             if "left_out" in found:
-                console.print(
-                    f"layer drift without {escape(found['pair'])}: {escape(found['left_out'])}",
-                    highlight=False,
-                    soft_wrap=True,
-                )
+                say(f"layer drift without {found['pair']}: {found['left_out']}")
     except UserError as error:
-        console.print(f"[yellow]left out[/] layer drift: {escape(str(error))}", highlight=False, soft_wrap=True)
+        say(("left out", "yellow"), f" layer drift: {error}")
 
 
 def open_datasets(session: Session, ids: list[str]) -> None:

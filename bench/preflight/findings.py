@@ -7,14 +7,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from rich.console import Console
-
 from carryover.bench.backbones import loading
 from carryover.bench.errors import UserError
 from carryover.bench.preflight import budget
-from carryover.bench.render.terminal import escape
-
-console = Console()
+from carryover.bench.render.terminal import say
 
 
 class Page:
@@ -24,18 +20,18 @@ class Page:
         self.problems = self.notes = 0
 
     def section(self, title: str) -> None:
-        console.print(f"[bold]{title}[/]")
+        say((title, "bold"))
 
     def ok(self, what: str, found: str) -> None:
-        self._line("[green]ok[/]  ", what, found)
+        self._line(("ok", "green"), what, found)
 
     def note(self, what: str, found: str) -> None:
         self.notes += 1
-        self._line("[yellow]note[/]", what, found)
+        self._line(("note", "yellow"), what, found)
 
     def bad(self, what: str, found: object) -> None:
         self.problems += 1
-        self._line("[red]bad[/] ", what, str(found))
+        self._line(("bad", "red"), what, str(found))
 
     @contextlib.contextmanager
     def guard(self, what: str):
@@ -47,8 +43,8 @@ class Page:
         except Exception as error:
             self.bad(what, f"{type(error).__name__}: {loading.first_line(error)}")
 
-    def _line(self, mark: str, what: str, found: str) -> None:
-        console.print(f"{mark} {escape(what)}: {escape(found)}", highlight=False, soft_wrap=True)
+    def _line(self, mark: tuple[str, str], what: str, found: str) -> None:
+        say(mark, f"{' ' * (4 - len(mark[0]))} {what}: {found}")
 
 
 def check_space(page: Page, what: str, needed: int, folder: str) -> None:

@@ -7,12 +7,12 @@ import re
 
 import pytest
 from markdown_it import MarkdownIt
-from rich.console import Console
 from table_records import chosen, predictions_of, record
 
 from carryover.bench.analyses import main_table
 from carryover.bench.records import printed
 from carryover.bench.render import sheets
+from carryover.bench.render.terminal import made
 from carryover.bench.report import outputs, recompute
 
 HEADER = "dataset,method,seeds,base,base_std,new,new_std,h,h_std,paper_base,paper_new,paper_h"
@@ -166,9 +166,9 @@ def test_csv_gives_a_hostile_id_back_and_never_as_a_formula(name):
 def test_the_console_prints_the_averages_and_takes_no_markup_from_a_name(world):
     for one in world:
         one["names"]["method"] = f"[red]{one['run']['method']}[/red]"
-    console = Console(width=120, record=True, file=io.StringIO())
-    console.print(main_table.console_summary(world))
-    text = console.export_text()
+    console = made(width=120, file=io.StringIO())
+    main_table.console_summary(world).show(console)
+    text = console.file.getvalue()
     assert "[red]prompt[/red]" in text and "77.00 ±" in text and "Average over 2 datasets" in text
 
 
