@@ -93,6 +93,27 @@ MUTANTS = (
         ("tests/methods/test_contract.py", "-k", "poisoned and tip"),
     ),
     Mutant(
+        "test labels can be read while a method is at work",
+        "datasets/withheld.py",
+        "        if _at_work:",
+        "        if False:",
+        ("tests/whole/test_labels_unseen.py", "-k", "asks_the_session"),
+    ),
+    Mutant(
+        "a session holds test labels",
+        "bench/engine/loaded.py",
+        "self._data[id] = withheld(",
+        "self._data[id] = (",
+        ("tests/whole/test_labels_unseen.py", "-k", "no_hook and taskres"),
+    ),
+    Mutant(
+        "images are asked about again in the same company",
+        "bench/engine/evaluator.py",
+        "found = method.predict(sample.inputs).float()",
+        "found = sample.logits",
+        ("tests/engine/test_company.py", "-k", "uses_the_batch"),
+    ),
+    Mutant(
         "clean Tip-Adapter chooses alpha and beta on test labels",
         "methods/tip_adapter_f.py",
         "x, y = support.val_features, support.val_labels",

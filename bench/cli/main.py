@@ -17,6 +17,8 @@ from carryover.bench.render.terminal import Plain
 def main(argv: list[str] | None = None) -> int:
     """Exit status: see ``--help``."""
     argv = sys.argv[1:] if argv is None else argv
+    if hasattr(sys.stdout, "reconfigure"):  # a name that the stream's encoding does not have is no reason to stop
+        sys.stdout.reconfigure(errors="backslashreplace")
     handler = logging.StreamHandler()
     handler.setFormatter(Plain("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])

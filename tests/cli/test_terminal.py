@@ -4,13 +4,15 @@ through each function that prints; only control characters stand as their codes.
 import io
 import logging
 import re
+import subprocess
+import sys
 import time
 import unicodedata
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from checkout import ROOT
+from checkout import FROM_HERE, ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich._emoji_codes import EMOJI
@@ -164,6 +166,17 @@ def test_doctor_and_ls_name_a_folder_as_it_is_called(tmp_path, monkeypatch, caps
     said = capsys.readouterr().out
     assert "folder:dog" in said and "[red]cat[/]" in said
     assert not [c for c in said if ord(c) > 0x2BFF], "no picture"
+
+
+def test_a_stream_of_another_encoding_shows_codes_and_goes_on(tmp_path):
+    for kind in ("a", "b"):
+        (tmp_path / "é:dog:" / kind).mkdir(parents=True)
+        for n in range(12):
+            picture(np.random.default_rng(n), n % 2, (20, 20)).save(tmp_path / "é:dog:" / kind / f"{n}.png")
+    command = [sys.executable, ROOT / "run_all.py", "ls", "datasets", "--datasets", f"folder:{tmp_path / 'é:dog:'}"]
+    env = {**FROM_HERE, "PYTHONIOENCODING": "ascii"}
+    ended = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert ended.returncode == 0 and "\\xe9:dog:" in re.sub(r"[\s|]", "", ended.stdout), ended.stderr
 
 
 ELSEWHERE = re.compile(
