@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 from carryover.bench.errors import UserError, quoted
+from carryover.bench.host.files import read_text
 from carryover.datasets import layouts
 from carryover.datasets.base import Dataset, Split
 from carryover.datasets.data_root import find_folder
@@ -56,7 +57,7 @@ def is_split(id: str, path: Path) -> bool:
 def read_lists(id: str, path: Path) -> dict:
     """Raises UserError for a file that is no JSON (a download page, say)."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_text(path))
     except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"{id}: split file '{path}' cannot be read as JSON ({error}){again(id)}") from error
 

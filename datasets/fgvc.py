@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from carryover.bench.errors import UserError, quoted
+from carryover.bench.host.files import read_text
 from carryover.datasets.base import Dataset
 from carryover.datasets.data_root import find_folder
 from carryover.datasets.images import split_of_files
@@ -56,7 +57,7 @@ def read_lines(path: Path) -> list[str]:
     """Stripped lines. Raises UserError for a file that is not there or no text."""
     source = LAYOUTS["fgvc_aircraft"].source
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        return [line.strip() for line in read_text(path).splitlines()]
     except FileNotFoundError:
         inner = path.parent / "data" / path.name
         hint = f"unpack the data folder of {source} there"

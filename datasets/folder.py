@@ -18,12 +18,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from carryover.bench.errors import UserError, quoted
+from carryover.bench.host.files import read_text
 from carryover.datasets.arrangement import PARTS, Arrangement, arrange
 from carryover.datasets.base import Dataset, Split
 from carryover.datasets.images import split_of_files
 from carryover.datasets.listing import Listing
 from carryover.datasets.templates import PHOTO
 
+BOM = "\ufeff"  # what some editors start UTF-8 files with
 PREFIX = "folder:"
 VAL, TEST, HOLDOUT = 0.2, 0.3, 0.2  # shares of a class; HOLDOUT of a training class where no val folder is given
 LEAST = 3  # images a class needs to be in train, val and test
@@ -140,7 +142,7 @@ def read_templates(id: str, path: Path) -> tuple[str, ...]:
 def read_lines(id: str, path: Path) -> list[str] | None:
     """Lines that are not empty; None where there is no such file."""
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        return [line.strip() for line in read_text(path).removeprefix(BOM).splitlines() if line.strip()]
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:

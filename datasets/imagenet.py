@@ -13,6 +13,7 @@ import pkgutil
 from pathlib import Path
 
 from carryover.bench.errors import UserError, quoted
+from carryover.bench.host.files import read_text
 from carryover.datasets.base import Dataset, Split
 from carryover.datasets.data_root import find_folder
 from carryover.datasets.images import split_of_files
@@ -76,7 +77,7 @@ def class_names(id: str, folder: Path) -> tuple[dict[str, str], list[str]]:
     clip = packaged_names()
     path = folder / "classnames.txt"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).splitlines()
     except FileNotFoundError:
         return clip, []
     except (OSError, UnicodeDecodeError) as error:

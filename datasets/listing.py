@@ -76,8 +76,9 @@ class Listing:
 
     def _sorted_out(self, folder: str) -> tuple[list[str], Counter[str]]:
         if folder not in self._pictures:
+            names = sorted(self.look(folder)[0])
             found, passed = [], Counter({ODD: self._odd[folder]} if self._odd[folder] else {})
-            for name in sorted(self.look(folder)[0]):
+            for name in names:
                 if is_picture(self.root / folder / name):
                     found.append(name)
                 else:

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from carryover.bench.errors import UserError, quoted
+from carryover.bench.host.files import read_text
 from carryover.datasets.base import Dataset, Split
 
 MARK = "few-shot images from a manifest of the user's"
@@ -125,7 +126,7 @@ def find(path: Path, data: Dataset, pools: Sequence[Split], taken: dict[str, Pat
 def read_lines(path: Path) -> list[tuple[int, dict]]:
     """(line number, object) of each line that is not empty. Raises UserError for what is no manifest."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        lines = read_text(path).removeprefix("\ufeff").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--manifests: cannot read '{path}' as UTF-8 text ({error})") from error
     rows = []

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from carryover.bench.errors import UserError, quoted
-from carryover.bench.host.files import write_text
+from carryover.bench.host.files import read_text, write_text
 from carryover.datasets.layouts import LAYOUTS
 from carryover.datasets.listing import Listing
 
@@ -214,7 +214,7 @@ RULES: dict[str, Callable[[str, Path, Listing], dict[str, list[Row]]]] = {
 
 def read(id: str, path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(

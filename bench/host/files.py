@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -93,6 +95,21 @@ def settle(folder: Path) -> None:
 def write_text(path: Path, text: str, flag: str = OUT) -> None:
     with whole(Path(path), flag) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
+
+
+def read_text(path: Path) -> str:
+    """Of a regular file. Raises OSError, for a pipe or a device too, which reading could wait at for ever; ValueError
+    where it is no UTF-8."""
+    check_regular(path)
+    return path.read_text(encoding="utf-8")
+
+
+def check_regular(path: Path) -> None:
+    """Raises OSError for what is no file."""
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+        raise OSError(errno.EINVAL, f"it is {kinds.get(stat.S_IFMT(mode), 'a device')} and no file", str(path))
 
 
 def read_arrays(path: Path, framework: str = "np") -> tuple[dict[str, Any], dict[str, str]]:

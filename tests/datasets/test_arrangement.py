@@ -13,8 +13,6 @@ from standins import rows_of
 from test_folder_datasets import folder_refusal, load_folder
 from tiny_caltech import picture
 
-from carryover import datasets
-from carryover.bench.errors import UserError
 from carryover.datasets import formats, pictures
 from carryover.datasets.listing import Listing
 
@@ -186,14 +184,14 @@ def test_files_with_a_known_ending_are_not_opened(tmp_path, monkeypatch):
     load_folder(tmp_path / "mine")
 
 
-def test_pipes_devices_and_broken_links_among_pictures_are_counted_and_nothing_waits_for_them(tmp_path):
+def test_pipes_devices_and_broken_links_among_pictures_are_counted_and_nothing_waits_for_them(tmp_path, monkeypatch):
     path = tmp_path / "mine"
     standins.write_folder(path, ["a", "b"], 5)
     os.mkfifo(path / "a" / "pipe.jpg")
     os.symlink("/dev/zero", path / "a" / "endless.png")
     os.symlink(path / "nowhere", path / "b" / "gone.jpg")
     with socket.socket(socket.AF_UNIX) as listening:
-        os.chdir(path / "b")
+        monkeypatch.chdir(path / "b")  # a socket's path is short
         listening.bind("s.jpg")
     data = load_folder(path)
     assert sum(map(len, (data.train, data.val, data.test))) == 10
@@ -204,7 +202,8 @@ def test_pipes_devices_and_broken_links_among_pictures_are_counted_and_nothing_w
 def test_a_list_that_is_a_pipe_is_refused(tmp_path, file):
     standins.write_folder(tmp_path / "mine", ["a", "b"], 5)
     os.mkfifo(tmp_path / "mine" / file)
-    assert f"{file}' is no file" in folder_refusal(tmp_path / "mine")
+    line = folder_refusal(tmp_path / "mine")
+    assert file in line and "is a pipe and no file" in line
 
 
 def test_pictures_without_labels_are_found_by_content_too(tmp_path):
