@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from command_line import records
@@ -29,6 +30,21 @@ def finished(tmp_path_factory):
     flags = ["--datasets", given, "--methods", "zs-clip", "linear-probe", "--seeds", "1", "--shots", "8"]
     assert main.main([*flags, "--suite", "main", "--out", str(out), "--device", "cpu", "--jobs", "1"]) == 0
     return given, out
+
+
+def test_a_run_writes_nothing_into_the_data_whatever_the_name_of_its_folder(tmp_path):
+    path = tmp_path / "Größe & Ort" / "ein Satz"
+    given = write(path)
+    folders = [path, *filter(Path.is_dir, path.rglob("*"))]
+    for folder in folders:
+        folder.chmod(0o555)
+    before = {file: file.stat().st_mtime_ns for file in (path.parent, path, *path.rglob("*"))}
+    flags = ["--datasets", given, "--methods", "zs-clip", "--seeds", "1", "--shots", "1", "--suite", "main"]
+    status = main.main([*flags, "--out", str(tmp_path / "out"), "--device", "cpu", "--jobs", "1"])
+    assert {file: file.stat().st_mtime_ns for file in (path.parent, path, *path.rglob("*"))} == before
+    for folder in folders:
+        folder.chmod(0o755)
+    assert status == 0
 
 
 def test_classes_whose_prompts_are_the_same_tokens_are_named_in_record_table_and_doctor(finished, capsys):
