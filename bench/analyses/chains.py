@@ -260,7 +260,7 @@ def refresh_sheet(table: pd.DataFrame, selection: Selection) -> Sheet:
         for row in part.drop_duplicates(["shots", "steps"]).itertuples():
             made = MISSING if math.isnan(row.steps_made) else f"{row.steps_made:.0f}"
             accuracies = percent(row.carried, row.carried_std), percent(row.nothing, row.nothing_std)
-            lead = in_points(row.lead, row.lead_low, row.lead_high)
+            lead = in_points(row.lead, row.lead_low, row.lead_high, row.seeds)
             rows.append(tuple(map(Cell, (str(row.shots), row.steps, made, *accuracies, lead))))
         title = f"{names.dataset(dataset)}, {names.method(method)} on {names.targets[TARGET]}"
         blocks.append(Block(Cell(title), header, tuple(rows)))

@@ -27,7 +27,7 @@ from carryover.bench.analyses.parts.port_cases import (
     Way,
 )
 from carryover.bench.analyses.parts.port_rows import PLAIN, REFRESH_STEPS
-from carryover.bench.analyses.parts.retention_numbers import Compared, accuracy, gain_of
+from carryover.bench.analyses.parts.retention_numbers import DECIDED, Compared, accuracy, decided
 from carryover.bench.plan.port_specs import PORT_SPECS
 from carryover.bench.plan.run_labels import ZERO_SHOT
 from carryover.bench.records.reading import AVERAGE, Record
@@ -61,7 +61,7 @@ SITUATIONS: dict[str, dict[str, Way]] = {
 CHOICES = ("zero-shot", "reuse", "text map", "general map", "port", "retrain")
 DECISION_KEYS = ("target", "dataset", "method", "situation")
 DECISION = (
-    *DECISION_KEYS, "seeds", "choice", "best", "gain", "gain_low", "gain_high",
+    *DECISION_KEYS, *DECIDED,
     *(name.replace("-", "_").replace(" ", "_") for name in CHOICES),
 )  # fmt: skip
 CHAIN_KEYS = ("dataset", "method", "target", "via", "port", "anchors", "count")
@@ -233,7 +233,7 @@ def decision_rows(case: Case) -> Iterator[list]:
                 if one.seeds:
                     accuracies = dict(zip(one.names, one.means, strict=True))
                     own = [accuracies.get(name, math.nan) for name in CHOICES]
-                    yield [*one.keys, situation, one.seeds, one.choice, one.best, *gain_of(one), *own]
+                    yield [*one.keys, situation, *decided(one), *own]
 
 
 # ---- maps of maps, and refreshes -------------------------------------------------------------------------------------

@@ -16,12 +16,13 @@ from carryover.bench.analyses.parts.retention_numbers import UNDECIDED, rule_of
 from carryover.bench.analyses.parts.rows import marks_of, not_run
 from carryover.bench.analyses.port_figures import averages
 from carryover.bench.analyses.port_numbers import ALL, CHOICES, EVERY, FIXED, SITUATIONS
-from carryover.bench.analyses.retention import INTERVAL, Names, points
+from carryover.bench.analyses.retention import INTERVAL, Names, points, undecided
 from carryover.bench.plan.port_specs import PORT_SPECS
 from carryover.bench.plan.run_labels import ZERO_SHOT
 from carryover.bench.records.reading import AVERAGE, counted
 from carryover.bench.records.selection import Row, Selection
 from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet, percent, signed
+from carryover.bench.stats.verdicts import images_alone
 
 TITLE = "Plug-ins ported by a map between the backbones"
 KINDS = {
@@ -100,7 +101,8 @@ def target_block(title: str, part: pd.DataFrame, table: pd.DataFrame, names: Nam
 
         cells = [names.method(method), percent(floor), *(percent(of(way, "accuracy")) for way in ways)]
         if retained:
-            cells.append(share(*(of((FIXED, "other"), f"retention{end}") for end in ("", "_low", "_high"))))
+            kept = (of((FIXED, "other"), f"retention{end}") for end in ("", "_low", "_high"))
+            cells.append(share(*kept, of((FIXED, "other"), "seeds")))
         rows.append(tuple(map(Cell, cells)))
     header = ("Method", "Zero-shot", *ways.values(), *(["Retention, other"] if retained else []))
     return Block(Cell(title), header, tuple(rows))
@@ -137,10 +139,10 @@ def named(port: str) -> str:
     return PORT_SPECS[port].name if port in PORT_SPECS else port
 
 
-def share(value: float, low: float, high: float) -> str:
+def share(value: float, low: float, high: float, seeds: float) -> str:
     if math.isnan(value):
         return MISSING
-    return f"{value:.2f}" + ("" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]")
+    return f"{value:.2f}" + ("" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]{images_alone(seeds)}")
 
 
 def refusals(table: pd.DataFrame, names: Names) -> list[str]:
@@ -208,7 +210,7 @@ def decision_sheet(table: pd.DataFrame, selection: Selection) -> Sheet:
     blocks.append(Block(Cell("How often each is chosen, over methods, datasets and targets"), header, tuple(counts)))
     told = (
         "Beside a choice: what it gains over zero-shot, in points, with its interval; beside "
-        f"“{UNDECIDED}” the same of the best. A block stands where all its options were run."
+        f"“{UNDECIDED}” the same of the best, and what would decide. A block stands where all its options were run."
     )
     rule = rule_of("the options of a block's title")
     return Sheet("Reuse, port, retrain, or zero-shot", tuple(blocks), (rule, FIXED_PORT, told, INTERVAL))
@@ -219,8 +221,9 @@ def chosen(row) -> str:
         return MISSING
     if row.choice == "zero-shot":
         return row.choice
-    gain = points(row.gain, row.gain_low, row.gain_high)
-    return f"{UNDECIDED} (best: {row.best} {gain})" if row.choice == UNDECIDED else f"{row.choice} {gain}"
+    gain = points(row.gain, row.gain_low, row.gain_high, row.seeds)
+    asked = row.seeds_needed, row.images_needed
+    return undecided(row.best, gain, *asked) if row.choice == UNDECIDED else f"{row.choice} {gain}"
 
 
 # ---- maps of maps, and refreshes -------------------------------------------------------------------------------------
@@ -236,7 +239,7 @@ def chains_sheet(table: pd.DataFrame, selection: Selection) -> Sheet:
                 names.method(row.method),
                 percent(row.chained, row.chained_std),
                 percent(row.fresh, row.fresh_std),
-                points(row.difference, row.low, row.high),
+                points(row.difference, row.low, row.high, row.seeds),
             )
             for row in rows.itertuples()
         ]
@@ -274,7 +277,8 @@ def refresh_sheet(table: pd.DataFrame, selection: Selection) -> Sheet:
         for row in lines.itertuples():
             accuracies = [percent(getattr(row, n), getattr(row, n + "_std")) for n in ("ported", CARRIED, NOTHING)]
             over = [
-                points(*(getattr(row, f"over_{n}{end}") for end in ("", "_low", "_high"))) for n in (CARRIED, NOTHING)
+                points(*(getattr(row, f"over_{n}{end}") for end in ("", "_low", "_high")), row.seeds)
+                for n in (CARRIED, NOTHING)
             ]
             rows.append(tuple(map(Cell, (row.steps, *accuracies, *over))))
         title = f"{names.dataset(dataset)}, {names.method(method)}"

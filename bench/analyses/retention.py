@@ -36,10 +36,12 @@ from carryover.bench.records.reading import AVERAGE
 from carryover.bench.records.selection import Row, Selection
 from carryover.bench.render.figures import COLOURS, INK, LONGEST_NAME, canvas, open_frame
 from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet, percent
+from carryover.bench.stats.verdicts import decides, images_alone, would_decide
 
 INTERVAL = (
     "Intervals: 95 %, test images drawn with replacement (paired, one draw for all seeds), seeds by Student's t, as in "
-    "the pairs of methods. With one seed they tell of images alone. No correction for the number of comparisons."
+    "the pairs of methods. With one seed they tell of images alone, and there is no choice. No correction for the "
+    "number of comparisons."
 )
 MEASURE = (
     "Retention: (reused - zero-shot) / (retrained - zero-shot), accuracies on the target in percent. Reused was "
@@ -127,7 +129,7 @@ def decision_sheet(selection: Selection) -> Sheet:
         for m in methods:
             one = found[AVERAGE, m]
             fit, encode, steps, _ = costs_of(one)
-            gains = (points(*one.difference(*pair)) for pair in GAINS.values())
+            gains = (points(*one.difference(*pair), one.seeds) for pair in GAINS.values())
             gained.append(tuple(map(Cell, (names.method(m), *gains, fit, encode, steps, chosen(one)))))
         header = ("Method", "Reuse gains", "Retrain gains", "Over reuse", "Fit (s)", "Encode (s)", "Steps", "Choice")
         title = f"Average over {reading.counted(len(single), 'dataset')}, {names.targets[target]}"
@@ -138,7 +140,8 @@ def decision_sheet(selection: Selection) -> Sheet:
     blocks.append(Block(Cell("How often each is chosen"), header, tuple(tuple(map(Cell, row)) for row in counts)))
     told = (
         "Beside a choice: what it gains over zero-shot on the target, in points, with its interval; beside "
-        f"“{UNDECIDED}” the same of the best. Reuse and retrain gain over zero-shot; over reuse: retrain less reuse."
+        f"“{UNDECIDED}” the same of the best, and what would decide. Reuse and retrain gain over zero-shot; "
+        "over reuse: retrain less reuse."
     )
     return Sheet("Reuse, retrain, or zero-shot", tuple(blocks), remarks(selection, names, RULE, told, COSTS))
 
@@ -164,19 +167,24 @@ def labelled(rows: Iterable[Row], names: Names) -> list[Row]:
 
 
 def share(one: Compared | None) -> str:
-    """ "0.63 [0.50, 0.77]", that there was nothing to retain, or a dash."""
+    """ "0.63 [0.50, 0.77]", that there was nothing to retain, or a dash: of one seed, which shows nothing, too."""
     if one is None or math.isnan(one.means[0]):
         return MISSING
     value, low, high = one.retention
     if math.isnan(value):
-        return NOTHING if one.has_intervals else MISSING
-    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
+        return NOTHING if one.has_intervals and decides(one.seeds) else MISSING
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]{images_alone(one.seeds)}"
 
 
-def points(value: float, low: float, high: float) -> str:
+def points(value: float, low: float, high: float, seeds: float) -> str:
     if math.isnan(value):
         return MISSING
-    return f"{value:+.1f}" + ("" if math.isnan(low) else f" [{low:+.1f}, {high:+.1f}]")
+    return f"{value:+.1f}" + ("" if math.isnan(low) else f" [{low:+.1f}, {high:+.1f}]{images_alone(seeds)}")
+
+
+def undecided(best: str, gain: str, seeds: float, images: float) -> str:
+    """``gain``: of the best, in words; ``seeds`` and ``images`` would decide."""
+    return f"{UNDECIDED} (best: {best} {gain}; {would_decide(seeds, images)})"
 
 
 def counted_choices(selection: Selection) -> str:
@@ -196,8 +204,8 @@ def chosen(one: Compared | None) -> str:
         return MISSING
     if one.choice == "zero-shot":
         return one.choice
-    gain = points(*gain_of(one))
-    return f"{UNDECIDED} (best: {one.best} {gain})" if one.choice == UNDECIDED else f"{one.choice} {gain}"
+    gain = points(*gain_of(one), one.seeds)
+    return undecided(one.best, gain, *one.needed) if one.choice == UNDECIDED else f"{one.choice} {gain}"
 
 
 def costs_of(one: Compared) -> Sequence[str]:
@@ -256,7 +264,7 @@ def draw_row(axes, place: int, one: Compared, edge: float) -> None:
         return
     axes.plot([reused], [place], "o", color=COLOURS["new"], markersize=5.5, label="reused", zorder=3)
     value, low, high = one.difference("reuse", "zero-shot")
-    if not math.isnan(low):
+    if not math.isnan(low) and decides(one.seeds):
         ends = [[max(0.0, value - low)], [max(0.0, high - value)]]
         axes.errorbar([reused], [place], xerr=ends, ecolor=COLOURS["new"], elinewidth=0.9, capsize=2, zorder=2)
 

@@ -5,7 +5,7 @@ sentences from the numbers. The figure is that of Demsar 2006: average ranks, wi
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import matplotlib
 import pandas as pd
@@ -35,6 +35,7 @@ from carryover.bench.stats import means
 from carryover.bench.stats.measures import measures, score_table
 from carryover.bench.stats.pairs import COVERAGE, DRAWS, row_of
 from carryover.bench.stats.rank_tests import LEVEL, least_p
+from carryover.bench.stats.verdicts import IMAGES_ALONE, decides, would_decide
 
 P_DECIMALS = 6
 RANKS_TITLE = "Average ranks over datasets"
@@ -42,9 +43,11 @@ ROW, BAR = 0.21, 0.13  # inches of a name and of a bar
 TOP = 0.62  # inches of title and axis
 LINE = {"color": WHISKER, "linewidth": 0.8}
 LISTED = 6  # names that a sentence holds
+UNTESTED = "A method with one seed is in no test: no p, no places."
 INTERVALS = (
     f"Intervals hold the difference with {100 * COVERAGE:.0f} % over other test images and other seeds: {DRAWS:,} "
-    "redraws of the images, the same for every method, and Student's t for the seeds. They speak of these datasets. "
+    "redraws of the images, the same for every method, two images more on which the methods differ, and Student's t "
+    "for the seeds; of one seed images alone, and then there is no p. They speak of these datasets. "
     "What is called told apart goes by Holm over all pairs, beside the p of the pair alone. The ranks' tests are over "
     "datasets and speak of others like them. Every pair on every dataset, also with p corrected for their number: "
     "tables/pairs.csv; over datasets: tables/wilcoxon.csv."
@@ -76,6 +79,9 @@ def of_ranks(selection: Selection) -> list[str]:
         alike = [method for method in others if method not in worse]
         line = f"{one.measure.name} over {counted(one.datasets, 'dataset')}: {names[best]} has the best average rank "
         line += f"({one.ranks[0]:.2f})"
+        if not one.tested:
+            said.append(f"{line}. {UNTESTED}")
+            continue
         if not math.isnan(one.friedman_p):
             differ = "shows a difference among the methods" if one.friedman_p < LEVEL else "shows no difference"
             line += f"; Friedman's test {differ} ({p_text(one.friedman_p)})"
@@ -105,15 +111,23 @@ def of_differences(selection: Selection) -> list[str]:
             row = row_of(table, AVERAGE, measure.id, order[0], other)
             if row is None:
                 continue
-            shown = "told apart" if row["p_holm"] < LEVEL else "not told apart"
-            over = "over one seed: images alone" if row["seeds"] == 1 else f"over {counted(int(row['seeds']), 'seed')}"
             said.append(
                 f"{measure.name} averaged over the datasets: {names[order[0]]} less {names[other]} is "
-                f"{row['difference']:+.2f} points, 95 % interval {row['low']:+.2f} to {row['high']:+.2f}, "
-                f"{p_text(row['p'])} ({p_text(row['p_holm'])} by Holm over all pairs), {over}: {shown} on these "
-                "datasets."
+                f"{row['difference']:+.2f} points, 95 % interval {row['low']:+.2f} to {row['high']:+.2f}{verdict(row)}."
             )
     return said
+
+
+def verdict(row: Mapping[str, float]) -> str:
+    """How a sentence on a pair's interval ends."""
+    if not decides(row["seeds"]):
+        return f" ({IMAGES_ALONE}, over one seed: no verdict)"
+    shown = "told apart" if row["p_holm"] < LEVEL else "not told apart"
+    told = f", {p_text(row['p'])} ({p_text(row['p_holm'])} by Holm over all pairs), over "
+    told += f"{counted(int(row['seeds']), 'seed')}: {shown} on these datasets"
+    if row["low"] <= 0 <= row["high"]:
+        told += f"; if this is the difference, {would_decide(row['seeds_needed'], row['images_needed'])}"
+    return told
 
 
 def of_datasets(selection: Selection) -> list[str]:
@@ -145,7 +159,9 @@ def ranks_sheet(table: pd.DataFrame, selection: Selection) -> Sheet:
             lines.append((Cell(names[method] + places.mark(depth[method])), *cells))
         title = "Average rank (places)" + (f", update '{update}'" if update != "new" else "")
         blocks.append(Block(Cell(title), ("Method", *(one.name for one in shown)), tuple(lines)))
+    tested = bool(table["place"].notna().any())
     remarks = [
+        *([] if tested else [UNTESTED]),
         f"Mean over {counted(len(reading.averaged(records)), 'dataset')} of a method's rank, 1 the best, ties at their "
         "average. In brackets the places that it may have: after the methods that Wilcoxon's signed-rank test shows to "
         f"be better, before those shown worse (exact, two-sided, Holm over all pairs, {LEVEL}). Bold: none is shown "
@@ -159,6 +175,8 @@ def ranks_sheet(table: pd.DataFrame, selection: Selection) -> Sheet:
 def rank_cell(row: pd.Series) -> Cell:
     if math.isnan(row["rank"]):
         return Cell(MISSING)
+    if math.isnan(row["place"]):
+        return Cell(f"{row['rank']:.2f}")
     first, last = int(row["place"]), int(row["last"])
     return Cell(f"{row['rank']:.2f} ({first if first == last else f'{first}–{last}'})", int(first == 1))
 
@@ -208,7 +226,8 @@ def draw_ranks(tables: Tables, selection: Selection) -> Figure | None:
             top -= height
             draw_panel(figure.add_axes((0, top / sum((*heights, foot)), 1, height / sum((*heights, foot)))), one,
                        labels, height)  # fmt: skip
-        told = [f"Joined: not told apart by Wilcoxon's test with Holm's correction at {LEVEL}"]
+        joined = f"Joined: not told apart by Wilcoxon's test with Holm's correction at {LEVEL}"
+        told = [joined if all(one.tested for one in found) else UNTESTED]
         told += ["    ".join(marks)] if (marks := places.legend(depth.values())) else []
         figure.text(0.5, 0.06 / sum((*heights, foot)), "\n".join(told), ha="center", va="bottom", fontsize=8)
     return figure

@@ -16,6 +16,7 @@ import numpy as np
 from carryover.bench.errors import UserError
 from carryover.bench.records.reading import Predictions
 from carryover.bench.stats import pairs
+from carryover.bench.stats.verdicts import needed
 
 Column = tuple[str, str]  # a run's key, role of the backbone
 LARGEST = 60  # doublings, of how far from a ratio its interval's ends are looked for
@@ -25,10 +26,13 @@ NARROW = 1e-5  # to which they are found
 @dataclass(frozen=True)
 class Drawn:
     """images    what tells the images of the draws apart from others
-    accuracies  (DRAWS,) in percent of as many images drawn with replacement, the same ones for every run on them"""
+    accuracies  (DRAWS,) in percent of as many images drawn with replacement, the same ones for every run on them
+    count       how many images there are
+    """
 
     images: bytes
     accuracies: np.ndarray
+    count: int
 
 
 @dataclass(frozen=True)
@@ -37,11 +41,14 @@ class Alternatives:
 
     own    (S, K) accuracies in percent of each seed
     drawn  (DRAWS, K) means over the seeds for each draw of images; empty where predictions cannot be had
+    images, step   how many there are, and what one counts in points (`pairs.Sample`)
     """
 
     name: str
     own: np.ndarray
     drawn: np.ndarray
+    images: int
+    step: float
 
     def interval(self, weights: Sequence[float] | np.ndarray) -> tuple[float, float]:
         """95 %, of a weighted sum of the options; NaN without draws. The first weight counts as positive, as the first
@@ -50,8 +57,19 @@ class Alternatives:
             return math.nan, math.nan
         by = np.asarray(weights, np.float64)
         sign = turned(by)
-        low, high, _ = pairs.interval(self.drawn @ (sign * by) + pairs.seed_errors(self.own @ (sign * by), self.name))
+        low, high, _ = pairs.interval(self.errors(self.drawn @ (sign * by), self.own @ (sign * by), by))
         return (low, high) if sign > 0 else (0.0 - high, 0.0 - low)
+
+    def errors(self, drawn: np.ndarray, own: np.ndarray, by: np.ndarray) -> np.ndarray:
+        """The draws of images of a sum of the options by these weights, with its other errors."""
+        more = self.step * float(np.linalg.norm(by))
+        return drawn + pairs.unseen_errors(more, self.name) + pairs.seed_errors(own, self.name)
+
+    def needed(self, weights: Sequence[float], half: float) -> tuple[float, float]:
+        """The seeds, and the images, that make half of the interval of the sum smaller (`verdicts.needed`)."""
+        by = np.asarray(weights, np.float64)
+        spreads = pairs.spreads(self.drawn @ by, self.step * float(np.linalg.norm(by)), own := self.own @ by)
+        return needed(half, *spreads, len(own), self.images)
 
     def ratio_interval(self, above: Sequence[float], below: Sequence[float]) -> tuple[float, float]:
         """Of a ratio of two weighted sums: all r for which the interval of above - r below holds 0 (Fieller 1954), so
@@ -67,7 +85,7 @@ class Alternatives:
         def holds(r: float) -> bool:  # what `interval` of up - r down says
             sign = turned(up - r * down)
             draws, seeds = (sign * (parts[0] - r * parts[1]) for parts in (drawn, own))
-            return pairs.holds_nothing(draws + pairs.seed_errors(seeds, self.name))
+            return pairs.holds_nothing(self.errors(draws, seeds, up - r * down))
 
         return edge(holds, ratio, -1), edge(holds, ratio, 1)
 
@@ -96,7 +114,17 @@ def edge(holds, start: float, sign: int) -> float:
 def joined(name: str, parts: Sequence[Alternatives]) -> Alternatives:
     """The average over datasets, whose seeds are the same."""
     drawn = np.mean([part.drawn for part in parts], axis=0) if all(len(p.drawn) for p in parts) else parts[0].drawn[:0]
-    return Alternatives(name, np.mean([part.own for part in parts], axis=0), drawn)
+    images, step = sum(part.images for part in parts), max(part.step for part in parts) / len(parts)
+    return Alternatives(name, np.mean([part.own for part in parts], axis=0), drawn, images, step)
+
+
+def alternatives(
+    name: str, own: np.ndarray, drawn: Mapping[Column, Drawn], columns: Sequence[Sequence[Column]]
+) -> Alternatives:
+    """Of (S, K) accuracies and the columns that they are of."""
+    draws = mean_draws(drawn, columns)
+    images = drawn[columns[0][0]].count if len(draws) else 0
+    return Alternatives(name, own, draws, images, 100 / images if images else 0.0)
 
 
 def mean_draws(drawn: Mapping[Column, Drawn], columns: Sequence[Sequence[Column]]) -> np.ndarray:
@@ -133,7 +161,8 @@ def image_draws(
         rows = list(of.values())
         draw = drawn_once if keep else drawn_once.__wrapped__
         draws = draw(np.packbits(rows, axis=1).tobytes(), (len(rows), len(rows[0])), dataset, pairs.DRAWS)
-        found.update({column: Drawn(images, draws[:, place]) for place, column in enumerate(of)})
+        count = len(rows[0])
+        found.update({column: Drawn(images, draws[:, place], count) for place, column in enumerate(of)})
     return found
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+NORMAL = 1.959964  # the normal distribution's 97.5 % point
+
 
 def _of_angle(angle: float, df: int) -> float:
     """P(|T| <= sqrt(df) tan(angle)) of Student's t with ``df`` degrees of freedom (a whole number from 1).

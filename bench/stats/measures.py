@@ -34,6 +34,11 @@ class Measure:
         """The measure of the accuracies (percent, numbers or arrays) on ``roles``."""
         return accuracies[0] if len(accuracies) == 1 else harmonic(*accuracies)
 
+    def slope(self, *accuracies: float) -> float:
+        """What it gains where all of the accuracies gain a point: 1, of H the sum of its two derivatives."""
+        total = sum(accuracies)
+        return 2 * sum(a * a for a in accuracies) / total**2 if len(accuracies) > 1 and total else 1.0
+
 
 def harmonic(base, new):
     """`stats.harmonic_mean` of arrays: 0 where either is 0."""
@@ -58,6 +63,12 @@ def score_table(records: Sequence[Record], measure: Measure) -> pd.DataFrame:
     column = "h" if len(measure.roles) == 2 else "base" if measure.id == "base" else "new"
     means = seed_scores(seen).groupby(["dataset", "method"])[column].mean().unstack()
     return means.reindex(index=reading.averaged(records), columns=reading.ids(records, "method")).astype(float)
+
+
+def seed_counts(records: Sequence[Record], measure: Measure) -> pd.DataFrame:
+    """Of how many seeds `score_table` has the mean; 0 where it has none."""
+    counts = seed_scores(reading.seen_from(records, measure.update)).groupby(["dataset", "method"]).size().unstack()
+    return counts.reindex(index=reading.averaged(records), columns=reading.ids(records, "method")).fillna(0).astype(int)
 
 
 def roles(records: Iterable[Record]) -> list[str]:

@@ -8,8 +8,14 @@ dataset share its test images, so they are drawn once, not once a seed, which wo
 are seeds. Seeds are too few for that: of three drawn with replacement no interval is wider than from the least to the
 greatest, which misses a true median in one case of four. Their part is Student's: the mean of the seeds' own
 differences has the error t s / sqrt(n), t of n - 1 degrees of freedom, as in the audit's intervals. An interval is the
-2.5th to 97.5th percentile of difference + image draw + seed draw. With images that all agree it is that of the paired
-t-test over seeds, with seeds that all agree the plain paired bootstrap; of one seed it tells of the images alone.
+2.5th to 97.5th percentile of difference + image draw + seed draw; of one seed it tells of the images alone, and there
+is no p.
+
+Images that two methods differ on and that happen not to be among the test images are in no redraw: of 200 images
+without a difference all redraws are 0. So an interval counts two images more, of which each method alone has one right
+(Bonett and Price 2012, "Adjusted Wald confidence interval for a difference of binomial proportions based on paired
+data"): their part of the error is a normal one beside the redraws, sqrt(2) / N of accuracies. Near the ceiling it
+decides; where many images differ it is nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +24,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
@@ -26,6 +33,7 @@ from carryover.bench.seeds import derive
 from carryover.bench.stats.intervals import t_quantile
 from carryover.bench.stats.measures import Measure
 from carryover.bench.stats.rank_tests import DECIMALS
+from carryover.bench.stats.verdicts import decides, needed
 
 DRAWS, COVERAGE = 10_000, 0.95
 NEAR = 0.5 * 10.0**-DECIMALS  # what rounds to 0
@@ -34,16 +42,21 @@ BLOCK = 2_000_000  # images drawn at a time, 16 MB of counts
 Column = tuple[str, str, int]  # method, role, seed
 
 
+Cell = tuple[float, np.ndarray, np.ndarray, float]
+
+
 @dataclass
 class Sample:
     """Accuracies in percent on one dataset, or their averages over datasets: as measured, and for each draw of images.
 
     points   by method, role and seed
     draws    the same, (DRAWS,)
+    step     what one image counts, in points; of an average over datasets the most that one does
     """
 
     name: str
     images: int
+    step: float
     points: dict[Column, float]
     draws: dict[Column, np.ndarray]
     averaged: bool = False
@@ -53,9 +66,10 @@ class Sample:
         found = [{s for m, r, s in self.points if (m, r) == (method, role)} for role in measure.roles]
         return set.intersection(*found)
 
-    def cell(self, method: str, measure: Measure, seeds: tuple[int, ...]) -> tuple[float, np.ndarray, np.ndarray]:
-        """The measure over these seeds: its value, each seed's own, (S,), and that of each draw of images, (DRAWS,).
-        H as the main table has it: a dataset's is the mean of the seeds' own, the average's that of the averages."""
+    def cell(self, method: str, measure: Measure, seeds: tuple[int, ...]) -> Cell:
+        """The measure over these seeds: its value, each seed's own, (S,), that of each draw of images, (DRAWS,), and
+        its slope. H as the main table has it: a dataset's is the mean of the seeds' own, the average's that of the
+        averages."""
         token = method, measure.id, seeds
         if token not in self.cells:
             points = [np.array([self.points[method, role, seed] for seed in seeds]) for role in measure.roles]
@@ -65,18 +79,41 @@ class Sample:
                 value, drawn = measure.of(*(p.mean() for p in points)), measure.of(*(d.mean(0) for d in draws))
             else:
                 value, drawn = own.mean(), measure.of(*draws).mean(0)
-            self.cells[token] = float(value), own, drawn
+            self.cells[token] = float(value), own, drawn, measure.slope(*(float(p.mean()) for p in points))
         return self.cells[token]
 
 
 def difference(sample: Sample, measure: Measure, method: str, other: str) -> list:
-    """method, other, seeds, images, difference, low, high and p."""
+    """method, other, seeds, images, difference, low, high, p, and the numbers of seeds and of images either of which
+    would take the interval off 0; no p of one seed."""
     seeds = tuple(sorted(sample.seeds(method, measure) & sample.seeds(other, measure)))
     if not seeds:
-        return [method, other, 0, sample.images, *[math.nan] * 4]
-    (a, own_a, drawn_a), (b, own_b, drawn_b) = (sample.cell(name, measure, seeds) for name in (method, other))
-    draws = drawn_a - drawn_b + seed_errors(own_a - own_b, sample.name)
-    return [method, other, len(seeds), sample.images, a - b, *interval(draws)]
+        return [method, other, 0, sample.images, *[math.nan] * 6]
+    (a, own_a, drawn_a, up), (b, own_b, drawn_b, down) = (sample.cell(name, measure, seeds) for name in (method, other))
+    drawn, own, more = drawn_a - drawn_b, own_a - own_b, sample.step * math.hypot(up, down)
+    low, high, p = interval(drawn + unseen_errors(more, sample.name) + seed_errors(own, sample.name))
+    if not decides(len(seeds)):
+        p = math.nan
+    decided = low > 0 or high < 0 or math.isnan(p)
+    asked = (math.nan, math.nan) if decided else needed(abs(a - b), *spreads(drawn, more, own), len(own), sample.images)
+    return [method, other, len(seeds), sample.images, a - b, low, high, p, *asked]
+
+
+def spreads(drawn: np.ndarray, more: float, own: np.ndarray) -> tuple[float, float]:
+    """Of a difference: its standard error over images, those that were not seen included; its deviation over seeds."""
+    return math.hypot(float(drawn.std()), more), float(own.std(ddof=1))
+
+
+def unseen_errors(size: float, name: str) -> np.ndarray | float:
+    """Draws of the error from images that happen not to be among the test images: normal, of deviation ``size``."""
+    return size * normal(name, DRAWS) if size else 0.0
+
+
+@lru_cache(maxsize=64)
+def normal(name: str, draws: int) -> np.ndarray:
+    """As `student`, of the normal distribution."""
+    quantile = NormalDist().inv_cdf
+    return source(name, "unseen").permutation([quantile((i + 0.5) / draws) for i in range(draws)])
 
 
 def seed_errors(differences: np.ndarray, name: str) -> np.ndarray | float:
@@ -137,7 +174,13 @@ def together(a: Sample, b: Sample) -> Sample:
     """Sums, of what both have: an average over part of the datasets would be another number."""
     shared = [column for column in a.points if column in b.points]
     points = {column: a.points[column] + b.points[column] for column in shared}
-    return Sample("", a.images + b.images, points, {column: a.draws[column] + b.draws[column] for column in shared})
+    return Sample(
+        "",
+        a.images + b.images,
+        max(a.step, b.step),
+        points,
+        {column: a.draws[column] + b.draws[column] for column in shared},
+    )
 
 
 def drawn_accuracies(right: np.ndarray, generator: np.random.RandomState) -> np.ndarray:
@@ -171,5 +214,5 @@ def row_of(table: pd.DataFrame, dataset: str, measure: str, method: str, other: 
             row = rows.iloc[0]
             ends: Sequence[float] = sorted((sign * row["low"], sign * row["high"]))
             turned = {"difference": sign * row["difference"], "low": ends[0], "high": ends[1]}
-            return {**turned, "p": row["p"], "p_holm": row["p_holm"], "seeds": row["seeds"]}
+            return {**row[["p", "p_holm", "seeds", "seeds_needed", "images_needed"]], **turned}
     return None

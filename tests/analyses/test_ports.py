@@ -356,7 +356,7 @@ def test_without_predictions_accuracies_stay_and_nothing_is_decided():
 )
 def test_the_choice_is_among_what_a_reader_has(situation, right, choice, best):
     made = ways(**{"floor": 1000, "reused": 800, "ceiling": 1500, **right, "linear": 1999, "delta": 1999})
-    selection, _ = world(lambda run: {**made(run), "base": 1500}, images=2000, methods=["coop"], seeds=[1])
+    selection, _ = world(lambda run: {**made(run), "base": 1500}, images=2000, methods=["coop"], seeds=[1, 2])
     row = cell(selection, "port_decision", **STARS, situation=situation)
     assert (row["choice"], row["best"]) == (choice, best)
     accuracies = {name: row[name.replace("-", "_").replace(" ", "_")] for name in numbers.CHOICES}

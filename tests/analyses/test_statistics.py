@@ -117,7 +117,7 @@ def test_too_few_datasets_are_said_to_tell_nothing_and_no_p_is_below_what_they_a
 
 def test_more_pairs_than_the_datasets_allow_are_said_to_leave_nothing():
     several = {f"m{i}": {"base": 0.3 + i / 20, "new": 0.3 + i / 20} for i in range(8)}
-    many = selected(several, images=30, seeds=(1,), datasets=MANY[:6])
+    many = selected(several, images=30, seeds=(1, 2), datasets=MANY[:6])
     (said,) = statistics.limits(many.main)
     assert "28 pairs" in said and "0.03125" in said
     assert (comparison.wilcoxon_table(many)["p_holm"] > 0.05).all()

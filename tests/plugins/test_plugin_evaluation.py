@@ -190,9 +190,20 @@ def test_the_interval_of_many_images_is_the_normal_one():
     assert found["high"] == pytest.approx(100 * (share + 1.959964 * error), abs=0.02)
 
 
-def test_the_same_answers_differ_by_nothing():
-    right, usual = answers(0, 0, 5, 5)
-    assert difference(right, usual) == {"points": 0.0, "low": 0.0, "high": 0.0, "won": 0, "lost": 0}
+def test_the_same_answers_may_differ_on_images_that_were_not_seen():
+    """Bonett and Price 2012 with no discordant pair: 1.96 sqrt(2 / (n + 2)) / sqrt(n + 2)."""
+    found = difference(*answers(0, 0, 150, 48))
+    assert (found["points"], found["won"], found["lost"]) == (0.0, 0, 0)
+    assert -found["low"] == found["high"] == pytest.approx(100 * 1.959964 * 2**0.5 / 200)
+
+
+def test_the_interval_holds_the_truth_near_the_ceiling_too():
+    """A share of images that only one has right: 300 worlds each."""
+    rng = np.random.default_rng(5)
+    for images, share in ((50, 0.005), (200, 0.005), (200, 0.02), (1000, 0.003)):
+        won = rng.binomial(images, share, 300)
+        found = [difference(*answers(n, 0, images - n, 0)) for n in won]
+        assert np.mean([one["low"] <= 100 * share <= one["high"] for one in found]) >= 0.92
 
 
 # ---- export ----------------------------------------------------------------------------------------------------------

@@ -73,8 +73,8 @@ def test_where_images_agree_it_is_the_paired_t_test_over_seeds():
     theirs = scipy_stats.ttest_rel([100, 100, 100, 100], [100, 0, 100, 100])
     ends = theirs.confidence_interval(0.95)
     assert row["difference"] == 25.0 and row["seeds"] == 4
-    assert (row["low"], row["high"]) == pytest.approx((ends.low, ends.high), rel=1e-5)
-    assert row["p"] == pytest.approx(theirs.pvalue, abs=3 / pairs.DRAWS)
+    assert (row["low"], row["high"]) == pytest.approx((ends.low, ends.high), rel=0.003)  # and two images more
+    assert row["p"] == pytest.approx(theirs.pvalue, abs=0.006)
 
 
 @pytest.mark.parametrize("freedom, draws", [(1, 10_000), (2, 10_000), (4, 501)])
@@ -100,7 +100,9 @@ def test_where_seeds_agree_and_with_one_seed_it_is_the_bootstrap_over_images_alo
 def test_a_method_beside_its_own_double_has_no_difference_and_p_is_one():
     hits = np.random.default_rng(4).uniform(size=(3, 80)) < 0.6
     row = cell(table_of(*of_hits({"x": hits, "y": hits})), "d", "h")
-    assert (row["difference"], row["low"], row["high"], row["p"], row["p_holm"]) == (0, 0, 0, 1, 1)
+    ends = 100 * 1.96 * math.sqrt(1 / 80**2 + 1 / 80**2) / math.sqrt(2)  # of H's two slopes of 1 / 2, an image each
+    assert row["difference"] == 0 and row["p"] == row["p_holm"] > 0.99
+    assert (row["low"], row["high"]) == pytest.approx((-ends * math.sqrt(2), ends * math.sqrt(2)), rel=1e-3)
 
 
 def test_interval_and_p_by_hand():
@@ -156,7 +158,7 @@ def test_the_averages_seed_part_is_that_of_the_seeds_averages():
     records, stored = answered.world(TWO, rng=7)
     sample = list(comparison.samples(answered.selection_of(records, stored)))[-1]
     measure = measures(records)[2]
-    _, own, _ = sample.cell("x", measure, (1, 2, 3))
+    _, own, *_ = sample.cell("x", measure, (1, 2, 3))
     scores = means.seed_scores(records)
     scores = scores[scores["method"] == "x"].groupby("seed")[["base", "new"]].mean()
     expected = [scipy_stats.hmean(row) for row in scores.to_numpy()]

@@ -10,7 +10,7 @@ seeds. How far a difference on one dataset can be trusted is told by `bench.stat
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -23,12 +23,13 @@ from carryover.bench.records.reading import AVERAGE, Record
 from carryover.bench.records.selection import Selection
 from carryover.bench.render.html_page import Part
 from carryover.bench.render.sheets import Sheet
-from carryover.bench.stats.measures import Measure, measures, roles, score_table
+from carryover.bench.stats.measures import Measure, measures, roles, score_table, seed_counts
 from carryover.bench.stats.pairs import DRAWS, Column, Sample, difference, drawn_accuracies, source, together
 from carryover.bench.stats.rank_tests import LEVEL, cliques, friedman, holm, ranks, signed_rank
+from carryover.bench.stats.verdicts import decides
 
 KEYS = ("dataset", "measure", "method", "other")
-COLUMNS = (*KEYS, "seeds", "images", "difference", "low", "high", "p", "p_holm")
+COLUMNS = (*KEYS, "seeds", "images", "difference", "low", "high", "p", "p_holm", "seeds_needed", "images_needed")
 WILCOXON_KEYS = ("measure", "method", "other")
 WILCOXON_COLUMNS = (*WILCOXON_KEYS, "datasets", "differ", "plus", "minus", "difference", "p", "p_holm")
 RANK_KEYS = ("measure", "method")
@@ -56,7 +57,10 @@ def pairs_table(selection: Selection) -> pd.DataFrame:
 
     difference   ``method`` less ``other``, in points, over the seeds that both have
     p            two-sided: twice the share of draws on the rarer side of 0; not below 2 / (`DRAWS` + 1)
+                 (of one seed none)
     p_holm       Holm's correction over the pairs of this dataset and measure
+    seeds_needed, images_needed   where the interval holds 0, how many of either alone would take it off 0, were the
+                 difference as it was found; empty where that alone would not (`stats.verdicts.needed`)
     """
     return selection.once("pairs", lambda: compared(selection))
 
@@ -67,7 +71,8 @@ def compared(selection: Selection) -> pd.DataFrame:
     for sample in samples(selection):
         for measure in measures(records):
             rows = [[sample.name, measure.id, *difference(sample, measure, *pair)] for pair in combinations(methods, 2)]
-            found += [[*row, p] for row, p in zip(rows, holm([row[-1] for row in rows]), strict=True)]
+            adjusted = holm([row[-3] for row in rows])
+            found += [[*row[:-2], p, *row[-2:]] for row, p in zip(rows, adjusted, strict=True)]
     return pd.DataFrame(found, columns=list(COLUMNS))
 
 
@@ -83,7 +88,7 @@ def samples(selection: Selection) -> Iterator[Sample]:
     if total is not None:
         points = {column: value / len(over) for column, value in total.points.items()}
         draws = {column: value / len(over) for column, value in total.draws.items()}
-        yield Sample(AVERAGE, total.images, points, draws, averaged=True)
+        yield Sample(AVERAGE, total.images, total.step / len(over), points, draws, averaged=True)
 
 
 def sample_of(selection: Selection, dataset: str) -> Sample:
@@ -92,7 +97,8 @@ def sample_of(selection: Selection, dataset: str) -> Sample:
     points = 100 * right.mean(0, dtype=np.float64) if columns else np.empty(0)
     draws = drawn_accuracies(right, source(dataset, "images")).T if columns else np.empty((0, DRAWS))
     by_point = dict(zip(columns, points.tolist(), strict=True))
-    return Sample(dataset, len(right), by_point, dict(zip(columns, draws, strict=True)))
+    step = 100 / len(right) if columns else 0.0
+    return Sample(dataset, len(right), step, by_point, dict(zip(columns, draws, strict=True)))
 
 
 def correct(selection: Selection, dataset: str) -> tuple[list[Column], np.ndarray]:
@@ -117,7 +123,8 @@ def correct(selection: Selection, dataset: str) -> tuple[list[Column], np.ndarra
 
 @dataclass(frozen=True)
 class Ranking:
-    """One measure: methods from the best average rank to the worst, runs of places that no test tells apart."""
+    """One measure: methods from the best average rank to the worst, runs of places that no test tells apart; none of
+    either where a pair was not ``tested``, for want of seeds."""
 
     measure: Measure
     methods: tuple[str, ...]
@@ -125,6 +132,7 @@ class Ranking:
     cliques: tuple[tuple[int, int], ...]
     datasets: int
     friedman_p: float
+    tested: bool
 
 
 def wilcoxon_table(selection: Selection) -> pd.DataFrame:
@@ -133,7 +141,8 @@ def wilcoxon_table(selection: Selection) -> pd.DataFrame:
     differ       datasets on which the two differ: zeros are left out of the test
     plus, minus  sums of the ranks of the differences in favour of ``method`` and of ``other``
     difference   mean over these datasets, in points
-    p, p_holm    two-sided and exact; with Holm's correction over all pairs of the measure
+    p, p_holm    two-sided and exact; with Holm's correction over all pairs of the measure; none where either method has
+                 one seed on a dataset
     """
     return selection.once("wilcoxon", lambda: tested(selection.main))
 
@@ -141,12 +150,14 @@ def wilcoxon_table(selection: Selection) -> pd.DataFrame:
 def tested(records: Sequence[Record]) -> pd.DataFrame:
     made = []
     for measure in measures(records):
-        scores, rows = score_table(records, measure), []
+        scores, counts, rows = score_table(records, measure), seed_counts(records, measure), []
         for method, other in combinations(scores.columns, 2):
             found = (scores[method] - scores[other]).dropna()
             test = signed_rank(found.tolist())
             mean = float(found.mean()) if len(found) else math.nan
-            rows.append([measure.id, method, other, len(found), test.count, test.plus, test.minus, mean, test.p])
+            both = np.minimum(counts[method].to_numpy(), counts[other].to_numpy())
+            p = test.p if decides(min(both[both > 0], default=0)) else math.nan
+            rows.append([measure.id, method, other, len(found), test.count, test.plus, test.minus, mean, p])
         made += [[*row, p] for row, p in zip(rows, holm([row[-1] for row in rows]), strict=True)]
     return pd.DataFrame(made, columns=list(WILCOXON_COLUMNS))
 
@@ -155,7 +166,8 @@ def ranks_table(selection: Selection) -> pd.DataFrame:
     """`RANK_COLUMNS`, a row for each measure and method; a method that lacks a dataset has no rank.
 
     rank         mean over datasets of its rank, 1 the best, ties at their average
-    place, last  the places that it may have: after those that a test shows to be better, before those shown worse
+    place, last  the places that it may have: after those that a test shows to be better, before those shown worse; none
+                 where a pair of the measure was not tested
     friedman     chi-square of the measure and its p, the same in all its rows
     """
     return selection.once("ranks", lambda: placed(selection.main, wilcoxon_table(selection)))
@@ -166,16 +178,20 @@ def placed(records: Sequence[Record], tests: pd.DataFrame) -> pd.DataFrame:
     for measure in measures(records):
         scores = score_table(records, measure)
         found, chi, p = ranked(scores)
-        better = told_apart(tests[tests["measure"] == measure.id])
+        of_measure = tests[tests["measure"] == measure.id]
+        better, known = told_apart(of_measure), all_tested(of_measure, found.index)
         for method in scores.columns:
             place = last = rank = math.nan
             if method in found:
+                rank = found[method]
+            if method in found and known:
                 others = [name for name in found.index if name != method]
                 place = 1 + sum((name, method) in better for name in others)
                 last = len(found) - sum((method, name) in better for name in others)
-                rank = found[method]
             count, score = int(scores[method].notna().sum()), scores[method].mean(skipna=False)
-            made.append([measure.id, method, count, score, rank, place, last, chi, p])
+            made.append(
+                [measure.id, method, count, score, rank, place, last, *((chi, p) if known else (math.nan,) * 2)]
+            )
     return pd.DataFrame(made, columns=list(RANK_COLUMNS))
 
 
@@ -197,6 +213,12 @@ def told_apart(tests: pd.DataFrame) -> set[tuple[str, str]]:
     }
 
 
+def all_tested(tests: pd.DataFrame, methods: Iterable[str]) -> bool:
+    """Whether each two of the methods have a p."""
+    among = tests[tests["method"].isin(methods) & tests["other"].isin(methods)]
+    return bool(among["p"].notna().all())
+
+
 def rankings(selection: Selection) -> list[Ranking]:
     """One a measure that two methods or more have on every dataset."""
     records, tests, made = selection.main, wilcoxon_table(selection), []
@@ -205,13 +227,15 @@ def rankings(selection: Selection) -> list[Ranking]:
         found, _, p = ranked(scores)
         if len(found) < 2:
             continue
-        better = told_apart(tests[tests["measure"] == measure.id])
+        of_measure = tests[tests["measure"] == measure.id]
+        better, known = told_apart(of_measure), all_tested(of_measure, found.index)
         order = found.sort_values(kind="stable")
         names = list(order.index)
 
         def alike(a: int, b: int, names: list[str] = names, better: set = better) -> bool:
             return (names[a], names[b]) not in better and (names[b], names[a]) not in better
 
-        bars = cliques(len(names), alike)
-        made.append(Ranking(measure, tuple(names), tuple(order), tuple(bars), len(scores), p))
+        bars = cliques(len(names), alike) if known else []
+        p = p if known else math.nan
+        made.append(Ranking(measure, tuple(names), tuple(order), tuple(bars), len(scores), p, known))
     return made

@@ -15,6 +15,7 @@ from carryover.bench.plan.settings import Methods
 from carryover.bench.records.reading import AVERAGE, Record
 from carryover.bench.records.selection import Selection
 from carryover.bench.stats import choices
+from carryover.bench.stats.verdicts import decides
 from carryover.methods.parts.schedule import epoch_steps
 from carryover.methods.train_config import TrainConfig
 
@@ -30,7 +31,7 @@ def rule_of(options: str) -> str:
         f"The choice is the cheapest of {options}, in this order, that is shown to be not more than "
         f"{MARGIN:g} point behind the best one (the 95 % interval of its difference from the best is above "
         f"-{MARGIN:g}), and “{UNDECIDED}” where a cheaper one is neither shown to be that near nor shown to be behind "
-        "at all."
+        "at all. Of one seed there is no choice."
     )
 
 
@@ -45,7 +46,8 @@ GAINS = {  # column -> an option, and the one it is compared with
     "more": ("retrain", "reuse"),
 }
 OF_GAINS = tuple(name + end for name in GAINS for end in ("_gain", "_low", "_high"))
-DECISION = (*KEYS, "seeds", "choice", "best", "gain", "gain_low", "gain_high", *OF_GAINS, *COST)
+DECIDED = ("seeds", "choice", "best", "gain", "gain_low", "gain_high", "seeds_needed", "images_needed")
+DECISION = (*KEYS, *DECIDED, *OF_GAINS, *COST)
 
 
 @dataclass(frozen=True)
@@ -100,19 +102,37 @@ class Compared:
 
     @property
     def best(self) -> str:
-        """The option of the highest accuracy, of equal ones the cheapest; empty where there is no interval."""
-        return self.names[int(np.argmax(self.means))] if self.has_intervals else ""
+        """The option of the highest accuracy, of equal ones the cheapest; empty where there is no interval, or one seed
+        alone."""
+        return self.names[int(np.argmax(self.means))] if self.has_intervals and decides(self.seeds) else ""
 
     @property
     def choice(self) -> str:
         """By ``RULE``; empty where there is no interval to decide by."""
         for one in self.names if self.best else ():
-            _, low, high = self.difference(one, self.best)
-            if one == self.best or low > -MARGIN:
+            if one == self.best or (near := self.near(one)):
                 return one
-            if high >= 0:
+            if near is None:
                 return UNDECIDED
         return ""
+
+    def near(self, one: str) -> bool | None:
+        """Whether an option is shown to be near the best one, False where it is shown to be behind it, None where
+        neither is shown."""
+        _, low, high = self.difference(one, self.best)
+        return True if low > -MARGIN else None if high >= 0 else False
+
+    @property
+    def needed(self) -> tuple[float, float]:
+        """The seeds, and the images, either of which would decide the choice: every option before the best that is
+        neither shown to be near nor behind has an interval short enough for one of the two. NaN where it is decided,
+        or more of these alone would not do."""
+        asked = []
+        for one in self.names[: self.names.index(self.best)] if self.choice == UNDECIDED and self.options else ():
+            if self.near(one) is None:
+                behind = self.means[self.names.index(self.best)] - self.means[self.names.index(one)]
+                asked.append(self.options.needed(self.less(one, self.best), max(behind, MARGIN - behind)))
+        return tuple(np.max(asked, axis=0).tolist()) if asked else (math.nan, math.nan)
 
 
 # ---- from records ----------------------------------------------------------------------------------------------------
@@ -177,7 +197,7 @@ def options_of(
         return None
     own = np.array([[accuracy(record, target) for record in three] for three in threes])
     columns = [[(record["key"], target) for record in three] for three in threes]
-    return choices.Alternatives(dataset, own, choices.mean_draws(drawn, columns))
+    return choices.alternatives(dataset, own, drawn, columns)
 
 
 def averaged(
@@ -268,8 +288,13 @@ def decision_table(selection: Selection) -> pd.DataFrame:
     rows = []
     for one in compared(selection):
         gains = [value for pair in GAINS.values() for value in one.difference(*pair)]
-        rows.append([*one.keys, one.seeds, one.choice, one.best, *gain_of(one), *gains, *one.cost])
+        rows.append([*one.keys, *decided(one), *gains, *one.cost])
     return pd.DataFrame(rows, columns=list(DECISION))
+
+
+def decided(one: Compared) -> list:
+    """`DECIDED`."""
+    return [one.seeds, one.choice, one.best, *gain_of(one), *one.needed]
 
 
 def gain_of(one: Compared) -> tuple[float, float, float]:
