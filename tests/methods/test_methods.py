@@ -79,6 +79,23 @@ def test_logistic_regression_reaches_scikit_learns_optimum(c):
     assert (predicted == reference.predict(support.val_features.double().numpy())).mean() >= 0.99
 
 
+def test_logistic_regression_is_never_above_the_published_call_which_stops_early():
+    """lpclip's call at scikit-learn's default tolerance, over its own grid of C."""
+    support = hard_set(12, 3)
+    x, y = support.features.double(), support.labels
+    above = {}
+    for c in (1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6):
+
+        def objective(w, b, c=c):
+            return float(F.cross_entropy(F.linear(x, w, b), y) + w.square().sum() / (2 * c * len(x)))
+
+        published = LogisticRegression(solver="lbfgs", max_iter=1000, C=c).fit(x.numpy(), y.numpy())
+        theirs = objective(torch.tensor(published.coef_), torch.tensor(published.intercept_))
+        above[c] = theirs - objective(*(t.double() for t in logistic_regression(x, y, 4, c, 1000)))
+    assert min(above.values()) > -1e-7, above
+    assert max(above.values()) > 1e-6, "the published call should have stopped short somewhere"
+
+
 def test_linear_probe_searches_c_as_lpclip_does(tiny):
     """The coarse grid's best, then halvings in log10 C from [0.1, 10] of it; ties go left."""
     support = hard_set(8, 5)
