@@ -12,6 +12,7 @@ from matplotlib.figure import Figure  # no pyplot: it would keep every figure al
 
 from carryover.bench import places
 from carryover.bench.analyses.base import Analysis, Drawing, Table, register
+from carryover.bench.analyses.parts.rows import views_told
 from carryover.bench.plan import suites
 from carryover.bench.plan.runs import shown_setting
 from carryover.bench.records import reading
@@ -76,7 +77,7 @@ def main_sheet(table: pd.DataFrame, records: Iterable[Record], paper: pd.DataFra
         remarks.append(f"{MISSING} in the average: no seed of the method is done on every dataset.")
     if missing := holes(records):
         remarks.append(f"Not run or failed: {'; '.join(missing)}.")
-    remarks += [f"All rows: {mark}." for mark in shared]
+    remarks += [*views_told(records), *(f"All rows: {mark}." for mark in shared)]
     for setting, values in reading.mixed_settings(records).items():
         shown = ", ".join(str(shown_setting(setting, value)) for value in values)
         remarks.append(f"Runs here differ in {setting} ({shown}), so rows may not be comparable.")

@@ -17,6 +17,7 @@ import pandas as pd
 
 from carryover.bench.analyses import known_zero_shot
 from carryover.bench.analyses.base import ordered
+from carryover.bench.analyses.parts.rows import views_told
 from carryover.bench.host.files import write_text
 from carryover.bench.places import PLACES
 from carryover.bench.plan.run_labels import told
@@ -198,7 +199,13 @@ def _parts(selection: Selection, answers: Sequence[known_zero_shot.Answer], give
             ("text", KNOWN_NOTE),
             ("block", known_zero_shot.known_block(answers)),
         ]
-    parts += [("heading", "Protocol"), ("block", _settings(main)), ("block", _configs(main)), ("block", _data(main))]
+    parts += [
+        ("heading", "Protocol"),
+        *(("text", line) for line in views_told(main)),
+        ("block", _settings(main)),
+        ("block", _configs(main)),
+        ("block", _data(main)),
+    ]
     parts += [("text", "Notes of the plan:"), ("list", [arch.label, *selection.notes])]
     parts += [("heading", "Environment"), ("block", _environment(records)), ("heading", "Failures")]
     parts += [("block", _failures(failed))] if failed else [("text", "No run failed.")]

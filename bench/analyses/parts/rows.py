@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from carryover.bench.plan.runs import FRESH_VIEWS
 from carryover.bench.plan.suites import Suite, Variant
 from carryover.bench.records import environments, reading
 from carryover.bench.records.reading import Record
@@ -17,6 +18,17 @@ from carryover.bench.stats import means
 MEASURE = "Top-1 accuracy in percent, mean ± sample standard deviation over seeds (no deviation with one seed)."
 BESIDE = "zero-shot"  # the label of the main suite's rows that a table sets beside its own
 PRINTED_ARCH = "vit-b16"  # the paper prints Tables 3 to 7 for ViT-B/16 alone
+
+
+def views_told(records: Sequence[Record]) -> list[str]:
+    """Which of the two ways of augmenting the trained runs took; nothing where none has views."""
+    kept = {run["views"] for record in records if (run := record["run"]).get("views") is not None}
+    if kept == {FRESH_VIEWS}:
+        return ["Every epoch has a fresh view of each training picture, as published."]
+    numbers = " / ".join(map(str, sorted(kept - {FRESH_VIEWS})))
+    also = ", in other runs a fresh one every epoch" if FRESH_VIEWS in kept else ""
+    said = f"An epoch draws each training picture's view from a bank of {numbers}{also}; published is a fresh one"
+    return [f"{said} (--views epoch; PROTOCOL.md, section 1)."] if numbers else []
 
 
 def rows_of(suite: Suite | None, selection: Selection) -> list[Row]:
