@@ -15,14 +15,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from carryover.bench.errors import UserError
-from carryover.methods.base import Method, TrainConfig, cosine_logits, register
+from carryover.methods.base import Method, cosine_logits, register
 from carryover.methods.parts.prompts import coop_epochs
+from carryover.methods.parts.templates import TemplateConfig
 
 COOP_RATE, RELEASED_RATIO = 2e-3, 0.2
 
 
 @dataclass(frozen=True)
-class Config(TrainConfig):
+class Config(TemplateConfig):
     """``ratio`` r of the adapter's output in the blend; ``reduction``: D / reduction hidden units. ``lr`` and ``ratio``
     are fixed where they are not 0, else chosen among ``rates`` (CoOp's, ten and a hundred times it) and ``ratios``
     (jusiro/CLAP's grid for this method). ``search`` False: CoOp's rate and the released ratio instead."""
@@ -63,7 +64,7 @@ class CLIPAdapter(Method):
 
     @classmethod
     def published(cls, dataset, shots):
-        return {"epochs": coop_epochs(dataset, shots)}
+        return {"epochs": coop_epochs(dataset, shots), "single_template": dataset == "imagenet"}
 
     def candidates(self):
         c = self.config
@@ -72,7 +73,7 @@ class CLIPAdapter(Method):
         return [{"lr": rate, "ratio": ratio} for rate, ratio in product(rates, ratios)]
 
     def bind(self, backbone, classes):
-        self.scale, self.classifier = backbone.scale, backbone.zero_shot(classes)
+        self.scale, self.classifier = backbone.scale, backbone.zero_shot(self.config.worded(classes))
 
     def logits(self, x):
         return cosine_logits(self.scale, blended(x, self.adapter(x), self.config.ratio), self.classifier)

@@ -18,15 +18,16 @@ from torch import Tensor, nn
 
 from carryover.bench.backbones.attention import Add, open_projections
 from carryover.bench.errors import UserError
-from carryover.datasets.templates import PHOTO
-from carryover.methods.base import Method, TrainConfig, register
+from carryover.datasets.templates import TEMPLATES
+from carryover.methods.base import Method, register
 from carryover.methods.parts.inside import InsideMethod
+from carryover.methods.parts.templates import TemplateConfig
 
 ITERATIONS = 500  # published, for each shot
 
 
 @dataclass(frozen=True)
-class Config(TrainConfig):
+class Config(TemplateConfig):
     """``rank``, ``alpha``: of the updates; ``dropout``: share of the input values that a step's update does not see."""
 
     optimizer: str = "adamw"
@@ -79,11 +80,11 @@ class ClipLora(InsideMethod):
 
     @classmethod
     def published(cls, dataset, shots):
-        return {"steps": ITERATIONS * shots}
+        return {"steps": ITERATIONS * shots, "single_template": dataset in TEMPLATES}
 
     def bind(self, backbone, classes):
         super().bind(backbone, classes)
-        self.classes = classes if len(classes.templates) == 1 else replace(classes, templates=PHOTO)
+        self.classes = replace(classes, templates=self.config.worded(classes).templates[:1])
 
     @contextlib.contextmanager
     def changes(self, backbone):

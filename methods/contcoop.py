@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from carryover.bench.errors import UserError
 from carryover.methods.base import Method, cosine_logits, register
 from carryover.methods.parts.prompts import PromptConfig, PromptMethod, coop_epochs
+from carryover.methods.parts.templates import TemplateConfig
 
 NEAR_ZERO = 1e-12  # under the root of the distance, whose gradient is undefined at 0
 
 
 @dataclass(frozen=True)
-class Config(PromptConfig):
+class Config(PromptConfig, TemplateConfig):
     """Options where the paper is silent or was ablated.
 
     lam          weight of the distillation term, 0 = none (Table 5)
@@ -31,6 +32,7 @@ class Config(PromptConfig):
     tokens       "all": each real token of it is a key; "mean": their average, the (n+1)-row reading of eq. 1
     init         "uniform": nn.Linear's Kaiming uniform with a = sqrt 5; "normal": Kaiming normal
     squared      squared distance in the distillation term, as KgCoOp's paper writes it
+    single_template  of the teacher; the prompts themselves have no template
     """
 
     lam: float = 1.0
@@ -86,7 +88,7 @@ class ContCoOp(PromptMethod):
 
     def bind(self, backbone, classes):
         super().bind(backbone, classes)
-        self.teacher = backbone.zero_shot(classes)
+        self.teacher = backbone.zero_shot(self.config.worded(classes))
         names, real = backbone.text.name_embeddings([self.config.condition.format(name) for name in classes.names])
         if self.config.tokens == "mean":
             names = names.sum(1, keepdim=True) / real.sum(1)[:, None, None]

@@ -11,7 +11,7 @@ Letters: h heads of d = D / h, R query rows at once.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -19,15 +19,16 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from carryover.bench.errors import UserError
-from carryover.datasets.templates import PHOTO
-from carryover.methods.base import Method, TrainConfig, cosine_logits, register
+from carryover.datasets.templates import TEMPLATES
+from carryover.methods.base import Method, cosine_logits, register
+from carryover.methods.parts.templates import TemplateConfig
 
 
 @dataclass(frozen=True)
-class Config(TrainConfig):
+class Config(TemplateConfig):
     """Optimiser, rate and epochs of the released config file; ``alpha``: weight of the smoothness term; ``temperature``
-    of the joint softmax; ``heads``: a divisor of D; ``single_template``: "a photo of a {}." instead of the dataset's
-    own. What was run to publish is not released (PROTOCOL.md, section 2)."""
+    of the joint softmax; ``heads``: a divisor of D. What was run to publish is not released
+    (PROTOCOL.md, section 2)."""
 
     optimizer: str = "adam"
     lr: float = 5e-5
@@ -35,7 +36,6 @@ class Config(TrainConfig):
     alpha: float = 0.01
     temperature: float = 1.0
     heads: int = 8
-    single_template: bool = False
 
     def __post_init__(self):
         super().__post_init__()
@@ -70,11 +70,13 @@ class RAda(Method):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def bind(self, backbone, classes):
-        self.scale, self.classifier = backbone.scale, backbone.zero_shot(self.prompted(classes))
+    @classmethod
+    def published(cls, dataset, shots):
+        """One prompt for all that the authors ran on; other datasets keep their own."""
+        return {"single_template": dataset in TEMPLATES}
 
-    def prompted(self, classes):
-        return replace(classes, templates=PHOTO) if self.config.single_template else classes
+    def bind(self, backbone, classes):
+        self.scale, self.classifier = backbone.scale, backbone.zero_shot(self.config.worded(classes))
 
     def logits(self, x):
         return self.masked(x)[0]

@@ -38,7 +38,7 @@ class RAdaTowers(TowersMethod, rada.RAda):
     micro = {"steps": 100, "epochs": 1, "crop": (0.7, 1.0), "lr": 1e-4, "mask_factor": 100.0}
 
     def bind(self, backbone, classes):
-        TowersMethod.bind(self, backbone, self.prompted(classes))
+        TowersMethod.bind(self, backbone, self.config.worded(classes))
         self.scale = backbone.scale
 
     def trained(self):

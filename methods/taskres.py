@@ -1,7 +1,7 @@
 """TaskRes (Yu et al. 2023, CVPR): a learned residual for each class, added to the frozen zero-shot classifier.
 
-``w_k = t_k + alpha x_k`` with x at zero to start; t has the length that the text tower gives it, as in
-geekyutao/TaskRes (trainers/taskres.py), and is the current backbone's. Only x travels.
+``w_k = t_k + alpha x_k`` with x at zero to start; t, the mean of the text tower's features over the templates, is not
+normalised (geekyutao/TaskRes, trainers/taskres.py), and is the current backbone's. Only x travels.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from carryover.datasets.templates import PHOTO
 from carryover.methods.base import Method, TrainConfig, cosine_logits, register
 
 
@@ -44,9 +45,9 @@ class TaskRes(Method):
         }
 
     def bind(self, backbone, classes):
-        texts = [[template.format(name) for name in classes.names] for template in classes.templates]
-        lengths = torch.stack([backbone.text.encode_texts(part).norm(dim=-1) for part in texts]).mean(0)
-        self.classifier = lengths[:, None] * backbone.zero_shot(classes)
+        templates = classes.templates + (PHOTO if classes.dataset == "imagenet" else ())  # eight, as released
+        texts = [[template.format(name) for name in classes.names] for template in templates]
+        self.classifier = torch.stack([backbone.text.encode_texts(part) for part in texts]).mean(0)
         self.scale, self.rows = backbone.scale, self.class_rows(classes).to(backbone.device)
 
     def logits(self, x):

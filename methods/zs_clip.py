@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from carryover.datasets.templates import PHOTO
-from carryover.methods.base import Method, TrainConfig, cosine_logits, register
+from carryover.methods.base import Method, cosine_logits, register
+from carryover.methods.parts.templates import TemplateConfig
 
 
 @dataclass(frozen=True)
-class Config(TrainConfig):
-    """``single_template``: "a photo of a {}." instead of the dataset's own, as in the paper's Table 3."""
+class Config(TemplateConfig):
+    """``single_template`` is what the paper's Table 3 has."""
 
-    single_template: bool = False
     epochs: int = 0
     crop: tuple[float, float] = (1.0, 1.0)
 
@@ -26,9 +25,7 @@ class ZeroShotCLIP(Method):
     micro = {}
 
     def bind(self, backbone, classes):
-        if self.config.single_template:
-            classes = replace(classes, templates=PHOTO)
-        self.scale, self.classifier = backbone.scale, backbone.zero_shot(classes)
+        self.scale, self.classifier = backbone.scale, backbone.zero_shot(self.config.worded(classes))
 
     def logits(self, x):
         return cosine_logits(self.scale, x, self.classifier)

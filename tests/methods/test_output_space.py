@@ -176,11 +176,21 @@ def test_rada_refuses_what_it_cannot_do(options, told):
 
 
 def test_taskres_without_a_residual_is_zero_shot(backbone, support):
-    for classes in (CLASSES, ENSEMBLE):
-        method = make("taskres")
-        method.bind(backbone, classes)
-        expected = zero_shot(backbone, support.features, classes)
-        torch.testing.assert_close(method.predict(support.features), expected, rtol=1e-5, atol=1e-4)
+    method = make("taskres")
+    method.bind(backbone, CLASSES)
+    expected = zero_shot(backbone, support.features)
+    torch.testing.assert_close(method.predict(support.features), expected, rtol=1e-5, atol=1e-4)
+
+
+def test_taskres_averages_the_features_of_several_templates_as_long_as_they_are(backbone, support):
+    method = make("taskres")
+    method.bind(backbone, ENSEMBLE)
+    tokens = [backbone.text.tokenizer([t.format(name) for name in NAMES]) for t in ENSEMBLE.templates]
+    with torch.no_grad():
+        text = sum(backbone.model.encode_text(each) for each in tokens) / len(tokens)
+        cosine = F.cosine_similarity(support.features[:, None], text[None], dim=-1)
+    torch.testing.assert_close(method.predict(support.features), backbone.scale * cosine, rtol=1e-4, atol=1e-3)
+    assert not torch.allclose(method.predict(support.features), zero_shot(backbone, support.features, ENSEMBLE))
 
 
 def test_taskres_adds_alpha_times_a_row_a_class_to_text_features_of_their_own_length(backbone, support):
