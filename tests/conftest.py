@@ -17,7 +17,7 @@ from tiny_towers import NAMES, TEMPLATES, tiny_pair, wrap
 from toys import open_toy, pictures, toy
 
 from carryover.bench import analyses
-from carryover.bench.report import outputs, recompute, report
+from carryover.bench.report import drawings, outputs, recompute, report
 from carryover.methods import discover, ordered
 from carryover.methods.base import METHODS, Classes
 
@@ -103,8 +103,9 @@ def session_on(monkeypatch, tiny, tmp_path):
 def tables_alone(monkeypatch):
     """Commands write and check tables, no figures and no report: these take longest, for tests that read neither."""
     monkeypatch.setattr(outputs, "write_figures", lambda *given: [])
-    monkeypatch.setattr(report, "write_report", lambda *given: None)
-    monkeypatch.setattr(recompute, "recompute_report", lambda *given: [])
+    monkeypatch.setattr(report, "write_report", lambda *given: ())
+    monkeypatch.setattr(recompute, "recompute_pages", lambda *given: [])
+    monkeypatch.setattr(drawings, "differences", lambda *given: [])
 
 
 @pytest.fixture

@@ -72,12 +72,18 @@ class Chapter:
 
 def write_page(selection: Selection, folder: Path) -> Path | None:
     """Writes `audit.html` under folder (`results/<arch>`); nothing for an arch that the paper does not print."""
-    table = audit.audit_table(selection)
-    if table is None:
+    text = page_text(selection)
+    if text is None:
         return None
     path = Path(folder) / audit.PAGE
-    write_text(path, audit_html(selection.arch.id, table, audit.not_comparable(selection)))
+    write_text(path, text)
     return path
+
+
+def page_text(selection: Selection) -> str | None:
+    """The page; None for an arch that the paper does not print."""
+    table = audit.audit_table(selection)
+    return None if table is None else audit_html(selection.arch.id, table, audit.not_comparable(selection))
 
 
 def audit_html(arch: str, table: pd.DataFrame, reason: str = "") -> str:

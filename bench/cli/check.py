@@ -1,4 +1,4 @@
-"""The command ``check``: every cell of the tables again from stored predictions."""
+"""The command ``check``: what is stored, compared with what it was made from."""
 
 from __future__ import annotations
 
@@ -8,35 +8,62 @@ from carryover.bench.cli import flags
 from carryover.bench.render.terminal import say
 
 WORDS = ()
-FLAGS = flags.RECORDS
+FLAGS = (*flags.RECORDS, "--cache", "--encode", "--data-root", "--make-split", "--max-pixels", "--device")
 EXAMPLES = (
-    ("check", "the micro world's tables and report"),
+    ("check", "the micro world's tables, figures and report, from its stored predictions"),
     ("check --arch vit-b16", "those of the paper's experiment"),
+    ("check --arch vit-b16 --data-root DATA --encode 8", "and 8 pictures of each feature file, encoded again"),
+)
+NOTE = (
+    "What no check finds: whoever makes everything anew, records, predictions, plug-ins, plans, tables and figures "
+    "together, with their hashes, leaves a folder that agrees with itself. Where feature files and pictures are there, "
+    "--encode still finds features that are not those of the pictures; who needs more runs it again elsewhere."
 )
 
 
 def main(args: argparse.Namespace) -> int:
-    """Non-zero where a cell of the stored tables is not what the stored predictions give."""
+    """Non-zero where anything stored is not what it was made from."""
     from carryover.bench.analyses import known_zero_shot
     from carryover.bench.cli.registries import discover
     from carryover.bench.cli.results import REPEAT, some_records
     from carryover.bench.cli.settings import arch_of
+    from carryover.bench.records import answers, plans, stored_files
     from carryover.bench.records.store import Store
-    from carryover.bench.report.recompute import recompute, recompute_known, recompute_report, renamed
+    from carryover.bench.report import drawings, recompute, written
 
     arch = arch_of(args)
     discover(args.plugin_dir)
     selection, store = some_records(args, arch), Store(args.out, arch.id)
-    records = store.records()
-    differences = store.refused() + renamed(records)
-    differences += [line for record in records for line in store.changed_files(record)]
-    differences += recompute(selection, store.read_predictions, store.folder)
-    answers = known_zero_shot.compare(selection.main, store.folder, arch.id)
-    differences += recompute_known(selection, store.read_predictions, store.folder)
-    differences += recompute_report(selection, store.read_predictions, store.folder, answers, args.arch)
+    records, folder = store.records(), store.folder
+    present = {path.stem for path in (folder / "runs").glob("*.json")}
+    differences = store.refused() + recompute.renamed(records)
+    differences += stored_files.differences(store, records)
+    differences += plans.differences(folder, records, present)
+    differences += answers.differences(records, store.read_outcomes)
+    features, notes = stored_files.of_features(records, args.cache or f"{args.out}/cache")
+    differences += features
+    remade, lines = recompute.recounted(selection, store.read_predictions)
+    known = known_zero_shot.compare(remade.main, folder, arch.id)
+    differences += lines + recompute.recompute_tables(remade, folder)
+    differences += recompute.recompute_known(remade, known, folder)
+    differences += recompute.recompute_pages(remade, folder, known, args.arch)
+    differences += drawings.differences(remade, folder)
+    differences += written.differences(folder, differences)
+    if args.encode:
+        from carryover.bench.cli.options import options_of
+        from carryover.bench.engine.encoded_again import encoded_again
+
+        lines, told = encoded_again(options_of(args), selection.records, args.encode)
+        differences, notes = differences + lines, notes + told
     for line in differences:
-        say(("differs", "red"), f" {line}")
+        say(("differs", "red"), " " + line.replace("\n", r"\n"))
+    if left := plans.to_do(folder, present):
+        notes.append(f"{left} planned runs have no record yet: a call was stopped, or is at work")
+    if differences and (listed := written.read(folder)) and listed["records"] != written.of_records(selection.records):
+        notes.append("tables, figures and report were made from other records than these; `report` makes them again")
     if differences and (apart := len(records) - len(selection.records)):
-        say(f"{apart} stored records have other settings than this call: {REPEAT}")
+        notes.append(f"{apart} stored records have other settings than this call: {REPEAT}")
+    for line in notes:
+        say(line.replace("\n", r"\n"))
     say(f"{len(selection.records)} records checked against their predictions, {len(differences)} differences")
     return 1 if differences else 0

@@ -5,6 +5,7 @@ Such a module holds the command's help and its ``main(args)``; what takes long t
 FLAGS      the flags of ``bench.cli.flags`` that the command reads
 EXAMPLES   (what stands behind ``run_all.py``, what that does), two or more
 WORDS      its further words as (metavar, help); empty for a command that takes none
+NOTE       a paragraph for the head of its help, where there is one
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ COMMANDS = {  # name: one line, module
     "doctor": ("check machine, weights, data and disk before a long run, and name all that is wrong", "doctor"),
     "prepare": ("download, verify and arrange datasets; with --check only look at what is there", "prepare"),
     "report": ("make tables, figures and the report again from stored records alone", "report"),
-    "check": ("recompute every table cell from stored predictions", "check"),
+    "check": (
+        "compare tables, figures and report with the stored predictions, and what is stored with itself",
+        "check",
+    ),
     "evaluate": ("check that a plug-in file fits a backbone, and measure it there on a dataset", "evaluate"),
     "port": ("carry a plug-in file over to another backbone, through a map fitted on unlabelled pictures", "port"),
     "map": ("fit a map between two backbones once, for every plug-in of the pair", "map"),

@@ -164,6 +164,14 @@ FILES: Group = {
     ),
     "--cache": dict(help="feature files (default: OUT/cache)"),
 }
+CHECKING: Group = {
+    "--encode": dict(
+        type=int,
+        metavar="N",
+        help="encode N pictures of each feature file again and compare, and the weights with the records' (needs torch "
+        "and the pictures)",
+    ),
+}
 PREPARATION: Group = {
     "--check": dict(action="store_true", help="only look, fetch and change nothing"),
     "--mirror": dict(default="", metavar="URL", help="an address under which all files lie by name"),
@@ -293,6 +301,7 @@ GROUPS: dict[str, Group] = {
     "backbones": BACKBONES,
     "data": DATA,
     "files": FILES,
+    "checking": CHECKING,
     "getting the data": PREPARATION,
     "plug-ins in files (docs/plugins.md)": PLUGINS,
     "carrying over (docs/plugins.md)": PORTS,
@@ -303,6 +312,7 @@ GROUPS: dict[str, Group] = {
 RECORDS = (*SETTINGS, *BACKBONES, "--manifests", "--plugin-dir", "--out")  # which records, of which folder
 ONLY = {  # flags that are a mistake with any other command
     "check": ("prepare",),
+    "encode": ("check",),
     "mirror": ("prepare",),
     "plugin": ("evaluate", "port"),
     "backbone": ("evaluate", "port"),
@@ -318,4 +328,4 @@ ONLY = {  # flags that are a mistake with any other command
     "new": ("port", "map"),
     "head": ("port",),
 }
-LEAST = {"shots": 1, "limit": 1, "jobs": 0, "together": 0, "workers": 0, "max_pixels": 0, "count": 0}
+LEAST = {"shots": 1, "limit": 1, "jobs": 0, "together": 0, "workers": 0, "max_pixels": 0, "count": 0, "encode": 1}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from pathlib import Path
 
 from carryover.bench.backbones.arch_files import read_toml
@@ -31,6 +32,8 @@ def parser(command: str = "") -> Parser:
     the commands too. All take the same words."""
     module = commands.module_of(command or "run")
     about = ABOUT if not command else f"{command}: {COMMANDS[command][0]}"
+    if note := getattr(module, "NOTE", ""):
+        about += "\n\n" + textwrap.fill(note, 100)
     words = f" {module.WORDS[0]}" if module.WORDS else ""
     p = Parser(
         prog=program(),

@@ -17,7 +17,7 @@ from carryover.bench.records.predictions import Outcomes
 from carryover.bench.records.selection import Selection, choose
 from carryover.bench.records.store import Store
 from carryover.bench.render.terminal import say
-from carryover.bench.report import outputs
+from carryover.bench.report import outputs, written
 from carryover.bench.report import report as report_module
 
 REPEAT = "repeat the flags of the run that change its settings (--set, --limit, --shots, --views, --protocol, …)"
@@ -57,12 +57,15 @@ def write_results(args: argparse.Namespace, arch: archs.Arch) -> None:
     ):  # a copy, so that a later --dry-run changes no report
         store.write_note(time_notes.PREDICTED, estimate)
         selection = replace(selection, estimate=estimate)
-    outputs.write_tables(selection, folder)
-    outputs.write_figures(selection, folder)
     answers = known_zero_shot.compare(selection.main, folder, arch.id)
-    known_zero_shot.write_known(answers, folder, arch.id)
-    report_module.write_report(selection, folder, answers, args.arch)
-    audit_page.write_page(selection, folder)
+    files = [
+        *outputs.write_tables(selection, folder),
+        *outputs.write_figures(selection, folder),
+        known_zero_shot.write_known(answers, folder, arch.id),
+        *report_module.write_report(selection, folder, answers, args.arch),
+        audit_page.write_page(selection, folder),
+    ]
+    written.write(folder, [path for path in files if path is not None], selection.records)
     if warning := known_zero_shot.warning(answers):
         head, lines, causes = warning
         say((head, "bold yellow"))

@@ -24,7 +24,7 @@ from carryover.bench.errors import UserError
 from carryover.bench.features.decoding import Loader
 from carryover.bench.features.transforms import FLIP, RATIO, Plain, Recipe, View, halves, look_up, value_table
 from carryover.bench.host.claims import Claims
-from carryover.bench.host.identity import canonical
+from carryover.bench.host.identity import canonical, content_of
 from carryover.bench.host.tensor_files import read_tensors, write_tensors
 from carryover.datasets.base import Split
 
@@ -150,7 +150,7 @@ class FeatureStore:
             start = time.perf_counter()
             made = self._encode(split, [left[path][1] for path in group], what)
             for path, features in zip(group, made, strict=True):
-                self.contents[path.stem] = content_of(features)
+                self.contents[path.stem] = content_of(features.numpy())
                 header = {"identity": stamped(left[path][0], self.contents[path.stem])}
                 write_tensors(path, {"features": features}, header)
                 self.memory[path.stem] = features.to(self.backbone.device)
@@ -171,7 +171,7 @@ class FeatureStore:
             raise UserError(
                 f"feature file '{path}' is of another identity; delete it. Found {found}, expected {identity}"
             )
-        if (content := content_of(tensors["features"])) != noted:
+        if (content := content_of(tensors["features"].float().numpy())) != noted:
             if not quietly:
                 logging.warning("'%s' holds features of sha256 %s, written as %s: made again", path, content, noted)
             return None
@@ -202,13 +202,6 @@ class FeatureStore:
         """Preprocessed pixels (B, 3, H, H) -> features (B, D), fp32, on the device."""
         with torch.autocast(self.backbone.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             return self.backbone.encode_images(pixels)
-
-
-def content_of(features: Tensor) -> str:
-    """sha256 of a tensor's type, shape and bytes."""
-    found = hashlib.sha256(f"{features.dtype} {tuple(features.shape)}".encode())
-    found.update(features.contiguous().view(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
 
 
 def stamped(identity: str, content: str) -> str:

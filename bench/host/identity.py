@@ -7,6 +7,8 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
+
 from carryover.bench.errors import quoted
 
 
@@ -43,6 +45,13 @@ def sha256_of(path: Path) -> str:
                 found.update(part)
     except FileNotFoundError:
         return ""
+    return found.hexdigest()
+
+
+def content_of(array: np.ndarray) -> str:
+    """sha256 of an array's type, shape and bytes; types by torch's names."""
+    found = hashlib.sha256(f"torch.{array.dtype} {array.shape}".encode())
+    found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return found.hexdigest()
 
 

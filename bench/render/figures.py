@@ -62,9 +62,17 @@ def save(figure: Figure, stem: Path, svg: str = "") -> list[Path]:
     """Writes stem + ".svg" (``svg``, where it was made before) and ".png"; returns both paths."""
     vector, png = stem.with_name(stem.name + ".svg"), stem.with_name(stem.name + ".png")
     write_text(vector, svg or svg_text(figure, stem.name))
-    with matplotlib.rc_context(STYLE), whole(png) as temporary:
-        figure.savefig(temporary, format="png", dpi=PNG_DPI, metadata={"Software": None})
+    with whole(png) as temporary:
+        temporary.write_bytes(png_bytes(figure))
     return [vector, png]
+
+
+def png_bytes(figure: Figure) -> bytes:
+    """The figure as a PNG file."""
+    made = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(made, format="png", dpi=PNG_DPI, metadata={"Software": None})
+    return made.getvalue()
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from carryover.bench.analyses.base import Table, ordered
 from carryover.bench.host.files import write_text
 from carryover.bench.records.selection import Selection
 from carryover.bench.render import figures
+from carryover.bench.report.drawings import drawn
 
 
 def made_from(selection: Selection) -> dict[str, Table]:
@@ -35,13 +36,10 @@ def write_tables(selection: Selection, folder: Path) -> list[Path]:
 
 def write_figures(selection: Selection, folder: Path) -> list[Path]:
     """Writes every figure that has something to show as `figures/<name>.svg` and `.png` under folder."""
-    known, written = set(), []
-    for analysis in ordered():
-        for drawing in analysis.drawings:
-            known.add(drawing.name)
-            if (figure := analysis.drawn(drawing, selection)) is not None:
-                stem = Path(folder) / "figures" / drawing.name
-                written += figures.save(figure, stem, analysis.svg(drawing, selection))
+    known = {drawing.name for analysis in ordered() for drawing in analysis.drawings}
+    written = []
+    for name, (figure, svg) in drawn(selection).items():
+        written += figures.save(figure, Path(folder) / "figures" / name, svg)
     remove_others(written, Path(folder) / "figures", known)
     return written
 

@@ -1,0 +1,46 @@
+"""The list of what a report wrote, with the sha256 of each file: ``written.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from carryover.bench.host.files import write_text
+from carryover.bench.host.identity import canonical, digest, parse_json, sealed, sha256_of, unsealed
+from carryover.bench.records.reading import Record
+
+NAME = "written.json"
+
+
+def write(folder: Path, files: Iterable[Path], records: Sequence[Record]) -> None:
+    """``records``: those that the files were made from."""
+    found = {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
+    content = sealed({"files": dict(sorted(found.items())), "records": of_records(records)})
+    write_text(Path(folder) / NAME, canonical(content) + "\n")
+
+
+def of_records(records: Iterable[Record]) -> str:
+    return digest(sorted(record["key"] for record in records))
+
+
+def read(folder: Path) -> dict | None:
+    """None where it is not there, or not as it was written."""
+    try:
+        found = unsealed(parse_json((Path(folder) / NAME).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return None
+    return found if found is not None and isinstance(found.get("files"), dict) else None
+
+
+def differences(folder: Path, told: Sequence[str]) -> list[str]:
+    """A line for each listed file that has other bytes now, where none of the lines ``told`` names it."""
+    path = Path(folder) / NAME
+    if (found := read(folder)) is None:
+        return [f"{path}: was changed since it was written, or is no list of files"] if path.is_file() else []
+    lines = []
+    for name, expected in found["files"].items():
+        file = Path(folder) / name
+        if not any(str(file) in line for line in told) and (now := sha256_of(file)) != expected:
+            state = f"has sha256 {now}, written was {expected}" if now else "not there; `run_all.py report` writes it"
+            lines.append(f"{file}: {state}")
+    return lines
