@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The documented entry: ``python run_all.py`` runs the suite, ``python run_all.py --help`` says the rest."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -8,7 +9,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 sys.path[:] = [str(ROOT / "src"), *(p for p in sys.path if Path(p).resolve() not in (ROOT, ROOT / "src"))]
 
-from carryover.bench.cli.main import main  # noqa: E402
-
 if __name__ == "__main__":
-    sys.exit(main())
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of the imports that follow
+    from carryover.bench.cli.start import start
+
+    start()

@@ -37,9 +37,7 @@ def run(args: argparse.Namespace) -> int:
         options = cluster.options if cluster else options
         session = Session(options, shown.on_images)
         session.store.check_writable()
-        sweep(session.store.folder, Path(options.cache))
-        for folder in (session.store.folder, Path(options.cache)):
-            claims.tidy(folder / "claims")
+        tidy(session)
         tested = list(dict.fromkeys(id for run in runs for id in (run.dataset, run.test) if id))
         open_datasets(session, tested)
 
@@ -49,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             tally = schedule.run_all(session, runs, jobs, args.fresh, args.fail_fast, *told, engine)
         except KeyboardInterrupt:
+            tidy(session)
             raise KeyboardInterrupt(shown.progress()) from None
         laps = {"loading": shown.begun - started, "runs": time.monotonic() - shown.begun}
         session = cluster.afterwards(session) if cluster else session
@@ -70,6 +69,14 @@ def run(args: argparse.Namespace) -> int:
         f"{tally.planned} planned. Report: {options.out}/{options.arch.id}/report.html"
     )
     return 0 if tally.done + tally.already + tally.elsewhere == tally.planned else 1
+
+
+def tidy(session: Session) -> None:
+    """Takes away what killed processes left, be they this one's own workers."""
+    folders = session.store.folder, Path(session.options.cache)
+    sweep(*folders)
+    for folder in folders:
+        claims.tidy(folder / "claims")
 
 
 def measure_known(session: Session, ids: list[str]) -> None:

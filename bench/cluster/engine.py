@@ -27,7 +27,7 @@ from carryover.bench.engine.options import Options, worthwhile_together
 from carryover.bench.engine.record_draft import write_manifests
 from carryover.bench.engine.session import Session
 from carryover.bench.errors import StorageError, UserError
-from carryover.bench.host import environment, processor
+from carryover.bench.host import environment, processor, stopping
 from carryover.bench.host.files import temporary
 from carryover.bench.host.paths import PACKAGE
 from carryover.bench.host.processes import cores
@@ -87,13 +87,16 @@ def connect(address: str) -> Any:
     if address not in ("", "auto"):
         reach(address)
     try:
-        if address:
-            code: dict[str, Any] = {"py_modules": [str(PACKAGE)], "excludes": ["__pycache__"]}
-            own = {"env_vars": processor.users_own()}  # else each node chooses MKL's mode for its own processor
-            ray.init(address=address, runtime_env={**code, **own}, **quiet)
-        else:
-            here = {"num_cpus": cores(), "include_dashboard": False, "object_store_memory": OBJECTS}
-            ray.init(address="local", runtime_env={"env_vars": {"PYTHONPATH": str(PACKAGE.parent)}}, **here, **quiet)
+        with stopping.kept():  # Ray sets its own answer to SIGTERM
+            if address:
+                code: dict[str, Any] = {"py_modules": [str(PACKAGE)], "excludes": ["__pycache__"]}
+                own = {"env_vars": processor.users_own()}  # else each node chooses MKL's mode for its own processor
+                ray.init(address=address, runtime_env={**code, **own}, **quiet)
+            else:
+                here = {"num_cpus": cores(), "include_dashboard": False, "object_store_memory": OBJECTS}
+                ray.init(
+                    address="local", runtime_env={"env_vars": {"PYTHONPATH": str(PACKAGE.parent)}}, **here, **quiet
+                )
     except (OSError, RuntimeError, ValueError) as error:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         said += " (a cluster that asks for a token: export RAY_AUTH_MODE=token, as on its nodes)" if address else ""
@@ -199,6 +202,8 @@ def received(session: Session, run: Run, parcel: Any) -> dict | Lost:
             f"its Ray worker sees other {', '.join(unlike)} than the driver; pictures are known by name, size and time "
             "of change: copy them so that these are kept (rsync -a), or use one disk"
         )
+    if not store.still_ours(record["key"]):
+        return Lost("it went to another process while this one was stopped")
     if not run.test and (
         "plugins" in files or "plugin" not in record["files"]
     ):  # a failed run leaves no earlier call's

@@ -24,7 +24,7 @@ from carryover.bench.engine.evaluator import DEPENDS, Sample, depends_on_company
 from carryover.bench.engine.few_shot import as_labels
 from carryover.bench.engine.plugin_header import header_of
 from carryover.bench.engine.port_runs import port_over
-from carryover.bench.engine.record_draft import add_features, describe, encoded_since, tell_choice, write_manifests
+from carryover.bench.engine.record_draft import add_features, begin, encoded_since, tell_choice, write_manifests
 from carryover.bench.engine.session import Session
 from carryover.bench.errors import StorageError, UserError
 from carryover.bench.host import out_of_memory
@@ -96,12 +96,13 @@ def out_of_memory_in(record: dict) -> bool:
 
 def tried(session: Session, unit: Sequence[tuple[Run, str]]) -> Iterator[dict]:
     """The records of one try."""
-    works = [Work(run, key, describe(session, run, key), {}) for run, key in unit]
+    works = [Work(run, key, begin(session, run, key), {}) for run, key in unit]
     reset_peak(session.backbone("base").device)
     for work in works:
         before = session.encoded()
         session.used()
-        attempt(session, work, read_tests)
+        if not work.failed:
+            attempt(session, work, read_tests)
         if not work.failed and not work.run.test and not work.run.port:
             attempt(session, work, prepare)
         work.record["encoded"] = encoded_since(before, session.encoded())
@@ -117,8 +118,7 @@ def tried(session: Session, unit: Sequence[tuple[Run, str]]) -> Iterator[dict]:
         if not work.failed:
             work.record["status"] = "done"
         elif work.run.trained == work.run and "plugin" not in work.record["files"]:
-            # an earlier call's: nothing may be evaluated on it
-            session.store.path("plugins", work.key).unlink(missing_ok=True)
+            session.store.drop_plugin(work.key)
         yield work.record
 
 

@@ -81,6 +81,16 @@ def tell_choice(record: dict, method: Method) -> None:
         record.update(chosen=method.chosen, tried=method.tried)
 
 
+def begin(session: Session, run: Run, key: str) -> dict:
+    """``describe`` of a run that is done now. It has failed already where this process, a worker say, sees other
+    weights or pictures than the one that planned it: its results would stand under a key that is not theirs."""
+    session.store.begin(key)
+    record = describe(session, run, key)
+    if session.keys.of(run) != key:
+        record.update(status="failed", error="weights or pictures were replaced after the command began; run it again")
+    return record
+
+
 def write_manifests(session: Session, run: Run) -> dict[str, str]:
     """The few-shot subsets of the run, where they are not there as they should be. Returns their names and sha256."""
     written = {}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from torch import Tensor
 
 from carryover.bench.errors import UserError
+from carryover.bench.host import claims
 from carryover.bench.host.identity import canonical, parse_json
 from carryover.bench.host.tensor_files import read_tensors, write_tensors
 from carryover.bench.records.store import Store
@@ -14,11 +17,42 @@ FIRST_FORMAT = "1"  # of the plug-ins that runs wrote before the format had a na
 
 
 class RunStore(Store):
-    """A ``Store`` that also holds what was learned."""
+    """A ``Store`` that also holds what was learned.
+
+    claimed  keys of runs that were begun under a claim of this process, and what their records' ``stamp`` was then:
+             where another process has taken one since, because this one was stopped for long, the other's files are
+             not written over
+    """
+
+    def __init__(self, out: str | Path, arch: str):
+        super().__init__(out, arch)
+        self.claimed: dict[str, tuple[int, int] | None] = {}
+
+    def begin(self, key: str) -> None:
+        self.claimed.pop(key, None)
+        if claims.is_ours(self.folder / "claims" / key):
+            self.claimed[key] = self.stamp(key)
+
+    def still_ours(self, key: str) -> bool:
+        claim = self.folder / "claims" / key
+        if key not in self.claimed or claims.is_ours(claim):
+            return True
+        return not claim.exists() and self.stamp(key) == self.claimed[key]  # else the other has done it already
+
+    def writable(self, kind: str, key: str) -> Path:
+        """Raises UserError where another process has the run now."""
+        if not self.still_ours(key):
+            raise UserError(f"run {key} went to another process while this one was stopped: left to it")
+        return self.path(kind, key)
+
+    def drop_plugin(self, key: str) -> None:
+        """An earlier call's, of a run that failed now: nothing may be evaluated on it."""
+        if self.still_ours(key):
+            self.path("plugins", key).unlink(missing_ok=True)
 
     def write_plugin(self, key: str, tensors: dict[str, Tensor], metadata: dict) -> int:
         """Learned tensors only; returns the file's size in bytes."""
-        path = self.path("plugins", key)
+        path = self.writable("plugins", key)
         # One entry, for safetensors writes several in no fixed order: the same plug-in is the same bytes.
         header = {"format": PLUGIN_FORMAT, "version": PLUGIN_VERSION, "key": key, **metadata}
         write_tensors(path, tensors, {"plugin": canonical(header)})
@@ -40,4 +74,4 @@ class RunStore(Store):
         return tensors, metadata
 
     def write_predictions(self, key: str, tensors: dict[str, Tensor]) -> None:
-        write_tensors(self.path("predictions", key), tensors, {"key": key})
+        write_tensors(self.writable("predictions", key), tensors, {"key": key})

@@ -50,7 +50,8 @@ def run_all(
     engine: Engine | None = None,
 ) -> Tally:
     """Do every run that has no finished record (all of them with ``fresh``). Raises UserError only for what concerns
-    every run (weights, data root, a full disk); a run that fails is recorded and the rest go on, unless ``fail_fast``.
+    every run (weights, data root, a full disk, a results folder that was taken away); a run that fails is recorded and
+    the rest go on, unless ``fail_fast``.
 
     Runs that another process on the same results folder is at are left to it, waited for, and done here where it died.
     limit: seconds that one run may take; its worker process is then ended.
@@ -60,6 +61,7 @@ def run_all(
     before: dict[str, tuple | None] = {}
     drawn: dict[tuple, Run] = {}
     again: set[str] = set()
+    written: list[str] = []  # keys of records that are there
     for run in runs:
         key = session.keys.of(run)
         before[key] = session.store.stamp(key)
@@ -67,6 +69,7 @@ def run_all(
         outdated = run.source is not None and session.keys.of(run.source) in again
         if not fresh and not outdated and session.store.read_record(key):
             tally.already += 1
+            written.append(key)
             drawn[run.dataset, run.shots, run.seed] = run
         else:
             todo.append((run, key))
@@ -94,15 +97,23 @@ def run_all(
                 chosen(session, share, jobs, limit)
             ) as outcomes:  # ended before claims are given back
                 for run, record in outcomes:
+                    key = record["key"]
+                    if not session.store.still_ours(key):
+                        share.left.append((run, key))
+                        continue
+                    session.store.check_there(written[-1:])
                     session.store.write_record({**record, "plan": plan})
-                    claims.release(record["key"])
+                    written.append(key)
+                    claims.release(key)
                     tally.done += record["status"] == "done"
                     count(run, record)
                     if fail_fast and tally.failures:
                         return tally
             for run, record in share.settled():
                 tally.elsewhere += record["status"] == "done"
+                written.append(record["key"])
                 count(run, record)
             share.wait(on_wait)
+    session.store.check_there(written)
     plans.write(session.store.folder, planned, recorded=True)
     return tally

@@ -74,6 +74,7 @@ class Share:
             if unit.after & elsewhere or not self.claims.take(key):
                 self.left.append((run, key))
             elif not self._settle(run, key):
+                self.session.store.begin(key)
                 mine.append((run, key))
         return mine
 

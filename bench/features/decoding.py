@@ -6,7 +6,6 @@ the session: its "indices" are the jobs themselves, so that one set of workers s
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +21,7 @@ from torch.utils.data import DataLoader
 from carryover.bench.errors import UserError
 from carryover.bench.features.transforms import Recipe
 from carryover.bench.host import spawning
-from carryover.bench.host.processes import cores, deaf_to_interrupts, follow_parent
+from carryover.bench.host.processes import cores
 from carryover.datasets.base import Split
 from carryover.datasets.images import allow_pixels, most_pixels
 
@@ -102,7 +101,7 @@ class Loader:
 
     def _in_processes(self, jobs: list[Job]) -> Iterator[Tensor]:
         self._jobs = jobs
-        processes, starts = self._processes, self._processes is None
+        processes = self._processes
         if processes is None:
             workshop: Any = Workshop(roomy(self.workers), most_pixels())  # a Dataset by what it does
             processes = self._processes = DataLoader(
@@ -115,14 +114,10 @@ class Loader:
                 persistent_workers=True,
                 prefetch_factor=AHEAD,
                 pin_memory=self.pin,
-                worker_init_fn=start_worker,
                 generator=torch.Generator(),  # the global one is not for it to draw from
             )
         try:
-            # Later this waits for jobs of a split that was given up, and Ctrl-C must be heard.
-            with deaf_to_interrupts() if starts else contextlib.nullcontext():
-                made = iter(processes)
-            for result in made:
+            for result in processes:
                 if isinstance(result, str):
                     raise UserError(result)
                 yield torch.as_tensor(result)
@@ -162,10 +157,6 @@ def untouched(made):
     return made
 
 
-def start_worker(number: int) -> None:
-    follow_parent()
-
-
 def roomy(workers: int) -> bool:
     """Whether shared memory holds all that may wait in it (containers often have 64 MB)."""
     try:
@@ -191,9 +182,13 @@ def in_threads(jobs: list[Job], depth: int = 0) -> Iterator[Tensor]:
 def ahead(pool: ThreadPoolExecutor, work: Callable, items: list, depth: int) -> Iterator:
     """``map`` in order that keeps at most ``depth`` results waiting."""
     waiting = [pool.submit(work, item) for item in items[:depth]]
-    for item in items[depth:]:
-        result = waiting.pop(0).result()
-        waiting.append(pool.submit(work, item))
-        yield result
-    for future in waiting:
-        yield future.result()
+    try:
+        for item in items[depth:]:
+            result = waiting.pop(0).result()
+            waiting.append(pool.submit(work, item))
+            yield result
+        for future in waiting:
+            yield future.result()
+    finally:  # of one that is given up, nobody waits for what was not begun
+        for future in waiting:
+            future.cancel()

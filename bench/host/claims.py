@@ -2,8 +2,12 @@
 
 A claim names its owner. An owner in the same place (``processes.place``) is asked whether it lives, so that a dead
 one's claim is taken over at once. One elsewhere (another machine on a shared disk, another container) cannot be asked:
-it touches its claims while it lives, and one that was not touched for ``LIMIT`` seconds is nobody's. Should two ever do
-the same work all the same, both write the same whole file.
+it touches its claims while it lives, and one that was not touched for ``LIMIT`` seconds is nobody's. Clocks may be set
+in between, so that its age by the disk's clock counts only after ``CONFIRM`` seconds, by this process's own, in which
+it was not touched; a claim from the future is given ``LIMIT`` of those.
+
+An owner that was stopped for longer finds its claims taken when it wakes: they are then the other's, and so is what the
+other writes (``holds``, ``is_ours``).
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from carryover.bench.errors import StorageError
-from carryover.bench.host.files import temporary
+from carryover.bench.host.files import DAY, read_text, temporary
 from carryover.bench.host.processes import alive, born, place
 
 try:
@@ -28,6 +32,7 @@ except ImportError:  # not Unix
 
 HEARTBEAT = 20.0  # seconds between touches
 LIMIT = 300.0  # seconds untouched: far more than file systems keep a file's time to themselves (60 on NFS)
+CONFIRM = 2 * HEARTBEAT + 5  # seconds without a touch that show that none is to come
 POLL = 0.5  # seconds between looks at what another holds
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
@@ -39,6 +44,7 @@ class Claims:
         self.folder = Path(folder)
         self.held: set[str] = set()
         self._token: Path | None = None  # every claim is a link to it, so that one touch keeps them all
+        self._seen: dict[str, tuple[float, float]] = {}  # of others' claims: time of touch, and when it was first seen
         self._ended = threading.Event()
 
     def __enter__(self) -> Claims:
@@ -55,7 +61,7 @@ class Claims:
 
     def take(self, name: str) -> bool:
         """Whether it is ours now: nobody had it, or its owner is dead. Raises StorageError."""
-        if name in self.held:
+        if self.holds(name):
             return True
         path = self.folder / name
         while not self._make(path):
@@ -72,11 +78,18 @@ class Claims:
             while not self.take(name):
                 time.sleep(POLL)
 
-    def release(self, name: str) -> None:
-        if name in self.held:
+    def holds(self, name: str) -> bool:
+        """Whether it is ours still."""
+        if name in self.held and not self._is_token(self.folder / name):
             self.held.discard(name)
-            with contextlib.suppress(OSError):
-                (self.folder / name).unlink()
+        return name in self.held
+
+    def release(self, name: str) -> None:
+        with locked(self.folder):
+            if self.holds(name):
+                self.held.discard(name)
+                with contextlib.suppress(OSError):
+                    (self.folder / name).unlink()
 
     def owner(self, name: str) -> str:
         """Who holds it, for a reader; empty where nobody does."""
@@ -100,13 +113,15 @@ class Claims:
         self.folder.mkdir(parents=True, exist_ok=True)
         if self._token is None:
             self._token = temporary(self.folder / "claims")
-            owner = {"place": place(), "pid": os.getpid(), "born": born(os.getpid())}
+            owner = {"place": place(), "pid": os.getpid(), "born": born(os.getpid()), "token": self._token.name}
             self._token.write_text(json.dumps(owner), encoding="utf-8")
             threading.Thread(target=self._keep, daemon=True).start()
         try:
             os.link(self._token, path)
             return True
         except FileExistsError:
+            if os.path.lexists(path) and not path.is_file():
+                raise StorageError(f"'{path}' is in the way of a claim and no file; take it away") from None
             return False
         except OSError as error:
             if error.errno not in NO_LINKS:
@@ -118,10 +133,16 @@ class Claims:
         except FileExistsError:
             return False
 
+    def _is_token(self, path: Path) -> bool:
+        try:
+            return self._token is not None and read(path).get("token") == self._token.name
+        except OSError:
+            return False
+
     def _keep(self) -> None:
         while not self._ended.wait(HEARTBEAT):
             paths = [self._token] if self._token else []
-            for path in [*paths, *(self.folder / name for name in list(self.held))]:
+            for path in [*paths, *(self.folder / name for name in list(self.held) if self.holds(name))]:
                 with contextlib.suppress(OSError):
                     os.utime(path)
 
@@ -134,7 +155,11 @@ class Claims:
             return False
         if owner.get("place") == place() and isinstance(pid := owner.get("pid"), int) and pid > 0:
             return not alive(pid, str(owner.get("born") or ""))
-        return self._now() - touched > LIMIT
+        before, since = self._seen.get(path.name, (None, 0.0))
+        if before != touched:
+            self._seen[path.name] = touched, (since := time.monotonic())
+        untouched, age = time.monotonic() - since, self._now() - touched
+        return age > DAY or untouched > (CONFIRM if age > LIMIT else LIMIT)
 
     def _now(self) -> float:
         """By the clock of the disk, which need not be this machine's."""
@@ -160,10 +185,19 @@ def tidy(folder: Path) -> None:
                 ours._clear(path)
 
 
-def read(path: Path) -> dict:
-    """A claim's owner; empty where it does not say. Raises OSError."""
+def is_ours(path: Path) -> bool:
+    """Whether that claim is of this process, or of the one whose worker it is."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        owner = read(path)
+    except OSError:
+        return False
+    return owner.get("place") == place() and owner.get("pid") in (os.getpid(), os.getppid())
+
+
+def read(path: Path) -> dict:
+    """A claim's owner; empty where it does not say. Raises OSError, for what is no file too."""
+    try:
+        found = json.loads(read_text(path))
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}

@@ -17,16 +17,19 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from carryover.bench.errors import StorageError, UserError
-from carryover.bench.host.processes import alive, place
+from carryover.bench.host.processes import alive, born, place
+from carryover.bench.host.stopping import held_back
 
-LEFT_BEHIND = re.compile(r"\..+\.(?P<place>[0-9a-f]{8})\.(?P<pid>\d+)\.[^.]+\.part")  # what ``temporary`` makes
+# What ``temporary`` makes; names of version 0.1 do not say when the process was born.
+LEFT_BEHIND = re.compile(r"\..+\.(?P<place>[0-9a-f]{8})\.(?P<pid>\d+)(-(?P<born>\d*))?\.[^.]+\.part")
 OUT = "--out (and --cache)"  # the flags that choose where files go, but for commands that have --to
 DAY = 86400.0  # seconds after which an unfinished file of a process elsewhere is nobody's
+_swept: set[Path] = set()  # folders that this process wrote in
 
 
 def temporary(path: Path) -> Path:
     """A new empty file beside ``path`` that is hidden and says whose it is."""
-    start = f".{path.name[:100]}.{here()}.{os.getpid()}."
+    start = f".{path.name[:100]}.{here()}.{os.getpid()}-{born(os.getpid())}."
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=start, suffix=".part")
     os.close(handle)
     return Path(name)
@@ -39,30 +42,45 @@ def here() -> str:
 def sweep(*folders: Path) -> int:
     """Takes away what killed processes left unfinished under the folders: files of this place's dead processes, and
     those older than a day of any other. Returns how many."""
-    count = 0
-    for path in (path for folder in folders for path in Path(folder).rglob(".*.part")):
-        if not (found := LEFT_BEHIND.fullmatch(path.name)):
-            continue
-        with contextlib.suppress(OSError):  # gone meanwhile, or not ours to take away
-            if found["place"] == here() and not alive(int(found["pid"])) or time.time() - path.stat().st_mtime > DAY:
-                path.unlink()
-                count += 1
-    return count
+    return sum(take_away(path) for folder in folders for path in Path(folder).rglob(".*.part"))
+
+
+def take_away(path: Path, now: float | None = None) -> bool:
+    """Whether it was an unfinished file that nobody works on any more. now: by the clock of the disk, where known."""
+    if not (found := LEFT_BEHIND.fullmatch(path.name)):
+        return False
+    with contextlib.suppress(OSError):  # gone meanwhile, or not ours to take away
+        dead = found["place"] == here() and not alive(int(found["pid"]), found["born"] or "")
+        if dead or (now or time.time()) - path.stat().st_mtime > DAY:
+            path.unlink()
+            return True
+    return False
+
+
+def sweep_once(folder: Path, now: float) -> None:
+    """Of what killed processes left in the folder, once in this process's life."""
+    if folder not in _swept:
+        _swept.add(folder)
+        for path in folder.glob(".*.part"):
+            take_away(path, now)
 
 
 @contextlib.contextmanager
 def whole(path: Path, flag: str = OUT) -> Iterator[Path]:
     """A temporary path in the same folder that becomes ``path`` when the block ends well, and vanishes otherwise. When
-    the block is over, file and name are on the disk, not only in memory. Raises StorageError, which names the ``flag``
-    that chooses the place."""
+    the block is over, file and name are on the disk, not only in memory. The first in a folder takes away what killed
+    processes left there. Raises StorageError, which names the ``flag`` that chooses the place."""
+    unfinished = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = temporary(path)
-    except OSError as error:
-        raise StorageError(
-            f"cannot write '{path}': {error.strerror or error}; choose a writable folder with {flag}"
-        ) from error
-    try:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with held_back():
+                unfinished = temporary(path)
+            sweep_once(path.parent, unfinished.stat().st_mtime)
+        except OSError as error:
+            raise StorageError(
+                f"cannot write '{path}': {error.strerror or error}; choose a writable folder with {flag}"
+            ) from error
         yield unfinished
         with open(unfinished, "rb") as file:
             os.fsync(file.fileno())
@@ -76,7 +94,8 @@ def whole(path: Path, flag: str = OUT) -> Iterator[Path]:
             "the same command again"
         ) from error
     except BaseException:
-        unfinished.unlink(missing_ok=True)
+        if unfinished:
+            unfinished.unlink(missing_ok=True)
         raise
     settle(path.parent)
 
@@ -116,6 +135,7 @@ def read_arrays(path: Path, framework: str = "np") -> tuple[dict[str, Any], dict
     """Arrays of a safetensors file, as ``framework`` has them, and header metadata. Raises UserError for a file that is
     not whole."""
     try:
+        check_regular(path)
         with safe_open(path, framework) as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
     except FileNotFoundError:

@@ -37,8 +37,10 @@ def unsealed(stored) -> dict | None:
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file's bytes; empty where there is no such file."""
+    """Of a file's bytes; empty where there is no such file, or a pipe or a folder of its name."""
     found = hashlib.sha256()
+    if not path.is_file():
+        return ""
     try:
         with open(path, "rb") as file:
             while part := file.read(1 << 20):

@@ -3,47 +3,37 @@ several processes on one folder still live."""
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
 import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+import time
 from functools import cache
-from multiprocessing import connection
 from pathlib import Path
+
+from carryover.bench.host.stopping import SIGNALS
+
+LOOK = 0.2  # seconds between a worker's looks at its parent
 
 
 def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def end_with_parent() -> None:
-    """A worker whose parent was killed must not stay behind, waiting for work."""
-    if parent := multiprocessing.parent_process():
-        connection.wait([parent.sentinel])
+def follow(parent: int) -> None:
+    """Called in a new worker: the signals that stop a command (``host.stopping``) are its parent's to answer, who ends
+    it; and where the parent is gone, killed say, it ends by itself."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
+
+
+def end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(LOOK)
     os._exit(1)
-
-
-def follow_parent() -> None:
-    """Called in a new worker: Ctrl-C is the parent's to answer, and the worker ends when the parent does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=end_with_parent, daemon=True).start()
-
-
-@contextlib.contextmanager
-def deaf_to_interrupts() -> Iterator[None]:
-    """Processes started within never see Ctrl-C, not even while they import. Elsewhere than in the main thread, which
-    alone may set signals, nothing is done."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @cache

@@ -3,15 +3,25 @@
 Python's own "spawn" runs that module again in each child, under another name, to find what the child's work may refer
 to there. A script without ``if __name__ == "__main__"`` would so start itself over, and one that is read from stdin
 cannot be run again at all. What this suite's processes do stands in its own modules, so they leave it out.
+
+They follow the process that starts them from their first moment: what they are to do is unpickled, and so imported
+(torch: seconds), after that.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
+import pickle
 import threading
 from collections.abc import Iterator
-from multiprocessing import spawn
+from multiprocessing import resource_tracker, spawn
 from multiprocessing.context import SpawnContext, SpawnProcess
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
+
+from carryover.bench.host.processes import follow
+from carryover.bench.host.stopping import held_back
 
 _ONE = threading.RLock()
 
@@ -36,8 +46,21 @@ def without_main() -> Iterator[None]:
 
 class Process(SpawnProcess):
     def start(self) -> None:
-        with without_main():
+        """No signal comes between a process and the note that it is there to be ended."""
+        resource_tracker.ensure_running()  # the first time, it lets the signals through
+        with without_main(), held_back():
             super().start()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return revived, (type(self), os.getpid(), bytes(ForkingPickler.dumps(self.__dict__)))
+
+
+def revived(kind: type[Process], parent: int, content: bytes) -> Process:
+    """In the new process: itself."""
+    follow(parent)
+    process = kind.__new__(kind)
+    process.__dict__.update(pickle.loads(content))
+    return process
 
 
 class Context(SpawnContext):

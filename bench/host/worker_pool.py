@@ -7,6 +7,7 @@ in order. ``concurrent.futures`` gives a whole pool up when one worker dies, and
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterator
@@ -18,7 +19,6 @@ from typing import Any
 
 from carryover.bench.errors import StorageError, UserError
 from carryover.bench.host import spawning
-from carryover.bench.host.processes import deaf_to_interrupts, follow_parent
 
 CONTEXT: BaseContext = spawning.CONTEXT
 READY, RESULT, ENDED, BROKEN, STOPPED = "ready", "result", "ended", "broken", "stopped"
@@ -197,15 +197,20 @@ def start_worker(start: Callable, args: tuple) -> Worker:
     process = CONTEXT.Process(  # type: ignore[attr-defined]  # every context has it; its stub lacks it
         target=serve, args=(theirs, start, args)
     )
-    with deaf_to_interrupts():
-        process.start()
+    process.start()
     theirs.close()
     return Worker(process, ours)
 
 
 def serve(pipe: connection.Connection, start: Callable, args: tuple) -> None:
     """A worker's life."""
-    follow_parent()
+    try:
+        attend(pipe, start, args)
+    except (EOFError, OSError):  # the other end is gone, and with it all that this one was for
+        os._exit(1)
+
+
+def attend(pipe: connection.Connection, start: Callable, args: tuple) -> None:
     try:
         work = start(*args)
     except UserError as error:

@@ -7,6 +7,7 @@ from typing import Any
 
 from carryover.bench.backbones.drift_names import DRIFT_VERSION
 from carryover.bench.errors import UserError
+from carryover.bench.host.files import read_text
 from carryover.bench.host.identity import parse_json, unsealed
 from carryover.bench.records.schema import KEY
 
@@ -45,7 +46,7 @@ def load_all(folder: Path) -> list[dict]:
 def read(path: Path) -> Any:
     """The content of a file of `drift/`; None where it cannot be read."""
     try:
-        return parse_json(path.read_text(encoding="utf-8"))
+        return parse_json(read_text(path))
     except (OSError, ValueError):
         return None
 

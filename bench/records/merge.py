@@ -35,7 +35,7 @@ def merge(out: Store, folders: Sequence[str | Path]) -> dict[str, int]:
     known = {record["key"]: (out, record) for record in out.records() if KEY.fullmatch(str(record.get("key")))}
     beside: dict[tuple[str, str], Path] = {}
     for kind, pattern in BESIDE.items():
-        beside |= {(kind, path.name): path for path in (out.folder / kind).glob(pattern)}
+        beside |= {(kind, path.name): path for path in (out.folder / kind).glob(pattern) if path.is_file()}
     wrong: list[str] = []
     for folder in folders:
         source = store_of(Path(folder), out)
@@ -44,7 +44,7 @@ def merge(out: Store, folders: Sequence[str | Path]) -> dict[str, int]:
         for record in source.records():
             wrong += compared(record, source, known)
         for kind, pattern in BESIDE.items():
-            for path in sorted((source.folder / kind).glob(pattern)):
+            for path in filter(Path.is_file, sorted((source.folder / kind).glob(pattern))):
                 other = beside.setdefault((kind, path.name), path)
                 if other != path and path.name != CURRENT and not alike(kind, path, other):
                     wrong.append(f"'{path}' differs from '{other}'")

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from carryover.bench.host.files import write_text
+from carryover.bench.host.files import read_text, write_text
 from carryover.bench.host.identity import canonical, digest, parse_json, sealed, unsealed
 from carryover.bench.records.reading import Record, counted
 
@@ -32,7 +32,7 @@ def write(folder: Path, runs: Mapping[str, str], recorded: bool = False) -> str:
 def read(path: Path) -> dict[str, Any] | None:
     """None for a file that is not there, not as it was written, or under another name."""
     try:
-        found = unsealed(parse_json(path.read_text(encoding="utf-8")))
+        found = unsealed(parse_json(read_text(path)))
     except (OSError, ValueError):
         return None
     sound = found is not None and isinstance(found.get("runs"), dict) and isinstance(found.get("recorded"), bool)

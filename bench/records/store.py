@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from carryover.bench.errors import UserError, printable, quoted
-from carryover.bench.host.files import read_arrays, whole, write_text
+from carryover.bench.errors import StorageError, UserError, printable, quoted
+from carryover.bench.host.files import read_arrays, read_text, whole, write_text
 from carryover.bench.host.identity import digest, parse_json, sealed, sha256_of, unsealed
 from carryover.bench.plan.run_labels import told
 from carryover.bench.records.predictions import Outcome
@@ -38,7 +38,7 @@ class Store:
         """The finished record of that key, its plug-in and predictions as it left them; else None: the run is done
         again, and a warning says why where a file was changed."""
         try:
-            stored = parse_json(self.path("runs", key).read_text(encoding="utf-8"))
+            stored = parse_json(read_text(self.path("runs", key)))
         except (OSError, ValueError):
             return None
         finished = not fault(stored) and stored["key"] == key and stored.get("status") == "done"
@@ -76,7 +76,7 @@ class Store:
     def outcome(self, key: str) -> dict | None:
         """The record of that key whether its run is done or failed; None where there is none that can be read."""
         try:
-            record = unsealed(json.loads(self.path("runs", key).read_text(encoding="utf-8")))
+            record = unsealed(json.loads(read_text(self.path("runs", key))))
         except (OSError, ValueError):
             return None
         return record if record and record.get("key") == key else None
@@ -88,6 +88,14 @@ class Store:
         except OSError:
             return None
         return found.st_mtime_ns, found.st_ino
+
+    def check_there(self, keys: list[str]) -> None:
+        """Raises StorageError where records of these keys, which were there, have gone."""
+        if gone := sum(self.stamp(key) is None for key in keys):
+            raise StorageError(
+                f"'{self.folder / 'runs'}' was deleted or moved while this command worked: {gone} of {len(keys)} "
+                "records that were there are gone; run the same command again"
+            )
 
     def write_record(self, record: dict) -> None:
         text = json.dumps(sealed(record), indent=1, sort_keys=True, allow_nan=False) + "\n"
@@ -136,7 +144,7 @@ class Store:
         """(file, content, what of it no table can read)."""
         for path in sorted((self.folder / "runs").glob("*.json")):
             try:
-                stored = parse_json(path.read_text(encoding="utf-8"))
+                stored = parse_json(read_text(path))
             except (OSError, ValueError) as error:
                 yield path, None, f"cannot be read ({error})"
             else:
@@ -149,7 +157,7 @@ class Store:
     def read_note(self, name: str, sound: Callable[[object], bool]) -> dict | None:
         """None where it is not there or not sound."""
         try:
-            content = parse_json((self.folder / name).read_text(encoding="utf-8"))
+            content = parse_json(read_text(self.folder / name))
         except (OSError, ValueError):
             return None
         return content if sound(content) else None
@@ -173,8 +181,8 @@ class Store:
     def write_manifest(self, name: str, text: str) -> None:
         path = self.folder / "splits" / f"{name}.jsonl"
         try:
-            same = path.read_bytes() == text.encode()
-        except OSError:
+            same = read_text(path) == text
+        except (OSError, ValueError):
             same = False
         if not same:
             write_text(path, text)

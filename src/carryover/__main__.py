@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from carryover.bench.cli.main import main
+from carryover.bench.cli.start import start
 from carryover.bench.host.paths import CHECKOUT
 
 # Python puts the folder it was called in on the path; the checkout's would hide the package `datasets` from libraries.
@@ -11,4 +11,4 @@ if CHECKOUT:
     sys.path[:] = [place for place in sys.path if Path(place).resolve() != CHECKOUT]
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start()

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 import carryover
+from carryover.bench.errors import StorageError
 from carryover.bench.features.store import FeatureStore
 from carryover.bench.host import claims, processes
 from carryover.bench.host.claims import Claims
-from carryover.bench.host.files import sweep, whole, write_text
+from carryover.bench.host.files import here, sweep, whole, write_text
 
 
 def dead_pid():
@@ -74,13 +75,71 @@ def test_a_dead_ones_claim_that_nobody_asks_for_is_tidied_away(tmp_path):
     ids=["dead", "dead, known birth", "another with its number", "stopped", "elsewhere", "elsewhere, long silent"]
     + ["says nothing", "says nothing, long silent"],
 )
-def test_a_claim_is_taken_over_when_its_owner_is_dead_or_long_silent(tmp_path, owner, age, taken):
+def test_a_claim_is_taken_over_when_its_owner_is_dead_or_long_silent(tmp_path, monkeypatch, owner, age, taken):
+    monkeypatch.setattr(claims, "CONFIRM", 0.05)
     if owner.get("born") and not processes.born(os.getpid()):
         pytest.skip("this system does not say when a process was born")
     values = {"here": processes.place(), "dead": dead_pid(), "ours": os.getpid()}
     write_claim(tmp_path / "claims" / "a", age, **{k: values.get(v, v) for k, v in owner.items()})
     with Claims(tmp_path / "claims") as mine:
+        assert mine.take("a") == (taken and age == 0), "nobody elsewhere is taken for dead at the first look"
+        time.sleep(0.1)
         assert mine.take("a") == taken
+
+
+@pytest.mark.parametrize("set_by", [3600, -3600, 3 * 86400], ids=["an hour on", "an hour back", "days on"])
+def test_a_clock_that_is_set_takes_no_claim_from_a_living_owner_and_leaves_none_to_a_dead_one(
+    tmp_path, monkeypatch, set_by
+):
+    monkeypatch.setattr(claims, "CONFIRM", 0.4)
+    monkeypatch.setattr(claims, "LIMIT", 0.8)
+    if set_by > claims.DAY:
+        monkeypatch.setattr(claims, "DAY", 30 * 86400)
+    path = tmp_path / "claims" / "a"
+    write_claim(path, set_by, place="elsewhere", pid=1)  # touched by the clock as it was before
+    with Claims(tmp_path / "claims") as mine:
+        assert not mine.take("a")
+        for count in range(3):  # its owner lives
+            time.sleep(0.3)
+            os.utime(path, (time.time() + count, time.time() - set_by + count))
+            assert not mine.take("a")
+        time.sleep(0.9)
+        assert mine.take("a")
+
+
+def test_one_that_wakes_after_its_claim_was_taken_over_leaves_it_to_the_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, "HEARTBEAT", 0.02)
+    path = tmp_path / "claims" / "a"
+    with Claims(tmp_path / "claims") as woken:
+        assert woken.take("a") and woken.holds("a")
+        path.unlink()
+        write_claim(path, 1000, place="elsewhere", pid=1)  # as the other makes it
+        before = path.stat().st_mtime
+        time.sleep(0.2)
+        assert path.stat().st_mtime == before, "it keeps nobody else's alive"
+        assert not woken.holds("a") and not woken.take("a")
+        woken.release("a")
+        assert path.exists()
+    assert path.exists()
+
+
+def test_a_claim_that_was_taken_over_and_given_back_can_be_had_again(tmp_path):
+    with Claims(tmp_path / "claims") as woken:
+        woken.take("a")
+        (tmp_path / "claims" / "a").unlink()
+        assert not woken.holds("a") and woken.take("a") and woken.holds("a")
+
+
+@pytest.mark.parametrize(
+    "make", [os.mkfifo, os.mkdir, lambda path: os.symlink(path, path)], ids=["pipe", "folder", "loop"]
+)
+def test_what_is_no_file_in_the_place_of_a_claim_is_named_and_not_waited_for(tmp_path, make):
+    path = tmp_path / "claims" / "a"
+    path.parent.mkdir()
+    make(path)
+    claims.tidy(tmp_path / "claims")
+    with Claims(tmp_path / "claims") as mine, pytest.raises(StorageError, match="no file; take it away"):
+        mine.wait(["a"])
 
 
 def test_a_killed_process_that_nobody_waited_for_is_dead_too(tmp_path):
@@ -215,6 +274,23 @@ def test_what_a_killed_writer_left_is_swept_and_what_a_living_one_writes_is_not(
         assert sweep(tmp_path) == 1
         assert not left.exists() and unfinished.exists()
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == [".hidden", "a.json", "c.json"]
+
+
+def test_the_first_that_writes_in_a_folder_sweeps_it(tmp_path):
+    """So that each command does, whatever it writes: report, export, merge, leaderboard, map, port."""
+    leave(tmp_path / "report.md")
+    with whole(tmp_path / "leaderboard.html") as unfinished:
+        unfinished.write_text("whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["leaderboard.html"]
+
+
+def test_an_unfinished_file_is_a_dead_ones_where_its_process_number_was_given_again(tmp_path):
+    if not processes.born(os.getpid()):
+        pytest.skip("this system does not say when a process was born")
+    for born, swept in (("-17", 1), (f"-{processes.born(os.getpid())}", 0), ("", 0)):
+        (tmp_path / f".a.json.{here()}.{os.getpid()}{born}.x1y2z3.part").write_text("half")
+        assert sweep(tmp_path) == swept
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_an_unfinished_file_of_another_machine_is_swept_after_a_day(tmp_path):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from carryover.bench.errors import UserError
 from carryover.bench.host.files import whole, write_text
 from carryover.bench.host.identity import canonical, sha256_of
 from carryover.bench.host.tensor_files import read_tensors, write_tensors
+from carryover.bench.records import drift_files
 
 
 def test_an_exception_while_writing_keeps_the_old_file_and_leaves_no_other(tmp_path):
@@ -100,6 +102,49 @@ def test_records_that_are_not_json_objects_are_passed_over(tmp_path):
     for name, text in (("c", "{"), ("d", "[]"), ("e", "null")):
         (tmp_path / "toy" / "runs" / f"{name}.json").write_text(text)
     assert [found["key"] for found in store.records()] == ["a", "b"]
+
+
+NO_FILES = {
+    "pipe": os.mkfifo,
+    "folder": os.mkdir,
+    "device": lambda path: os.symlink("/dev/zero", path),
+    "loop": lambda path: os.symlink(path, path),
+    "nowhere": lambda path: os.symlink(path.with_suffix(".gone"), path),
+}
+
+
+@pytest.mark.parametrize("make", NO_FILES.values(), ids=NO_FILES)
+def test_what_is_no_file_among_the_records_is_named_and_never_waited_for(tmp_path, make):
+    store = RunStore(tmp_path, "toy")
+    store.write_record(record("b"))
+    make(tmp_path / "toy" / "runs" / "a.json")
+    assert [found["key"] for found in store.records()] == ["b"]
+    (line,) = [line for line in store.refused() if "a.json" in line]
+    assert "is left out: cannot be read" in line and "\n" not in line
+    assert store.damaged() == ["a.json"] and store.read_record("a") is None and store.outcome("a") is None
+    for kind in ("plugins", "predictions", "drift", "splits"):
+        (tmp_path / "toy" / kind).mkdir()
+    for path in (store.path("plugins", "a"), store.path("predictions", "a")):
+        make(path)
+        assert sha256_of(path) == ""
+    for read in (store.read_plugin, store.read_outcomes):
+        with pytest.raises(UserError, match="no file|is damaged"):
+            read("a")
+    make(tmp_path / "toy" / "drift" / "current.json")
+    assert drift_files.load_all(store.folder) == []
+    make(tmp_path / "toy" / "call.json")
+    assert store.read_note("call.json", bool) is None
+
+
+def test_a_pipe_gives_way_to_what_is_written_in_its_place(tmp_path):
+    store = RunStore(tmp_path, "toy")
+    for path in (store.path("runs", "a"), store.path("plugins", "a"), tmp_path / "toy" / "splits" / "s.jsonl"):
+        path.parent.mkdir(parents=True)
+        os.mkfifo(path)
+    store.write_record(record("a"))
+    store.write_plugin("a", {"x": torch.zeros(1)}, {})
+    store.write_manifest("s", "{}\n")
+    assert store.outcome("a") and store.read_plugin("a") and (tmp_path / "toy" / "splits" / "s.jsonl").is_file()
 
 
 def test_a_record_with_nan_is_never_written(tmp_path):
