@@ -15,7 +15,7 @@ from carryover.bench.plan.defaults import LIST_DEFAULTS
 ABOUT = "Carryover: does a plug-in trained on one CLIP backbone still work on its update?"
 STATUS = (
     "exit status: 0 every planned run is done, every dataset ready; 1 a run failed, a check found a difference or a "
-    "dataset is not ready; 2 bad input; 130 stopped"
+    "dataset is not ready; 2 bad input; 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP"
 )
 OTHERS = "The flags of a run may stand behind this command too; those that are not named here are not read."
 
