@@ -28,7 +28,7 @@ from carryover.bench.host.identity import canonical, content_of
 from carryover.bench.host.tensor_files import read_tensors, write_tensors
 from carryover.datasets.base import Split
 
-FEATURES_VERSION = 2  # raised whenever a change of the code changes features, so that older files are not read
+FEATURES_VERSION = 3  # raised whenever a change of the code changes features, so that older files are not read
 TEST_RECIPE = {"recipe": "test"}
 TOGETHER = 32  # views made from one decode: a batch of them is 600 MB at 224 pixels
 
