@@ -15,6 +15,7 @@ from checkout import FROM_HERE, ROOT
 
 from carryover.bench.host.paths import MICRO_WEIGHTS
 from carryover.bench.host.stopping import GOES_ON
+from carryover.bench.host.tensor_files import read_tensors, write_tensors
 
 pytestmark = [pytest.mark.long, pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")]
 PLAN = (
@@ -222,16 +223,17 @@ def test_a_results_folder_deleted_midway_ends_in_one_line_and_the_next_call_does
 
 def test_weights_that_are_replaced_under_a_running_command_give_no_run_of_its_plan(place, tmp_path):
     """Nor are the features used that were stored for the weights before."""
-    base, other = (MICRO_WEIGHTS / f"micro-{name}.safetensors" for name in ("base", "second"))
     weights = tmp_path / "weights.safetensors"
-    shutil.copy(base, weights)
+    shutil.copy(MICRO_WEIGHTS / "micro-base.safetensors", weights)
     place.go.touch()
     named = ("--base-weights", weights, *PLAN, "--jobs", 1)
     first = place(*named)
     assert first.end() == 0, first.text
     before = {path.name: path.read_bytes() for path in (place.out / "micro" / "runs").iterdir()}
     features = set((place.out / "cache").glob("*.safetensors"))
-    shutil.copy(other, tmp_path / "new")
+    tensors, header = read_tensors(weights)
+    next(value for name, value in sorted(tensors.items()) if name.startswith("visual.")).mul_(1.01)
+    write_tensors(tmp_path / "new", tensors, header)
     os.utime(tmp_path / "new", ns=(weights.stat().st_atime_ns, weights.stat().st_mtime_ns))
     os.replace(tmp_path / "new", weights)  # as old as the one before
     second = place(*named)
