@@ -270,7 +270,7 @@ def refresh_sheet(table: pd.DataFrame, selection: Selection) -> Sheet:
         "the same images, batches and schedule, squeezed to the steps; steps are rounded up to whole epochs (Made). "
         f"“{WHOLE}”: the method's whole schedule. Carried at 0 steps is the module reused; from nothing at 0 steps, "
         "the method's initial state.",
-        "The lead is in points; where its interval holds 0, the two cannot be told apart.",
+        "The lead is in points; where its interval holds 0, the two cannot be told apart, and of one seed nowhere.",
     )
     return Sheet(
         "Refreshed on the update, or trained from nothing", tuple(blocks), (MEASURE, *own, *foot(selection, names))

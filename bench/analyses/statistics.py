@@ -160,12 +160,17 @@ def ranks_sheet(table: pd.DataFrame, selection: Selection) -> Sheet:
         title = "Average rank (places)" + (f", update '{update}'" if update != "new" else "")
         blocks.append(Block(Cell(title), ("Method", *(one.name for one in shown)), tuple(lines)))
     tested = bool(table["place"].notna().any())
+    over = (
+        f"Mean over {counted(len(reading.averaged(records)), 'dataset')} of a method's rank, 1 the best, ties at their"
+    )
+    shown_places = (
+        " In brackets the places that it may have: after the methods that Wilcoxon's signed-rank test shows to be "
+        f"better, before those shown worse (exact, two-sided, Holm over all pairs, {LEVEL}). Bold: none is shown to be "
+        "better."
+    )
     remarks = [
         *([] if tested else [UNTESTED]),
-        f"Mean over {counted(len(reading.averaged(records)), 'dataset')} of a method's rank, 1 the best, ties at their "
-        "average. In brackets the places that it may have: after the methods that Wilcoxon's signed-rank test shows to "
-        f"be better, before those shown worse (exact, two-sided, Holm over all pairs, {LEVEL}). Bold: none is shown "
-        "to be better.",
+        f"{over} average.{shown_places if tested else ''}",
         *limits(records),
         *places.legend_remark(depth.values()),
     ]
@@ -279,7 +284,7 @@ class Statistics(Analysis):
     title, place = "Statistics", 70
     names = ("ranks", "wilcoxon", "pairs")
     drawings = (
-        Drawing("ranks", "Average ranks over datasets; a bar joins methods that no test tells apart", draw_ranks),
+        Drawing("ranks", "Average ranks over datasets; a bar joins tested methods that are not told apart", draw_ranks),
     )
 
     def tables(self, selection: Selection) -> Iterator[Table]:

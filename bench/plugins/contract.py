@@ -53,7 +53,7 @@ def check(plugin: Plugin, tower: Tower, data: Dataset) -> TrainConfig:
     if config is not None:
         try:
             own = made(kind, config, plugin)
-            wrong += of_tensors(own, plugin.tensors)
+            wrong += of_tensors(own, plugin.tensors) + left_open(kind, config, plugin)
         except UserError as error:
             wrong.append(str(error))
     reasons = [*widths, *wrong, *left_home(plugin, tower)]
@@ -189,18 +189,41 @@ def config_of(kind: type[Method], given: dict[str, Any]) -> tuple[TrainConfig | 
 
 
 def made(kind: type[Method], config: TrainConfig, plugin: Plugin) -> dict[str, Tensor]:
-    """What the method learns with that config and shape, by name, for shapes and types alone. On torch's meta device
-    where the method can, so that a header's large numbers take no memory. Raises UserError where it cannot be made."""
+    """What the method learns with that config and shape, by name, for shapes and types alone. Raises UserError where it
+    cannot be made."""
+    method = built(kind, config, plugin)
+    learned: dict[str, Tensor] = {name: value for name, value in method.named_parameters() if value.requires_grad}
+    return learned | {name: value for name, value in method.named_buffers() if name in kind.learned_buffers}
+
+
+def left_open(kind: type[Method], config: TrainConfig, plugin: Plugin) -> list[str]:
+    """What the config leaves to few-shot validation, other than how to train: there is none here, and the method's
+    default stands for no value at all."""
+    try:
+        candidates = built(kind, config, plugin).candidates()
+    except UserError:
+        raise
+    except Exception as error:  # a method of anyone's raises what it likes
+        raise UserError(f"{plugin.method} cannot tell its candidates: {first_line(error)}") from error
+    own = sorted({name for values in candidates for name in values} - {one.name for one in fields(TrainConfig)})
+    return [
+        f"config: {name} is {getattr(config, name):g} or left out, which leaves it to few-shot validation; expected "
+        "the value that was chosen when this was trained"
+        for name in own
+        if any(values.get(name) != getattr(config, name) for values in candidates)
+    ]
+
+
+def built(kind: type[Method], config: TrainConfig, plugin: Plugin) -> Method:
+    """On torch's meta device where the method can, so that a header's large numbers take no memory."""
     try:
         try:
             with torch.device("meta"):
-                method = kind(config, plugin.shape)
+                return kind(config, plugin.shape)
         except (NotImplementedError, RuntimeError):
-            method = kind(config, plugin.shape)
+            return kind(config, plugin.shape)
     except Exception as error:  # a method of anyone's raises what it likes
         raise UserError(f"{plugin.method} cannot be made with that config and shape: {first_line(error)}") from error
-    learned: dict[str, Tensor] = {name: value for name, value in method.named_parameters() if value.requires_grad}
-    return learned | {name: value for name, value in method.named_buffers() if name in kind.learned_buffers}
 
 
 def of_tensors(own: dict[str, Tensor], given: dict[str, Tensor]) -> list[str]:

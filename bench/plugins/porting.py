@@ -14,7 +14,7 @@ from carryover.bench.backbones.loading import Backbone, first_line
 from carryover.bench.errors import UserError
 from carryover.bench.features.pixels import Pictures, views_of
 from carryover.bench.features.store import FeatureStore
-from carryover.bench.plugins.contract import config_of, made, of_tensors, widths_of
+from carryover.bench.plugins.contract import config_of, left_open, made, of_tensors, widths_of
 from carryover.bench.plugins.format import OF_BACKBONE, Plugin, of_kinds
 from carryover.bench.plugins.ported import of_backbone, restored
 from carryover.bench.ports import words
@@ -103,7 +103,7 @@ def bound(plugin: Plugin, old: Any, classes: Classes) -> Method | Ported:
     if isinstance(old, Backbone):
         wrong = wrong + widths_of(plugin, old.tower)
     if config is not None:
-        wrong = wrong + of_tensors(made(kind, config, plugin), plugin.tensors)
+        wrong = wrong + of_tensors(made(kind, config, plugin), plugin.tensors) + left_open(kind, config, plugin)
     if wrong or config is None:
         raise UserError(f"--plugin: '{plugin.path}': {'; '.join(wrong)}")
     method = kind(config, plugin.shape).to(old.device).eval()

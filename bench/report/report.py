@@ -263,11 +263,11 @@ def _settings(records: Sequence[Record]) -> Block:
 def _configs(records: Sequence[Record]) -> Block:
     rows = []
     for name, group in _groups(records, "method"):
-        configs = [record["run"].get("config") or {} for record in group]
+        configs = [{**(record["run"].get("config") or {}), **(record.get("chosen") or {})} for record in group]
         keys = dict.fromkeys(key for config in configs for key in config)
         values = ", ".join(f"{key} = {_distinct(c[key] for c in configs if key in c)}" for key in keys)
         rows.append((name, values or "none"))
-    return _block("Hyper-parameters", ("Method", "Values (a slash: not the same on all datasets)"), rows, textual=True)
+    return _block("Hyper-parameters", ("Method", "Values (a slash: not the same in all runs)"), rows, textual=True)
 
 
 def _data(records: Sequence[Record]) -> Block:

@@ -494,3 +494,10 @@ def test_averages_over_datasets_take_only_seeds_that_have_each(eight):
     holed = selected(CHANCES, images=40, fails={("a", "coop", 1)})
     rows = flips_analysis.flips_table(holed).set_index(["dataset", "method"])["seeds"]
     assert (rows["a", "coop"], rows["b", "coop"], rows["average", "coop"]) == (2, 3, 2)
+
+
+def test_of_one_seed_no_sheet_speaks_of_places_or_of_what_no_test_showed():
+    section, page = texts_of(selected(CHANCES, images=40, seeds=(1,)))
+    assert statistics.UNTESTED in section
+    assert "In brackets the places" not in section and "none is shown to be better" not in section
+    assert "a bar joins tested methods" in page, "without a test none is joined, and so none is told apart"

@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import asdict, replace
 from itertools import product
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -173,3 +174,17 @@ def test_a_file_from_before_the_search_answers_with_its_ratio(tiny, classes, sup
     for method in (read, old):
         method.bind(tiny.new, classes)
     assert torch.equal(read.predict(support.features), old.predict(support.features))
+
+
+@pytest.mark.parametrize("given", [{}, {"ratio": 0.0}, {"search": False}], ids=["left out", "0", "without a search"])
+def test_a_plugin_file_that_leaves_the_choice_open_is_refused_for_its_default_is_no_value(tiny, classes, given):
+    kind, shape = METHODS["clip-adapter"], make("clip-adapter").shape
+    plugin = SimpleNamespace(method="clip-adapter", shape=shape)
+    config, wrong = contract.config_of(kind, {"lr": 0.002, **given})
+    (reason,) = contract.left_open(kind, config, plugin)
+    assert not wrong and reason.startswith("config: ratio is 0 or left out"), "it would answer as zero-shot does"
+    for fits in ({"ratio": 0.6}, {"ratio": 0.6, "lr": 0.02, "search": False}):  # the rate is of training alone
+        assert contract.left_open(kind, contract.config_of(kind, fits)[0], plugin) == []
+    assert (
+        contract.left_open(METHODS["coop"], METHODS["coop"].Config(), SimpleNamespace(method="coop", shape=shape)) == []
+    )
