@@ -4,6 +4,7 @@ predictions of a run are there. The one exception is a protocol that publishes n
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ SAMPLE = 8  # test images that are asked about a second time, in other company
 # for what the batch decides moves them by far more.
 ROUNDING = {"fp32": (1e-2, 1e-3, 0.03), "bf16": (5e-2, 1e-2, 0.25)}
 DEPENDS = "its answer for an image depends on the other images of the batch"
+VARIES = "its answer for an image is another when it is asked again"
 
 
 @dataclass(frozen=True)
@@ -77,14 +79,31 @@ def sample_of(count: int) -> Tensor:
     return torch.randperm(count, generator=drawn)[: max(1, min(SAMPLE, count // 3))]
 
 
-def depends_on_company(method: Method | Ported, backbone: Backbone, classes: Classes, sample: Sample) -> bool:
-    """Whether the images of the sample are answered otherwise by themselves, in another order, than among all: then the
-    method makes use of the batch, or of what it was asked before. Asked when all predictions are made."""
-    with no_labels():
-        method.bind(backbone, classes)
-        with method.attach(backbone), torch.no_grad():
-            found = method.predict(sample.inputs).float()
-    return found.shape != sample.logits.shape or differ(sample.logits, found, backbone.text.precision)
+def depends_on_company(
+    fresh: Callable[[], Method | Ported], backbone: Backbone, classes: Classes, sample: Sample
+) -> str:
+    """The mark of a method by which the images of the sample are answered otherwise by themselves, in another order,
+    than among all: it makes use of the batch, or of what it was asked before, or of chance. "" where they are not.
+    Asked when all predictions are made.
+
+    fresh: gives the method as it was before any question, for what it keeps of its first answers it would repeat.
+    """
+
+    def alone() -> Tensor:
+        method = fresh()
+        with no_labels():
+            method.eval()
+            method.bind(backbone, classes)
+            with method.attach(backbone), torch.no_grad():
+                return method.predict(sample.inputs).float()
+
+    def other(one: Tensor, two: Tensor) -> bool:
+        return one.shape != two.shape or differ(one, two, backbone.text.precision)
+
+    found = alone()
+    if not other(sample.logits, found):
+        return ""
+    return VARIES if other(found, alone()) else DEPENDS
 
 
 def differ(one: Tensor, other: Tensor, precision: str) -> bool:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from carryover.bench.backbones import probe
 from carryover.bench.backbones.loading import first_line
-from carryover.bench.engine.evaluator import DEPENDS, Sample, depends_on_company, labelled, predict, score
+from carryover.bench.engine.evaluator import Sample, depends_on_company, labelled, predict, score
 from carryover.bench.engine.few_shot import as_labels
 from carryover.bench.engine.plugin_header import header_of
 from carryover.bench.engine.port_runs import port_over
@@ -313,10 +313,12 @@ def tested_classes(session: Session, run: Run) -> Classes:
 
 
 def predicted(
-    session: Session, run: Run, carried: Method, inputs: dict[str, Any], spent: dict[str, float]
-) -> tuple[dict[str, dict[str, Tensor]], bool]:
+    session: Session, run: Run, fresh: Callable[[], Method], inputs: dict[str, Any], spent: dict[str, float]
+) -> tuple[dict[str, dict[str, Tensor]], list[str]]:
     """By role what ``predict`` gives of the plug-in on that backbone, with its test images ``inputs`` as ``read_tests``
-    left them; and whether its answers depend on other images. ``spent`` is told the seconds of the predictions."""
+    left them; and the marks of answers that depend on other images. ``fresh`` gives the plug-in as it was saved;
+    ``spent`` is told the seconds of the predictions."""
+    carried = fresh()
     classes = tested_classes(session, run)
     outcomes: dict[str, dict[str, Tensor]] = {}
     samples: dict[str, Sample] = {}
@@ -325,8 +327,8 @@ def predicted(
         outcomes[role], samples[role] = predict(carried, session.backbone(role), classes, given)
         spent[role] = time.perf_counter() - start
     asked = {} if carried.transductive else samples
-    depends = [depends_on_company(carried, session.backbone(role), classes, one) for role, one in asked.items()]
-    return outcomes, any(depends)
+    marks = [depends_on_company(fresh, session.backbone(role), classes, one) for role, one in asked.items()]
+    return outcomes, [mark for mark in dict.fromkeys(marks) if mark]
 
 
 def carry_over(session: Session, work: Work) -> None:
@@ -335,11 +337,15 @@ def carry_over(session: Session, work: Work) -> None:
     if run.test and not METHODS[run.method].whole:
         raise UserError(f"{run.method}: the towers that it trained were not kept, so no other test set can be tried")
     plugin = plugin_of(session, run.trained) if run.test else work.key
-    carried = loaded(session, run, session.shape_of(run), plugin)
-    carried.home = work.home  # of use on the backbone it was trained on alone
+
+    def fresh() -> Method:
+        carried = loaded(session, run, session.shape_of(run), plugin)
+        carried.home = work.home  # of use on the backbone it was trained on alone
+        return carried
+
     record["files"]["plugin"] = sha256_of(session.store.path("plugins", plugin))
-    found, depends = predicted(session, run, carried, work.tests, record["seconds"]["evaluate"])
-    record["marks"] += [DEPENDS] if depends else []
+    found, marks = predicted(session, run, fresh, work.tests, record["seconds"]["evaluate"])
+    record["marks"] += marks
     outcomes = {}
     labels = as_labels(session.test_split(run), "cpu")  # all predictions are made
     for role, answers in found.items():

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from carryover.bench.engine.evaluator import DEPENDS, depends_on_company, labelled, predict, score
+from carryover.bench.engine.evaluator import depends_on_company, labelled, predict, score
 from carryover.bench.engine.few_shot import as_labels
 from carryover.bench.engine.record_draft import tell_choice
 from carryover.bench.engine.session import Session
@@ -84,8 +84,8 @@ def on_target(
     backbone = session.backbone(role)
     outcome, sample = predict(ported, backbone, classes, tests(session, run, role, ported))
     record["seconds"]["evaluate"][role] = time.perf_counter() - start
-    if not plugin.transductive and depends_on_company(ported, backbone, classes, sample):
-        record["marks"] += [DEPENDS] if DEPENDS not in record["marks"] else []
+    mark = "" if plugin.transductive else depends_on_company(lambda: ported, backbone, classes, sample)
+    record["marks"] += [mark] if mark and mark not in record["marks"] else []
     record["targets"][role] = {"backbone": backbone.label, "fingerprint": backbone.fingerprint, "port": told}
     return {role: outcome}
 

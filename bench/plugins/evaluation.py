@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from carryover.bench.backbones.archs import Arch, Tower
-from carryover.bench.engine.evaluator import DEPENDS, depends_on_company, labelled, predict, score
+from carryover.bench.engine.evaluator import depends_on_company, labelled, predict, score
 from carryover.bench.engine.few_shot import as_labels
 from carryover.bench.engine.one_run import Work, make, predicted, read_tests, tested_classes
 from carryover.bench.engine.session import Session
@@ -109,7 +109,7 @@ def evaluate_plugin(session: Session, plugin: Plugin, dataset: str, limit: int |
         **score(outcomes["plugin"]),
         "zero_shot": score(outcomes["zero_shot"]),
         "difference": difference(right["plugin"], right["zero_shot"]),
-        "warnings": warnings_of(plugin, backbone) + [f"{plugin.method}: {DEPENDS}"] * made["plugin"][1],
+        "warnings": warnings_of(plugin, backbone) + [f"{plugin.method}: {mark}" for mark in made["plugin"][1]],
         "limit": limit,
         "precision": precision,
         "identity": identity,
@@ -124,24 +124,26 @@ def evaluate_plugin(session: Session, plugin: Plugin, dataset: str, limit: int |
     return stored
 
 
-def predictions(session: Session, run: Run, shape: Shape, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], bool]:
-    """As ``one_run.carry_over`` makes them: a fresh method, the saved tensors put into it, asked. And whether its
-    answers depend on other images."""
+def predictions(
+    session: Session, run: Run, shape: Shape, tensors: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """As ``one_run.carry_over`` makes them: a fresh method, the saved tensors put into it, asked. And the marks
+    of answers that depend on other images."""
     work = Work(run, "", {"seconds": {}}, {})
     read_tests(session, work)
     inputs = work.tests["base"]
     if isinstance(inputs, Tensor):
         inputs = inputs.clone()  # read or just encoded, it lies alike in memory: where it lies can change last bits
-    carried = make(session, run, shape, tensors)
-    found, depends = predicted(session, run, carried, {"base": inputs}, {})
-    return found["base"], depends
+    found, marks = predicted(session, run, lambda: make(session, run, shape, tensors), {"base": inputs}, {})
+    return found["base"], marks
 
 
-def ported_predictions(session: Session, zero: Run, ported: Ported) -> tuple[dict[str, Tensor], bool]:
+def ported_predictions(session: Session, zero: Run, ported: Ported) -> tuple[dict[str, Tensor], list[str]]:
     """Of the same features as zero-shot's; nothing of a text tower is asked."""
     backbone, classes = session.backbone("base"), tested_classes(session, zero)
     outcome, sample = predict(ported, backbone, classes, session.inputs.test_features(zero, "base").clone())
-    return outcome, depends_on_company(ported, backbone, classes, sample)
+    mark = depends_on_company(lambda: ported, backbone, classes, sample)
+    return outcome, [mark] if mark else []
 
 
 def ported_bases(ported: Ported) -> tuple[type, ...]:

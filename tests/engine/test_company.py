@@ -9,7 +9,7 @@ from toys import done, open_toy, toy_run
 
 from carryover.bench.cli import main
 from carryover.bench.engine import evaluator, one_run, schedule
-from carryover.bench.engine.evaluator import DEPENDS, SAMPLE, differ, sample_of
+from carryover.bench.engine.evaluator import DEPENDS, SAMPLE, VARIES, differ, sample_of
 from carryover.bench.engine.record_draft import TRANSDUCTIVE
 from carryover.bench.plan.settings import Settings
 from carryover.bench.records import selection
@@ -97,11 +97,29 @@ class Cache(ZeroShot):
         return torch.stack(answers)
 
 
+class CentredOnce(ZeroShot):
+    """Centred by the mean of what it was asked first, kept: asked again, the same one answers the same."""
+
+    mean = None
+
+    def logits(self, x):
+        if self.mean is None:
+            self.mean = x.mean(0)
+        return super().logits(x - self.mean)
+
+
+class Dropout(ZeroShot):
+    """Left on: ``F.dropout`` drops unless it is told not to."""
+
+    def logits(self, x):
+        return super().logits(F.dropout(x))
+
+
 class Declared(Cache):
     transductive = True
 
 
-DEPENDENT = [Centred, CentredIfMany, Balanced, InTurn, InBlocks, LittleByPlace, Running, Cache]
+DEPENDENT = [Centred, CentredIfMany, Balanced, InTurn, InBlocks, LittleByPlace, Running, Cache, CentredOnce]
 
 
 @pytest.fixture
@@ -123,11 +141,16 @@ def test_a_method_that_uses_the_batch_is_marked_and_done(kind, run):
     assert record["status"] == "done" and record["marks"] == [DEPENDS] and record["targets"]["new"]["count"] == 16
 
 
-@pytest.mark.parametrize("kind", [Centred, Running], ids=lambda kind: kind.__name__)
-def test_so_is_its_plug_in_when_a_port_carries_it(kind, run, monkeypatch):
+def test_one_that_answers_by_chance_is_marked_as_that(run):
+    _, record = run(Dropout)
+    assert record["status"] == "done" and record["marks"] == [VARIES]
+
+
+@pytest.mark.parametrize(("kind", "mark"), [(Centred, DEPENDS), (Running, VARIES)], ids=["Centred", "Running"])
+def test_so_is_its_plug_in_when_a_port_carries_it(kind, mark, run, monkeypatch):
     monkeypatch.setattr(kind, "depth", "output")
     _, record = run(kind, port="reuse", anchors="support")
-    assert DEPENDS in record["marks"] and record["targets"]["new"]["count"] == 16
+    assert mark in record["marks"] and record["targets"]["new"]["count"] == 16
 
 
 def test_none_of_the_suites_own_methods_is_marked(monkeypatch, tiny, tmp_path):
@@ -147,7 +170,7 @@ def test_the_predictions_are_those_that_it_gives_where_nobody_asks_again(kind, r
     """Of both backbones, to the bit: what a method keeps from one question to the next is asked for afterwards."""
     session, record = run(kind)
     asked = session.store.path("predictions", record["key"]).read_bytes()
-    monkeypatch.setattr(one_run, "depends_on_company", lambda *given: False)
+    monkeypatch.setattr(one_run, "depends_on_company", lambda *given: "")
     session, record = run(kind, "unasked")
     assert session.store.path("predictions", record["key"]).read_bytes() == asked
 
