@@ -12,14 +12,16 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy.stats import t as student
+
+from carryover.bench.stats.intervals import t_quantile
 
 STEEP = 0.15  # share of the whole fall
 LAST = 1 / 3  # of the summed rate
 FEWEST = 4  # epochs; of fewer no line can be told from the noise of the random views
-SURE = 0.95  # one-sided, that the share is above ``STEEP``
+SURE = 0.90  # level of the two-sided interval of the share, so 95 % that it is above ``STEEP``
+LEAST = 0.01  # nats that the whole fall comes to: below, nothing was left to learn
 NOISE = 3.0  # a fall within so many deviations of single epochs is none
-MARK = "the loss was still falling steeply when training ended (more steps or a higher rate would learn more)"
+MARK = "the loss was still falling steeply when training ended (more steps or a higher rate would lower it)"
 
 
 def end_share(curve: Sequence[Mapping[str, float]]) -> tuple[float, float]:
@@ -29,7 +31,7 @@ def end_share(curve: Sequence[Mapping[str, float]]) -> tuple[float, float]:
 
     The fall at the end is that of a straight line through the epochs there (three at least), and the bound allows for
     their scatter about it; the whole fall goes from the first epoch to the line's end. NaN where nothing can be said:
-    too few epochs, or no fall beyond the scatter.
+    too few epochs, no fall beyond the scatter, or next to none at all.
     """
     loss = np.array([row["loss"] for row in curve], dtype=float)
     rate = np.array([row["lr"] for row in curve], dtype=float)
@@ -44,10 +46,10 @@ def end_share(curve: Sequence[Mapping[str, float]]) -> tuple[float, float]:
     slope = float(x @ y) / spread
     scatter = math.sqrt(float(((y - y.mean() - slope * x) ** 2).sum()) / freedom)
     whole = float(loss[0] - y.mean() - slope * (1 - at[first:].mean()))
-    if not whole > NOISE * scatter:
+    if not whole > max(NOISE * scatter, LEAST):
         return math.nan, math.nan
     share = -slope * LAST / whole
-    return share, share - float(student.ppf(SURE, freedom)) * scatter / math.sqrt(spread) * LAST / whole
+    return share, share - t_quantile(freedom, SURE) * scatter / math.sqrt(spread) * LAST / whole
 
 
 def still_falling(curve: Sequence[Mapping[str, float]]) -> bool:

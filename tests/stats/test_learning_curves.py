@@ -52,6 +52,7 @@ def test_the_share_of_an_exponential_is_its_closed_form(k, epochs):
         (lambda s: 1.2 - np.minimum(s, 0.3) + np.maximum(s - 0.6, 0), False),  # falls, then rises
         (lambda s: 7.0 + decay(20.0)(s), False),  # a penalty that does not fall hides nothing
         (lambda s: 7.0 + decay(0.709)(s), True),
+        (lambda s: 0.004 * (1 - s), False),  # nothing left to learn
     ],
 )
 def test_a_loss_that_still_falls_is_marked_and_one_that_is_done_flat_or_rising_is_not(loss, marked, epochs):
@@ -60,7 +61,7 @@ def test_a_loss_that_still_falls_is_marked_and_one_that_is_done_flat_or_rising_i
 
 @pytest.mark.parametrize("lr", [2e-4, 0.02, 10.0])
 def test_neither_the_size_of_the_rate_nor_that_of_the_loss_matters(lr):
-    for scale in (0.01, 100.0):
+    for scale in (0.1, 100.0):
         small, large = (curve_of(decay(k, 1.6 * scale, 0.2 * scale), lr=lr, warm=0) for k in (0.7, 6.0))
         assert still_falling(small) and not still_falling(large)
 
