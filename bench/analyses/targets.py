@@ -27,6 +27,7 @@ from carryover.bench.render.figures import canvas, short_label
 from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet, percent, ranked, signed
 from carryover.bench.stats import means
 from carryover.bench.stats.means import mean_std
+from carryover.bench.stats.verdicts import decides
 
 KEYS = ("dataset", "method", "backbone")
 COLUMNS = (*KEYS, "seeds", "accuracy", "accuracy_std", "h", "h_std", "gain_seeds", "gain", "gain_std")
@@ -153,7 +154,7 @@ def findings(table: pd.DataFrame, records: Sequence[Record]) -> list[str]:
         best = part.loc[part["h"].idxmax()]
         line = f"{backbone_name(role)}: {names[best['method']]} has the highest average H, {percent(best['h'])}"
         gained = part[(part["method"] != ZERO_SHOT) & part["gain"].notna()]
-        if len(gained):
+        if len(gained) and decides(gained["gain_seeds"].min()):
             above = int((gained["gain"] > 0).sum())
             line += f"; {above} of {counted(len(gained), 'method')} end{'s' * (above == 1)} above its zero-shot"
         said.append(line + ".")

@@ -37,6 +37,7 @@ from carryover.bench.render.sheets import (
 )
 from carryover.bench.report import time_spent
 from carryover.bench.stats import means
+from carryover.bench.stats.verdicts import decides
 from carryover.methods import PAPER_ORDER
 
 MICRO_NOTE = (
@@ -62,6 +63,7 @@ EXPECTED = {  # of a place, by the paper's finding
     "inner": " (the paper says nothing of these)",
     "towers": " (the paper says nothing of these)",
 }
+ONE_SEED = "With one seed this is one draw: which methods end above or below that is not told."
 SPLITS = ("train", "val", "test")
 PROCESSOR = {  # of a record's processor -> as the environment names it
     "name": "processor",
@@ -98,6 +100,8 @@ def summary(records: Sequence[Record], others: Sequence[Record] = ()) -> list[st
     if "zs-clip" not in whole.index:
         return [first + ".", "There is no complete zero-shot run to measure the methods against.", ending]
     level = whole.loc["zs-clip", "new"]
+    if not decides(whole["seeds"].min()):
+        return [first + ".", f"On the upgraded model zero-shot reaches {level:.2f} %. {ONE_SEED}", ending]
     kinds = {one: whole[[depth[m] == one for m in whole.index]] for one in PLACES if one != "none"}
     counts = {one: beside_line(methods, level) for one, methods in kinds.items()}
     places = ("above that line", "within one deviation over seeds of it", "below it")

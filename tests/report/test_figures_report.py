@@ -140,6 +140,12 @@ def test_a_method_at_the_line_within_its_seeds_is_neither_above_nor_below():
     assert "of 1 deep-layer method 1 ends within one deviation over seeds of it" in line
 
 
+def test_of_one_seed_the_summary_does_not_tell_who_ends_above_the_line():
+    sentences = report.summary([r for r in world(AS_PAPER) if r["run"]["seed"] == 1])
+    assert sentences[1].startswith("On the upgraded model zero-shot reaches 60.00 %. With one seed")
+    assert not re.search(r"\d ends? (above|below)", " ".join(sentences)) and len(sentences) == 3
+
+
 def test_methods_the_paper_does_not_have_are_set_against_its_finding_place_by_place():
     places = {"rada": "output", "taskres": "output", "tpt": "input", "maple": "inner", "lora": "odd"}
     records = world({"zs-clip": 60.0, "coop": 66.0, "rada": 55.5, "taskres": 62.0, "tpt": 60.0, "maple": 57.0})
