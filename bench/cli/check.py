@@ -48,7 +48,7 @@ def main(args: argparse.Namespace) -> int:
     differences += recompute.recompute_known(remade, known, folder)
     differences += recompute.recompute_pages(remade, folder, known, args.arch)
     differences += drawings.differences(remade, folder)
-    differences += written.differences(folder, differences)
+    differences += written.differences(folder, differences, records)
     if args.encode:
         from carryover.bench.cli.options import options_of
         from carryover.bench.engine.encoded_again import encoded_again
@@ -63,6 +63,10 @@ def main(args: argparse.Namespace) -> int:
         notes.append("tables, figures and report were made from other records than these; `report` makes them again")
     if differences and (apart := len(records) - len(selection.records)):
         notes.append(f"{apart} stored records have other settings than this call: {REPEAT}")
+    if others := drawings.of_other_versions(folder):
+        notes.append(
+            f"{others} were drawn by another matplotlib: compared by their sha256 alone; `report` draws them anew"
+        )
     for line in notes:
         say(line.replace("\n", r"\n"))
     say(f"{len(selection.records)} records checked against their predictions, {len(differences)} differences")

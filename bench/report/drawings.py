@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from carryover.bench.analyses.base import ordered
+from carryover.bench.records.reading import counted
 from carryover.bench.records.selection import Selection
 from carryover.bench.render import figures
 
@@ -94,6 +95,13 @@ def of_page(found: str, fresh: str, markdown: str, out_dir: Path) -> list[str]:
         if not alike(other, mine) and not (stored and other.partition(">")[2] == stored):
             lines.append(f"{path}: figure {name} is neither what the records give nor that of its file")
     return lines
+
+
+def of_other_versions(out_dir: Path) -> str:
+    """How many figures cannot be compared with what is drawn here; empty where all can."""
+    found = [version(text_of(path) or "") for path in (Path(out_dir) / "figures").glob("*.svg")]
+    count = sum(one is not None and one != matplotlib.__version__ for one in found)
+    return counted(count, "figure") if count else ""
 
 
 def text_of(path: Path) -> str | None:

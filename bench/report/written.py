@@ -32,11 +32,15 @@ def read(folder: Path) -> dict | None:
     return found if found is not None and isinstance(found.get("files"), dict) else None
 
 
-def differences(folder: Path, told: Sequence[str]) -> list[str]:
-    """A line for each listed file that has other bytes now, where none of the lines ``told`` names it."""
+def differences(folder: Path, told: Sequence[str], records: Iterable[Record]) -> list[str]:
+    """A line for each listed file that has other bytes now, where none of the lines ``told`` names it. Results whose
+    records name a plan have such a list; older ones need none."""
     path = Path(folder) / NAME
     if (found := read(folder)) is None:
-        return [f"{path}: was changed since it was written, or is no list of files"] if path.is_file() else []
+        if path.is_file():
+            return [f"{path}: was changed since it was written, or is no list of files"]
+        needed = any(record.get("plan") for record in records)
+        return [f"{path}: not there; `run_all.py report` writes it"] if needed else []
     lines = []
     for name, expected in found["files"].items():
         file = Path(folder) / name
