@@ -170,16 +170,6 @@ def test_a_write_that_the_kernel_cuts_short_leaves_nothing(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == [path.name] and path.read_bytes() == before
 
 
-@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="nothing is read-only for root")
-def test_a_results_folder_that_is_read_only_is_told_before_any_work(again):
-    again.out.joinpath("micro").chmod(0o555)
-    try:
-        status, _, err = again()
-    finally:
-        again.out.joinpath("micro").chmod(0o755)
-    assert status == 2 and "--out" in err and len(err.strip().splitlines()) == 1
-
-
 # ---- damaged files ---------------------------------------------------------------------------------------------------
 
 DAMAGE = {

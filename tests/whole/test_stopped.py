@@ -1,6 +1,7 @@
 """Whole processes that are stopped, killed, starved of disk or robbed of their files: each ends in one line or none,
 its workers with it; the same command goes on to a results folder in which ``check`` finds no difference."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -33,6 +34,7 @@ PLAN = (
 )
 PLAN += ("--views", "1", "--set", "*.steps=2", "--device", "cpu", "--methods", "zs-clip", "coop", "zz-waits")
 RUNS = 3 * 2
+RUN_ALL = (sys.executable, str(ROOT / "run_all.py"))
 WAITS = """
 import os, time
 from pathlib import Path
@@ -54,6 +56,14 @@ class Waits(Method):
 """
 
 
+ELSEWHERE = """
+from carryover.bench.host import claims
+claims.place, claims.LIMIT, claims.CONFIRM = (lambda: {place!r}), {limit}, {limit}
+from carryover.bench.cli.start import start
+start()
+"""
+
+
 def of_session(number):
     """Processes that live in it: the command is the first of its own."""
     found = []
@@ -67,6 +77,16 @@ def of_session(number):
     return found
 
 
+def of_ray(number):
+    """Those of that session in which runs are done; Ray's own agents need a minute to notice that it is gone."""
+    found = []
+    for pid in of_session(number):
+        with contextlib.suppress(OSError):
+            title = Path(f"/proc/{pid}/cmdline").read_text()
+            found += [title] if title.startswith("ray::Worker") or "/raylet" in title.partition("\0")[0] else []
+    return found
+
+
 def until(condition, seconds=240):
     end = time.monotonic() + seconds
     while not condition():
@@ -77,11 +97,11 @@ def until(condition, seconds=240):
 class Command:
     """One in a session of its own, with the signals that a shell leaves it."""
 
-    def __init__(self, folder, *argv):
+    def __init__(self, folder, *argv, program):
         self.log = folder / f"log{time.monotonic_ns()}"
         with open(self.log, "w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(ROOT / "run_all.py"), *map(str, argv)],
+                [*program, *map(str, argv)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -116,8 +136,8 @@ def place(tmp_path):
     (tmp_path / "mine" / "waits.py").write_text(WAITS)
     started = []
 
-    def run(*argv, out=tmp_path / "out"):
-        started.append(Command(tmp_path, *argv, "--plugin-dir", tmp_path / "mine", "--out", out))
+    def run(*argv, out=tmp_path / "out", program=RUN_ALL):
+        started.append(Command(tmp_path, *argv, "--plugin-dir", tmp_path / "mine", "--out", out, program=program))
         return started[-1]
 
     run.begun, run.go, run.out = (tmp_path / "mine" / "begun"), (tmp_path / "mine" / "go"), tmp_path / "out"
@@ -128,13 +148,17 @@ def place(tmp_path):
         command.process.wait()
 
 
-def finishes(run, out, before=0):
+def counts(command):
+    """(done, done before) as it tells them at its end; all went well."""
+    assert command.end() == 0, command.text
+    told = " ".join(command.text.split())
+    return tuple(map(int, re.search(r"(\d+) runs done, (\d+) were done before.* 0 failed", told).groups()))
+
+
+def finishes(run, out, before=0, engine=()):
     """The same command to its end, then ``check``: nothing is lost, done twice or left behind."""
     run.go.touch()
-    last = run(*PLAN, "--jobs", 2, out=out)
-    assert last.end() == 0, last.text
-    told = " ".join(last.text.split())
-    done, already = map(int, re.search(r"(\d+) runs done, (\d+) were done before, 0 failed", told).groups())
+    done, already = counts(run(*PLAN, "--jobs", 2, *engine, out=out))
     assert done + already == RUNS and already >= before
     flags = [word for word in PLAN if word != "--suite"]
     checked = run("check", *flags[flags.index("--shots") : flags.index("--device")], out=out)
@@ -209,6 +233,52 @@ def test_workers_of_a_killed_command_end_with_it_and_the_next_sweeps(place):
     finishes(place, place.out)
 
 
+def test_workers_of_a_killed_driver_of_ray_on_this_machine_end_with_it(place):
+    pytest.importorskip("ray", reason='Ray is not installed: pip install ".[ray]"')
+    engine = ("--engine", "ray")
+    command = place(*PLAN, "--jobs", 2, *engine)
+    until(lambda: place.begun.exists() or command.over)
+    assert len(of_ray(command.pid)) >= 2
+    command.process.kill()
+    until(lambda: not of_ray(command.pid), 20)
+    assert "Traceback" not in command.text
+    finishes(place, place.out, len(list((place.out / "micro" / "runs").glob("*.json"))), engine)
+
+
+def test_one_that_sleeps_until_another_took_its_runs_over_leaves_them_to_it(place):
+    """Each takes the other for one on another machine; the second waits for the first 3 seconds, not 300."""
+    named = {
+        who: (sys.executable, "-c", ELSEWHERE.format(place=who, limit=seconds))
+        for who, seconds in (("here", 300), ("there", 3))
+    }
+    sleeper = place(*PLAN, "--jobs", 1, program=named["here"])
+    until(lambda: place.begun.exists() or sleeper.over)
+    sleeper.process.send_signal(signal.SIGSTOP)
+    place.go.touch()
+    theirs = counts(place(*PLAN, "--jobs", 1, program=named["there"]))
+    assert sum(theirs) == RUNS, "the sleeper's were taken over"
+    kinds = [place.out / "micro" / kind for kind in ("runs", "plugins", "predictions")]
+    before = {path: path.read_bytes() for kind in kinds for path in kind.iterdir()}
+    sleeper.process.send_signal(signal.SIGCONT)
+    assert counts(sleeper) == (theirs[1], 0)
+    assert {path: path.read_bytes() for kind in kinds for path in kind.iterdir()} == before
+    finishes(place, place.out, before=RUNS)
+
+
+def test_a_results_folder_that_is_read_only_is_told_in_one_line_before_any_work(place):
+    """As a user who is not root meets it: without root's powers, root is held to a folder's permissions too."""
+    place.go.touch()
+    place.out.mkdir()
+    place.out.chmod(0o555)
+    powerless = ("setpriv", "--inh-caps=-all", "--bounding-set=-all") if os.geteuid() == 0 else ()
+    command = place(*PLAN, "--jobs", 2, program=(*powerless, *RUN_ALL))
+    assert command.end() == 2 and not place.begun.exists()
+    (line,) = command.text.strip().splitlines()
+    assert line.startswith(f"error: cannot write '{place.out}") and "--out" in line
+    place.out.chmod(0o755)
+    finishes(place, place.out)
+
+
 def test_a_results_folder_deleted_midway_ends_in_one_line_and_the_next_call_does_it_all(place):
     command = place(*PLAN, "--jobs", 2)
     runs = place.out / "micro" / "runs"
@@ -243,8 +313,7 @@ def test_weights_that_are_replaced_under_a_running_command_give_no_run_of_its_pl
     assert all((place.out / "micro" / "runs" / name).read_bytes() == text for name, text in before.items())
 
 
-@pytest.mark.parametrize("command", ["run", "check", "report", "merge", "leaderboard"])
-def test_pipes_and_devices_among_the_records_are_named_and_hang_no_command(place, tmp_path, command):
+def test_pipes_and_devices_among_the_records_are_named_and_hang_no_command(place, tmp_path):
     finishes(place, place.out)
     runs = place.out / "micro" / "runs"
     os.mkfifo(runs / "pipe.json")
@@ -252,16 +321,16 @@ def test_pipes_and_devices_among_the_records_are_named_and_hang_no_command(place
     os.symlink(runs / "loop.json", runs / "loop.json")
     os.mkdir(runs / "folder.json")
     few = PLAN[PLAN.index("--shots") : PLAN.index("--device")]
-    argv = {
-        "run": (*PLAN, "--jobs", 1),
-        "merge": ("merge", place.out),
-        "leaderboard": ("leaderboard", place.out, "--to", tmp_path / "page.html"),
-    }.get(command, (command, *few))
-    out = tmp_path / "merged" if command == "merge" else place.out
-    asked = place(*argv, out=out)
-    status = asked.end()
-    assert status == {"run": 0, "report": 0, "leaderboard": 0, "check": 1, "merge": 2}[command], asked.text
-    assert "pipe.json" in asked.text and "device.json" in asked.text
+    for status, *argv in (
+        (1, "check", *few),
+        (0, "report", *few),
+        (2, "merge", place.out),
+        (0, "leaderboard", place.out, "--to", tmp_path / "page.html"),
+        (0, *PLAN, "--jobs", 1),
+    ):
+        asked = place(*argv, out=tmp_path / "merged" if "merge" in argv else place.out)
+        assert asked.end() == status, asked.text
+        assert "pipe.json" in asked.text and "device.json" in asked.text
 
 
 @pytest.fixture
