@@ -87,7 +87,7 @@ def of_ray(number):
     return found
 
 
-def until(condition, seconds=240):
+def until(condition, seconds=900):  # busy machines are slow
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -123,9 +123,9 @@ class Command:
         return self.process.poll() is not None
 
     def end(self):
-        """Exit status; no process is left ten seconds later, and no traceback was shown."""
-        status = self.process.wait(240)
-        until(lambda: not of_session(self.pid), 10)
+        """Exit status; no process is left soon after, and no traceback was shown."""
+        status = self.process.wait(900)
+        until(lambda: not of_session(self.pid), 30)
         assert "Traceback" not in self.text and "Exception ignored" not in self.text, self.text
         return status
 
@@ -166,19 +166,22 @@ def finishes(run, out, before=0, engine=()):
     assert not [p for p in out.rglob("*") if p.name.startswith(".") or p.name == "claims"]
 
 
-def to_main(command, number, times):
-    for _ in range(times):
-        if not command.over:
-            command.process.send_signal(number)
+def often(send, command, times):
+    """All within a second, however slow the machine: what comes later than ``PATIENCE`` is meant to hurry the end."""
+    end = time.monotonic() + 1
+    for number in range(times):
+        if not command.over and (not number or time.monotonic() < end):
+            send()
         time.sleep(0.05)
+
+
+def to_main(command, number, times):
+    often(lambda: command.process.send_signal(number), command, times)
 
 
 def to_all(command, number, times):
     """As a terminal does."""
-    for _ in range(times):
-        if not command.over:
-            os.killpg(command.pid, number)
-        time.sleep(0.05)
+    often(lambda: os.killpg(command.pid, number), command, times)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +243,7 @@ def test_workers_of_a_killed_driver_of_ray_on_this_machine_end_with_it(place):
     until(lambda: place.begun.exists() or command.over)
     assert len(of_ray(command.pid)) >= 2
     command.process.kill()
-    until(lambda: not of_ray(command.pid), 20)
+    until(lambda: not of_ray(command.pid), 60)
     assert "Traceback" not in command.text
     finishes(place, place.out, len(list((place.out / "micro" / "runs").glob("*.json"))), engine)
 
