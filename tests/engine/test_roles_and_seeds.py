@@ -20,8 +20,8 @@ def zero_shot(backbone):
 
 def test_each_role_is_evaluated_with_its_own_pictures_texts_and_name(session_on, tiny):
     session, run = session_on("roles"), toy_run("zs-clip")
-    record = execute(session, run, "ab" * 8)
-    stored = session.store.read_predictions("ab" * 8)
+    record = execute(session, run, session.keys.of(run))
+    stored = session.store.read_predictions(record["key"])
     expected = {role: zero_shot(getattr(tiny, role)) for role in ("base", "new")}
     assert expected["base"] != expected["new"], "else nothing would be told apart"
     for role in ("base", "new"):

@@ -153,7 +153,7 @@ def test_runs_that_fail_together_are_tried_alone(monkeypatch, session_on):
     runs = [
         Run("tiny", "toy", "coop", seed, 4, "published", "fp32", 2, None, short("coop", epochs=2)) for seed in (1, 2)
     ]
-    records = list(one_run.execute_together(session, [(one, f"{one.seed:016d}") for one in runs]))
+    records = list(one_run.execute_together(session, [(one, session.keys.of(one)) for one in runs]))
     assert [record["status"] for record in records] == ["done", "done"]
     assert [record["together"] for record in records] == [1, 1]
 
@@ -177,7 +177,7 @@ def test_runs_go_alone_where_they_have_other_bits_together_unless_the_user_asks(
         Run("tiny", "toy", "coop", seed, 4, "published", "fp32", 2, None, short("coop", epochs=2)) for seed in (1, 2)
     ]
     session = session_on("here", together=4, asked=asked)
-    records = list(one_run.execute_together(session, [(one, f"{one.seed:016d}") for one in runs]))
+    records = list(one_run.execute_together(session, [(one, session.keys.of(one)) for one in runs]))
     assert [record["together"] for record in records] == [together] * 2
     assert [one_run.OTHER_BITS in record["marks"] for record in records] == [marked] * 2
     assert {record["processor"]["side_by_side"] for record in records} == {str(probe.Answer(fewest))}
@@ -190,7 +190,7 @@ def test_an_image_dataset_of_one_run_that_cannot_be_read_fails_that_run_alone(se
     ]
     support = session.inputs.support
     session.inputs.support = lambda one: support(one) if one.seed == 1 else (_ for _ in ()).throw(OSError("gone"))
-    first, second = one_run.execute_together(session, [(one, f"{one.seed:016d}") for one in runs])
+    first, second = one_run.execute_together(session, [(one, session.keys.of(one)) for one in runs])
     assert first["status"] == "done" and second["status"] == "failed" and "gone" in second["error"]
 
 
