@@ -209,15 +209,18 @@ def test_a_run_measures_base_with_the_tuned_towers_and_says_so(session_on, name)
     session = session_on("one")
     changes = {"epochs": 4, "lr": 2e-3, "mask_factor": 0.0}
     run = Run("tiny", "toy", name, 1, 4, "published", "fp32", 2, None, short(name, **changes))
-    record = execute(session, run, "ab" * 8)
+    record = execute(session, run, session.keys.of(run))
     assert record["status"] == "done", record["error"]
     assert any("stay with the backbone" in mark for mark in record["marks"])
     zero_shot = replace(run, method="zs-clip", config=short("zs-clip"))
-    execute(session, zero_shot, "cd" * 8)
-    tuned, plain = (read_tensors(session.store.path("predictions", key))[0] for key in ("ab" * 8, "cd" * 8))
+    execute(session, zero_shot, session.keys.of(zero_shot))
+    tuned, plain = (
+        read_tensors(session.store.path("predictions", key))[0] for key in map(session.keys.of, (run, zero_shot))
+    )
     assert not torch.allclose(tuned["base.confidence"], plain["base.confidence"], atol=1e-3)
     torch.testing.assert_close(tuned["new.confidence"], plain["new.confidence"], atol=1e-4, rtol=1e-3)
-    shifted = execute(session, replace(run, test="other"), "ef" * 8)
+    other = replace(run, test="other")
+    shifted = execute(session, other, session.keys.of(other))
     assert shifted["status"] == "failed" and "not kept" in shifted["error"]
 
 

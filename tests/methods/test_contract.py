@@ -231,11 +231,11 @@ def test_poisoned_test_labels_and_pixels_leave_the_plugin_bit_identical(method_n
     found = []
     for name, poisoned in (("honest", False), ("poisoned", True)):
         session, run = session_on(name, poisoned), toy_run(method_name)
-        record = execute(session, run, "ab" * 8)
+        record = execute(session, run, session.keys.of(run))
         assert record["status"] == "done", record["error"]
-        tensors, metadata = session.store.read_plugin("ab" * 8)
+        tensors, metadata = session.store.read_plugin(record["key"])
         assert metadata["trained_on"][-1]["fingerprint"] == session.backbone("base").fingerprint
-        predictions = session.store.read_predictions("ab" * 8)
+        predictions = session.store.read_predictions(record["key"])
         found.append((bits(tensors), predictions["base"][1].tolist(), session.keys.of(run)))
         support = session.inputs.support(run)
         assert support.leak is None
@@ -281,10 +281,10 @@ def test_record_of_a_run_says_what_was_done(method_name, session_on):
 def test_a_run_does_not_depend_on_the_runs_before_it(method_name, session_on):
     run = toy_run(method_name)
     alone, after = session_on("alone"), session_on("after")
-    execute(alone, run, "aa" * 8)
-    execute(after, toy_run("coop", seed=2), "bb" * 8)
-    execute(after, run, "aa" * 8)
-    assert bits(alone.store.read_plugin("aa" * 8)[0]) == bits(after.store.read_plugin("aa" * 8)[0])
+    execute(alone, run, key := alone.keys.of(run))
+    execute(after, other := toy_run("coop", seed=2), after.keys.of(other))
+    execute(after, run, key)
+    assert bits(alone.store.read_plugin(key)[0]) == bits(after.store.read_plugin(key)[0])
 
 
 def test_unseen_classes_are_scored_or_refused_by_name(method_name, trained, tiny, x):

@@ -168,9 +168,8 @@ def test_a_method_that_asks_the_session_for_test_labels_fails_by_name(clean_regi
     """It was right on every image, and first in the report."""
     (tmp_path / "cheat.py").write_text(CHEAT)
     discover((str(tmp_path),))
-    record = execute(
-        open_toy(monkeypatch, tiny, tmp_path / "out"), toy_run("zz-cheat", config=TrainConfig(epochs=0)), "ab" * 8
-    )
+    session, run = open_toy(monkeypatch, tiny, tmp_path / "out"), toy_run("zz-cheat", config=TrainConfig(epochs=0))
+    record = execute(session, run, session.keys.of(run))
     assert record["status"] == "failed" and record["targets"] == {}
     assert "test labels are not read while a method is at work" in record["error"]
 
@@ -178,7 +177,8 @@ def test_a_method_that_asks_the_session_for_test_labels_fails_by_name(clean_regi
 def test_the_published_search_is_handed_test_labels_and_says_so(spy, monkeypatch, tiny, tmp_path):
     found, session = spy("tip-adapter-f"), open_toy(monkeypatch, tiny, tmp_path)
     config = replace(short("tip-adapter-f"), selection="published", epochs=2)
-    assert execute(session, toy_run("tip-adapter-f", config=config), "ab" * 8)["status"] == "done"
+    run = toy_run("tip-adapter-f", config=config)
+    assert execute(session, run, session.keys.of(run))["status"] == "done"
     assert found.found["start"] and found.found["predict"] == []
 
 
