@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import threading
 from collections.abc import Iterator
 from multiprocessing import resource_tracker, spawn
@@ -59,7 +58,7 @@ def revived(kind: type[Process], parent: int, content: bytes) -> Process:
     """In the new process: itself."""
     follow(parent)
     process = kind.__new__(kind)
-    process.__dict__.update(pickle.loads(content))
+    process.__dict__.update(ForkingPickler.loads(content))  # as Python itself hands a process its work
     return process
 
 

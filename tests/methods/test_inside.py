@@ -463,8 +463,8 @@ def test_a_run_leaves_nothing_for_the_next_one(session_on, name):
     found = []
     for folder, before in (("alone", []), ("after", [toy_run(name)])):
         session = session_on(folder)
-        for number, run in enumerate([*before, toy_run("coop")]):
-            record = execute(session, run, f"{number:016d}")
+        for run in [*before, toy_run("coop")]:
+            record = execute(session, run, session.keys.of(run))
             assert record["status"] == "done", record["error"]
         tensors = session.store.read_plugin(record["key"])[0]
         predictions = session.store.read_predictions(record["key"])

@@ -194,7 +194,7 @@ def test_flags_that_say_how_or_where_leave_the_plan_and_its_keys_as_they_are(ope
     what = {"arch", "suite", "methods", "datasets", "seeds", "shots", "protocol", "views", "overrides", "limit"}
     what |= {"precision", "base_weights", "new_weights", "plugin_dir", "manifests"}
     elsewhere = {"plugin", "backbone", "dataset", "json", "to"}  # of commands that train nothing
-    elsewhere |= {"base", "new", "old", "map", "port", "head", "images", "count"}
+    elsewhere |= {"base", "new", "old", "map", "port", "head", "images", "count", "encode"}
     about = {
         "command",
         "what",

@@ -37,6 +37,8 @@ def plugin_file(folder, backbone, classes, name="linear-probe"):
             value.add_(0.3 * torch.randn_like(value))
     run = Run("tiny", classes.dataset, name, 1, 4, "published", "fp32", 2, None, method.config)
     store = RunStore(folder, "tiny")
+    if len(method.candidates()) > 1:
+        method.choose(method.candidates()[0])
     store.write_plugin("k" * 16, method.learned(), header_of(run, method, [backbone]))
     return store.path("plugins", "k" * 16)
 

@@ -77,7 +77,7 @@ def test_noise_for_every_validation_picture_and_label_moves_only_what_chooses_on
     found = plugins(open_toy(monkeypatch, tiny, tmp_path / "honest"), runs)
     poisoned = open_toy(monkeypatch, tiny, tmp_path / "poisoned", lambda id: toy(id, val=noisy("val")))
     moved = {run.method for run, one, two in zip(runs, found, plugins(poisoned, runs), strict=True) if one != two}
-    assert moved <= {"linear-probe", "tip-adapter-f", "zz-mine"} and "zz-mine" in moved
+    assert moved <= {"linear-probe", "tip-adapter-f", "clip-adapter", "zz-mine"} and "zz-mine" in moved
 
 
 def test_only_the_published_search_moves_with_test_labels_and_it_is_marked_in_all_that_readers_see(
