@@ -101,8 +101,8 @@ def target_block(title: str, part: pd.DataFrame, table: pd.DataFrame, names: Nam
 
         cells = [names.method(method), percent(floor), *(percent(of(way, "accuracy")) for way in ways)]
         if retained:
-            kept = (of((FIXED, "other"), f"retention{end}") for end in ("", "_low", "_high"))
-            cells.append(share(*kept, of((FIXED, "other"), "seeds")))
+            value, low, high = (of((FIXED, "other"), f"retention{end}") for end in ("", "_low", "_high"))
+            cells.append(share(value, low, high, of((FIXED, "other"), "seeds")))
         rows.append(tuple(map(Cell, cells)))
     header = ("Method", "Zero-shot", *ways.values(), *(["Retention, other"] if retained else []))
     return Block(Cell(title), header, tuple(rows))
@@ -277,7 +277,9 @@ def refresh_sheet(table: pd.DataFrame, selection: Selection) -> Sheet:
         for row in lines.itertuples():
             accuracies = [percent(getattr(row, n), getattr(row, n + "_std")) for n in ("ported", CARRIED, NOTHING)]
             over = [
-                points(*(getattr(row, f"over_{n}{end}") for end in ("", "_low", "_high")), row.seeds)
+                points(
+                    getattr(row, f"over_{n}"), getattr(row, f"over_{n}_low"), getattr(row, f"over_{n}_high"), row.seeds
+                )
                 for n in (CARRIED, NOTHING)
             ]
             rows.append(tuple(map(Cell, (row.steps, *accuracies, *over))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from carryover.bench.cli import flags
 from carryover.bench.render.terminal import say
@@ -40,7 +41,7 @@ def main(args: argparse.Namespace) -> int:
     differences += stored_files.differences(store, records)
     differences += plans.differences(folder, records, present)
     differences += answers.differences(records, store.read_outcomes)
-    features, notes = stored_files.of_features(records, args.cache or f"{args.out}/cache")
+    features, notes = stored_files.of_features(records, Path(args.cache or f"{args.out}/cache"))
     differences += features
     remade, lines = recompute.recounted(selection, store.read_predictions)
     known = known_zero_shot.compare(remade.main, folder, arch.id)

@@ -35,7 +35,9 @@ class Sampled(FeatureStore):
     count = 0
 
     def begin(self, count: int) -> None:
-        self.count, self.lines, self.compared, self.absent = count, [], 0, set()
+        self.count, self.compared = count, 0
+        self.lines: list[str] = []
+        self.absent: set[str] = set()
         self.seen: set[str] = set()
 
     def _get(
@@ -137,10 +139,12 @@ def weights(session: Session, records: Iterable[Record]) -> list[str]:
 def run_of(record: Record) -> Run:
     """The run that a record is of."""
     stored: dict[str, Any] = dict(record["run"])
-    config = {name: tuple(value) if isinstance(value, list) else value for name, value in stored["config"].items()}
-    lists = {name: tuple(stored[name]) for name in ("path", "via") if name in stored}
+    config: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in stored["config"].items()
+    }
+    stored |= {name: tuple(stored[name]) for name in ("path", "via") if name in stored}
     try:
-        return Run(**{**stored, **lists, "config": METHODS[stored["method"]].Config(**config)})
+        return Run(**{**stored, "config": METHODS[stored["method"]].Config(**config)})
     except TypeError as error:
         raise UserError(
             f"{record['key']}: its options are not those of this version's {stored['method']} ({error})"

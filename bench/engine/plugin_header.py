@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ def header_of(run: Run, method: Method, backbones: Sequence[Backbone]) -> dict[s
         **chosen,
         "method": run.method,
         "source": source_hash(type(method)),
-        "config": asdict(replace(run.config, **method.chosen)),
+        "config": {**asdict(run.config), **method.chosen},
         "shape": asdict(method.shape),
         "trained_on": [
             described(b.label, b.fingerprint, b.width, b.dim, b.tower.activation or None) for b in backbones

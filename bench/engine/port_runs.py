@@ -78,7 +78,8 @@ def on_target(
         support = session.inputs.support(run)
         with no_labels():
             record["curve"] = refreshed(ported, support, run.training, draw)
-        tell_choice(record, ported.inner())
+        if (inner := ported.inner()) is not None:
+            tell_choice(record, inner)
         record["seconds"]["fit"] = time.perf_counter() - start
     start = time.perf_counter()
     backbone = session.backbone(role)

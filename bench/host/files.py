@@ -87,7 +87,8 @@ def whole(path: Path, flag: str = OUT) -> Iterator[Path]:
         os.chmod(unfinished, 0o644)
         os.replace(unfinished, path)
     except (OSError, SafetensorError) as error:
-        unfinished.unlink(missing_ok=True)
+        if unfinished is not None:
+            unfinished.unlink(missing_ok=True)
         reason = getattr(error, "strerror", None) or error
         raise StorageError(
             f"cannot write '{path}': {reason}; what was stored before is whole: free space, or mend the disk, and run "

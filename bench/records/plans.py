@@ -35,7 +35,9 @@ def read(path: Path) -> dict[str, Any] | None:
         found = unsealed(parse_json(read_text(path)))
     except (OSError, ValueError):
         return None
-    sound = found is not None and isinstance(found.get("runs"), dict) and isinstance(found.get("recorded"), bool)
+    if found is None:
+        return None
+    sound = isinstance(found.get("runs"), dict) and isinstance(found.get("recorded"), bool)
     sound = sound and all(isinstance(value, str) for value in found["runs"].values())
     return found if sound and path.stem == digest(sorted(found["runs"]))[:16] else None
 

@@ -35,15 +35,16 @@ def keep_best(method: Method, fitted: Sequence[Method], alive: Sequence[bool], s
     """The method takes what the best of the candidates learned, and its values; returns which that is. Best is the
     highest accuracy on few-shot validation; of equals, which so few pictures often leave, the lowest cross-entropy
     there, then the first. ``alive``: whose loss stayed finite, at least one."""
-    scores: list[tuple[float, float]] = []
+    scores: list[tuple[int, float]] = []
     for one, lives in zip(fitted, alive, strict=True):
         one.eval()
         logits = one.logits(support.val_features)
         loss = float(F.cross_entropy(logits, support.val_labels))
-        right = float((logits.argmax(-1) == support.val_labels).float().mean())
-        reached = {"validation": 100 * right, "validation_loss": loss} if lives and math.isfinite(loss) else {}
+        right = int((logits.argmax(-1) == support.val_labels).sum())
+        share = 100 * right / max(1, len(support.val_labels))
+        reached = {"validation": share, "validation_loss": loss} if lives and math.isfinite(loss) else {}
         method.tried.append({**one.chosen, **reached})
-        scores.append((right, -loss) if reached else (-1.0, -math.inf))
+        scores.append((right, -loss) if reached else (-1, -math.inf))
     best = max(range(len(fitted)), key=scores.__getitem__)
     method.load_state_dict(fitted[best].state_dict())
     method.choose(fitted[best].chosen)

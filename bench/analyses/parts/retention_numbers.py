@@ -127,11 +127,11 @@ class Compared:
         """The seeds, and the images, either of which would decide the choice: every option before the best that is
         neither shown to be near nor behind has an interval short enough for one of the two. NaN where it is decided,
         or more of these alone would not do."""
-        asked = []
-        for one in self.names[: self.names.index(self.best)] if self.choice == UNDECIDED and self.options else ():
-            if self.near(one) is None:
+        asked, options = [], self.options
+        for one in self.names[: self.names.index(self.best)] if self.choice == UNDECIDED else ():
+            if options and self.near(one) is None:
                 behind = self.means[self.names.index(self.best)] - self.means[self.names.index(one)]
-                asked.append(self.options.needed(self.less(one, self.best), max(behind, MARGIN - behind)))
+                asked.append(options.needed(self.less(one, self.best), max(behind, MARGIN - behind)))
         return tuple(np.max(asked, axis=0).tolist()) if asked else (math.nan, math.nan)
 
 
