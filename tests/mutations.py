@@ -109,8 +109,8 @@ MUTANTS = (
     Mutant(
         "images are asked about again in the same company",
         "bench/engine/evaluator.py",
-        "found = method.predict(sample.inputs).float()",
-        "found = sample.logits",
+        "return method.predict(sample.inputs).float()",
+        "return sample.logits",
         ("tests/engine/test_company.py", "-k", "uses_the_batch"),
     ),
     Mutant(
