@@ -143,7 +143,7 @@ MUTANTS = (
     ),
     Mutant(
         "base and new are swapped in the evaluation",
-        "bench/engine/one_run.py",
+        "bench/engine/carried.py",
         "predict(carried, session.backbone(role), classes",
         'predict(carried, session.backbone({"base": "new"}.get(role, "base")), classes',
         ("tests/engine/test_roles_and_seeds.py", "-k", "role"),

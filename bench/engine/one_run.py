@@ -15,12 +15,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from carryover.bench.backbones import probe
 from carryover.bench.backbones.loading import first_line
-from carryover.bench.engine.evaluator import Sample, depends_on_company, labelled, predict, score
+from carryover.bench.engine.carried import loaded, make, plugin_of, predicted
+from carryover.bench.engine.evaluator import labelled, score
 from carryover.bench.engine.few_shot import as_labels
 from carryover.bench.engine.plugin_header import header_of
 from carryover.bench.engine.port_runs import port_over
@@ -31,13 +29,12 @@ from carryover.bench.host import out_of_memory
 from carryover.bench.host.device import peak_memory, reset_peak
 from carryover.bench.host.identity import sha256_of
 from carryover.bench.plan.runs import Run
-from carryover.bench.seeds import derive
 from carryover.bench.stats import learning_curves
 from carryover.bench.training.chosen import retrained
 from carryover.bench.training.generators import generator
 from carryover.bench.training.trainer import FitError, fit_together
 from carryover.datasets.withheld import no_labels
-from carryover.methods.base import METHODS, Classes, Method, Shape, TrainConfig
+from carryover.methods.base import METHODS, Classes, Method, TrainConfig
 
 # Tokens of the text tower that one step of runs side by side may have: more no longer gains (measured on the CPU; on a
 # GPU not measured, several thousand tokens fill one).
@@ -185,25 +182,6 @@ def prepare(session: Session, work: Work) -> None:
     work.record["seconds"]["fit"] = time.perf_counter() - start
 
 
-def make(session: Session, run: Run, shape: Shape, learned: dict[str, Tensor] | None = None) -> Method:
-    """A method with its initial values, which depend on (dataset, method, seed) alone, or with saved tensors."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive("init", run.dataset, run.method, run.seed))
-        with no_labels():
-            made = METHODS[run.method](run.training, shape).to(session.backbone("base").device)
-            if learned is not None:
-                made.load_learned(learned)
-            return made
-
-
-def loaded(session: Session, run: Run, shape: Shape, plugin: str) -> Method:
-    """A fresh method with what the plug-in of that key holds: only what was saved may travel."""
-    tensors, header = session.store.read_plugin(plugin)
-    method = make(session, run, shape, tensors)
-    method.choose(header.get("chosen", {}))
-    return method
-
-
 def side_by_side(session: Session, works: list[Work]) -> list[list[Work]]:
     """Parts of a unit that fit one step."""
     parts: list[list[Work]] = []
@@ -297,38 +275,6 @@ def write_plugin(session: Session, work: Work) -> None:
     method = work.method
     metadata = header_of(work.run, method, [session.backbone(role) for role in work.run.path])
     work.record["plugin_bytes"] = session.store.write_plugin(work.key, method.learned(), metadata)
-
-
-def plugin_of(session: Session, run: Run) -> str:
-    """The key of a run whose plug-in another one needs. Raises UserError where it left none."""
-    plugin = session.keys.of(run)
-    if not session.store.path("plugins", plugin).is_file():
-        raise UserError(f"its training run ({run}, {plugin}) left no plug-in: it failed or is not done yet")
-    return plugin
-
-
-def tested_classes(session: Session, run: Run) -> Classes:
-    tested = session.tested(run)
-    return Classes(tested.id, tested.classnames, tested.templates)
-
-
-def predicted(
-    session: Session, run: Run, fresh: Callable[[], Method], inputs: dict[str, Any], spent: dict[str, float]
-) -> tuple[dict[str, dict[str, Tensor]], list[str]]:
-    """By role what ``predict`` gives of the plug-in on that backbone, with its test images ``inputs`` as ``read_tests``
-    left them; and the marks of answers that depend on other images. ``fresh`` gives the plug-in as it was saved;
-    ``spent`` is told the seconds of the predictions."""
-    carried = fresh()
-    classes = tested_classes(session, run)
-    outcomes: dict[str, dict[str, Tensor]] = {}
-    samples: dict[str, Sample] = {}
-    for role, given in inputs.items():
-        start = time.perf_counter()
-        outcomes[role], samples[role] = predict(carried, session.backbone(role), classes, given)
-        spent[role] = time.perf_counter() - start
-    asked = {} if carried.transductive else samples
-    marks = [depends_on_company(fresh, session.backbone(role), classes, one) for role, one in asked.items()]
-    return outcomes, [mark for mark in dict.fromkeys(marks) if mark]
 
 
 def carry_over(session: Session, work: Work) -> None:

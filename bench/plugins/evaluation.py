@@ -16,9 +16,10 @@ import numpy as np
 from torch import Tensor
 
 from carryover.bench.backbones.archs import Arch, Tower
+from carryover.bench.engine.carried import make, predicted, tested_classes
 from carryover.bench.engine.evaluator import depends_on_company, labelled, predict, score
 from carryover.bench.engine.few_shot import as_labels
-from carryover.bench.engine.one_run import Work, make, predicted, read_tests, tested_classes
+from carryover.bench.engine.one_run import Work, read_tests
 from carryover.bench.engine.session import Session
 from carryover.bench.features.store import FEATURES_VERSION
 from carryover.bench.host import environment, source_identity

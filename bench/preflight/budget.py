@@ -15,8 +15,8 @@ from pathlib import Path
 
 from carryover.bench.backbones.loading import first_line
 from carryover.bench.engine import units as engine_units
+from carryover.bench.engine.carried import make
 from carryover.bench.engine.few_shot import FewShot, augments, view_count
-from carryover.bench.engine.one_run import make
 from carryover.bench.engine.record_draft import describe
 from carryover.bench.engine.run_inputs import TEST_VIEWS_SEED
 from carryover.bench.engine.session import Session

@@ -19,9 +19,10 @@ from itertools import cycle, islice
 import torch
 
 from carryover.bench.engine import units
+from carryover.bench.engine.carried import make
 from carryover.bench.engine.evaluator import ROWS
 from carryover.bench.engine.few_shot import view_count
-from carryover.bench.engine.one_run import STEP_TOKENS, alike, make
+from carryover.bench.engine.one_run import STEP_TOKENS, alike
 from carryover.bench.engine.session import Session
 from carryover.bench.features.decoding import MOST_THREADS
 from carryover.bench.host.processes import cores

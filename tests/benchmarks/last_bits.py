@@ -23,7 +23,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from carryover.bench.backbones.archs import ARCHS
-from carryover.bench.engine.one_run import execute_together, make
+from carryover.bench.engine.carried import make
+from carryover.bench.engine.one_run import execute_together
 from carryover.bench.engine.options import Options
 from carryover.bench.engine.session import Session
 from carryover.bench.plan.settings import Settings

@@ -20,9 +20,10 @@ import torch
 
 from carryover.bench.backbones import archs
 from carryover.bench.backbones.text_tower import TextTower
+from carryover.bench.engine.carried import make
 from carryover.bench.engine.evaluator import predict
 from carryover.bench.engine.few_shot import as_labels
-from carryover.bench.engine.one_run import execute_together, make
+from carryover.bench.engine.one_run import execute_together
 from carryover.bench.engine.options import Options
 from carryover.bench.engine.session import Session
 from carryover.bench.plan import grid

@@ -89,7 +89,7 @@ def test_rehearsal_of_one_part_does_no_other(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("fraction", [0.05, 1.0])
-@pytest.mark.parametrize("method_id", ["coop", "clip-adapter"])
+@pytest.mark.parametrize("method_id", ["coop", "taskres"])
 def test_a_scaled_fit_comes_to_the_steps_of_the_whole(micro, method_id, fraction):
     """A clock that counts training steps in place of seconds."""
     (one,) = table2.stand_ins(["dtd"], 3)

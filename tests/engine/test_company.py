@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from toys import done, open_toy, toy_run
 
 from carryover.bench.cli import main
-from carryover.bench.engine import evaluator, one_run, schedule
+from carryover.bench.engine import carried, evaluator, schedule
 from carryover.bench.engine.evaluator import DEPENDS, SAMPLE, VARIES, differ, sample_of
 from carryover.bench.engine.record_draft import TRANSDUCTIVE
 from carryover.bench.plan.settings import Settings
@@ -161,7 +161,7 @@ def test_none_of_the_suites_own_methods_is_marked(monkeypatch, tiny, tmp_path):
 
 
 def test_a_method_that_declares_it_is_not_asked_twice_and_says_so(run, monkeypatch):
-    monkeypatch.setattr(one_run, "depends_on_company", lambda *given: pytest.fail("was asked"))
+    monkeypatch.setattr(carried, "depends_on_company", lambda *given: pytest.fail("was asked"))
     assert run(Declared)[1]["marks"] == [TRANSDUCTIVE]
 
 
@@ -170,7 +170,7 @@ def test_the_predictions_are_those_that_it_gives_where_nobody_asks_again(kind, r
     """Of both backbones, to the bit: what a method keeps from one question to the next is asked for afterwards."""
     session, record = run(kind)
     asked = session.store.path("predictions", record["key"]).read_bytes()
-    monkeypatch.setattr(one_run, "depends_on_company", lambda *given: "")
+    monkeypatch.setattr(carried, "depends_on_company", lambda *given: "")
     session, record = run(kind, "unasked")
     assert session.store.path("predictions", record["key"]).read_bytes() == asked
 

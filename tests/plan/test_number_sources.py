@@ -27,6 +27,7 @@ DECIDE: dict[str, tuple[str, ...]] = {  # whole modules, or what of them is name
     "carryover.bench.backbones.loading": (),
     "carryover.bench.backbones.class_tokens": (),
     "carryover.bench.engine.evaluator": (),
+    "carryover.bench.engine.carried": (),
     "carryover.bench.engine.one_run": (),
     "carryover.bench.engine.port_runs": (),
     "carryover.bench.engine.run_anchors": (),
