@@ -146,17 +146,19 @@ def test_from_what_a_method_and_the_trainer_are_handed_no_test_picture_label_or_
     monkeypatch, tiny, tmp_path, mine
 ):
     session = open_toy(monkeypatch, tiny, tmp_path)
-    found, fit = {}, one_run.fit_together
+    handed, found, fit = [], {}, one_run.fit_together
 
-    def watched(methods, supports, generators, **more):
-        outcomes = fit(methods, supports, generators, **more)
-        found[run] = leaks(session, run, (methods, supports, generators))
+    def watched(*given, **more):
+        outcomes = fit(*given, **more)
+        handed[:] = given
         return outcomes
 
     monkeypatch.setattr(one_run, "fit_together", watched)
     clean = [toy_run(name) for name in ordered()]
     published = toy_run("tip-adapter-f", config=replace(short("tip-adapter-f"), selection="published", epochs=2))
     for run in (*clean, published):
+        handed.clear()
         assert schedule.run_all(session, [run], 1).done == 1
+        found[run] = leaks(session, run, handed)
     assert {*found.pop(published)} == {"the test features themselves", "a test feature", "test labels"}
     assert found == {run: [] for run in clean}
