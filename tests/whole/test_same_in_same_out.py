@@ -57,7 +57,7 @@ def quiet():
     """Tables alone: figures and report take longest and are not read here."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(outputs, "write_figures", lambda *given: [])
-        patch.setattr(report, "write_report", lambda *given: None)
+        patch.setattr(report, "write_report", lambda *given: ())
         yield
 
 
