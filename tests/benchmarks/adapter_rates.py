@@ -1,6 +1,6 @@
 """CLIP-Adapter at CoOp's rate and with rate and ratio chosen, on features of real backbones and pictures.
 
-    PYTHONPATH=src:tests python -m benchmarks.adapter_rates --features FOLDER [--seeds 1 2 3]
+    python -m tests.benchmarks.adapter_rates --features FOLDER [--seeds 1 2 3]
 
 FOLDER as for `benchmarks.real_features`. The files hold no class texts of these pictures, so class means stand in for
 them: on the old backbone (ViT-B/32) of pictures that are neither trained nor validated on, on the new one (ViT-B/16) of
