@@ -1,30 +1,46 @@
-"""The report's parts as one HTML page: no script, nothing fetched, light and dark, readable on a phone."""
+"""The report's parts as one HTML page: a first screen, then sections that open."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from carryover.bench.render.pages import render
+from carryover.bench.render.pages import render, slug
 
-# (kind, content) in plain text; `templates/parts.html` has a macro for each kind: title, heading, text, link, list,
-# warning, sheet, block, command, and figure: (file stem, caption, SVG)
+# (kind, content) in plain text; `templates/parts.html` has a macro for each kind:
+#   title, text, list, command, verdict (the sentence of the first screen): text or texts
+#   heading: a title; begins a section, which is folded; what stands before the first is the first screen
+#   link: (text, file); files: [(text, file), …], links beside a table; files by their path from the report's folder
+#   warning: (head, lines, causes); sheet, block, grid: as in `sheets.py`
+#   figure: (file stem, caption, SVG)
 Part = tuple[str, Any]
+
+
+@dataclass
+class Section:
+    """``id``: what an address ends in to open it."""
+
+    title: str
+    id: str
+    parts: list[Part] = field(default_factory=list)
 
 
 def html_page(parts: Sequence[Part]) -> str:
     """The whole page; the first part is its title."""
-    return render("report.html", title=parts[0][1], parts=with_contents(parts))
+    first, sections = in_sections(parts)
+    return render("report.html", title=parts[0][1], first=first, sections=sections)
 
 
-def with_contents(parts: Sequence[Part]) -> list[Part]:
-    """Headings numbered, and links to them in front of the first."""
-    made: list[Part] = []
-    headings: list[tuple[str, str]] = []
+def in_sections(parts: Sequence[Part]) -> tuple[list[Part], list[Section]]:
+    """What stands before the first heading, and the section of each heading."""
+    first: list[Part] = []
+    sections: list[Section] = []
     for kind, content in parts:
         if kind == "heading":
-            headings.append((f"part-{len(headings) + 1}", content))
-            content = headings[-1]
-        made.append((kind, content))
-    first = next((i for i, (kind, _) in enumerate(made) if kind == "heading"), len(made))
-    return [*made[:first], ("contents", headings), *made[first:]] if len(headings) > 1 else made
+            taken = {section.id for section in sections}
+            id = slug(content.lower()).strip("-") or "section"
+            sections.append(Section(content, id if id not in taken else f"{id}-{len(sections) + 1}"))
+        else:
+            (sections[-1].parts if sections else first).append((kind, content))
+    return first, sections

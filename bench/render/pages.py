@@ -17,6 +17,7 @@ from carryover.bench.render.sheets import Block
 
 DEVIATION = re.compile(r"(?<=\d) ± (\d+\.\d\d)$")
 COMMAND = re.compile(r"`(run_all\.py [^`]*)`")  # no other backticks: a name may hold them
+VERDICTS = ("carries over", "no better than zero-shot", "hurts", "cannot tell")
 WORDY = 24  # characters that a cell of numbers stays under: "-12.34 ± 5.67 to 89.01"
 
 
@@ -47,6 +48,11 @@ def wordy_columns(block: Block) -> set[int]:
     return {place for row in block.rows for place, cell in enumerate(row) if len(cell.text) > WORDY}
 
 
+def verdict_class(text: str) -> str:
+    """The class that gives a verdict its colour; none for words that are no verdict."""
+    return next((f"told {slug(word)}" for word in VERDICTS if text.startswith(word)), "told")
+
+
 def slug(text: str) -> str:
     """Text as part of an id or a class."""
     return "".join(c if c.isascii() and c.isalnum() else "-" for c in text)
@@ -65,5 +71,6 @@ PAGES.filters |= {
     "without_deviation": without_deviation,
     "commands_apart": commands_apart,
     "wordy_columns": wordy_columns,
+    "verdict_class": verdict_class,
     "slug": slug,
 }

@@ -1,13 +1,15 @@
 """Sheets: what a table shows, and the writers that turn it into CSV, Markdown and LaTeX.
 
-A `Sheet` holds plain text; escaping belongs to the writer of each format, so that a class, dataset or method named by
-a user can break none of them.
+A `Sheet` is a table of the paper's kind: titled blocks with notes. A `Grid` is one table that readers of the page sort,
+filter and open. Both hold plain text; escaping belongs to the writer of each format, so that a class, dataset or method
+named by a user can break none of them.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -63,6 +65,35 @@ class Sheet:
     blocks: tuple[Block, ...]
     remarks: tuple[str, ...] = ()
     footnotes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Column:
+    """Of a `Grid`. ``hint`` explains the title; ``filter`` gives readers a choice among the column's texts. A "verdict"
+    is a text whose colour follows its word."""
+
+    title: str
+    kind: Literal["text", "number", "verdict"] = "text"
+    hint: str = ""
+    filter: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """Of a `Grid`: a cell for each column. It opens to ``detail``; its first cell leads to ``link``."""
+
+    cells: tuple[Cell, ...]
+    detail: Grid | None = None
+    link: str = ""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """One table that readers sort, filter and open; ``label`` names it. In Markdown it is flat, without details."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    label: str = ""
 
 
 def percent(mean: float, std: float = np.nan) -> str:
@@ -133,6 +164,14 @@ def block_markdown(block: Block) -> str:
     rows = [[cell_markdown(cell) for cell in row] for row in block.rows]
     align = ("left", *["left" if block.textual else "right"] * (len(block.header) - 1))
     header = [escape_markdown(name) for name in block.header]
+    return tabulate(rows, headers=header, tablefmt="pipe", colalign=align if rows else None, disable_numparse=True)
+
+
+def grid_markdown(grid: Grid) -> str:
+    """A grid as a Markdown table: its rows as they are first shown, without their details."""
+    rows = [[cell_markdown(cell) for cell in row.cells] for row in grid.rows]
+    align = ["right" if column.kind == "number" else "left" for column in grid.columns]
+    header = [escape_markdown(column.title) for column in grid.columns]
     return tabulate(rows, headers=header, tablefmt="pipe", colalign=align if rows else None, disable_numparse=True)
 
 

@@ -33,6 +33,7 @@ from carryover.bench.render.sheets import (
     block_markdown,
     cell_markdown,
     escape_markdown,
+    grid_markdown,
     sheet_markdown,
 )
 from carryover.bench.report import time_spent
@@ -337,6 +338,8 @@ def _part_markdown(kind: str, content: Any) -> str:
             return ("# " if kind == "title" else "## ") + escape_markdown(content)
         case "text":
             return escape_markdown(content)
+        case "verdict":
+            return f"**{escape_markdown(content)}**"
         case "link":
             text, file = content
             return f"{escape_markdown(text)} [{escape_markdown(file)}]({file})"
@@ -351,6 +354,10 @@ def _part_markdown(kind: str, content: Any) -> str:
         case "block":
             title = f"### {cell_markdown(content.title)}\n\n" if content.title.text else ""
             return title + block_markdown(content)
+        case "grid":
+            return grid_markdown(content)
+        case "files":
+            return " · ".join(f"[{escape_markdown(text)}]({file})" for text, file in content)
         case "figure":
             stem, caption, _ = content
             return f"![{escape_markdown(caption)}](figures/{stem}.svg)"
