@@ -1,8 +1,9 @@
-"""README's own text is run: its method example, and the shape of its commands."""
+"""README and the pages of docs are run: the method example, the shape of every command, the numbers they tell."""
 
 import csv
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections import Counter
@@ -16,6 +17,9 @@ from carryover.bench.cli import commands, main, parsing
 from carryover.methods.base import METHODS
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {"README.md": README} | {
+    f"docs/{path.name}": path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))
+}
 
 
 @pytest.fixture
@@ -56,12 +60,27 @@ def test_readmes_method_keeps_the_contract_by_readmes_own_command(mine):
     assert int(re.search(r"(\d+) passed", done.stdout).group(1)) >= 8
 
 
-def test_readmes_table_and_picture_are_those_of_the_reference_run():
+def test_the_first_page_is_short():
+    assert len(README.splitlines()) <= 120 and len(README.split()) <= 900
+
+
+def test_links_between_pages_and_pictures_lead_somewhere():
+    for name, text in PAGES.items():
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+            assert (ROOT / name).parent.joinpath(target).exists(), f"{name}: {target}"
+        for page, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", text):
+            target = (ROOT / name).parent.joinpath(page).read_text(encoding="utf-8") if page else text
+            titles = [re.sub(r"[^\w\- ]", "", t).strip().lower().replace(" ", "-")
+                      for t in re.findall(r"^#+ (.*)$", target, re.MULTILINE)]  # fmt: skip
+            assert anchor in titles, f"{name}: {page}#{anchor}"
+
+
+def test_the_main_table_of_docs_micro_is_that_of_the_reference_run():
     folder = ROOT / "results" / "reference" / "micro"
     with (folder / "main.csv").open(newline="") as file:
         average = {row["method"]: row for row in csv.DictReader(file) if row["dataset"] == "average"}
     names = {name: kind.name for name, kind in METHODS.entries.items()}
-    shown = {cells[0]: cells[1:] for cells in table_rows(README)}
+    shown = {cells[0]: cells[1:] for cells in table_rows(PAGES["docs/micro.md"])}
     for method, row in average.items():
         cells = shown[names[method]]
         for cell, column in zip(cells[:3], ("base", "new", "h"), strict=True):
@@ -76,7 +95,25 @@ def test_readmes_table_and_picture_are_those_of_the_reference_run():
             f"{float(row['accuracy']):.2f} ± {float(row['accuracy_std']):.2f}" if row and row["accuracy"] else "–"
         )
         assert shown[names[method]][3] == expected, method
-    assert (folder / "figure2a.svg").is_file() and "results/reference/micro/figure2a.svg" in README
+
+
+def test_the_findings_of_readme_are_those_of_the_reference_run():
+    """Least and greatest gain over the update's zero-shot accuracy, in whole points."""
+    folder = ROOT / "results" / "reference" / "micro"
+    with (folder / "main.csv").open(newline="") as file:
+        new = {row["method"]: float(row["new"]) for row in csv.DictReader(file) if row["dataset"] == "average"}
+    gain = {method: value - new["zs-clip"] for method, value in new.items()}
+    prompts = [gain[method] for method in ("coop", "cocoop", "kgcoop", "contcoop")]
+    assert f"by {min(prompts):.0f} to {max(prompts):.0f} points" in README
+    others = [gain[method] for method in ("linear-probe", "clip-adapter", "tip-adapter-f", "rada", "taskres")]
+    assert f"none beats it by more than {max(others):.1f} points" in README
+    assert f"the linear probe loses {-gain['linear-probe']:.0f}" in README
+    with (folder / "ports.csv").open(newline="") as file:
+        ported = [float(row["accuracy"]) - new["zs-clip"] for row in csv.DictReader(file)
+                  if (row["dataset"], row["target"], row["count"]) == ("average", "new", "all") and row["accuracy"]
+                  and (row["port"], row["anchors"]) == ("procrustes", "other")
+                  and METHODS[row["method"]].depth == "output"]  # fmt: skip
+    assert f"each of them {min(ported):.0f} to {max(ported):.0f} points above zero-shot" in README
 
 
 def test_what_the_documentation_tells_of_micro_all_is_that_of_the_reference_run():
@@ -100,8 +137,6 @@ def test_what_the_documentation_tells_of_micro_all_is_that_of_the_reference_run(
     assert choices == {"retrain": 73, "undecided": 31, "zero-shot": 3, "reuse": 1}
     told = f'"retrain" {choices["retrain"]} times, undecided {choices["undecided"]} times'
     assert told in " ".join(text.split())
-    for picture in re.findall(r"results/reference/(micro-all/\w+\.svg)", README + text):
-        assert (folder.parent / picture).is_file()
 
 
 def test_what_docs_ports_tells_of_micro_all_is_that_of_the_reference_run():
@@ -144,8 +179,8 @@ def test_ci_runs_readmes_own_test_command_and_then_the_rest():
     assert 0 < script.index("README.md") < script.index("pytest -m long")
 
 
-def test_readmes_pair_of_backbones_is_one(tmp_path):
-    (text,) = re.findall(r"<!-- arch -->\n```toml\n(.*?)```", README, re.DOTALL)
+def test_the_pair_of_backbones_of_docs_paper_is_one(tmp_path):
+    (text,) = re.findall(r"<!-- arch -->\n```toml\n(.*?)```", PAGES["docs/paper.md"], re.DOTALL)
     (tmp_path / "my-pair.toml").write_text(text, encoding="utf-8")
     (tmp_path / "photos").mkdir()
     arch = loading.resolve_arch(arch_files.find_arch(str(tmp_path / "my-pair.toml")))
@@ -154,10 +189,20 @@ def test_readmes_pair_of_backbones_is_one(tmp_path):
     assert datasets.default(arch.datasets) == ["dtd", "folder:photos"]
 
 
-COMMAND_LINE = re.compile(r"(?<=run_all\.py )(?:--arch|ls|report|check|doctor|prepare)\b(?:[^\n#`|]|\\\n)*")
+def command_lines(text):
+    """Every call of the program in a page: in blocks of code, fenced or indented, and between backticks."""
+    text = text.replace("\\\n", " ")
+    blocks = re.findall(r"^```(?:bash|sh)?\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    lines += re.findall(r"^ {4}(\S.*)$", text, re.MULTILINE)
+    lines += re.findall(r"`([^`\n]*)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
+    calls = (re.search(r"(?:^|[ /])(?:run_all\.py|carryover) (.+)", line) for line in lines)
+    return {call.group(1).strip() for call in calls if call and not re.match(r"COMMAND|\$", call.group(1))}
 
 
-@pytest.mark.parametrize("line", sorted(set(COMMAND_LINE.findall(README))))
-def test_every_command_line_in_readme_parses(line):
-    words = line.replace("\\", "").replace("'", "").split()
+@pytest.mark.parametrize(
+    ("page", "line"), [(page, line) for page in PAGES for line in sorted(command_lines(PAGES[page]))]
+)
+def test_every_command_line_of_a_page_parses(page, line):
+    words = shlex.split(line.split(";")[0].split("&&")[0].split(" | ")[0], comments=True)
     assert parsing.parse(words).command in commands.COMMANDS
