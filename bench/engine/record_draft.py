@@ -18,6 +18,7 @@ from carryover.methods import ordered
 from carryover.methods.base import METHODS, Method
 
 TRANSDUCTIVE = "transductive, as it declares: other test images help to predict each"
+NOT_CHOSEN = "no validation pictures: what they would choose is the first candidate"
 SELECTED_ON_TEST = "epoch or hyper-parameters chosen on test images (its published protocol)"
 
 
@@ -79,6 +80,8 @@ def tell_choice(record: dict, method: Method) -> None:
     """What few-shot validation chose (`results/README.md`); nothing where the method leaves nothing open."""
     if method.tried:
         record.update(chosen=method.chosen, tried=method.tried)
+        if len(method.tried) > 1 and not any("validation" in one for one in method.tried):
+            record["marks"].append(NOT_CHOSEN)
 
 
 def begin(session: Session, run: Run, key: str) -> dict:

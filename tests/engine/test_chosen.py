@@ -14,6 +14,7 @@ from tiny_fits import make, make_support
 from tiny_towers import TEMPLATES
 from toys import done, open_toy, toy, toy_run
 
+from carryover.bench.engine.record_draft import NOT_CHOSEN, tell_choice
 from carryover.bench.errors import UserError
 from carryover.bench.host.tensor_files import read_tensors
 from carryover.bench.plugins import contract
@@ -111,6 +112,18 @@ def test_of_equals_on_validation_the_lower_cross_entropy_is_kept(tiny, classes):
     assert len(equals) > 1, "a support set on which several are right everywhere"
     lowest = min(equals, key=lambda one: one["validation_loss"])
     assert method.chosen == {name: lowest[name] for name in ("lr", "ratio")}
+
+
+def test_without_validation_pictures_the_first_candidate_is_kept_and_marked(tiny, classes, support):
+    empty = replace(support, val_features=support.val_features[:0], val_labels=support.val_labels[:0])
+    method, _ = fitted(tiny, classes, empty)
+    record = {"marks": []}
+    tell_choice(record, method)
+    assert record["chosen"] == {"lr": RATES[0], "ratio": RATIOS[0]} and record["marks"] == [NOT_CHOSEN]
+    for told in (fitted(tiny, classes, empty, lr=0.02, ratio=0.4), fitted(tiny, classes, support)):
+        record = {"marks": []}
+        tell_choice(record, told[0])
+        assert record["marks"] == []
 
 
 @pytest.mark.parametrize("wrong", [{"rates": (0.0,)}, {"ratios": (1.2,)}, {"ratios": (0.0,)}, {"ratio": 1.5}])
