@@ -1,4 +1,4 @@
-"""The audit as one HTML page: no script, nothing fetched, light and dark, readable on a phone.
+"""The audit as one HTML page: nothing fetched, light and dark, readable on a phone.
 
 What `templates/audit.html` shows, in plain text: a chapter for each table of the paper, in it a place for each dataset.
 """

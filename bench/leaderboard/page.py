@@ -6,8 +6,6 @@ JSON block, and put on the page as text by the script. The policy in the page's 
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,7 +18,7 @@ from carryover.bench.leaderboard.rows import SEEDS, BoardRow
 from carryover.bench.leaderboard.sources import reason
 from carryover.bench.plan.settings import Methods
 from carryover.bench.records.reading import Record, counted
-from carryover.bench.render.pages import render, verbatim
+from carryover.bench.render.pages import render
 from carryover.bench.render.sheets import MISSING
 
 TITLE = "Carryover leaderboard"
@@ -36,7 +34,6 @@ def write_page(words: Sequence[str | Path], path: Path, methods: Methods) -> tup
 def page(
     rows: Sequence[BoardRow], accounts: Sequence[Account], expected: Mapping[str, Sequence[str]], methods: Methods
 ) -> str:
-    script = verbatim("leaderboard.js")
     others = (text[0].upper() + text[1:] for text in OTHER_RUNS.values())
     return render(
         "leaderboard.html",
@@ -49,8 +46,6 @@ def page(
         accounts=[(account.source.group, account.source.arch, counts(account)) for account in accounts],
         left_out=[(what(account, lines), lines) for account in accounts if (lines := left_out(account))],
         data=content(rows, accounts, expected, methods),
-        script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
 

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure  # no pyplot: it would keep every figure al
 
 from carryover.bench import places
 from carryover.bench.host.files import whole, write_text
+from carryover.bench.render import tips
 
 MARKERS = {"base": "o", "new": "s", "h": "^"}  # told apart without colour
 PANEL_INCHES, LEGEND_INCHES = 2.5, 0.5
@@ -50,12 +51,12 @@ def short_label(name: str, depth: str) -> str:
 
 
 def svg_text(figure: Figure, salt: str) -> str:
-    """The figure as an SVG file."""
+    """The figure as an SVG file, which says names and values under the pointer."""
     # The salt fixes the ids of clip paths, which are random otherwise; one a figure keeps them apart on one page.
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": f"carryover {salt}"}):
-        text = io.StringIO()
+        text, texts = io.StringIO(), tips.named(figure, salt)
         figure.savefig(text, format="svg", metadata={"Date": None})
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
+    return "\n".join(line.rstrip() for line in tips.with_titles(text.getvalue(), texts).splitlines()) + "\n"
 
 
 def save(figure: Figure, stem: Path, svg: str = "") -> list[Path]:

@@ -28,7 +28,7 @@ class Section:
 
 def html_page(parts: Sequence[Part]) -> str:
     """The whole page; the first part is its title."""
-    first, sections = in_sections(parts)
+    first, sections = in_sections(parts[1:])
     return render("report.html", title=parts[0][1], first=first, sections=sections)
 
 
@@ -39,7 +39,7 @@ def in_sections(parts: Sequence[Part]) -> tuple[list[Part], list[Section]]:
     for kind, content in parts:
         if kind == "heading":
             taken = {section.id for section in sections}
-            id = slug(content.lower()).strip("-") or "section"
+            id = "-".join(filter(None, slug(content.lower()).split("-"))) or "section"
             sections.append(Section(content, id if id not in taken else f"{id}-{len(sections) + 1}"))
         else:
             (sections[-1].parts if sections else first).append((kind, content))

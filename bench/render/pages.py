@@ -1,11 +1,13 @@
 """Pages from the templates in `templates/`: whatever a template shows is text, escaped on the way.
 
 Nothing that a user may have named reaches a page as HTML: only `markupsafe.Markup` is taken as it is, which a figure's
-SVG (`figures.inline_svg`) and our own script (`verbatim`) are.
+SVG (`figures.inline_svg`) and our own scripts (`verbatim`) are.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from typing import Any
 
@@ -30,6 +32,11 @@ def render(template: str, **context: Any) -> str:
 def verbatim(name: str) -> Markup:
     """A file of the templates' folder as it is, such as a page's script."""
     return Markup(LOADER.get_source(PAGES, name)[0])
+
+
+def sha256(script: str) -> str:
+    """As a page's policy names a script that it allows."""
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def without_deviation(text: str) -> tuple[str, str]:
@@ -73,4 +80,6 @@ PAGES.filters |= {
     "wordy_columns": wordy_columns,
     "verdict_class": verdict_class,
     "slug": slug,
+    "sha256": sha256,
+    "verbatim": verbatim,
 }

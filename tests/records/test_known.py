@@ -194,7 +194,8 @@ def test_a_hostile_name_stays_text_in_the_warning(tmp_path):
         records[0]["targets"][role]["backbone"] = HOSTILE
     for _, shown in write(records, tmp_path):
         page = Page(shown)
-        assert "script" not in page.tags and not [name for name, _ in page.attributes if name.startswith("on")]
+        assert page.tags.count("script") <= 1  # the page's own
+        assert not [name for name, _ in page.attributes if name.startswith("on")]
         assert "".join(page.text).count(HOSTILE) >= 4
         assert page.tags.count("img") <= 1  # the figure's own
 

@@ -85,7 +85,7 @@ def test_a_hostile_name_stays_text_in_the_figure_and_the_page(tmp_path):
     records[0]["run"]["config"] = {HOSTILE: HOSTILE}
     markdown, html = write(records, tmp_path, [HOSTILE])
     page = Page(html)
-    assert not {"img", "script", "iframe", "link"} & set(page.tags)
+    assert not {"img", "iframe", "link"} & set(page.tags) and page.tags.count("script") == 1
     assert not [name for name, _ in page.attributes if name.startswith("on")]
     assert "".join(page.text).count(HOSTILE) >= 8
     rendered = Page(MarkdownIt("commonmark").enable("table").render(markdown))

@@ -141,6 +141,7 @@ def browser():
     """A page of a browser with a profile of its own, ended with the block."""
     folder = Path(tempfile.mkdtemp(prefix="chromium-"))
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
+    flags += ["--disable-quic", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
     flags += ["--remote-debugging-port=0", f"--user-data-dir={folder}", "about:blank"]
     process = subprocess.Popen([found(), *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     page = None

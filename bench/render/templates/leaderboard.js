@@ -1,7 +1,8 @@
 "use strict";
-// Shows the rows of the JSON block #board (bench/leaderboard/data.py: content). No library, no request, no HTML made of
-// text: everything is put on the page as text.
+// Shows the rows of the JSON block #board (bench/leaderboard/data.py: content), with the help of page.js. No library, no
+// request, no HTML made of text: everything is put on the page as text.
 (() => {
+  const { make } = page;
   const board = JSON.parse(document.getElementById("board").textContent);
   const rows = new Map(board.rows.map((row) => [row.id, row]));
   const places = new Map(board.places.map(([id, label, mark], order) => [id, { label, mark, order }]));
@@ -11,17 +12,6 @@
   let state = { ...START };
 
   // ---- small things ---------------------------------------------------------------------------------------------
-
-  /** An element with properties (class, data-*, aria-* and on* included) and children: elements or plain text. */
-  function make(tag, properties = {}, ...children) {
-    const made = document.createElement(tag);
-    for (const [name, value] of Object.entries(properties)) {
-      if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
-      else if (value !== null && value !== undefined) made.setAttribute(name, value);
-    }
-    made.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== ""));
-    return made;
-  }
 
   /** Fixed decimals; halves to even, as Python prints them: only odd eighths are halves in two decimals. */
   function fixed(number, decimals = 2) {
@@ -107,16 +97,7 @@
   const groupsOf = (row) => [row.group, ...row.also.map(([group]) => group)];
   const titleOf = (role) => (role === "new" ? "New" : role);
 
-  /** Numbers as numbers, text as text, what was not measured last either way; equal rows keep their order. */
-  function sorted(list, column, way) {
-    const sign = way === "ascending" ? 1 : -1;
-    const missing = (value) => value === null || value === undefined;
-    return [...list].sort((one, other) => {
-      const [a, b] = [column.value(one), column.value(other)];
-      if (missing(a) || missing(b)) return missing(a) - missing(b);
-      return sign * (column.text ? a.localeCompare(b, "en", { sensitivity: "base" }) : a - b);
-    });
-  }
+  const sorted = (list, column, way) => page.sorted(list, column.value, column.text, way);
 
   /** Ranks by H as printed: methods that read the same share one. */
   function rank(list, arch) {
@@ -134,6 +115,7 @@
     controls();
     const shown = board.archs.map(archTable).filter(Boolean);
     document.getElementById("tables").replaceChildren(...(shown.length ? shown : [make("p", {}, "No row fits these filters.")]));
+    page.wide();
     if (focused) document.querySelector(`#tables [data-of="${CSS.escape(focused[0])}"][data-column="${CSS.escape(focused[1])}"]`)?.focus();
     const count = document.querySelectorAll("#tables tr[data-row]").length;
     const chosen = board.archs.flatMap(columns).find((column) => column.id === state.sort);
@@ -165,7 +147,7 @@
       const turned = state.way === "ascending" ? "descending" : "ascending";
       go({ sort: column.id, way: state.sort === column.id ? turned : first });
     };
-    const button = make("button", { type: "button", onclick: click, "data-of": arch.id, "data-column": column.id, title: column.about }, column.title);
+    const button = make("button", { type: "button", class: "sort", onclick: click, "data-of": arch.id, "data-column": column.id, title: column.about }, column.title);
     return make("th", { scope: "col", class: classOf(column), "aria-sort": way }, button);
   }
 
