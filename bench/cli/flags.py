@@ -164,6 +164,12 @@ FILES: Group = {
     ),
     "--cache": dict(help="feature files (default: OUT/cache)"),
 }
+EXAMPLES: Group = {
+    "--no-examples": dict(
+        action="store_true",
+        help="keep no thumbnails of test pictures for the report, and take away those kept before",
+    ),
+}
 CHECKING: Group = {
     "--encode": dict(
         type=int,
@@ -300,7 +306,7 @@ GROUPS: dict[str, Group] = {
     "settings of the runs": SETTINGS,
     "backbones": BACKBONES,
     "data": DATA,
-    "files": FILES,
+    "files": {**FILES, **EXAMPLES},
     "checking": CHECKING,
     "getting the data": PREPARATION,
     "plug-ins in files (docs/plugins.md)": PLUGINS,

@@ -8,7 +8,7 @@ from carryover.bench.cli import flags
 from carryover.bench.render.terminal import say
 
 WORDS = ()
-FLAGS = flags.RECORDS
+FLAGS = (*flags.RECORDS, *flags.EXAMPLES)
 EXAMPLES = (
     ("report", "of the micro world, again"),
     ("report --arch vit-b16 --out FOLDER", "of the paper's experiment, from another results folder"),

@@ -9,10 +9,12 @@ from dataclasses import replace
 from carryover.bench.analyses import audit_page, known_zero_shot, main_table
 from carryover.bench.analyses.drift import present
 from carryover.bench.backbones import archs
+from carryover.bench.cli import examples
 from carryover.bench.cli.commands import command_line
+from carryover.bench.cli.examples import Tests
 from carryover.bench.cli.settings import settings_of
 from carryover.bench.errors import UserError
-from carryover.bench.records import drift_files, time_notes
+from carryover.bench.records import drift_files, example_files, time_notes
 from carryover.bench.records.predictions import Outcomes
 from carryover.bench.records.selection import Selection, choose
 from carryover.bench.records.store import Store
@@ -35,6 +37,7 @@ def selection_of(args: argparse.Namespace, arch: archs.Arch) -> Selection:
         call=store.read_note(time_notes.CALL, time_notes.sound_call),
         predictions=functools.cache(store.read_predictions),
         outcomes=Outcomes(store.read_outcomes),
+        examples=example_files.load(store.folder),
     )
 
 
@@ -49,7 +52,8 @@ def some_records(args: argparse.Namespace, arch: archs.Arch) -> Selection:
     return selection
 
 
-def write_results(args: argparse.Namespace, arch: archs.Arch) -> None:
+def write_results(args: argparse.Namespace, arch: archs.Arch, tests: Tests | None = None) -> None:
+    """``tests``: gives the test pictures, of which thumbnails are kept; without it those stay that are stored."""
     selection, store = selection_of(args, arch), Store(args.out, arch.id)
     folder, estimate = store.folder, store.read_note(time_notes.ESTIMATE, time_notes.sound_estimate)
     if estimate and time_notes.covers(
@@ -57,6 +61,11 @@ def write_results(args: argparse.Namespace, arch: archs.Arch) -> None:
     ):  # a copy, so that a later --dry-run changes no report
         store.write_note(time_notes.PREDICTED, estimate)
         selection = replace(selection, estimate=estimate)
+    if args.no_examples:
+        example_files.write(folder, ())
+        selection = replace(selection, examples=())
+    elif tests:
+        selection = replace(selection, examples=examples.keep(selection, folder, tests))
     answers = known_zero_shot.compare(selection.main, folder, arch.id)
     files = [
         *outputs.write_tables(selection, folder),

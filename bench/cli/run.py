@@ -13,6 +13,7 @@ FLAGS = (
     *flags.BACKBONES,
     *flags.DATA,
     *flags.FILES,
+    *flags.EXAMPLES,
     *flags.DEVICE,
     *flags.ENGINE,
     *flags.LOOK,

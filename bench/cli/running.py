@@ -11,6 +11,7 @@ from carryover import datasets
 from carryover.bench.cli.commands import program
 from carryover.bench.cli.display import Display
 from carryover.bench.cli.dry_run import dry_run
+from carryover.bench.cli.examples import tests_of
 from carryover.bench.cli.options import options_of
 from carryover.bench.cli.registries import discover
 from carryover.bench.cli.results import write_results
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
             session.store.write_note(
                 time_notes.CALL, {"keys": time_notes.digest(shown.keys), "stages": laps, "seconds": whole, "jobs": jobs}
             )
-    write_results(args, options.arch)
+    write_results(args, options.arch, tests_of(session, args.limit))
     also = f"{tally.elsewhere} by another process meanwhile, " if tally.elsewhere else ""
     shown.say(
         f"{tally.done} runs done, {tally.already} were done before, {also}{len(tally.failures)} failed; "

@@ -19,6 +19,7 @@ from carryover.bench.plan.runs import as_stored
 from carryover.bench.plan.settings import Methods, Settings
 from carryover.bench.plan.suites import Variant
 from carryover.bench.records import environments, reading, selection_retrained
+from carryover.bench.records.example_files import Stored
 from carryover.bench.records.predictions import Outcome, Outcomes
 from carryover.bench.records.reading import Predictions, Record
 from carryover.datasets.manifests import MARK, agree, digests
@@ -42,7 +43,7 @@ class Selection:
     ``estimate`` and ``call`` are what `bench.report.time_spent` reads, ``predictions`` gives those of a key
     (`stats.recount`),
     which intervals over images need; without it they stay empty. ``outcomes`` are the same with confidence, read once,
-    without which there are no statistics of the main suite."""
+    without which there are no statistics of the main suite. ``examples`` are the stored example pictures."""
 
     arch: Arch
     main: tuple[Record, ...] = ()
@@ -54,6 +55,7 @@ class Selection:
     call: dict | None = None
     predictions: Callable[[str], Predictions] | None = None
     outcomes: Outcomes | None = None
+    examples: tuple[Stored, ...] = ()
     kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property

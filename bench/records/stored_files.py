@@ -8,14 +8,15 @@ from pathlib import Path
 from carryover.bench.errors import UserError
 from carryover.bench.host.files import read_arrays
 from carryover.bench.host.identity import canonical, content_of, sha256_of
+from carryover.bench.records import example_files
 from carryover.bench.records.reading import Record, counted
 from carryover.bench.records.store import Store, about
 
-WRITTEN = ("runs", "plugins", "predictions", "splits", "plans", "drift", "known", "tables", "figures")
+WRITTEN = ("runs", "plugins", "predictions", "splits", "plans", "drift", "known", "examples", "tables", "figures")
 
 
 def differences(store: Store, records: Sequence[dict]) -> Iterator[str]:
-    """Of the files beside the records: plug-ins, predictions, few-shot lists."""
+    """Of the files beside the records: plug-ins, predictions, few-shot lists, example pictures."""
     for record in records:
         if record["run"].get("arch") != store.folder.name:
             yield f"{about(record)}: is a run of arch {record['run'].get('arch')}, not of {store.folder.name}"
@@ -25,6 +26,7 @@ def differences(store: Store, records: Sequence[dict]) -> Iterator[str]:
             if name != "predictions" and not path.is_file():  # those are missed where they are counted
                 yield f"{about(record)}: its {'plug-in' if name == 'plugin' else name} '{path}' is not there"
     yield from of_lists(store.folder, records)
+    yield from example_files.differences(store.folder)
     yield from links(store.folder)
 
 

@@ -13,7 +13,7 @@ from carryover.bench.render.pages import render, slug
 #   heading: a title; begins a section, which is folded; what stands before the first is the first screen
 #   link: (text, file); files: [(text, file), …], links beside a table; files by their path from the report's folder
 #   warning: (head, lines, causes); sheet, block, grid: as in `sheets.py`
-#   figure: (file stem, caption, SVG)
+#   figure: (file stem, caption, SVG); gallery: pictures as in `gallery.py`
 Part = tuple[str, Any]
 
 

@@ -25,6 +25,7 @@ from carryover.bench.plan.runs import shown_setting
 from carryover.bench.records import reading, time_notes
 from carryover.bench.records.reading import Record, counted
 from carryover.bench.records.selection import Selection
+from carryover.bench.render.gallery import gallery_markdown
 from carryover.bench.render.html_page import Part, html_page
 from carryover.bench.render.sheets import (
     MISSING,
@@ -361,6 +362,8 @@ def _part_markdown(kind: str, content: Any) -> str:
         case "figure":
             stem, caption, _ = content
             return f"![{escape_markdown(caption)}](figures/{stem}.svg)"
+        case "gallery":
+            return gallery_markdown(content)
         case "command":  # indented, not fenced: no text can close it
             return "\n".join("    " + line for line in content.splitlines())
     raise ValueError(f"unknown kind of part: {kind}")

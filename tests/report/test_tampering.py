@@ -576,6 +576,49 @@ def _(out):
     shutil.copy(vector(out), vector(out).with_name("ours_wins.svg"))
 
 
+def thumbnail_of(out):
+    return next(path for path in files(out, "examples") if path.suffix == ".jpg")
+
+
+@kind("example: another picture", ".jpg' has sha256")
+def _(out):
+    Image.new("RGB", (64, 64), "red").save(thumbnail_of(out))
+
+
+@kind("example: another picture, report remade", ".jpg' has sha256")
+def _(out):
+    Image.new("RGB", (64, 64), "red").save(thumbnail_of(out))
+    report(out)
+
+
+@kind("example: deleted", ".jpg' is not there")
+def _(out):
+    thumbnail_of(out).unlink()
+
+
+@kind("example: one too many", "no example is of this file")
+def _(out):
+    shutil.copy(thumbnail_of(out), out / "micro" / "examples" / "mine.jpg")
+
+
+@kind("list of examples: edited", "examples.json' was changed")
+def _(out):
+    change_text(out, "examples/examples.json", lambda text: text.replace('"name": "', '"name": "x', 1))
+
+
+@kind("list of examples: a class renamed, hashed anew", "report.html: line")
+def _(out):
+    path = out / "micro" / "examples" / "examples.json"
+    content = json.loads(path.read_text())
+    content["examples"][0]["true"]["name"] = "ours"
+    path.write_text(json.dumps(sealed(content)))
+
+
+@kind("report.html: another example picture", "report.html: line")
+def _(out):
+    change_text(out, "report.html", lambda text: text.replace("base64,/9j/4AAQ", "base64,/9j/4AAR", 1))
+
+
 def linked(path):
     elsewhere = path.parents[2] / f"elsewhere{path.suffix}"
     shutil.move(path, elsewhere)
@@ -614,6 +657,7 @@ QUICK = {  # one of each room; the others take a minute and a half
     "predictions: true labels of one run, all hashed anew, report remade",
     "features: rolled and hashed anew",
     "report.html: a script in a figure",
+    "example: another picture, report remade",
 }
 
 
@@ -662,6 +706,18 @@ def test_runs_of_fewer_or_more_methods_other_settings_and_few_shot_lists_leave_i
     agrees(out, "--manifests", str(given))
     report(out)
     agrees(out)
+
+
+def test_without_examples_no_picture_stays_in_folder_and_report(out):
+    page = out / "micro" / "report.html"
+    assert "data:image" in page.read_text() and (out / "micro" / "examples").is_dir()
+    assert command(out, "report", "--no-examples")[0] == 0
+    assert "data:image" not in page.read_text() and not (out / "micro" / "examples").exists()
+    agrees(out)
+    assert command(out, *PLAN, "--methods", "zs-clip", "coop")[0] == 0
+    assert "data:image" in page.read_text(), "a run keeps them again"
+    assert command(out, *PLAN, "--methods", "zs-clip", "coop", "--no-examples")[0] == 0
+    assert "data:image" not in page.read_text() and not (out / "micro" / "examples").exists()
 
 
 def test_a_stopped_call_is_told_and_is_no_difference(out, monkeypatch):
