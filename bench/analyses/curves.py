@@ -14,6 +14,7 @@ from carryover.bench.analyses.base import Analysis, Drawing, Table, Tables, regi
 from carryover.bench.records import reading
 from carryover.bench.records.reading import Record
 from carryover.bench.records.selection import Selection
+from carryover.bench.render import tips
 from carryover.bench.render.figures import COLOURS, INK, canvas, open_frame, short_label
 from carryover.bench.render.sheets import Block, Cell, Sheet
 from carryover.bench.stats.learning_curves import still_falling
@@ -95,14 +96,15 @@ def draw_curves(tables: Tables, selection: Selection) -> Figure | None:
     table, records = tables["curves"].frame, selection.main
     names, depth = reading.names(records, "method"), reading.depths(records)
     methods = list(dict.fromkeys(table["method"]))
-    rows = -(-len(methods) // ACROSS)
-    with canvas(PANEL * rows + 0.35) as figure:
-        panels = np.ravel(figure.subplots(rows, ACROSS, sharex=True, sharey=True, squeeze=False))
+    across = min(ACROSS, len(methods))
+    rows = -(-len(methods) // across)
+    with canvas(PANEL * rows + 0.6) as figure:
+        panels = np.ravel(figure.subplots(rows, across, sharex=True, sharey=True, squeeze=False))
         for axes, method in zip(panels, methods, strict=False):
             draw_panel(axes, table[table["method"] == method], short_label(names[method], depth[method]))
         for axes in panels[len(methods) :]:
             axes.set_visible(False)
-        for axes in panels[max(len(methods) - ACROSS, 0) : len(methods)]:
+        for axes in panels[len(methods) - across : len(methods)]:
             axes.tick_params(labelbottom=True)
         figure.supxlabel("Training done (%)", fontsize=9)
         figure.supylabel("Loss (% of the first epoch's)", fontsize=9)
@@ -113,10 +115,17 @@ def draw_panel(axes, part: pd.DataFrame, label: str) -> None:
     """Median and band of one method; its end is marked where runs were still falling."""
     end = part.iloc[-1]
     axes.fill_between(part["progress"], part["low"], part["high"], color=LINE, alpha=0.3, linewidth=0)
-    axes.plot(part["progress"], part["median"], color=LINE, linewidth=1.6)
+    (line,) = axes.plot(part["progress"], part["median"], color=LINE, linewidth=1.6, marker="o", markersize=2)
+    said = [
+        f"{label} after {row.progress} % of training: {row.median:.0f} % of the first loss "
+        f"(middle half {row.low:.0f} to {row.high:.0f} %)"
+        for row in part.itertuples()
+    ]
+    tips.tell(line, *said)
     if end["falling"]:
-        axes.plot(end["progress"], end["median"], marker="v", markersize=6, color=FALLING, markeredgecolor=INK)
+        (mark,) = axes.plot(end["progress"], end["median"], marker="v", markersize=6, color=FALLING, mec=INK)
         told = f"{end['falling']} of {end['runs']} still falling"
+        tips.tell(mark, f"{said[-1]}; {told}")
         axes.text(0.97, 0.95, told, transform=axes.transAxes, ha="right", va="top", fontsize=6.5)
     axes.set_title(label, fontsize=8.5)
     axes.set_xticks((0, 50, 100))

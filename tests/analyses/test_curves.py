@@ -1,6 +1,7 @@
 """Learning curves: medians and bands by hand, the mark on losses that still fell, and what has no curve."""
 
 import math
+import re
 import statistics
 
 import pytest
@@ -67,6 +68,9 @@ def test_the_figure_shows_the_table_and_a_triangle_where_a_loss_still_fell(recor
         line, *ends = axes.lines
         assert list(line.get_ydata()) == list(own["median"]) and list(line.get_xdata()) == list(own["progress"])
         assert bool(ends) == (own["falling"].iloc[0] > 0)
+    (svg,) = [Curves().svg(drawing, chosen(records)) for drawing in Curves.drawings]
+    titles = re.findall("<title>(.*?)</title>", svg)
+    assert len(titles) == 21 + 1 + 21 and titles[0].startswith("COOP") and "51 % of the first loss" in titles[20]
     assert [text.get_text() for text in panels[next(iter(panels))].texts] == ["5 of 5 still falling"]
 
 
