@@ -292,6 +292,19 @@ ENGINE: Group = {
 LOOK: Group = {
     "--dry-run": dict(action="store_true", help="print the plan and what it will take, do nothing of it"),
 }
+CURVES: Group = {
+    "--log-dir": dict(
+        default="",
+        metavar="DIR",
+        help="write each run's loss curve and accuracies there, as TensorBoard event files (needs tensorboard)",
+    ),
+    "--wandb": dict(
+        default="",
+        metavar="PROJECT",
+        help="send each run's loss curve and accuracies to this project of Weights & Biases (needs wandb; "
+        "WANDB_MODE=offline keeps them in --log-dir, or in --out)",
+    ),
+}
 CALL: Group = {
     "--config": dict(metavar="FILE.toml", help="flags from a file, e.g. seeds = [1, 2]; the command line wins"),
     "--debug": dict(action="store_true", help="show tracebacks"),
@@ -312,7 +325,7 @@ GROUPS: dict[str, Group] = {
     "plug-ins in files (docs/plugins.md)": PLUGINS,
     "carrying over (docs/plugins.md)": PORTS,
     "device": DEVICE,
-    "how": {**ENGINE, **LOOK},
+    "how": {**ENGINE, **LOOK, **CURVES},
     "this call": CALL,
 }
 RECORDS = (*SETTINGS, *BACKBONES, "--manifests", "--plugin-dir", "--out")  # which records, of which folder

@@ -17,6 +17,7 @@ FLAGS = (
     *flags.DEVICE,
     *flags.ENGINE,
     *flags.LOOK,
+    *flags.CURVES,
 )
 EXAMPLES = (
     ("", "the embedded micro world: offline, on a CPU, in minutes"),

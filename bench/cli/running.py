@@ -9,6 +9,7 @@ from pathlib import Path
 
 from carryover import datasets
 from carryover.bench.cli.commands import program
+from carryover.bench.cli.curves import Curves
 from carryover.bench.cli.display import Display
 from carryover.bench.cli.dry_run import dry_run
 from carryover.bench.cli.examples import tests_of
@@ -33,8 +34,8 @@ def run(args: argparse.Namespace) -> int:
     runs = plan_of(args, options.arch)
     if args.dry_run:
         return dry_run(options, runs, args.jobs or schedule.default_jobs(options), args.fresh)
-    started, shown = time.monotonic(), Display(console, len(runs))
-    with shown.bar, joined(args, options, shown.say) as cluster:
+    started, shown = time.monotonic(), Display(console, len(runs), Curves(args))
+    with shown, joined(args, options, shown.say) as cluster:
         options = cluster.options if cluster else options
         session = Session(options, shown.on_images)
         session.store.check_writable()
@@ -45,8 +46,9 @@ def run(args: argparse.Namespace) -> int:
         jobs = cluster.room if cluster else args.jobs or schedule.default_jobs(options)
         engine = cluster.engine if cluster else None
         told = (shown.on_start, shown.on_done, args.run_limit, shown.on_wait)
+        shown.works(session.options, jobs)
         try:
-            tally = schedule.run_all(session, runs, jobs, args.fresh, args.fail_fast, *told, engine)
+            tally = schedule.run_all(session, runs, jobs, args.fresh, args.fail_fast, *told, engine, shown.on_begin)
         except KeyboardInterrupt:
             tidy(session)
             raise KeyboardInterrupt(shown.progress()) from None

@@ -43,11 +43,12 @@ def run_all(
     jobs: int,
     fresh: bool = False,
     fail_fast: bool = False,
-    on_start: Callable[[int, int], None] = lambda todo, already: None,
+    on_start: Callable[[list[tuple[Run, str]], int], None] = lambda todo, already: None,
     on_done: Callable[[Run, dict], None] = lambda run, record: None,
     limit: float | None = None,
     on_wait: Callable[[int, str], None] = lambda count, owner: None,
     engine: Engine | None = None,
+    on_begin: Callable[[list[str]], None] = lambda keys: None,
 ) -> Tally:
     """Do every run that has no finished record (all of them with ``fresh``). Raises UserError only for what concerns
     every run (weights, data root, a full disk, a results folder that was taken away); a run that fails is recorded and
@@ -55,7 +56,9 @@ def run_all(
 
     Runs that another process on the same results folder is at are left to it, waited for, and done here where it died.
     limit: seconds that one run may take; its worker process is then ended.
-    engine: what does the runs; None: this machine, in processes of its own."""
+    engine: what does the runs; None: this machine, in processes of its own.
+    on_start, on_begin, on_done, on_wait: told what is to be done and how many runs are done already; the keys of runs
+    begun together; each run with its record; how many runs are left to whom."""
     todo: list[tuple[Run, str]] = []
     tally = Tally(planned=len(runs))
     before: dict[str, tuple | None] = {}
@@ -76,7 +79,7 @@ def run_all(
             again.add(key)
     planned = {session.keys.of(run): str(run) for run in runs}
     plan = plans.write(session.store.folder, planned)
-    on_start(len(todo), tally.already)
+    on_start(list(todo), tally.already)
 
     def count(run: Run, record: dict) -> None:
         if record["status"] != "done":
@@ -90,7 +93,7 @@ def run_all(
         plans.write(session.store.folder, planned, recorded=True)
         return tally
     with Claims(session.store.folder / "claims") as claims:
-        share = Share(session, todo, before, claims)
+        share = Share(session, todo, before, claims, on_begin)
         while share.left:
             chosen = engine or (in_process if jobs <= 1 and limit is None else in_workers)
             with contextlib.closing(

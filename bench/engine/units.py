@@ -56,10 +56,21 @@ def units(session: Session, todo: list[tuple[Run, str]]) -> list[Unit]:
 
 
 class Share:
-    """What of the plan is left for this process, while others may be at the same plan."""
+    """What of the plan is left for this process, while others may be at the same plan.
 
-    def __init__(self, session: Session, todo: list[tuple[Run, str]], before: dict[str, tuple | None], claims: Claims):
+    on_begin  told the keys of the runs that are now begun together
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        todo: list[tuple[Run, str]],
+        before: dict[str, tuple | None],
+        claims: Claims,
+        on_begin: Callable[[list[str]], None] = lambda keys: None,
+    ):
         self.session, self.claims, self.before, self.left = session, claims, before, todo
+        self.on_begin = on_begin
         self._found: list[tuple[Run, dict]] = []  # done by others
 
     def units(self) -> list[Unit]:
@@ -76,6 +87,8 @@ class Share:
             elif not self._settle(run, key):
                 self.session.store.begin(key)
                 mine.append((run, key))
+        if mine:
+            self.on_begin([key for _, key in mine])
         return mine
 
     def settled(self) -> Iterator[tuple[Run, dict]]:

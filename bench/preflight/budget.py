@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -180,6 +180,59 @@ def out_bytes(session: Session, counted: Iterable[Counts]) -> int:
     return total + sum(draws.values())
 
 
+@dataclass(frozen=True)
+class Priced:
+    """Seconds of one run.
+
+    features  of the files that are not there and that no run before it reads: role -> pictures, seconds
+    cache     their bytes
+    """
+
+    run: Run
+    features: dict[str, tuple[int, float]]
+    cache: int
+    fit: float = 0.0
+    evaluation: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        return self.fit + self.evaluation + sum(seconds for _, seconds in self.features.values())
+
+
+def priced(
+    calibration: Calibration,
+    counted: Iterable[Counts],
+    missing: dict[str, None],
+    there: Callable[[Path], bool] = Path.exists,
+) -> Iterator[Priced]:
+    """Each run's seconds. What cannot be measured is named in ``missing`` and costs nothing.
+
+    there  whether a feature file need not be made"""
+    towers, seen = calibration.session.options.arch.towers, set()
+    for counts in counted:
+        run, cache = counts.run, 0
+        features: dict[str, tuple[int, float]] = {}
+        try:
+            for file in counts.files:
+                if file.path in seen or there(file.path):  # kept with --fresh too
+                    continue
+                seen.add(file.path)
+                cache += file.bytes
+                shown = (run.test or run.dataset) if file.test else run.dataset
+                images, seconds = features.get(file.role, (0, 0.0))
+                more = file.images * calibration.image_seconds(file.role, shown)
+                features[file.role] = images + file.images, seconds + more
+        except Exception as error:
+            missing[f"{run.dataset}: {first_line(error)}"] = None
+        try:
+            fit, evaluation = calibration.run_seconds(run, counts.steps, counts.tests)
+        except Exception as error:
+            missing[f"{run.method}: {first_line(error)}"] = None
+            yield Priced(run, features, cache)
+            continue
+        yield Priced(run, features, cache, fit, evaluation * len(run.evaluated_on(towers)))
+
+
 def estimate(
     session: Session, runs: list[Run], jobs: int, fresh: bool = False, calibration: Calibration | None = None
 ) -> Estimate:
@@ -210,32 +263,15 @@ def estimate(
 
     calibration = calibration or Calibration(session, [counts.run for counts in counted])
     stages: dict[str, float] = {}
-    seen, cache, own = set(), 0, {}
-
-    def add(stage: str, seconds: float) -> float:
-        stages[stage] = stages.get(stage, 0.0) + seconds
-        return seconds
-
-    for counts in counted:
-        run, own[counts.run] = counts.run, 0.0
-        try:
-            for file in counts.files:
-                if file.path in seen or file.path.exists():  # kept with --fresh too
-                    continue
-                seen.add(file.path)
-                cache += file.bytes
-                shown = (run.test or run.dataset) if file.test else run.dataset
-                seconds = file.images * calibration.image_seconds(file.role, shown)
-                own[run] += add(time_notes.features_stage(file.role), seconds)
-        except Exception as error:
-            missing[f"{run.dataset}: {first_line(error)}"] = None
-        try:
-            fit, evaluation = calibration.run_seconds(run, counts.steps, counts.tests)
-        except Exception as error:
-            missing[f"{run.method}: {first_line(error)}"] = None
-            continue
-        own[run] += add(time_notes.fit_stage(run.method), fit)
-        own[run] += add(time_notes.evaluation_stage(run.method), evaluation * len(run.evaluated_on(towers)))
+    found = list(priced(calibration, counted, missing))
+    for part in found:
+        named = {time_notes.features_stage(role): seconds for role, (_, seconds) in part.features.items()}
+        if part.fit or part.evaluation:
+            named[time_notes.fit_stage(part.run.method)] = part.fit
+            named[time_notes.evaluation_stage(part.run.method)] = part.evaluation
+        for stage, seconds in named.items():
+            stages[stage] = stages.get(stage, 0.0) + seconds
+    own, cache = {part.run: part.seconds for part in found}, sum(part.cache for part in found)
     try:
         out = out_bytes(session, counted)
     except Exception as error:

@@ -107,9 +107,10 @@ def test_what_a_bar_describes_stands_as_given(text):
     with Progress(words_column("{task.description:<44}"), console=console, transient=False) as bar:
         bar.add_task(text, total=1)
     assert text in file.getvalue()
-    shown = display.Display(console, 1)
-    shown.describe(text)
-    assert shown.bar.tasks[0].description == text
+    view = progress.Bar(console)
+    view.show(0, 1, text, "")
+    assert view.bar.tasks[0].description == text and text in file.getvalue()
+    view.close()
 
 
 @pytest.mark.parametrize("ready", [True, False])
