@@ -1,11 +1,10 @@
 """The audit as one HTML page: nothing fetched, light and dark, readable on a phone.
 
-What `templates/audit.html` shows, in plain text: a chapter for each table of the paper, in it a place for each dataset.
+What `templates/audit.html` shows, in plain text: a chapter for each table of the paper, in it a row for each number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,54 +19,37 @@ from carryover.bench.records.printed import PAPER_METHODS
 from carryover.bench.records.reading import AVERAGE
 from carryover.bench.records.selection import Selection
 from carryover.bench.render.pages import render, slug
-from carryover.bench.render.sheets import MISSING, percent
+from carryover.bench.render.sheets import MISSING, Cell, Column, Grid, Row, percent, signed
 from carryover.datasets.layouts import LAYOUTS
 
 SIGNS = dict(zip(audit.VERDICTS, ("=", "▲", "▼", "1", MISSING), strict=True))
 NAMES = {"base": "Base", "new": "New", "h": "H", AVERAGE: "Average", OOD_AVERAGE: "Average of shifted"}
-
-
-@dataclass(frozen=True)
-class Line:
-    """One printed cell; ``numbers``: paper, ours, difference, interval; ``note``: which of its place, 0 of none."""
-
-    name: str
-    note: int
-    numbers: tuple[str, ...]
-    verdict: str
-
-
-@dataclass(frozen=True)
-class Group:
-    """A row of the paper; ``commands``: (the sets it runs, where that is not all of the group; words)."""
-
-    name: str
-    seeds: str
-    commands: tuple[tuple[str, str], ...]
-    lines: tuple[Line, ...]
-
-
-@dataclass(frozen=True)
-class Place:
-    """One table of the page; without a title where it is its chapter's only one."""
-
-    title: str
-    id: str
-    groups: tuple[Group, ...]
-    notes: tuple[str, ...]
+COLUMNS = (
+    Column("Dataset", filter=True),
+    Column("Row", hint="Of the paper's table", filter=True),
+    Column("Column", hint="Of the paper's table", filter=True),
+    Column("Verdict", "verdict", filter=True),
+    Column("Paper", "number"),
+    Column("Ours", "number"),
+    Column("Difference", "number", hint="Ours less the paper's"),
+    Column("95 % interval", "number", hint="Of our mean over seeds"),
+    Column("Seeds", "number"),
+)
 
 
 @dataclass(frozen=True)
 class Chapter:
-    """A table of the paper; ``glance``: each dataset of a main table with (column, verdict) of each of the methods."""
+    """A table of the paper: all its cells; ``glance``: each dataset of a main table with (column, verdict) of each of
+    the methods."""
 
     name: str
     id: str
     remark: str
     counts: dict[str, int]
     methods: tuple[str, ...]
-    glance: tuple[tuple[Place, list[list[tuple[str, str]]]], ...]
-    places: tuple[Place, ...]
+    glance: tuple[tuple[str, list[list[tuple[str, str]]]], ...]
+    cells: Grid
+    notes: tuple[str, ...]
 
 
 def write_page(selection: Selection, folder: Path) -> Path | None:
@@ -104,18 +86,17 @@ def audit_html(arch: str, table: pd.DataFrame, reason: str = "") -> str:
 
 def chapter(table: pd.DataFrame) -> Chapter:
     name, methods = table["table"].iloc[0], list(dict.fromkeys(table["row"]))
-    main = name in audit.MAIN_TABLES.values()
-    parts = [(id, part) for id, part in table.groupby("dataset", sort=False)] if main else [("", table)]
-    places = tuple(place(part, shown(id), anchor(name, id)) for id, part in parts)
-    fields = [[field(part[part["row"] == method]) for method in methods] for _, part in parts]
+    notes = tuple(dict.fromkeys(text for text in table["note"] if text))
+    parts = table.groupby("dataset", sort=False) if name in audit.MAIN_TABLES.values() else ()
     return Chapter(
         name,
-        anchor(name),
+        slug(name.lower()),
         misprints.OF_TABLES.get(name, ""),
         audit.counts(table),
         tuple(map(shown, methods)),
-        tuple(zip(places, fields, strict=True)) if main else (),
-        places,
+        tuple((shown(id), [field(part[part["row"] == method]) for method in methods]) for id, part in parts),
+        Grid(COLUMNS, tuple(cell_row(row, notes) for row in table.itertuples()), name),
+        notes,
     )
 
 
@@ -124,37 +105,17 @@ def field(rows: pd.DataFrame) -> list[tuple[str, str]]:
     return [(NAMES[row.column], row.verdict) for row in rows.itertuples()]
 
 
-def place(rows: pd.DataFrame, title: str, id: str) -> Place:
-    notes = tuple(dict.fromkeys(text for text in rows["note"] if text))
-    return Place(title, id, tuple(groups(rows, notes)), notes)
-
-
-def groups(rows: pd.DataFrame, notes: tuple[str, ...]) -> Iterator[Group]:
-    by_set = rows["table"].iloc[0] == "Table 3"
-    for name, mine in rows.groupby("row", sort=False):
-        seeds = sorted(set(mine["seeds"]) - {0})
-        yield Group(
-            shown(name),
-            f"{' or '.join(map(str, seeds))} {'seed' if seeds == [1] else 'seeds'}" if seeds else "",
-            tuple(
-                (", ".join(map(shown, part["dataset"])) if by_set else "", words)
-                for words, part in mine.groupby("command", sort=False)
-            ),
-            tuple(line(row, shown(row.dataset if by_set else row.column), notes) for row in mine.itertuples()),
-        )
-
-
-def line(row, name: str, notes: tuple[str, ...]) -> Line:
-    difference = MISSING if np.isnan(row.difference) else f"{row.difference:+.2f}"
+def cell_row(row, notes: tuple[str, ...]) -> Row:
+    """One printed cell; it opens to the command that runs it."""
     between = MISSING if np.isnan(row.low) else f"{row.low:.2f} to {row.high:.2f}"
-    note = notes.index(row.note) + 1 if row.note else 0
-    return Line(name, note, (f"{row.paper:.2f}", percent(row.ours), difference, between), row.verdict)
+    texts = (f"{row.paper:.2f}", percent(row.ours), signed(row.difference + 0.0), between, str(row.seeds or MISSING))
+    names = (Cell(shown(row.dataset)), Cell(shown(row.row)))
+    note = (notes.index(row.note) + 1,) if row.note else ()
+    told = Cell(f"{SIGNS[row.verdict]} {row.verdict}")
+    command = Grid((Column("Command"),), (Row((Cell(row.command),)),))
+    return Row((*names, Cell(shown(row.column), notes=note), told, *map(Cell, texts)), command)
 
 
 def shown(id: str) -> str:
     """A method's or dataset's display name; a label as it is."""
     return NAMES.get(id) or PAPER_METHODS.get(id) or (LAYOUTS[id].name if id in LAYOUTS else id)
-
-
-def anchor(*names: str) -> str:
-    return "-".join(slug(name.lower()) for name in names if name)

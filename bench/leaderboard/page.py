@@ -6,20 +6,22 @@ JSON block, and put on the page as text by the script. The policy in the page's 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from carryover.bench import places
 from carryover.bench.host.files import write_text
 from carryover.bench.leaderboard import sources
-from carryover.bench.leaderboard.data import content
+from carryover.bench.leaderboard.data import content, notes_of
 from carryover.bench.leaderboard.groups import OTHER_RUNS, Account, board
 from carryover.bench.leaderboard.rows import SEEDS, BoardRow
 from carryover.bench.leaderboard.sources import reason
 from carryover.bench.plan.settings import Methods
-from carryover.bench.records.reading import Record, counted
+from carryover.bench.records import reading
+from carryover.bench.records.reading import AVERAGE, Record, counted
 from carryover.bench.render.pages import render
-from carryover.bench.render.sheets import MISSING
+from carryover.bench.render.sheets import MISSING, Cell, Column, Grid, Row, percent, signed
 
 TITLE = "Carryover leaderboard"
 
@@ -45,8 +47,24 @@ def page(
         header=("Group", "Arch", "Files", "In rows", "Failed", *others, "Left out"),
         accounts=[(account.source.group, account.source.arch, counts(account)) for account in accounts],
         left_out=[(what(account, lines), lines) for account in accounts if (lines := left_out(account))],
+        averages=averages(rows),
         data=content(rows, accounts, expected, methods),
     )
+
+
+def averages(rows: Sequence[BoardRow]) -> Grid:
+    """The rows as the page shows them without its script: averages over the datasets."""
+    columns = [Column(title) for title in ("Arch", "Group", "Method", "Place")]
+    columns += [Column(title, "number") for title in ("Base", "New", "H", "vs zero-shot")]
+    found = []
+    for row in rows:
+        numbers = row.numbers[AVERAGE]
+        new, std, h, h_std, gain = numbers["at"].get("new", [math.nan] * 5)
+        words = (row.arch, row.group, reading.shown(row.records[-1], "method"), places.label(row.place))
+        shown = (percent(*numbers["base"]), percent(new, std), percent(h, h_std), signed(gain))
+        notes = "; ".join([*([] if row.ranked else ["not ranked"]), *notes_of(row)])
+        found.append(Row(tuple(map(Cell, (*words, *shown, notes)))))
+    return Grid((*columns, Column("Notes")), tuple(found), "Averages")
 
 
 # ---- text ------------------------------------------------------------------------------------------------------------

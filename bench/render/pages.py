@@ -19,7 +19,10 @@ from carryover.bench.render.sheets import Block
 
 DEVIATION = re.compile(r"(?<=\d) ± (\d+\.\d\d)$")
 COMMAND = re.compile(r"`(run_all\.py [^`]*)`")  # no other backticks: a name may hold them
-VERDICTS = ("carries over", "no better than zero-shot", "hurts", "cannot tell")
+VERDICTS = (  # of the report, then of the audit
+    *("carries over", "no better than zero-shot", "hurts", "cannot tell"),
+    *("within", "above", "below", "one seed", "not run"),
+)
 WORDY = 24  # characters that a cell of numbers stays under: "-12.34 ± 5.67 to 89.01"
 
 
@@ -57,7 +60,7 @@ def wordy_columns(block: Block) -> set[int]:
 
 def verdict_class(text: str) -> str:
     """The class that gives a verdict its colour; none for words that are no verdict."""
-    return next((f"told {slug(word)}" for word in VERDICTS if text.startswith(word)), "told")
+    return next((f"told {slug(word)}" for word in VERDICTS if word in text), "told")
 
 
 def slug(text: str) -> str:

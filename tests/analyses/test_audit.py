@@ -471,7 +471,7 @@ def test_the_page_shows_every_cell_without_its_script_and_tells_verdicts_in_word
     links = [value for name, value in page.attributes if name == "href"]
     assert len(ids) == len(set(ids)) and {link.removeprefix("#") for link in links} <= set(ids)
     for verdict, count in table["verdict"].value_counts().items():
-        assert text.count(f"</i> {verdict}</span></td>") == count
+        assert text.count(f"{audit_page.SIGNS[verdict]} {verdict}</span></td>") == count
 
 
 def test_hostile_names_notes_and_options_stay_text():

@@ -676,6 +676,14 @@ def test_a_number_shows_the_records_behind_it_and_a_command(view, groups):
     assert records[0]["key"] in origin(view(link))
 
 
+def test_without_script_the_averages_are_there(built, groups):
+    (shown,) = re.findall("<noscript>(.*?)</noscript>", built.read_text(), re.DOTALL)
+    rows = [re.sub("<[^>]*>", " ", row) for row in shown.split("<tr")]
+    line = csv_cells(groups / "north", "micro")["average", "coop"]
+    numbers = [f"{float(line[name]):.2f}" for name in ("base", "new", "h")]
+    assert any("north" in row and "COOP" in row and all(number in row for number in numbers) for row in rows)
+
+
 def test_conflicts_are_told_with_both_sides_numbers(view):
     page = view()
     page.run("[...document.querySelectorAll('.who')].find(b => b.textContent === 'COOP').click()")

@@ -76,7 +76,7 @@ const page = (() => {
   }
 
   function sorting(table, rows) {
-    const heads = [...table.tHead.rows[0].cells];
+    const heads = rows.length > 1 ? [...table.tHead.rows[0].cells] : [];
     heads.forEach((head, place) => {
       if (!said(head)) return;
       const number = head.classList.contains("number");
