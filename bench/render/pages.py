@@ -17,7 +17,7 @@ from markupsafe import Markup
 from carryover.bench.errors import printable
 from carryover.bench.render.sheets import Block
 
-DEVIATION = re.compile(r"(?<=\d) ± (\d+\.\d\d)$")
+DEVIATION = re.compile(r"(?<=\d) (± \d+\.\d\d|\[[^]]*\])$")
 COMMAND = re.compile(r"`(run_all\.py [^`]*)`")  # no other backticks: a name may hold them
 VERDICTS = (  # of the report, then of the audit
     *("carries over", "no better than zero-shot", "hurts", "cannot tell"),
@@ -43,7 +43,7 @@ def sha256(script: str) -> str:
 
 
 def without_deviation(text: str) -> tuple[str, str]:
-    """ "72.65 ± 0.14" in two; an empty deviation where there is none."""
+    """ "72.65 ± 0.14" in two, "72.65 [72.31, 72.99]" too; an empty second where there is one number alone."""
     found = DEVIATION.search(text)
     return (text[: found.start()], found[1]) if found else (text, "")
 
