@@ -10,6 +10,7 @@ from carryover.bench.render.pages import render, slug
 
 # (kind, content) in plain text; `templates/parts.html` has a macro for each kind:
 #   title, text, list, command, verdict (the sentence of the first screen): text or texts
+#   subheading: the title of a table within a section
 #   heading: a title; begins a section, which is folded; what stands before the first is the first screen
 #   link: (text, file); files: [(text, file), …], links beside a table; files by their path from the report's folder
 #   warning: (head, lines, causes); sheet, block, grid: as in `sheets.py`
@@ -19,11 +20,11 @@ Part = tuple[str, Any]
 
 @dataclass
 class Section:
-    """``id``: what an address ends in to open it."""
+    """``id``: what an address ends in to open it; ``groups``: its parts, from each subheading to the next."""
 
     title: str
     id: str
-    parts: list[Part] = field(default_factory=list)
+    groups: list[list[Part]] = field(default_factory=list)
 
 
 def html_page(parts: Sequence[Part]) -> str:
@@ -41,6 +42,10 @@ def in_sections(parts: Sequence[Part]) -> tuple[list[Part], list[Section]]:
             taken = {section.id for section in sections}
             id = "-".join(filter(None, slug(content.lower()).split("-"))) or "section"
             sections.append(Section(content, id if id not in taken else f"{id}-{len(sections) + 1}"))
+        elif not sections:
+            first.append((kind, content))
+        elif kind == "subheading" or not sections[-1].groups:
+            sections[-1].groups.append([(kind, content)])
         else:
-            (sections[-1].parts if sections else first).append((kind, content))
+            sections[-1].groups[-1].append((kind, content))
     return first, sections
