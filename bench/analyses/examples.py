@@ -22,10 +22,11 @@ from carryover.bench.render.gallery import Picture
 from carryover.bench.render.html_page import Part
 
 RULE = (
-    "Two test pictures of each dataset, by the predictions of its lowest seed. The first is the one that the most "
-    "methods had right before the update and wrong after it. The second is the same among pictures that zero-shot "
-    "still has right after the update: there the plug-in fails, not the new backbone. The two are of different "
-    "classes; of equals, the first in the test list is taken. So these are the clearest failures, not typical pictures."
+    "Two test pictures of each dataset. The first is the one that the most methods had right before the update and "
+    "wrong after it. The second is the same among pictures that zero-shot has right after the update: there the "
+    "plug-in fails, not the new backbone. They show the clearest failures, not typical pictures.",
+    "The predictions are those of the dataset's lowest seed. The two pictures are of different classes. Of equals, the "
+    "first in the test list is taken.",
 )
 
 
@@ -82,15 +83,17 @@ def most_broken(outcomes: Mapping[str, Mapping[str, Outcome]]) -> list[int]:
 def picture(stored: Stored, names: Mapping[str, str], dataset: str) -> Picture:
     """``names``: of methods, as the tables show them."""
     of = stored.of
-    changed: dict[int, list[str]] = {}
+    wrong: dict[int, list[str]] = {}
+    right: dict[str, list[str]] = {}
     for method, (before, after) in of.answers.items():
         if before == of.label != after:
-            changed.setdefault(after, []).append(names[method])
-    kept = [names[method] for method, (before, after) in of.answers.items() if before == after == of.label]
+            wrong.setdefault(after, []).append(names[method])
+        elif after == of.label:
+            right.setdefault("Still right" if before == after else "Right only now", []).append(names[method])
     lines = [f"Before: {stored.names[of.label]} (right)"]
-    for after, methods in sorted(changed.items(), key=lambda item: -len(item[1])):
+    for after, methods in sorted(wrong.items(), key=lambda item: -len(item[1])):
         lines.append(f"After: {stored.names[after]} ({', '.join(methods)})")
-    lines += [f"Still right: {', '.join(kept)}"] if kept else []
+    lines += [f"{said}: {', '.join(methods)}" for said, methods in sorted(right.items(), reverse=True)]
     title, hint = f"{dataset}: {stored.names[of.label]}", f"test picture {of.picture}, {stored.key}, seed {of.seed}"
     return Picture(title, tuple(lines), hint, f"{FOLDER}/{stored.file}", stored.jpeg)
 
@@ -100,14 +103,14 @@ class Examples(Analysis):
     title, place = "Examples: right before the update, wrong after it", 74
 
     def parts(self, selection: Selection, tables: Tables) -> list[Part]:
-        if not selection.examples:
-            return []
         every = chosen(selection)
+        if not (every and selection.examples):
+            return []
         shown = [stored for one in every for stored in selection.examples if stored.of == one]
         names = {kind: reading.names(selection.main, kind) for kind in ("method", "dataset")}
-        said = [RULE]
+        said = [*RULE]
         if missing := len(every) - len(shown):
             said.append(f"{counted(missing, 'picture')} left out: no thumbnail of these predictions is stored.")
         cards = [picture(one, names["method"], names["dataset"][one.of.dataset]) for one in shown]
-        found: list[Part] = [("heading", self.title), ("text", " ".join(said)), ("gallery", cards)]
+        found: list[Part] = [("heading", self.title), *(("text", line) for line in said), ("gallery", cards)]
         return [*found, ("files", [(LIST, f"{FOLDER}/{LIST}")])]
