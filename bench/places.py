@@ -25,9 +25,9 @@ class Place:
 
 PLACES: dict[str, Place] = {  # in the order of tables, from nothing learned to whole towers
     "none": Place("nothing learned"),
-    "input": Place("input tokens", "shallow-layer"),
+    "input": Place("input tokens", "input-token"),
     "inner": Place("inner layers", "inner-layer", DOUBLE_DAGGER),
-    "output": Place("output space", "deep-layer", DAGGER),
+    "output": Place("output space", "output-space", DAGGER),
     "towers": Place("both towers", "both-tower", SECTION),
 }
 # The methods of the paper's tables in their order.
@@ -70,7 +70,7 @@ def mark(name: str) -> str:
 
 
 def legend(names: Iterable[str]) -> list[str]:
-    """What each mark means that some of the places bear: "† deep-layer method"."""
+    """What each mark means that some of the places bear: "† output-space method"."""
     there = set(names)
     return [f"{one.mark} {one.kind} method" for name, one in PLACES.items() if one.mark and name in there]
 

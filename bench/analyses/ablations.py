@@ -44,6 +44,7 @@ class Ablation(Analysis):
     notes          remarks under the table; ``printed_notes``: where the paper's numbers stand in it
     """
 
+    section = "Ablations"
     columns: ClassVar[tuple[str, ...]] = ()
     printed: ClassVar[str] = ""
     notes: ClassVar[tuple[str, ...]] = ()
@@ -94,7 +95,7 @@ class Ablation(Analysis):
         remarks = [MEASURE, *marks_of(rows), *not_run(missing), *self.notes, *(self.printed_notes if printed else ())]
         for name, part in table.groupby("dataset", sort=False):
             if indifferent(part):
-                remarks.append(f"On {name} every row has the same accuracies: the option decides nothing there.")
+                remarks.append(f"On {name} every row has the same accuracies: the option makes no difference there.")
         caption = f"{self.title} ({self.source})" if self.source else self.title
         return Sheet(caption, tuple(blocks), tuple(remarks))
 

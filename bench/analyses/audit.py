@@ -286,11 +286,11 @@ def missing(table: pd.DataFrame) -> list[str]:
 def summary(table: pd.DataFrame, reason: str = "") -> str:
     """One sentence for the report; ``reason``: see `not_comparable`."""
     if reason:
-        return f"None of the {len(table)} numbers that the paper prints is compared; {reason}."
+        return f"None of the {len(table)} numbers that the paper prints is compared: {reason}."
     found = counts(table)
-    text = f"Of {len(table)} numbers that the paper prints, {found['within']} lie within our 95 % interval over seeds, "
-    text += f"ours is above in {found['above']} and below in {found['below']}, {found['one seed']} rest on one seed"
-    return text + f" and have no interval, {found['not run']} {'was' if found['not run'] == 1 else 'were'} not run."
+    text = f"Of {len(table)} numbers that the paper prints, {found['within']} lie within our 95 % interval over seeds. "
+    text += f"Ours is above {found['above']} and below {found['below']}. We ran {found['one seed']} with one seed, which "
+    return text + f"gives no interval, and did not run {found['not run']}."
 
 
 @register("audit")
@@ -301,6 +301,6 @@ class Audit(Analysis):
         if (frame := audit_table(selection)) is not None:
             yield Table("audit", frame, KEYS)
 
-    def pointers(self, selection: Selection, tables: Tables) -> list[Part]:
+    def first(self, selection: Selection, tables: Tables) -> list[Part]:
         said = [summary(table.frame, not_comparable(selection)) for table in tables.values()]
         return [("link", (f"{line} Cell by cell, with commands:", PAGE)) for line in said]

@@ -83,6 +83,7 @@ class Analysis:
     source    the paper's table or figure; empty for what is beyond the paper
     place     where it stands in the report: up to 10 the paper's tables and figures, by number; from 20 on what is
               beyond; equal ones by id
+    section   of the report, which it shares with others of that name; empty: one of its own
     suite     the rows it needs run; None where it reads those of others
     names     of every table that it may make: one that it no longer makes is taken away; empty: its id
     drawings  its figures
@@ -92,6 +93,7 @@ class Analysis:
     title: ClassVar[str] = ""
     source: ClassVar[str] = ""
     place: ClassVar[float] = LAST
+    section: ClassVar[str] = ""
     suite: ClassVar[suites.Suite | None] = None
     names: ClassVar[tuple[str, ...]] = ()
     drawings: ClassVar[tuple[Drawing, ...]] = ()
@@ -100,22 +102,38 @@ class Analysis:
         """Nothing where no record is of it."""
         return ()
 
-    def opening(self, selection: Selection, tables: Tables) -> list[str]:
-        """Sentences for the report's first paragraphs."""
+    def first(self, selection: Selection, tables: Tables) -> list[Part]:
+        """What stands on the report's first screen."""
         return []
 
-    def pointers(self, selection: Selection, tables: Tables) -> list[Part]:
-        """What the report says before its sections: where more is."""
+    def words(self, selection: Selection, tables: Tables) -> list[str]:
+        """What its numbers say, in sentences, before its first table."""
+        return []
+
+    def limits(self, selection: Selection, tables: Tables) -> list[str]:
+        """What its numbers do not say, for the report's section "Limits"."""
         return []
 
     def parts(self, selection: Selection, tables: Tables) -> list[Part]:
-        """Its section of the report: each table that has a sheet, with the figures beside it."""
+        """Its part of the report: what it says, then each table that has a sheet, with its figures and its files."""
         found: list[Part] = []
         for table in tables.values():
             if table.sheet is not None:
-                found += [("heading", self.heading(table)), ("sheet", table.sheet)]
-                found += self.figures(selection, table.name)
+                found.append(("subheading", self.heading(table)))
+                if words := "" if any(kind == "sheet" for kind, _ in found) else self.words(selection, tables):
+                    found.append(("text", " ".join(words)))
+                found += [("sheet", table.sheet), *self.figures(selection, table.name)]
+                found.append(("files", self.files(selection, table)))
         return found
+
+    def files(self, selection: Selection, table: Table) -> list[tuple[str, str]]:
+        """Links to the files of a table and of the figures beside it."""
+        endings = {"csv": "CSV", **({"md": "Markdown", "tex": "LaTeX"} if table.sheet is not None else {})}
+        links = [(text, f"tables/{table.name}.{ending}") for ending, text in endings.items()]
+        for one in self.drawings:
+            if (one.beside or one.name) == table.name and self.svg(one, selection):
+                links += [(f"{one.name}.{kind}", f"figures/{one.name}.{kind}") for kind in ("svg", "png")]
+        return links
 
     def heading(self, table: Table) -> str:
         return table.sheet.caption if table.sheet else self.title

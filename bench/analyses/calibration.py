@@ -75,7 +75,7 @@ def calibration_sheet(table: pd.DataFrame, selection: Selection) -> Sheet:
         blocks.append(Block(Cell(title), header, tuple(lines)))
     remarks = (
         f"ECE: expected calibration error in points, {BINS} bins of equal width (Guo et al. 2017), mean ± sample "
-        "deviation over seeds; lower is better. Gap: mean confidence less accuracy; above 0 a method is too sure.",
+        "deviation over seeds; lower is better. Gap: mean confidence less accuracy; above 0 a method is overconfident.",
         "Confidence is the probability that a method's own logits give the class it predicts; nothing is rescaled.",
         *places.legend_remark(depth.values()),
     )
@@ -99,9 +99,9 @@ def findings(table: pd.DataFrame, selection: Selection) -> list[str]:
         low, high = own.iloc[0], own.iloc[-1]
         where = "New" if update == "new" else update
         said.append(
-            f"Calibration on {where}: lowest ECE {low['ece']:.1f} ({names[low['method']]}), highest {high['ece']:.1f} "
-            f"({names[high['method']]}); higher than on Base for {worse} of {counted(len(own), 'method')}, too sure of "
-            f"themselves {sure}."
+            f"Calibration on {where}: {names[low['method']]} has the lowest ECE ({low['ece']:.1f}), "
+            f"{names[high['method']]} the highest ({high['ece']:.1f}). The ECE is higher than on Base for {worse} of "
+            f"{counted(len(own), 'method')}; {sure} {'is' if sure == 1 else 'are'} overconfident."
         )
     return said
 
@@ -109,6 +109,7 @@ def findings(table: pd.DataFrame, selection: Selection) -> list[str]:
 @register("calibration")
 class Calibration(Analysis):
     title, place = "Calibration", 72
+    section = "Statistics"
 
     def tables(self, selection: Selection) -> Iterator[Table]:
         if has_statistics(selection):
@@ -116,4 +117,4 @@ class Calibration(Analysis):
             yield Table("calibration", frame, KEYS, calibration_sheet(frame, selection))
 
     def parts(self, selection: Selection, tables: Tables) -> list[Part]:
-        return averages_of(tables)
+        return averages_of(self, selection, tables)

@@ -79,11 +79,12 @@ def falling(records: Sequence[Record]) -> list[str]:
 @register("candidates")
 class Candidates(Analysis):
     title, place = "Options chosen by few-shot validation", 76
+    section = "Protocol"
 
     def tables(self, selection: Selection) -> Iterator[Table]:
         table = candidates_table(selection.main)
         if len(table):
             yield Table("candidates", table, KEYS, candidates_sheet(table, selection.main))
 
-    def opening(self, selection: Selection, tables: Tables) -> list[str]:
+    def limits(self, selection: Selection, tables: Tables) -> list[str]:
         return falling(selection.main)

@@ -270,7 +270,7 @@ def refresh_sheet(table: pd.DataFrame, selection: Selection) -> Sheet:
         "the same images, batches and schedule, squeezed to the steps; steps are rounded up to whole epochs (Made). "
         f"“{WHOLE}”: the method's whole schedule. Carried at 0 steps is the module reused; from nothing at 0 steps, "
         "the method's initial state.",
-        "The lead is in points; where its interval holds 0, the two cannot be told apart, and of one seed nowhere.",
+        "The lead is in points. It is significant where its interval excludes 0, and never with one seed.",
     )
     return Sheet(
         "Refreshed on the update, or trained from nothing", tuple(blocks), (MEASURE, *own, *foot(selection, names))
@@ -356,6 +356,7 @@ def draw_line(axes, x: pd.Series, y: pd.Series, spread: pd.Series, label: str, s
 @register("chains")
 class Chains(Analysis):
     title, place = "Modules through successive updates", 50
+    section = "Retention"
     names = ("chains", "refresh")
     suite = Suite(
         rows,

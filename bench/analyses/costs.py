@@ -1,4 +1,4 @@
-"""H against what it costs, seconds or trainable parameters: which methods no other beats at both.
+"""H against cost, seconds or trainable parameters: the Pareto front.
 
 Seconds are those of the machine that ran, so this is in the report and its figure, not in a table that two machines
 should agree on.
@@ -100,9 +100,9 @@ def findings(selection: Selection) -> list[str]:
             if kept:
                 where = "H" if update == "new" else f"H, {update}"
                 methods = ", ".join(names[table["method"][place]] for place in kept)
-                said.append(f"{where} against {what}: no method beats {methods} at both.")
+                said.append(f"{where} against {what}: the Pareto front is {methods}.")
     if said:
-        said.append("Seconds have frozen features ready; methods that read pixels encode them within.")
+        said.append("Seconds start from stored features; methods that read pixels encode their pictures within them.")
     return said
 
 
@@ -116,7 +116,7 @@ def cost_block(selection: Selection) -> Block:
             name = names[row.method] + ("" if update == "new" else f", {update}")
             cells = (f"{row.h:.2f}", shown(row.fit), shown(row.evaluate), shown(row.seconds))
             lines.append((name, *cells, shown(row.parameters, 0), on or MISSING))
-    header = ("Method", "H", "Fit (s)", "Evaluate 1000 (s)", "Both (s)", "Parameters", "On the front of")
+    header = ("Method", "H", "Fit (s)", "Evaluate 1000 (s)", "Both (s)", "Parameters", "Pareto front of")
     return Block(Cell("H against cost, means over datasets"), header, tuple(tuple(map(Cell, line)) for line in lines))
 
 
@@ -194,14 +194,17 @@ def spaced(heights: Sequence[float], gap: float = 0.062) -> list[float]:
 
 @register("costs")
 class Costs(Analysis):
-    title, place = "H against what it costs", 71
+    title, place = "H against cost", 71
+    section = "Cost and time"
     drawings = (
         Drawing(
-            "pareto", "H against cost; filled, and on the line, the methods that no other beats at both", draw_pareto
+            "pareto", "H against cost; filled, and on the line, the Pareto front", draw_pareto
         ),
     )
 
     def parts(self, selection: Selection, tables: Tables) -> list[Part]:
         if not has_statistics(selection):
             return []
-        return [*self.figures(selection, "pareto"), ("block", cost_block(selection))]
+        figures = list(self.figures(selection, "pareto"))
+        links = [(f"pareto.{kind}", f"figures/pareto.{kind}") for kind in ("svg", "png")]
+        return [*figures, ("block", cost_block(selection)), *([("files", links)] if figures else [])]

@@ -119,13 +119,12 @@ def correlation_sheet(table: pd.DataFrame, selection: Selection) -> Sheet:
         blocks.append(Block(Cell(title), header, tuple(tuple(map(Cell, line)) for line in lines)))
     remarks = [
         "Over blocks, for each pair of dataset and seed whose blocks are all done, averaged over seeds, then over "
-        "datasets. Loss: gain on Base less gain on New, both over zero-shot. That less is kept where the backbone "
-        "moved more, the paper's reading, is a positive rho with the loss and a negative one with the gain on New "
-        "(Figure 2 d). The two need not agree: a context that gained little on Base has little to lose.",
+        "datasets. Loss: gain on Base less gain on New, both over zero-shot. The paper reads its Figure 2 (d) as: where "
+        "the backbone moved more, less is kept. That is a positive rho with the loss and a negative rho with the gain "
+        "on New. The two need not agree: a context that gained little on Base has little to lose.",
         f"Spread: 2.5th to 97.5th percentile of {correlation.DRAWS:,} redraws (bootstrap) of datasets, then of seeds "
         f"within each; none under {correlation.FEWEST_VALUES} pairs. Seeds of one dataset share its pictures, so only "
-        f"datasets are independent: under {correlation.FEWEST_GROUPS} of them the spread is no 95 % interval and shows "
-        "no direction.",
+        f"datasets are independent. Under {correlation.FEWEST_GROUPS} datasets the spread is no 95 % interval.",
         *shared_ranks(selection),
         *left_out(table, selection),
     ]
@@ -175,11 +174,11 @@ def compared(row, mostly_idle: bool) -> str:
     """Where the interval lies beside the paper's reading, that less is kept where the backbone moved more; no verdict
     under `correlation.FEWEST_GROUPS`, or where most rows had nothing to lose."""
     if row.datasets < correlation.FEWEST_GROUPS:
-        return f"over {counted(row.datasets, 'dataset')} no direction can be claimed"
+        return f"{counted(row.datasets, 'dataset')} allow no claim"
     if mostly_idle:
-        return "most rows had nothing to lose, so no direction can be claimed"
+        return "most rows gain nothing on Base, which allows no claim"
     if row.low <= 0 <= row.high:
-        return "the interval holds 0, so no direction is shown"
+        return "no clear relation, for the interval contains 0"
     return f"{'as' if (row.low > 0) == (row.outcome == 'lost') else 'against'} the paper's reading"
 
 
@@ -197,7 +196,7 @@ def nothing_to_lose(table: pd.DataFrame) -> list[str]:
         count, total = idle(table, update, start)
         if count:
             where = f"Start {start}" + (f", {update}" if update != "new" else "")
-            said.append(f"{where}: {count} of {counted(total, 'row')} gain nothing on Base, so had nothing to lose.")
+            said.append(f"{where}: {count} of {counted(total, 'row')} gain nothing on Base, so they have nothing to lose.")
     return said
 
 
@@ -215,8 +214,7 @@ def shared_ranks(selection: Selection) -> list[str]:
                 said.append(f"{of} does not rise from each block to the next on {', '.join(names)}.")
             else:
                 said.append(
-                    f"{of} rises from each block to the next on every dataset, so its correlations are those of depth: "
-                    "the two cannot be told apart here."
+                    f"{of} rises from each block to the next on every dataset. Its correlations are those of depth."
                 )
     return said
 
@@ -231,12 +229,12 @@ def left_out(table: pd.DataFrame, selection: Selection) -> list[str]:
             short = len(every) - len(numbers.whole_pairs(found, start, layers))
             if short:
                 said.append(
-                    f"Start {start}, {update}: {counted(short, 'pair')} with blocks not run or failed left out."
+                    f"Start {start}, {update}: {counted(short, 'pair')} left out, for blocks were not run or failed."
                 )
     table = table[table["dataset"] == AVERAGE]
     for row in table[(table["predictor"] == "layer") & (table["undefined"] > 0)].itertuples():
         what = f"{numbers.OUTCOMES[row.outcome]} of {counted(row.undefined, 'pair')}"
-        said.append(f"Start {row.start}, {row.update}: {what} is the same at every block and has no rank; left out.")
+        said.append(f"Start {row.start}, {row.update}: {what} left out, for it is the same at every block.")
     return said
 
 
@@ -316,7 +314,8 @@ def look(colour: str, mark: str, line) -> dict:
 
 @register("depth")
 class Depth(Analysis):
-    title, place = "Drift beside compatibility", 30
+    title, place = "Drift and compatibility", 30
+    section = "Drift"
     names = ("depth", "depth_correlation")
     drawings = (
         Drawing(

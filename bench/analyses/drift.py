@@ -299,6 +299,7 @@ def _styles(shown: Sequence[dict]) -> list[dict]:
 @register("drift")
 class Drift(Analysis):
     title, source, place = "Layer drift", "Figures 2 (b) and (c)", 10
+    section = "Drift"
     suite = Suite(fixed(), kind="measured")  # of the backbones themselves: no run
     drawings = (
         Drawing(

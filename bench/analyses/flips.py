@@ -59,7 +59,7 @@ def flips_sheet(table: pd.DataFrame, selection: Selection) -> Sheet:
     """A block a dataset, the average first, a row a method; of further updates the average alone."""
     records = list(selection.main)
     names, depth = reading.names(records, "method"), reading.depths(records)
-    header = ("Method", "Flips", "Right → wrong", "Wrong → right", "Beside zero-shot")
+    header = ("Method", "Flips", "Right → wrong", "Wrong → right", "Relative to zero-shot")
     blocks = []
     for update, dataset, title in sections(records):
         part = table[(table["dataset"] == dataset) & (table["backbone"] == update)]
@@ -74,9 +74,8 @@ def flips_sheet(table: pd.DataFrame, selection: Selection) -> Sheet:
         blocks.append(Block(Cell(title), header, tuple(lines)))
     remarks = (
         "Percent of the test images, mean ± sample deviation over seeds. Flips: the predicted class is another after "
-        "the update; right → wrong are the negative flips of Yan et al. 2021. What is missing to the flips went from "
-        "one wrong class to another. Beside zero-shot: flips divided by those of zero-shot, which nothing was plugged "
-        "into.",
+        "the update. Right → wrong: the negative flips of Yan et al. 2021. The rest of the flips go from one wrong "
+        "class to another. Relative to zero-shot: flips divided by those of zero-shot.",
         *places.legend_remark(depth.values()),
     )
     return Sheet(Flips.title, tuple(blocks), remarks)
@@ -90,23 +89,25 @@ def findings(table: pd.DataFrame, selection: Selection) -> list[str]:
         if part.empty:
             continue
         zero = part[part["method"] == ZERO_SHOT]
-        line = f"With the update{'' if update == 'new' else f' {update!r}'} "
+        line, after = "", f"With the update{'' if update == 'new' else f' {update!r}'}, "
         if len(zero):
             row = zero.iloc[0]
-            line += f"zero-shot changes {row['flips']:.1f} % of its predictions ({row['negative']:.1f} from right to "
-            line += f"wrong, {row['positive']:.1f} from wrong to right); "
+            line += f"{after}zero-shot changes {row['flips']:.1f} % of its predictions ({row['negative']:.1f} from right "
+            line += f"to wrong, {row['positive']:.1f} from wrong to right). "
+            after = ""
         few, many = part.iloc[0], part.iloc[-1]
         if len(part) > 1:
-            line += f"fewest are changed by {names[few['method']]} ({few['flips']:.1f}, {few['negative']:.1f} to wrong)"
-            line += f", most by {names[many['method']]} ({many['flips']:.1f}, {many['negative']:.1f} to wrong)"
-        if len(part) > 1 or len(zero):
-            said.append(line.removesuffix("; ") + ".")
+            line += f"{after}{names[few['method']]} changes the fewest ({few['flips']:.1f} %, {few['negative']:.1f} to "
+            line += f"wrong), {names[many['method']]} the most ({many['flips']:.1f} %, {many['negative']:.1f} to wrong). "
+        if line:
+            said.append(line.strip())
     return said
 
 
 @register("flips")
 class Flips(Analysis):
     title, place = "Predictions that flip with the update", 73
+    section = "Statistics"
 
     def tables(self, selection: Selection) -> Iterator[Table]:
         if has_statistics(selection):
@@ -114,5 +115,4 @@ class Flips(Analysis):
             yield Table("flips", frame, KEYS, flips_sheet(frame, selection))
 
     def parts(self, selection: Selection, tables: Tables) -> list[Part]:
-        said: list[Part] = [("text", "Each dataset: tables/calibration.md and tables/flips.md.")]
-        return averages_of(tables) + (said if tables else [])
+        return averages_of(self, selection, tables)

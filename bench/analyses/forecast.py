@@ -138,13 +138,13 @@ def sentences(found: numbers.Forecast) -> list[str]:
     by = rows_where(part, anchors=kind, count=count).set_index("model")
     one, errors = by.loc[FORECAST], by["mae"]
     figures = (
-        f"on a dataset left out the error is {errors[FORECAST]:.1f} points, that of always the mean "
+        f"On a held-out dataset its mean error is {errors[FORECAST]:.1f} points; that of the mean gain is "
         f"{errors['mean']:.1f}. {rank_words(one['rho'], one['rho_within'])}"
     )
     if works(by):
-        said = [f"How much a port gains can be told before any label is read: {figures}", *doubt(one)]
+        said = [f"Agreement with the old model predicts a port's gain without labels. {figures}", *doubt(one)]
         return [*said, *rule_words(found.choices, kind)]
-    return [f"Agreement with the old model does not tell how much a port gains: {figures}"]
+    return [f"Agreement with the old model does not predict a port's gain. {figures}"]
 
 
 def works(by: pd.DataFrame) -> bool:
@@ -154,8 +154,8 @@ def works(by: pd.DataFrame) -> bool:
 
 
 def doubt(one: pd.Series) -> list[str]:
-    """Where the difference from the mean is not shown over the groups."""
-    few = f"With {counted(int(one['groups']), 'dataset')} the interval of the difference holds 0."
+    """Where the difference from the mean is not significant over the groups."""
+    few = f"With {counted(int(one['groups']), 'dataset')} that difference is not significant."
     return [] if one["better_low"] > 0 else [few]
 
 
@@ -190,7 +190,7 @@ def remarks(found: numbers.Forecast, selection: Selection) -> list[str]:
         f"lines were fitted on; with {counted(cases['dataset'].nunique(), 'dataset')} it says little.",
         "Its like: the mean of the cases that differ in nothing but what is left out. It needs labels of the same "
         "method's ported runs elsewhere. Zero-shot and mean gain reads the target's labels.",
-        "Over all cases a rank correlation may tell datasets apart and no more; within one dataset it cannot.",
+        "Over all cases a rank correlation may only reflect differences between datasets; within one dataset it cannot.",
         "Few-shot pictures (support) flatter: the old plug-in was fitted to them. Foreign ones are of other classes, "
         "so agreement on them says less of the task.",
     ]
@@ -245,7 +245,8 @@ def draw_forecast(tables: Tables, selection: Selection) -> Figure | None:
 
 @register("forecast")
 class Told(Analysis):
-    title, place = "How well will it do? Told before any label is read", 44
+    title, place = "A port's gain, forecast without labels", 44
+    section = "Ports"
     names = ("forecast", "forecast_choice")
     drawings = (
         Drawing(
@@ -261,6 +262,3 @@ class Told(Analysis):
             yield Table("forecast", found.table, numbers.KEYS, forecast_sheet(found, selection))
         if len(found.choices):
             yield Table("forecast_choice", found.choices, numbers.CHOICE_KEYS, choice_sheet(found))
-
-    def opening(self, selection: Selection, tables: Tables) -> list[str]:
-        return sentences(numbers.forecast_of(selection)) if "forecast" in tables else []

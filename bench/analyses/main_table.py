@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ import pandas as pd
 from matplotlib.figure import Figure  # no pyplot: it would keep every figure alive and choose a screen backend
 
 from carryover.bench import places
-from carryover.bench.analyses.base import Analysis, Drawing, Table, register
+from carryover.bench.analyses.base import Analysis, Drawing, Table, Tables, register
+from carryover.bench.analyses.parts.answer_numbers import answer_table
+from carryover.bench.analyses.parts.dataset_grid import dataset_grid, datasets_of
 from carryover.bench.analyses.parts.rows import views_told
 from carryover.bench.plan import suites
 from carryover.bench.plan.runs import shown_setting
@@ -20,6 +23,7 @@ from carryover.bench.records.printed import PAPER_COLUMNS, read_paper
 from carryover.bench.records.reading import AVERAGE, Record
 from carryover.bench.records.selection import Selection
 from carryover.bench.render.figures import COLOURS, INK, LABELS, PAPER, WHISKER, canvas, open_frame, short_label
+from carryover.bench.render.html_page import Part
 from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet, percent, ranked
 from carryover.bench.render.terminal import Table as ConsoleTable
 from carryover.bench.stats import means
@@ -196,7 +200,7 @@ def write_value(axes, row: float, mean: float, std: float, colour: str) -> None:
 
 @register("main")
 class Main(Analysis):
-    title, source, place = "Main table", "Tables 2 and 8", 2
+    title, source, place, section = "Main table", "Tables 2 and 8", 2, "Per dataset"
     suite = suites.Suite(suites.plain, kind="main")
     drawings = (
         Drawing(
@@ -215,5 +219,22 @@ class Main(Analysis):
             frame, name = main_table(records, paper), "main" if role == "new" else f"main-{role}"
             yield Table(name, frame, COLUMNS[:2], main_sheet(frame, records, paper))
 
-    def heading(self, table: Table) -> str:
-        return self.title if table.name == "main" else f"{self.title}, update '{table.name.removeprefix('main-')}'"
+    def parts(self, selection: Selection, tables: Tables) -> list[Part]:
+        """One grid in the place of the sheet's blocks, which stay in its files."""
+        found: list[Part] = []
+        for table in tables.values():
+            role = "new" if table.name == "main" else table.name.removeprefix("main-")
+            if table.sheet is not None and table.sheet.blocks:
+                found += [("subheading", f"Update '{role}'")] if len(tables) > 1 else []
+                found += [("grid", dataset_grid(table, answer_table(selection), role))]
+                found += [("sheet", replace(table.sheet, blocks=())), *self.figures(selection, table.name)]
+                found += [("files", self.files(selection, table))]
+        return found
+
+    def limits(self, selection: Selection, tables: Tables) -> list[str]:
+        records = selection.main
+        lacking = [name for name, of in datasets_of(records).items() if of < len(reading.averaged(records))]
+        names = reading.names(records, "method")
+        told = ", ".join(names[name] for name in lacking)
+        said = [f"No average, for want of a dataset: {told}."] if lacking else []
+        return [*said, *views_told(records)]

@@ -98,6 +98,7 @@ def set_name(rows: Sequence[Row], id: str) -> str:
 @register("ood")
 class Shifted(Analysis):
     title, source, place = "Shifted test sets", "Table 3", 3
+    section = "Other test sets"
     suite = suites.Suite(rows, {"paper": ("imagenet",), "micro": ("micro_generic",)}, kind="shifted", needs="whole")
 
     def tables(self, selection: Selection) -> Iterator[Table]:

@@ -44,19 +44,19 @@ MEASURE = (
     "flatters it. Other: on training pictures that the plug-in never saw. No map sees a test picture."
 )
 RETENTION = (
-    "Retention: (ported - zero-shot) / (retrained - zero-shot). A dash: retraining is not above zero-shot beyond its "
-    "interval, or it was not run."
+    "Retention: (ported - zero-shot) / (retrained - zero-shot). A dash: the interval of retraining's gain is not above "
+    "0, or it was not run."
 )
 GAINS = (
-    "Points over the target's zero-shot accuracy, a mean over the methods that the port carries: two ports that carry "
-    "other methods cannot be compared. All anchors that there are."
+    "Points gained: over the target's zero-shot accuracy, with all anchors, a mean over the methods that the port "
+    "carries. Ports that carry different methods cannot be compared."
 )
-SECONDS = "A map that several methods share is fitted once, and its seconds stand with each of them."
+SECONDS = "A map that several methods share is fitted once. Its seconds are in the row of each of them."
 FIXED_PORT = (
-    "The port is named beforehand and not chosen by accuracy. Port: Procrustes, fitted on the few-shot pictures where "
-    "there are labels, for retraining reads the same ones, and on other pictures where there are none. General map: "
-    "Procrustes fitted on pictures of other datasets; somebody else may have fitted it. Text map: fitted on class "
-    "names and common nouns. Retraining reads labels and needs no old model."
+    "The port was named beforehand, not chosen by accuracy. Port: Procrustes, fitted on the few-shot pictures that "
+    "retraining reads, or, without labels, on other pictures. General map: Procrustes fitted on pictures of other "
+    "datasets; somebody else may have fitted it. Text map: fitted on class names and common nouns. Retraining reads "
+    "labels and needs no old model."
 )
 HAS = {
     "everything": "With labels, pictures and the old model",
@@ -209,8 +209,8 @@ def decision_sheet(table: pd.DataFrame, selection: Selection) -> Sheet:
     header = ("What one has", *(name.capitalize() for name in (*CHOICES, UNDECIDED)))
     blocks.append(Block(Cell("How often each is chosen, over methods, datasets and targets"), header, tuple(counts)))
     told = (
-        "Beside a choice: what it gains over zero-shot, in points, with its interval; beside "
-        f"“{UNDECIDED}” the same of the best, and what would decide. A block stands where all its options were run."
+        "Behind a choice stands its gain over zero-shot, in points, with its interval. Behind "
+        f"“{UNDECIDED}” stand the best option, its gain, and what would decide. A block needs runs of all its options."
     )
     rule = rule_of("the options of a block's title")
     return Sheet("Reuse, port, retrain, or zero-shot", tuple(blocks), (rule, FIXED_PORT, told, INTERVAL))

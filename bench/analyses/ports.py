@@ -81,12 +81,14 @@ class Maps(Analysis):
     """The ports that are formulas, for the first command; their rows are in the tables of `Ports`."""
 
     title, place = "Ported by a map between the backbones", 42
+    section = "Ports"
     suite = Suite(closed_rows, EVERY, kind="further", needs="learns")
 
 
 @register("ports")
 class Ports(Analysis):
     title, place = "Reuse, port, or retrain", 41
+    section = "Ports"
     names = ("ports", "port_decision", "port_chains", "port_refresh")
     suite = Suite(further_rows, ON, kind="further", needs="learns")
     drawings = (
@@ -119,11 +121,12 @@ class Ports(Analysis):
                 frame = pd.DataFrame(rows, columns=list(columns))
                 yield Table(name, frame, keys, sheet(frame, selection))
 
-    def opening(self, selection: Selection, tables: Tables) -> list[str]:
+    def words(self, selection: Selection, tables: Tables) -> list[str]:
         return opening_of(tables["ports"].frame, selection) if "ports" in tables else []
 
 
 @register("taught")
 class Taught(Analysis):
     title, place = "Ported by teaching", 43
+    section = "Ports"
     suite = Suite(taught_rows, FEW, kind="further", needs="learns")

@@ -49,5 +49,5 @@ class Records(Analysis):
         if selection.records:
             yield Table("records", records_table(selection), COLUMNS)
 
-    def pointers(self, selection: Selection, tables: Tables) -> list[Part]:
-        return [("text", "The records and plug-ins behind each cell: tables/records.csv")] if tables else []
+    def first(self, selection: Selection, tables: Tables) -> list[Part]:
+        return [("files", [("The records and plug-ins behind each cell", "tables/records.csv")])] if tables else []

@@ -39,20 +39,20 @@ from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet, percent
 from carryover.bench.stats.verdicts import decides, images_alone, would_decide
 
 INTERVAL = (
-    "Intervals: 95 %, test images drawn with replacement (paired, one draw for all seeds), seeds by Student's t, as in "
-    "the pairs of methods. With one seed they tell of images alone, and there is no choice. No correction for the "
-    "number of comparisons."
+    "Intervals: 95 %, paired over test images (drawn with replacement, one draw for all seeds) and seeds (Student's t). "
+    "With one seed they cover images alone, and there is no choice. They are not corrected for the number of "
+    "comparisons."
 )
 MEASURE = (
-    "Retention: (reused - zero-shot) / (retrained - zero-shot), accuracies on the target in percent. Reused was "
-    "trained on the base and carried unchanged, retrained was trained on the target from nothing, by the same "
-    f"schedule, images and views; “{NOTHING}”: retraining is not above zero-shot beyond its interval."
+    "Retention: (reused - zero-shot) / (retrained - zero-shot), from accuracies on the target in percent. Reused: "
+    "trained on the base and carried over unchanged. Retrained: trained on the target from nothing, with the same "
+    f"schedule, images and views. “{NOTHING}”: the interval of retraining's gain over zero-shot is not above 0."
 )
 COSTS = (
-    "Cost of retraining: medians over seeds (of the average: means over datasets) of the seconds to fit, of the "
-    "seconds to encode its pictures and views on the target at the speed measured here (methods on frozen features "
-    "share them on a dataset; methods that read pixels encode their views while they are fitted, so that is in the "
-    "seconds to fit), training steps, and trainable parameters."
+    "Cost of retraining: the median over seeds (in the average, the mean over datasets) of the seconds to fit, the "
+    "seconds to encode the pictures and views at the speed measured here, the training steps and the trainable "
+    "parameters. Methods on frozen features share the encoded pictures of a dataset. Methods that read pixels encode "
+    "their views while they fit."
 )
 ROW_INCHES, FRAME_INCHES = 0.3, 0.9
 FURTHEST = 20.0  # points below the lowest zero-shot accuracy that a panel shows
@@ -139,9 +139,8 @@ def decision_sheet(selection: Selection) -> Sheet:
     header = ("Target", *(option.capitalize() for option in (*OPTIONS, UNDECIDED)))
     blocks.append(Block(Cell("How often each is chosen"), header, tuple(tuple(map(Cell, row)) for row in counts)))
     told = (
-        "Beside a choice: what it gains over zero-shot on the target, in points, with its interval; beside "
-        f"“{UNDECIDED}” the same of the best, and what would decide. Reuse and retrain gain over zero-shot; "
-        "over reuse: retrain less reuse."
+        "Behind a choice stands its gain over zero-shot on the target, in points, with its interval. Behind "
+        f"“{UNDECIDED}” stand the best option, its gain, and what would decide. Over reuse: retrain less reuse."
     )
     return Sheet("Reuse, retrain, or zero-shot", tuple(blocks), remarks(selection, names, RULE, told, COSTS))
 
@@ -272,6 +271,7 @@ def draw_row(axes, place: int, one: Compared, edge: float) -> None:
 @register("retention")
 class Retention(Analysis):
     title, place = "What an update leaves of a method's gain", 40
+    section = "Retention"
     names = ("retention", "decision")
     suite = Suite(
         rows,
@@ -291,5 +291,5 @@ class Retention(Analysis):
             yield Table("retention", frames[0], numbers.KEYS, retention_sheet(selection))
             yield Table("decision", frames[1], numbers.KEYS, decision_sheet(selection))
 
-    def opening(self, selection: Selection, tables: Tables) -> list[str]:
+    def words(self, selection: Selection, tables: Tables) -> list[str]:
         return [line] if (line := counted_choices(selection)) else []

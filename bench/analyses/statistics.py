@@ -1,5 +1,5 @@
-"""Which methods differ: the tables of ranks, of pairs, and of tests, and what can be told apart and what cannot in
-sentences from the numbers. The figure is that of Demsar 2006: average ranks, with bars where no test tells apart.
+"""Which methods differ: the tables of ranks, of pairs, and of tests, and sentences on what is significant. The figure is
+that of Demsar 2006: average ranks, with bars where no test finds a difference.
 """
 
 from __future__ import annotations
@@ -43,14 +43,12 @@ ROW, BAR = 0.21, 0.13  # inches of a name and of a bar
 TOP = 0.62  # inches of title and axis
 LINE = {"color": WHISKER, "linewidth": 0.8}
 LISTED = 6  # names that a sentence holds
-UNTESTED = "A method with one seed is in no test: no p, no places."
+UNTESTED = "Methods with one seed are not tested: they have no p and no places."
 INTERVALS = (
-    f"Intervals hold the difference with {100 * COVERAGE:.0f} % over other test images and other seeds: {DRAWS:,} "
-    "redraws of the images, the same for every method, two images more on which the methods differ, and Student's t "
-    "for the seeds; of one seed images alone, and then there is no p. They speak of these datasets. "
-    "What is called told apart goes by Holm over all pairs, beside the p of the pair alone. The ranks' tests are over "
-    "datasets and speak of others like them. Every pair on every dataset, also with p corrected for their number: "
-    "tables/pairs.csv; over datasets: tables/wilcoxon.csv."
+    f"A difference is called significant if its Holm-corrected p is below {LEVEL}. A {100 * COVERAGE:.0f} % interval is "
+    f"over other test images and other seeds: {DRAWS:,} redraws of the images, the same for every method, two images "
+    "more on which the methods differ, and Student's t for the seeds. With one seed it is over images alone, and there "
+    "is no p. These tests speak of these datasets. The rank tests are over datasets and speak of others like them."
 )
 
 
@@ -69,7 +67,7 @@ def findings(selection: Selection) -> list[str]:
 
 
 def of_ranks(selection: Selection) -> list[str]:
-    """For each measure: the best average rank, which methods the tests show to be worse, and which they cannot."""
+    """For each measure: the best average rank, which methods are significantly worse, and which are not."""
     records, said = list(selection.main), []
     names, tests = reading.names(records, "method"), wilcoxon_table(selection)
     for one in rankings(selection):
@@ -78,17 +76,19 @@ def of_ranks(selection: Selection) -> list[str]:
         worse = [method for method in others if (best, method) in better]
         alike = [method for method in others if method not in worse]
         line = f"{one.measure.name} over {counted(one.datasets, 'dataset')}: {names[best]} has the best average rank "
-        line += f"({one.ranks[0]:.2f})"
+        line += f"({one.ranks[0]:.2f})."
         if not one.tested:
-            said.append(f"{line}. {UNTESTED}")
+            said.append(f"{line} {UNTESTED}")
             continue
+        if worse:
+            line += f" It is significantly better than {listed(worse, names)} (Wilcoxon, Holm)."
+        if alike:
+            line += f" It does not differ significantly from {listed(alike, names)}{'' if worse else ' (Wilcoxon, Holm)'}."
         if not math.isnan(one.friedman_p):
-            differ = "shows a difference among the methods" if one.friedman_p < LEVEL else "shows no difference"
-            line += f"; Friedman's test {differ} ({p_text(one.friedman_p)})"
-        told = [f"is told apart from {listed(worse, names)}"] if worse else []
-        told += [f"cannot be told apart from {listed(alike, names)}"] if alike else []
-        said.append(f"{line}. It {' and '.join(told)} (Wilcoxon, Holm).")
-    return said + limits(records)
+            differ = "The methods differ" if one.friedman_p < LEVEL else "The methods do not differ significantly"
+            line += f" {differ} by Friedman's test ({p_text(one.friedman_p)})."
+        said.append(line)
+    return said
 
 
 def listed(methods: list[str], names: dict[str, str]) -> str:
@@ -121,31 +121,31 @@ def of_differences(selection: Selection) -> list[str]:
 def verdict(row: Mapping[str, float]) -> str:
     """How a sentence on a pair's interval ends."""
     if not decides(row["seeds"]):
-        return f" ({IMAGES_ALONE}, over one seed: no verdict)"
-    shown = "told apart" if row["p_holm"] < LEVEL else "not told apart"
+        return f" ({IMAGES_ALONE}; one seed allows no verdict)"
+    shown = "significant" if row["p_holm"] < LEVEL else "not significant"
     told = f", {p_text(row['p'])} ({p_text(row['p_holm'])} by Holm over all pairs), over "
-    told += f"{counted(int(row['seeds']), 'seed')}: {shown} on these datasets"
+    told += f"{counted(int(row['seeds']), 'seed')}: {shown}"
     if row["low"] <= 0 <= row["high"]:
-        told += f"; if this is the difference, {would_decide(row['seeds_needed'], row['images_needed'])}"
+        told += f". If this is the true difference, {would_decide(row['seeds_needed'], row['images_needed'])}"
     return told
 
 
 def of_datasets(selection: Selection) -> list[str]:
-    """How many of the pairs on single datasets are told apart, after Holm's correction on each."""
+    """How many of the pairs on single datasets differ significantly, after Holm's correction on each."""
     table, said = pairs_table(selection), []
     for measure in measures(selection.main):
         part = table[(table["measure"] == measure.id) & (table["dataset"] != AVERAGE) & table["p_holm"].notna()]
         if len(part):
             apart = int((part["p_holm"] < LEVEL).sum())
             said.append(f"{measure.name}, {apart} of {len(part)} pairs")
-    return [f"Told apart on single datasets (Holm over a dataset's pairs): {'; '.join(said)}."] if said else []
+    return [f"Significant differences on single datasets (Holm over a dataset's pairs): {'; '.join(said)}."] if said else []
 
 
 # ---- ranks -----------------------------------------------------------------------------------------------------------
 
 
 def ranks_sheet(table: pd.DataFrame, selection: Selection) -> Sheet:
-    """A block an update, a row a method: average rank and the places it may have; bold where no method is shown to be
+    """A block an update, a row a method: average rank and the places it may have; bold where no method is significantly
     better."""
     records = selection.main
     names, depth = reading.names(records, "method"), reading.depths(records)
@@ -161,12 +161,12 @@ def ranks_sheet(table: pd.DataFrame, selection: Selection) -> Sheet:
         blocks.append(Block(Cell(title), ("Method", *(one.name for one in shown)), tuple(lines)))
     tested = bool(table["place"].notna().any())
     over = (
-        f"Mean over {counted(len(reading.averaged(records)), 'dataset')} of a method's rank, 1 the best, ties at their"
+        f"Mean over {counted(len(reading.averaged(records)), 'dataset')} of a method's rank. 1 is the best; ties share their"
     )
     shown_places = (
-        " In brackets the places that it may have: after the methods that Wilcoxon's signed-rank test shows to be "
-        f"better, before those shown worse (exact, two-sided, Holm over all pairs, {LEVEL}). Bold: none is shown to be "
-        "better."
+        " In brackets: the places that a method may have, after those significantly better and before those "
+        f"significantly worse (Wilcoxon's signed-rank test, exact, two-sided, Holm over all pairs, {LEVEL}). Bold: no "
+        "method is significantly better."
     )
     remarks = [
         *([] if tested else [UNTESTED]),
@@ -193,30 +193,30 @@ def limits(records: Sequence[Record]) -> list[str]:
     least = least_p(sets)
     if pairs and least >= LEVEL:
         said.append(
-            f"{counted(sets, 'dataset')} cannot tell two methods apart: the smallest two-sided p they allow is "
-            f"{least:.4g}. It takes 6 to get below {LEVEL}, and more with Holm's correction."
+            f"{counted(sets, 'dataset')} cannot make a difference of ranks significant: the smallest two-sided p is "
+            f"{least:.4g}. It takes 6 datasets to get below {LEVEL}, and more with Holm's correction."
         )
     elif pairs and pairs * least >= LEVEL:
         said.append(
-            f"With {counted(sets, 'dataset')} and {pairs} pairs of methods no pair can be told apart after Holm's "
-            f"correction: the smallest p is {least:.4g} and is taken {pairs} times. Fewer methods (--methods) or more "
+            f"With {counted(sets, 'dataset')} and {pairs} pairs of methods, no difference of ranks can be significant "
+            f"after Holm's correction: the smallest p is {least:.4g}, times {pairs}. Fewer methods (--methods) or more "
             "datasets can."
         )
     if pairs * (rarest := 2 / (DRAWS + 1)) >= LEVEL:
         said.append(
-            f"With {pairs} pairs of methods none can be told apart over images and seeds after Holm's correction: "
-            f"{DRAWS:,} redraws give no p below {rarest:.2g}, which is taken {pairs} times. Fewer methods can."
+            f"With {pairs} pairs of methods, no difference over images and seeds can be significant after Holm's "
+            f"correction: {DRAWS:,} redraws give no p below {rarest:.2g}, times {pairs}. Fewer methods can."
         )
     lacking = [name for name in scores.columns if scores[name].isna().any()]
     names = reading.names(records, "method")
     if lacking:
-        said.append(f"Without a rank, for want of a dataset: {', '.join(names[name] for name in lacking)}.")
+        said.append(f"No rank, for want of a dataset: {', '.join(names[name] for name in lacking)}.")
     return said
 
 
 def draw_ranks(tables: Tables, selection: Selection) -> Figure | None:
-    """A panel a measure: methods at their average rank, the best on the left; a bar joins neighbours none of which a
-    test tells from another. None where fewer than two methods have every dataset."""
+    """A panel a measure: methods at their average rank, the best on the left; a bar joins neighbours that do not differ
+    significantly. None where fewer than two methods have every dataset."""
     found, records = rankings(selection) if has_statistics(selection) else [], selection.main
     if not found:
         return None
@@ -231,7 +231,7 @@ def draw_ranks(tables: Tables, selection: Selection) -> Figure | None:
             top -= height
             draw_panel(figure.add_axes((0, top / sum((*heights, foot)), 1, height / sum((*heights, foot)))), one,
                        labels, height)  # fmt: skip
-        joined = f"Joined: not told apart by Wilcoxon's test with Holm's correction at {LEVEL}"
+        joined = f"Joined: not significantly different (Wilcoxon's test with Holm's correction, {LEVEL})"
         told = [joined if all(one.tested for one in found) else UNTESTED]
         told += ["    ".join(marks)] if (marks := places.legend(depth.values())) else []
         figure.text(0.5, 0.06 / sum((*heights, foot)), "\n".join(told), ha="center", va="bottom", fontsize=8)
@@ -282,9 +282,10 @@ def p_text(p: float) -> str:
 @register("statistics")
 class Statistics(Analysis):
     title, place = "Statistics", 70
+    section = "Statistics"
     names = ("ranks", "wilcoxon", "pairs")
     drawings = (
-        Drawing("ranks", "Average ranks over datasets; a bar joins tested methods that are not told apart", draw_ranks),
+        Drawing("ranks", "Average ranks over datasets; a bar joins methods that do not differ significantly", draw_ranks),
     )
 
     def tables(self, selection: Selection) -> Iterator[Table]:
@@ -299,9 +300,14 @@ class Statistics(Analysis):
         if not has_statistics(selection):
             return []
         told = findings(selection)
-        found: list[Part] = [("heading", self.title)]
-        found += [("list", told) if told else ("text", "One method alone: no comparison.")]
+        found: list[Part] = [("list", told) if told else ("text", "One method alone: no comparison.")]
         if tables:
             found += [("text", INTERVALS)] if tables["pairs"].frame["low"].notna().any() else []
-            found += [("sheet", tables["ranks"].sheet)]
-        return [*found, *self.figures(selection, "ranks")]
+            found += [("subheading", RANKS_TITLE), ("sheet", tables["ranks"].sheet)]
+            found += self.figures(selection, "ranks")
+            more = [("pairs.csv", "tables/pairs.csv"), ("wilcoxon.csv", "tables/wilcoxon.csv")]
+            found.append(("files", [*self.files(selection, tables["ranks"]), *more]))
+        return found
+
+    def limits(self, selection: Selection, tables: Tables) -> list[str]:
+        return limits(list(selection.main)) if has_statistics(selection) else []

@@ -132,7 +132,7 @@ def targets_sheet(table: pd.DataFrame, records: Iterable[Record]) -> Sheet:
         *places.legend_remark(depth.values()),
     ]
     if table["gain"].isna().any():
-        remarks.append(f"{MISSING}: not run or failed, or its zero-shot was not.")
+        remarks.append(f"{MISSING}: the method or its zero-shot was not run, or failed.")
     return Sheet(Targets.title, tuple(blocks), tuple(remarks))
 
 
@@ -144,7 +144,7 @@ def gain_cell(row) -> Cell:
 
 
 def findings(table: pd.DataFrame, records: Sequence[Record]) -> list[str]:
-    """A sentence a target, from the average rows: the best H, and how many methods end above the target's zero-shot."""
+    """A sentence a target, from the average rows: the best H, and how many methods are above the target's zero-shot."""
     names, said = reading.names(records, "method"), []
     table = table[table["dataset"] == AVERAGE]
     for role in reading.updates(records):
@@ -152,12 +152,12 @@ def findings(table: pd.DataFrame, records: Sequence[Record]) -> list[str]:
         if part.empty:
             continue
         best = part.loc[part["h"].idxmax()]
-        line = f"{backbone_name(role)}: {names[best['method']]} has the highest average H, {percent(best['h'])}"
+        line = f"{backbone_name(role)}: {names[best['method']]} has the highest average H, {percent(best['h'])}."
         gained = part[(part["method"] != ZERO_SHOT) & part["gain"].notna()]
         if len(gained) and decides(gained["gain_seeds"].min()):
             above = int((gained["gain"] > 0).sum())
-            line += f"; {above} of {counted(len(gained), 'method')} end{'s' * (above == 1)} above its zero-shot"
-        said.append(line + ".")
+            line += f" {above} of {counted(len(gained), 'method')} {'is' if above == 1 else 'are'} above its zero-shot."
+        said.append(line)
     return said
 
 
@@ -239,6 +239,7 @@ def draw_matrix(axes, matrix: pd.DataFrame, signed: bool) -> None:
 @register("targets")
 class Targets(Analysis):
     title, place = "Every plug-in on every target", 20
+    section = "Retention"
     suite = suites.Suite(suites.plain, kind="main")  # its runs are the main suite's, on every target
     drawings = (
         Drawing(
@@ -252,6 +253,3 @@ class Targets(Analysis):
         if has_targets(selection.main):
             frame = targets_table(selection.main)
             yield Table("targets", frame, KEYS, targets_sheet(frame, selection.main))
-
-    def opening(self, selection: Selection, tables: Tables) -> list[str]:
-        return findings(tables["targets"].frame, selection.main) if tables else []

@@ -16,8 +16,7 @@ from carryover.bench.render.sheets import MISSING, Block, Cell
 
 READING = "reading features and few-shot lists"
 NO_ESTIMATE = (
-    "No prediction beside it: `run_all.py --dry-run`, with the flags of the runs and before them, writes one "
-    "(estimate.json), and `run_all.py report` then shows it here."
+    "There is no estimate to compare with. To get one, run the same command with --dry-run before the runs."
 )
 
 
@@ -59,7 +58,7 @@ def stage_block(records: Sequence[Record], call: Mapping[str, Any] | None) -> Bl
         count = pictures(records, role) if stage == features_stage(role) else 0
         said = f"{count:,} pictures and views, {count / seconds:,.0f} a second" if count and seconds else ""
         rows.append((stage, _seconds(seconds), said))
-    rows.append(("all work", _seconds(sum(stages.values())), "of one process after the other"))
+    rows.append(("all work", _seconds(sum(stages.values())), "sum over all processes"))
     if call and call.get("keys") == digest(record["key"] for record in records if record.get("status") == "done"):
         parts = ", ".join(f"{name} {_seconds(part)}" for name, part in call["stages"].items())
         rows.append(("last call, by the clock", _seconds(call["seconds"]), f"{parts}; workers: {call['jobs']}"))
@@ -87,9 +86,9 @@ def prediction_note(records: Sequence[Record], estimate: Mapping[str, Any] | Non
     planned = reading.counted(len(estimate["keys"]), "run")
     part = "" if count == len(estimate["keys"]) else ", so the actual time is not yet that of the whole plan"
     return (
-        f"Predicted by --dry-run for {planned}, of which {count} {'is' if count == 1 else 'are'} done{part}. Predicted "
-        "is work without loading, reading and report; by the clock with as many workers as the prediction is for "
-        f"({estimate['jobs']})."
+        f"--dry-run predicted the time of {planned}, of which {count} {'is' if count == 1 else 'are'} done{part}. It "
+        "predicts work without loading, reading and report. By the clock: with as many workers as the prediction is "
+        f"for ({estimate['jobs']})."
     )
 
 

@@ -53,12 +53,21 @@ class Alternatives:
     def interval(self, weights: Sequence[float] | np.ndarray) -> tuple[float, float]:
         """95 %, of a weighted sum of the options; NaN without draws. The first weight counts as positive, as the first
         method of a pair does: a difference taken the other way has the same ends, turned."""
+        low, high, _ = self.tested(weights)
+        return low, high
+
+    def p(self, weights: Sequence[float] | np.ndarray) -> float:
+        """Two-sided, that the weighted sum is 0; NaN without draws."""
+        return self.tested(weights)[2]
+
+    def tested(self, weights: Sequence[float] | np.ndarray) -> tuple[float, float, float]:
+        """`interval` and `p`."""
         if not len(self.drawn):
-            return math.nan, math.nan
+            return math.nan, math.nan, math.nan
         by = np.asarray(weights, np.float64)
         sign = turned(by)
-        low, high, _ = pairs.interval(self.errors(self.drawn @ (sign * by), self.own @ (sign * by), by))
-        return (low, high) if sign > 0 else (0.0 - high, 0.0 - low)
+        low, high, p = pairs.interval(self.errors(self.drawn @ (sign * by), self.own @ (sign * by), by))
+        return (low, high, p) if sign > 0 else (0.0 - high, 0.0 - low, p)
 
     def errors(self, drawn: np.ndarray, own: np.ndarray, by: np.ndarray) -> np.ndarray:
         """The draws of images of a sum of the options by these weights, with its other errors."""

@@ -17,7 +17,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from carryover.bench.analyses.base import Tables
+from carryover.bench.analyses.base import Analysis, Tables
 from carryover.bench.records import reading
 from carryover.bench.records.reading import AVERAGE, Record
 from carryover.bench.records.selection import Selection
@@ -40,12 +40,15 @@ def has_statistics(selection: Selection) -> bool:
     return selection.outcomes is not None and any(map(reading.is_done, selection.main))
 
 
-def averages_of(tables: Tables) -> list[Part]:
-    """A section of the report with the averages alone of each sheet."""
+def averages_of(analysis: Analysis, selection: Selection, tables: Tables) -> list[Part]:
+    """The averages alone of each sheet; the files have each dataset."""
     found: list[Part] = []
-    for sheet in (table.sheet for table in tables.values() if table.sheet):
+    for table in tables.values():
+        if (sheet := table.sheet) is None:
+            continue
         kept = tuple(block for block in sheet.blocks if block.title.text.startswith("Average over"))
-        found += [("heading", sheet.caption), ("sheet", Sheet(sheet.caption, kept, sheet.remarks))]
+        found += [("subheading", sheet.caption), ("sheet", Sheet(sheet.caption, kept, sheet.remarks))]
+        found.append(("files", analysis.files(selection, table)))
     return found
 
 

@@ -1,0 +1,280 @@
+"""The answer of the report's first screen: which methods carry over, by how much, and what a port or retraining makes of
+them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from carryover.bench import places
+from carryover.bench.analyses.base import Analysis, Drawing, Table, Tables, register
+from carryover.bench.analyses.parts import answer_numbers as numbers
+from carryover.bench.analyses.parts.answer_numbers import gain_text
+from carryover.bench.analyses.parts.answer_words import Case, Gain, Judged, runs_failed, sentence
+from carryover.bench.analyses.parts.retention_numbers import MARGIN
+from carryover.bench.analyses.retention import Names
+from carryover.bench.plan.run_labels import ZERO_SHOT
+from carryover.bench.records import reading
+from carryover.bench.records.reading import AVERAGE, counted
+from carryover.bench.records.selection import Selection
+from carryover.bench.render.figures import COLOURS, INK, LONGEST_NAME, canvas, open_frame
+from carryover.bench.render.html_page import Part
+from carryover.bench.render.sheets import Block, Cell, Column, Grid, Row, Sheet, percent
+from carryover.bench.stats.rank_tests import LEVEL
+
+TITLE = "Which methods carry over"
+RULE = (
+    "Carries over: significantly above the new model's zero-shot accuracy. Hurts: significantly below. No better than "
+    f"zero-shot: neither, and the 95 % interval ends below +{MARGIN:g} point. Cannot tell: all else, and always with one "
+    f"seed. Significant: p < {LEVEL}, paired over seeds and test images, Holm-corrected over the methods."
+)
+GAINS = (
+    "Numbers are points of top-1 accuracy over zero-shot on the new model, averaged over the datasets, with 95 % "
+    "intervals."
+)
+PORTED = (
+    "Ported: the plug-in behind a Procrustes map between the backbones, fitted on unlabelled pictures. The port was "
+    "named before any test picture was read."
+)
+RETRAINED = "Retrained: the same method trained on the new model."
+HINTS = {
+    "gain": "Accuracy on the new model less its zero-shot accuracy, in points, with the 95 % interval",
+    "ported": "The same, with the plug-in behind a map fitted on unlabelled pictures",
+    "retrained": "The same, with the method trained on the new model",
+}
+WAYS = {"": "as it is", "ported": "ported", "retrained": "retrained"}
+LOOKS = {
+    "": {"marker": "o", "color": COLOURS["new"], "markersize": 6},
+    "ported": {"marker": "D", "color": COLOURS["base"], "markersize": 5},
+    "retrained": {"marker": "s", "color": COLOURS["h"], "markersize": 5},
+}
+ROW_INCHES, FRAME_INCHES = 0.3, 0.8
+FURTHEST = 20.0  # points below zero-shot that the figure shows; what is lower stands at the edge with its number
+
+
+# ---- rows ------------------------------------------------------------------------------------------------------------
+
+
+def of(table: pd.DataFrame, target: str, dataset: str = AVERAGE) -> pd.DataFrame:
+    """The rows of one update and dataset, the highest gain first, those without one last."""
+    part = table[(table["target"] == target) & (table["dataset"] == dataset)]
+    return part.sort_values("gain", ascending=False, kind="stable", na_position="last")
+
+
+def ways_in(table: pd.DataFrame) -> list[str]:
+    """"ported" and "retrained", where any method has it."""
+    return [way for way in numbers.WAYS if table[f"{way}_gain"].notna().any()]
+
+
+def told(row: pd.Series, over: int = 1) -> str:
+    """The verdict, with the reason where there is none. ``over``: the datasets that there are."""
+    if row["verdict"] != numbers.CANNOT_TELL:
+        return row["verdict"]
+    if row["datasets"] < over:
+        return f"{row['verdict']} ({row['datasets']} of {counted(over, 'dataset')})"
+    return row["verdict"] + (" (one seed)" if row["seeds"] == 1 else "")
+
+
+def titles(table: pd.DataFrame) -> list[tuple[str, str]]:
+    """Columns of gains: title and explanation; of what was measured on part of the datasets, on how many."""
+    found, average = [], table[table["dataset"] == AVERAGE]
+    whole = int(average["datasets"].max())
+    for way in ways_in(table):
+        count = int(average[f"{way}_datasets"].max())
+        part = f" ({count} of {counted(whole, 'dataset')})" if 0 < count < whole else ""
+        found.append((way.capitalize() + part, HINTS[way]))
+    return found
+
+
+def grid(selection: Selection, table: pd.DataFrame) -> Grid:
+    """A row a method, which opens to its datasets; a column for the update where there are several."""
+    names, ways, rows = Names(selection), ways_in(table), []
+    targets, over = list(dict.fromkeys(table["target"])), len(reading.averaged(selection.main))
+    for target in targets:
+        for _, row in of(table, target).iterrows():
+            where = (Cell(names.targets.get(target, target)),) if len(targets) > 1 else ()
+            place = Cell(places.label(row["place"]))
+            cells = (Cell(names.methods[row["method"]]), *where, place, *measured(row, ways, over))
+            rows.append(Row(cells, detail(table, target, row["method"], names, ways)))
+    columns = (
+        Column("Method"),
+        *([Column("Update", filter=True)] if len(targets) > 1 else []),
+        Column("Place", hint="Where the method's learned part stands", filter=True),
+        *number_columns(table),
+        Column("Verdict", "verdict", filter=True),
+    )
+    return Grid(columns, tuple(rows), TITLE)
+
+
+def number_columns(table: pd.DataFrame) -> list[Column]:
+    return [
+        Column("New", "number", "Accuracy on the new model in percent"),
+        Column("New less zero-shot", "number", HINTS["gain"]),
+        *(Column(title, "number", hint) for title, hint in titles(table)),
+    ]
+
+
+def measured(row: pd.Series, ways: Sequence[str], over: int = 1) -> list[Cell]:
+    gains = (Cell(gain_text(row, way)) for way in ways)
+    return [Cell(percent(row["new"])), Cell(gain_text(row)), *gains, Cell(told(row, over))]
+
+
+def detail(table: pd.DataFrame, target: str, method: str, names: Names, ways: Sequence[str]) -> Grid | None:
+    """The method's datasets; None where it is done on none."""
+    mine = table[(table["target"] == target) & (table["method"] == method) & (table["dataset"] != AVERAGE)]
+    mine = mine[mine["new"].notna()]
+    if mine.empty:
+        return None
+    columns = (Column("Dataset"), *number_columns(table), Column("Verdict", "verdict"))
+    rows = [Row((Cell(names.dataset(row["dataset"])), *measured(row, ways))) for _, row in mine.iterrows()]
+    return Grid(columns, tuple(rows), f"{names.methods[method]} by dataset")
+
+
+def sheet(selection: Selection, table: pd.DataFrame) -> Sheet:
+    """The same for Markdown and LaTeX: a block an update."""
+    names, ways, blocks = Names(selection), ways_in(table), []
+    over = len(reading.averaged(selection.main))
+    for target in dict.fromkeys(table["target"]):
+        rows = [
+            (Cell(names.methods[row["method"]]), Cell(places.label(row["place"])), *measured(row, ways, over))
+            for _, row in of(table, target).iterrows()
+        ]
+        header = ("Method", "Place", *(column.title for column in number_columns(table)), "Verdict")
+        title = f"Average over {counted(over, 'dataset')}"
+        blocks.append(Block(Cell(title + ("" if target == "new" else f", update '{target}'")), header, tuple(rows)))
+    return Sheet(TITLE, tuple(blocks), (GAINS, RULE, *notes(table)))
+
+
+def notes(table: pd.DataFrame) -> list[str]:
+    there = ways_in(table)
+    return [text for way, text in (("ported", PORTED), ("retrained", RETRAINED)) if way in there]
+
+
+# ---- sentence --------------------------------------------------------------------------------------------------------
+
+
+def verdicts(selection: Selection, tables: Tables) -> list[str]:
+    """The sentence of each update."""
+    records = selection.main
+    table = tables["answer"].frame if "answer" in tables else pd.DataFrame(columns=list(numbers.COLUMNS))
+    targets = list(dict.fromkeys(table["target"])) or ["new"]
+    done = sum(map(reading.is_done, records))
+    names, said = reading.names(records, "method"), []
+    for target in targets:
+        rows = of(table, target)
+        shot = rows[rows["method"] == ZERO_SHOT]["new"]
+        methods = [judged(row, names) for _, row in rows.iterrows() if row["method"] != ZERO_SHOT]
+        said.append(
+            sentence(
+                Case(
+                    tuple(methods),
+                    float(shot.iloc[0]) if len(shot) else math.nan,
+                    len(shot) > 0,
+                    len(reading.averaged(records)),
+                    done,
+                    len(records) - done,
+                    "the new model" if target == "new" else f"the update '{target}'",
+                )
+            )
+        )
+    return list(dict.fromkeys(said))
+
+
+def judged(row: pd.Series, names: dict[str, str]) -> Judged:
+    own = Gain(*(row[name] for name in ("gain", "low", "high", "verdict")))
+    ported = Gain(*(row[f"ported_{name}"] for name in ("gain", "low", "high", "verdict")))
+    seeds = int(row["seeds"])
+    return Judged(names[row["method"]], row["place"], seeds, own, None if math.isnan(ported.points) else ported)
+
+
+# ---- figure ----------------------------------------------------------------------------------------------------------
+
+
+def draw_answer(tables: Tables, selection: Selection) -> Figure | None:
+    """The gain of each method over the new model's zero-shot, the highest first: as it is, ported, retrained."""
+    if "answer" not in tables:
+        return None
+    table, names = tables["answer"].frame, Names(selection)
+    panels = {target: of(table, target) for target in dict.fromkeys(table["target"])}
+    panels = {t: part[part["gain"].notna() & (part["method"] != ZERO_SHOT)] for t, part in panels.items()}
+    panels = {target: part for target, part in panels.items() if len(part)}
+    if not panels:
+        return None
+    heights = [len(part) * ROW_INCHES + FRAME_INCHES for part in panels.values()]
+    with canvas(sum(heights) + 0.3) as figure:
+        axes_of = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
+        for axes, (target, part) in zip(axes_of, panels.items(), strict=True):
+            axes.set_title(f"on {names.targets.get(target, target)}" if len(panels) > 1 else "", fontsize=9.5)
+            axes.set_yticks(range(len(part)), [names.methods[m][:LONGEST_NAME] for m in part["method"]])
+            axes.set_ylim(len(part) - 0.5, -0.5)
+            axes.tick_params(axis="y", length=0)
+            open_frame(axes, "x")
+            axes.axvline(0, color=INK, linewidth=1.1, linestyle=(0, (4, 2)), label="zero-shot", zorder=1)
+            edge = max(lowest(part) - 1, -FURTHEST)
+            for place, (_, row) in enumerate(part.iterrows()):
+                draw_row(axes, place, row, edge)
+            axes.set_xlim(left=edge - 1.5)
+        axes_of[-1].set_xlabel("Points over the new model's zero-shot accuracy (95 % intervals)")
+        shown = [axes.get_legend_handles_labels() for axes in axes_of]
+        handles = {label: handle for found in shown for handle, label in zip(*found, strict=True)}
+        labels = [label for label in ("zero-shot", *WAYS.values()) if label in handles]
+        figure.legend([handles[n] for n in labels], labels, loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+def lowest(part: pd.DataFrame) -> float:
+    ends = [part[name] for name in ("gain", "low") if part[name].notna().any()]
+    return min(0.0, *(float(values.min()) for values in ends))
+
+
+def draw_row(axes, place: int, row: pd.Series, edge: float) -> None:
+    """What falls far below stands at the edge with its number: it shall not press the others together."""
+    for step, (way, label) in zip((0.0, -0.16, 0.16), WAYS.items(), strict=True):
+        gain, low, high = (row[f"{way}_{name}" if way else name] for name in ("gain", "low", "high"))
+        look, y = LOOKS[way], place + step
+        if math.isnan(gain):
+            continue
+        if gain < edge:
+            axes.plot([edge], [y], "<", color=look["color"], markersize=6, zorder=3)
+            axes.text(edge + 0.8, y, f"{gain:.1f}", va="center", fontsize=8)
+            continue
+        ends = None if math.isnan(low) else [[max(0.0, gain - low)], [max(0.0, high - gain)]]
+        axes.errorbar([gain], [y], xerr=ends, elinewidth=1, capsize=2, linestyle="", label=label, zorder=3, **look)
+
+
+@register("answer")
+class Answer(Analysis):
+    title, place = TITLE, 1
+    drawings = (
+        Drawing(
+            "answer",
+            "Points that each method gains over the new model's zero-shot accuracy, averaged over the datasets",
+            draw_answer,
+        ),
+    )
+
+    def tables(self, selection: Selection) -> Iterator[Table]:
+        if selection.main:
+            frame = numbers.answer_table(selection)
+            yield Table("answer", frame, numbers.KEYS, sheet(selection, frame))
+
+    def first(self, selection: Selection, tables: Tables) -> list[Part]:
+        """The verdict, the figure, the table and its rule."""
+        parts: list[Part] = [("verdict", " ".join(verdicts(selection, tables)))]
+        done = sum(map(reading.is_done, selection.main))
+        if done and (failed := runs_failed(len(selection.main) - done, len(selection.main))):
+            parts.append(("text", failed))
+        if "answer" not in tables:
+            return parts
+        frame = tables["answer"].frame
+        parts += self.figures(selection, "answer")
+        parts += [("grid", grid(selection, frame)), ("text", " ".join([RULE, *notes(frame)]))]
+        return [*parts, ("files", self.files(selection, tables["answer"]))]
+
+    def parts(self, selection: Selection, tables: Tables) -> list[Part]:
+        """Nothing further: it is the first screen."""
+        return []

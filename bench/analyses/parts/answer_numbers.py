@@ -1,0 +1,171 @@
+"""The numbers of `bench.analyses.answer`: what each method gains over the new backbone's zero-shot accuracy, as it is,
+ported and retrained, with a verdict.
+
+Differences are paired over seeds and test images: as it is, that of `bench.stats.pairs`; ported and retrained, that of
+`bench.stats.choices`. The p values of one dataset (or the average), one target and one way are corrected by Holm over
+the methods.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+
+import pandas as pd
+
+from carryover.bench.analyses.parts import retention_numbers
+from carryover.bench.analyses.parts.comparison import has_statistics, pairs_table
+from carryover.bench.analyses.parts.port_cases import REUSED, ZERO, Case, Cases, Way
+from carryover.bench.analyses.parts.retention_numbers import MARGIN, Compared, averaged, compare, options_of
+from carryover.bench.plan.run_labels import ZERO_SHOT
+from carryover.bench.records import reading
+from carryover.bench.records.reading import AVERAGE
+from carryover.bench.records.selection import Selection
+from carryover.bench.render.sheets import MISSING
+from carryover.bench.stats import choices, means
+from carryover.bench.stats.pairs import row_of
+from carryover.bench.stats.rank_tests import LEVEL, holm
+from carryover.bench.stats.verdicts import decides
+
+CARRIES, NO_BETTER, HURTS, CANNOT_TELL = "carries over", "no better than zero-shot", "hurts", "cannot tell"
+BASELINE = "baseline"  # zero-shot itself
+KEYS = ("target", "dataset", "method")
+GAIN = ("gain", "low", "high", "p_holm", "verdict")  # points over zero-shot
+WAYS = ("ported", "retrained")
+COLUMNS = (
+    *KEYS, "place", "datasets", "seeds", "base", "new", "h", *GAIN,
+    *(f"{way}_{name}" for way in WAYS for name in ("datasets", "seeds", *GAIN)),
+)  # fmt: skip
+PORT, ANCHORS, EVERY = "procrustes", ("other", "support"), "all"  # named beforehand, not chosen by accuracy
+
+Gained = tuple[int, float, float, float, float]  # seeds, gain, low, high, p
+NOT_THERE: Gained = (0, math.nan, math.nan, math.nan, math.nan)
+Of = Mapping[tuple[str, str, str], Gained]  # target, dataset, method
+
+
+def answer_table(selection: Selection) -> pd.DataFrame:
+    """`COLUMNS`: of each update, dataset (the average last) and method of the main suite.
+
+    datasets  on which the method has finished, of the average; ported_datasets: those that the ported gain is over
+    verdict   `verdict`; that of zero-shot is `BASELINE`
+    """
+    return selection.once("answer", lambda: pd.DataFrame(rows(selection), columns=list(COLUMNS)))
+
+
+def verdict(gain: float, high: float, p: float, seeds: int) -> str:
+    """Significantly above zero-shot (p, corrected), significantly below, neither and by no more than `MARGIN` above, or
+    none of these. Of one seed, or without an interval, nothing is told."""
+    if not decides(seeds) or math.isnan(p):
+        return CANNOT_TELL
+    if p < LEVEL:
+        return CARRIES if gain > 0 else HURTS
+    return NO_BETTER if high < MARGIN else CANNOT_TELL
+
+
+def rows(selection: Selection) -> Iterator[list]:
+    records = selection.main
+    depth, methods = reading.depths(records), reading.ids(records, "method")
+    further = {"ported": ported(selection), "retrained": retrained(selection)}
+    for role in reading.updates(records):
+        scores = means.summarise(reading.select(reading.seen_from(records, role))).set_index(["dataset", "method"])
+        for dataset in dict.fromkeys(name for name, _ in scores.index):
+            here = {method: scores.loc[dataset, method] for method in methods}
+            own = judged(role, dataset, methods, as_it_is(selection, role, dataset, here))
+            more = {way: judged(role, dataset, methods, found) for way, found in further.items()}
+            for method, score in here.items():
+                cells = [role, dataset, method, depth[method], done_on(scores, dataset, method), int(score["seeds"])]
+                cells += [score["base"], score["new"], score["h"]]
+                told = own[method] if method != ZERO_SHOT else [0.0 * score["new"], *[math.nan] * 3, BASELINE]
+                for way in WAYS:
+                    count = sum((role, name, method) in further[way] for name in averaged_sets(selection, dataset))
+                    told = [*told, count, further[way].get((role, dataset, method), NOT_THERE)[0], *more[way][method]]
+                yield [*cells, *told]
+
+
+def averaged_sets(selection: Selection, dataset: str) -> list[str]:
+    return reading.averaged(selection.main) if dataset == AVERAGE else [dataset]
+
+
+def done_on(scores: pd.DataFrame, dataset: str, method: str) -> int:
+    """The datasets that the method has finished, where the row is the average."""
+    seeds = scores["seeds"].xs(method, level="method")
+    return int((seeds.drop(AVERAGE) > 0).sum()) if dataset == AVERAGE else int(seeds[dataset] > 0)
+
+
+def judged(role: str, dataset: str, methods: Iterable[str], found: Of) -> dict[str, list]:
+    """`GAIN` by method."""
+    of = {method: found.get((role, dataset, method), NOT_THERE) for method in methods}
+    corrected = dict(zip(of, holm([one[4] for one in of.values()]), strict=True))
+    made = {}
+    for method, (seeds, gain, low, high, _) in of.items():
+        told = verdict(gain, high, corrected[method], seeds) if seeds or (role, dataset, method) in found else ""
+        made[method] = [gain, low, high, corrected[method], told]
+    return made
+
+
+def gain_text(row: pd.Series, way: str = "") -> str:
+    """ "+13.1 [+12.3, +13.9]"; zero-shot itself gains nothing. ``way``: of `WAYS`; empty: as it is."""
+    gain, low, high = (row[f"{way}_{name}" if way else name] for name in GAIN[:3])
+    if row["verdict"] == BASELINE or math.isnan(gain):
+        return MISSING
+    return f"{gain:+.1f}" + ("" if math.isnan(low) else f" [{low:+.1f}, {high:+.1f}]")
+
+
+# ---- as it is --------------------------------------------------------------------------------------------------------
+
+
+def as_it_is(selection: Selection, role: str, dataset: str, scores: Mapping[str, pd.Series]) -> dict:
+    """By the pairs; without stored predictions the difference of the means alone."""
+    table = pairs_table(selection) if has_statistics(selection) else None
+    shot, found = scores[ZERO_SHOT]["new"] if ZERO_SHOT in scores else math.nan, {}
+    for method in scores:
+        if method == ZERO_SHOT:
+            continue
+        pair = None if table is None else row_of(table, dataset, role, method, ZERO_SHOT)
+        one = (int(scores[method]["seeds"]), scores[method]["new"] - shot, math.nan, math.nan, math.nan)
+        if pair is not None:
+            one = (int(pair["seeds"]), pair["difference"], pair["low"], pair["high"], pair["p"])
+        found[role, dataset, method] = one
+    return found
+
+
+# ---- ported and retrained --------------------------------------------------------------------------------------------
+
+
+def ported(selection: Selection) -> Of:
+    """Through the port that is named beforehand, fitted on pictures that the plug-in never saw (where there are none,
+    on its few-shot pictures)."""
+    cases = Cases(selection)
+    way = next((one for kind in ANCHORS if (one := Way(PORT, kind, EVERY)) in cases.ways), None)
+    asked = {"zero-shot": ZERO, "reuse": REUSED, "port": way}
+    if way is None:
+        return {}
+    names = [name for name in cases.datasets if name in reading.averaged(selection.main)]
+    found: dict[tuple[str, str, str], Compared] = {}
+    drawn, threes = {}, {}
+    for dataset in cases.datasets:
+        for method in cases.methods:
+            for target in cases.targets:
+                threes[target, dataset, method] = Case(cases, method).together(dataset, [ZERO, REUSED, way], target)
+        here = [(target, of) for (target, name, _), of in threes.items() if name == dataset]
+        columns = [(record["key"], target) for target, of in here for three in of.values() for record in three]
+        drawn[dataset] = choices.image_draws(selection.predictions, dataset, columns, keep=False)
+    for (target, dataset, method), of in threes.items():
+        options = options_of(target, dataset, list(of.values()), drawn[dataset])
+        found[target, dataset, method] = compare(target, dataset, method, len(of), options, names=tuple(asked))
+    for target, method in dict.fromkeys((target, method) for target, _, method in threes):
+        each = {name: threes[target, name, method] for name in names}
+        seeds, options = averaged(target, each, drawn) if each else (0, None)
+        found[target, AVERAGE, method] = compare(target, AVERAGE, method, seeds, options, names=tuple(asked))
+    return {key: gained(one, "port") for key, one in found.items() if one.seeds}
+
+
+def retrained(selection: Selection) -> Of:
+    found = retention_numbers.compared(selection)
+    return {one.keys: gained(one, "retrain") for one in found if one.seeds}
+
+
+def gained(one: Compared, option: str) -> Gained:
+    value, low, high = one.difference(option, "zero-shot")
+    p = one.options.p(one.less(option, "zero-shot")) if one.options and decides(one.seeds) else math.nan
+    return one.seeds, value, low, high, p
