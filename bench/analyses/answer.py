@@ -1,6 +1,4 @@
-"""The answer of the report's first screen: which methods carry over, by how much, and what a port or retraining makes of
-them.
-"""
+"""The report's first screen: which methods carry over, by how much, and what a port or retraining makes of them."""
 
 from __future__ import annotations
 
@@ -29,8 +27,8 @@ from carryover.bench.stats.rank_tests import LEVEL
 TITLE = "Which methods carry over"
 RULE = (
     "Carries over: significantly above the new model's zero-shot accuracy. Hurts: significantly below. No better than "
-    f"zero-shot: neither, and the 95 % interval ends below +{MARGIN:g} point. Cannot tell: all else, and always with one "
-    f"seed. Significant: p < {LEVEL}, paired over seeds and test images, Holm-corrected over the methods."
+    f"zero-shot: neither, and the 95 % interval ends below +{MARGIN:g} point. Cannot tell: all else, and always with "
+    f"one seed. Significant: p < {LEVEL}, paired over seeds and test images, Holm-corrected over the methods."
 )
 GAINS = (
     "Numbers are points of top-1 accuracy over zero-shot on the new model, averaged over the datasets, with 95 % "
@@ -66,7 +64,7 @@ def of(table: pd.DataFrame, target: str, dataset: str = AVERAGE) -> pd.DataFrame
 
 
 def ways_in(table: pd.DataFrame) -> list[str]:
-    """"ported" and "retrained", where any method has it."""
+    """ "ported" and "retrained", where any method has it."""
     return [way for way in numbers.WAYS if table[f"{way}_gain"].notna().any()]
 
 

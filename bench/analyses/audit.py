@@ -289,7 +289,9 @@ def summary(table: pd.DataFrame, reason: str = "") -> str:
         return f"None of the {len(table)} numbers that the paper prints is compared: {reason}."
     found = counts(table)
     text = f"Of {len(table)} numbers that the paper prints, {found['within']} lie within our 95 % interval over seeds. "
-    text += f"Ours is above {found['above']} and below {found['below']}. We ran {found['one seed']} with one seed, which "
+    text += (
+        f"Ours is above {found['above']} and below {found['below']}. We ran {found['one seed']} with one seed, which "
+    )
     return text + f"gives no interval, and did not run {found['not run']}."
 
 

@@ -196,11 +196,7 @@ def spaced(heights: Sequence[float], gap: float = 0.062) -> list[float]:
 class Costs(Analysis):
     title, place = "H against cost", 71
     section = "Cost and time"
-    drawings = (
-        Drawing(
-            "pareto", "H against cost; filled, and on the line, the Pareto front", draw_pareto
-        ),
-    )
+    drawings = (Drawing("pareto", "H against cost; filled, and on the line, the Pareto front", draw_pareto),)
 
     def parts(self, selection: Selection, tables: Tables) -> list[Part]:
         if not has_statistics(selection):

@@ -119,9 +119,9 @@ def correlation_sheet(table: pd.DataFrame, selection: Selection) -> Sheet:
         blocks.append(Block(Cell(title), header, tuple(tuple(map(Cell, line)) for line in lines)))
     remarks = [
         "Over blocks, for each pair of dataset and seed whose blocks are all done, averaged over seeds, then over "
-        "datasets. Loss: gain on Base less gain on New, both over zero-shot. The paper reads its Figure 2 (d) as: where "
-        "the backbone moved more, less is kept. That is a positive rho with the loss and a negative rho with the gain "
-        "on New. The two need not agree: a context that gained little on Base has little to lose.",
+        "datasets. Loss: gain on Base less gain on New, both over zero-shot. The paper reads its Figure 2 (d) as: "
+        "where the backbone moved more, less is kept. That is a positive rho with the loss and a negative rho with the "
+        "gain on New. The two need not agree: a context that gained little on Base has little to lose.",
         f"Spread: 2.5th to 97.5th percentile of {correlation.DRAWS:,} redraws (bootstrap) of datasets, then of seeds "
         f"within each; none under {correlation.FEWEST_VALUES} pairs. Seeds of one dataset share its pictures, so only "
         f"datasets are independent. Under {correlation.FEWEST_GROUPS} datasets the spread is no 95 % interval.",
@@ -196,7 +196,9 @@ def nothing_to_lose(table: pd.DataFrame) -> list[str]:
         count, total = idle(table, update, start)
         if count:
             where = f"Start {start}" + (f", {update}" if update != "new" else "")
-            said.append(f"{where}: {count} of {counted(total, 'row')} gain nothing on Base, so they have nothing to lose.")
+            said.append(
+                f"{where}: {count} of {counted(total, 'row')} gain nothing on Base, so they have nothing to lose."
+            )
     return said
 
 

@@ -92,13 +92,17 @@ def findings(table: pd.DataFrame, selection: Selection) -> list[str]:
         line, after = "", f"With the update{'' if update == 'new' else f' {update!r}'}, "
         if len(zero):
             row = zero.iloc[0]
-            line += f"{after}zero-shot changes {row['flips']:.1f} % of its predictions ({row['negative']:.1f} from right "
+            line += (
+                f"{after}zero-shot changes {row['flips']:.1f} % of its predictions ({row['negative']:.1f} from right "
+            )
             line += f"to wrong, {row['positive']:.1f} from wrong to right). "
             after = ""
         few, many = part.iloc[0], part.iloc[-1]
         if len(part) > 1:
             line += f"{after}{names[few['method']]} changes the fewest ({few['flips']:.1f} %, {few['negative']:.1f} to "
-            line += f"wrong), {names[many['method']]} the most ({many['flips']:.1f} %, {many['negative']:.1f} to wrong). "
+            line += (
+                f"wrong), {names[many['method']]} the most ({many['flips']:.1f} %, {many['negative']:.1f} to wrong). "
+            )
         if line:
             said.append(line.strip())
     return said

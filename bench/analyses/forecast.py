@@ -190,7 +190,7 @@ def remarks(found: numbers.Forecast, selection: Selection) -> list[str]:
         f"lines were fitted on; with {counted(cases['dataset'].nunique(), 'dataset')} it says little.",
         "Its like: the mean of the cases that differ in nothing but what is left out. It needs labels of the same "
         "method's ported runs elsewhere. Zero-shot and mean gain reads the target's labels.",
-        "Over all cases a rank correlation may only reflect differences between datasets; within one dataset it cannot.",
+        "Over all cases a rank correlation may only reflect differences between datasets. Within one it cannot.",
         "Few-shot pictures (support) flatter: the old plug-in was fitted to them. Foreign ones are of other classes, "
         "so agreement on them says less of the task.",
     ]

@@ -39,8 +39,8 @@ from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet, percent
 from carryover.bench.stats.verdicts import decides, images_alone, would_decide
 
 INTERVAL = (
-    "Intervals: 95 %, paired over test images (drawn with replacement, one draw for all seeds) and seeds (Student's t). "
-    "With one seed they cover images alone, and there is no choice. They are not corrected for the number of "
+    "Intervals: 95 %, paired over test images (drawn with replacement, one draw for all seeds) and seeds (Student's "
+    "t). With one seed they cover images alone, and there is no choice. They are not corrected for the number of "
     "comparisons."
 )
 MEASURE = (

@@ -1,5 +1,6 @@
-"""Which methods differ: the tables of ranks, of pairs, and of tests, and sentences on what is significant. The figure is
-that of Demsar 2006: average ranks, with bars where no test finds a difference.
+"""Which methods differ: tables of ranks, of pairs, and of tests, and sentences on what is significant.
+
+The figure is that of Demsar 2006: average ranks, with bars where no test finds a difference.
 """
 
 from __future__ import annotations
@@ -45,10 +46,10 @@ LINE = {"color": WHISKER, "linewidth": 0.8}
 LISTED = 6  # names that a sentence holds
 UNTESTED = "Methods with one seed are not tested: they have no p and no places."
 INTERVALS = (
-    f"A difference is called significant if its Holm-corrected p is below {LEVEL}. A {100 * COVERAGE:.0f} % interval is "
-    f"over other test images and other seeds: {DRAWS:,} redraws of the images, the same for every method, two images "
-    "more on which the methods differ, and Student's t for the seeds. With one seed it is over images alone, and there "
-    "is no p. These tests speak of these datasets. The rank tests are over datasets and speak of others like them."
+    f"A difference is called significant if its Holm-corrected p is below {LEVEL}. A {100 * COVERAGE:.0f} % interval "
+    f"is over other test images and other seeds: {DRAWS:,} redraws of the images, the same for every method, two "
+    "images more on which the methods differ, and Student's t for the seeds. With one seed it is over images alone, "
+    "and there is no p. These tests speak of these datasets. The rank tests are over datasets like them."
 )
 
 
@@ -83,7 +84,9 @@ def of_ranks(selection: Selection) -> list[str]:
         if worse:
             line += f" It is significantly better than {listed(worse, names)} (Wilcoxon, Holm)."
         if alike:
-            line += f" It does not differ significantly from {listed(alike, names)}{'' if worse else ' (Wilcoxon, Holm)'}."
+            line += (
+                f" It does not differ significantly from {listed(alike, names)}{'' if worse else ' (Wilcoxon, Holm)'}."
+            )
         if not math.isnan(one.friedman_p):
             differ = "The methods differ" if one.friedman_p < LEVEL else "The methods do not differ significantly"
             line += f" {differ} by Friedman's test ({p_text(one.friedman_p)})."
@@ -138,7 +141,11 @@ def of_datasets(selection: Selection) -> list[str]:
         if len(part):
             apart = int((part["p_holm"] < LEVEL).sum())
             said.append(f"{measure.name}, {apart} of {len(part)} pairs")
-    return [f"Significant differences on single datasets (Holm over a dataset's pairs): {'; '.join(said)}."] if said else []
+    return (
+        [f"Significant differences on single datasets (Holm over a dataset's pairs): {'; '.join(said)}."]
+        if said
+        else []
+    )
 
 
 # ---- ranks -----------------------------------------------------------------------------------------------------------
@@ -160,9 +167,8 @@ def ranks_sheet(table: pd.DataFrame, selection: Selection) -> Sheet:
         title = "Average rank (places)" + (f", update '{update}'" if update != "new" else "")
         blocks.append(Block(Cell(title), ("Method", *(one.name for one in shown)), tuple(lines)))
     tested = bool(table["place"].notna().any())
-    over = (
-        f"Mean over {counted(len(reading.averaged(records)), 'dataset')} of a method's rank. 1 is the best; ties share their"
-    )
+    sets = counted(len(reading.averaged(records)), "dataset")
+    over = f"Mean over {sets} of a method's rank. 1 is the best; ties share their"
     shown_places = (
         " In brackets: the places that a method may have, after those significantly better and before those "
         f"significantly worse (Wilcoxon's signed-rank test, exact, two-sided, Holm over all pairs, {LEVEL}). Bold: no "
@@ -285,7 +291,9 @@ class Statistics(Analysis):
     section = "Statistics"
     names = ("ranks", "wilcoxon", "pairs")
     drawings = (
-        Drawing("ranks", "Average ranks over datasets; a bar joins methods that do not differ significantly", draw_ranks),
+        Drawing(
+            "ranks", "Average ranks over datasets; a bar joins methods that do not differ significantly", draw_ranks
+        ),
     )
 
     def tables(self, selection: Selection) -> Iterator[Table]:

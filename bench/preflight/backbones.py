@@ -70,7 +70,7 @@ def show_pair(page: Page, base: loading.Backbone | None, new: loading.Backbone |
         if abs(whole) < NEAR_ZERO:
             page.note(
                 f"{prefix}text_projection",
-                f"{text}: the joint space was re-initialised; plug-ins in the output space are expected not to carry over",
+                f"{text}: the joint space was re-initialised; output-space plug-ins are expected not to carry over",
             )
         else:
             page.ok(f"{prefix}text_projection", f"{text}: the joint space was kept, in part or whole")

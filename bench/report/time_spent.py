@@ -15,9 +15,7 @@ from carryover.bench.records.time_notes import covers, digest, evaluation_stage,
 from carryover.bench.render.sheets import MISSING, Block, Cell
 
 READING = "reading features and few-shot lists"
-NO_ESTIMATE = (
-    "There is no estimate to compare with. To get one, run the same command with --dry-run before the runs."
-)
+NO_ESTIMATE = "There is no estimate to compare with. To get one, run the same command with --dry-run before the runs."
 
 
 def spent(records: Iterable[Record]) -> dict[str, float]:

@@ -49,8 +49,14 @@ class Mine(Analysis):
             sheet = Sheet(self.title, (Block(Cell("Stars"), ("Tokens", "New"), cells),), ("A remark of mine.",))
             yield Table("zz_mine", frame, ("dataset", "tokens"), sheet)
 
-    def opening(self, selection, tables):
-        return ["Mine opens the report."] if tables else []
+    def first(self, selection, tables):
+        return [("text", "Mine opens the report.")] if tables else []
+
+    def words(self, selection, tables):
+        return ["Mine says something."]
+
+    def limits(self, selection, tables):
+        return ["Mine has a limit."]
 """
 
 
@@ -78,7 +84,14 @@ def test_an_analysis_of_a_users_own_is_run_written_shown_and_checked(folder, tmp
     assert (micro / "figures" / "zz_mine.svg").is_file() and (micro / "figures" / "zz_mine.png").is_file()
     for name in ("report.md", "report.html"):
         text = (micro / name).read_text()
-        for said in ("Mine opens the report.", "Tokens of mine", "A remark of mine.", "Tokens of mine, drawn"):
+        for said in (
+            "Mine opens the report.",
+            "Mine says something.",
+            "Mine has a limit.",
+            "Tokens of mine",
+            "A remark of mine.",
+            "Tokens of mine, drawn",
+        ):
             assert said in text, (name, said)
 
     assert main(["check", *shown]) == 0

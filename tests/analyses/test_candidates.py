@@ -45,10 +45,10 @@ def test_the_sheet_shows_what_each_seed_chose_and_the_mean_of_each_candidate(rec
 
 def test_one_sentence_names_the_methods_whose_loss_still_fell(records):
     selection = chosen(records)
-    (line,) = Candidates().opening(selection, {})
+    (line,) = Candidates().limits(selection, {})
     assert "COOP (1 of 2 runs)" in line and "ADAPTER" not in line and "ZS" not in line
     quiet = chosen([one for one in records if not one["marks"]])
-    assert Candidates().opening(quiet, {}) == []
+    assert Candidates().limits(quiet, {}) == []
 
 
 def test_without_open_options_there_is_no_table(records):

@@ -146,7 +146,7 @@ def test_a_failed_method_is_a_dash_on_every_backbone():
 def test_the_sheet_shows_h_gain_best_and_where_methods_end():
     text = sheet_markdown(targets_sheet(targets_table(world()), world())).replace("\\", "")
     assert "Average over 2 datasets: H with each target" in text
-    assert "second: CoOp has the highest average H" in text and "1 of 2 methods ends above its zero-shot" in text
+    assert "second: CoOp has the highest average H" in text and "1 of 2 methods is above its zero-shot" in text
     lines = [line for line in text.splitlines() if line.startswith("| CoOp")]
     assert "+17.00 ± 1.00" in lines[1] and "+9.50 ± 1.00" in lines[1] and "+2.00 ± 1.00" in lines[1]
     shot = [line for line in text.splitlines() if line.startswith("| ZS-CLIP")]
@@ -234,7 +234,7 @@ def test_a_matrix_of_an_earlier_selection_does_not_stay(written):
 def test_the_report_has_a_section_with_the_figure(written):
     selection, _, _ = written
     markdown, page = report.texts(selection)
-    assert "## Every plug-in on every target" in markdown and "figures/targets.svg" in markdown
+    assert "### Every plug-in on every target" in markdown and "figures/targets.svg" in markdown
     assert "Every plug-in on every target" in page
 
 

@@ -245,9 +245,9 @@ def test_records_of_both_vocabularies_are_read_alike_and_a_deeper_context_stands
     assert list(found.values()) == ["none", "input", "input", "inner", "inner", "output", "output", "towers"]
     assert [mark(place) for place in found.values()] == ["", "", "", "‡", "‡", "†", "†", "§"]
     assert "".join(legend_remark(found.values())) == (
-        "‡ marks an inner-layer method, † marks a deep-layer method, § marks a both-tower method."
+        "‡ marks an inner-layer method, † marks an output-space method, § marks a both-tower method."
     )
-    assert legend_remark(["input", "none", "output"]) == ["† marks a deep-layer method."]
+    assert legend_remark(["input", "none", "output"]) == ["† marks an output-space method."]
     assert legend_remark(["input"]) == []
     assert listed(found, {name: name.upper() for name in found}) == (
         "input tokens: COOP, KGCOOP; inner layers: COOP-3, COOP-4; output space: TIP-ADAPTER-F, LINEAR-PROBE; "

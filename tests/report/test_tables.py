@@ -13,7 +13,7 @@ from carryover.bench.analyses import main_table
 from carryover.bench.records import printed
 from carryover.bench.render import sheets
 from carryover.bench.render.terminal import made
-from carryover.bench.report import outputs, recompute, report
+from carryover.bench.report import blocks, outputs, recompute
 
 HEADER = "dataset,method,seeds,base,base_std,new,new_std,h,h_std,paper_base,paper_new,paper_h"
 HOSTILE = [
@@ -183,7 +183,8 @@ def test_check_is_silent_where_predictions_records_and_table_agree(world, tmp_pa
 
 def test_check_names_a_forged_record_a_forged_cell_and_missing_files(world, tmp_path):
     stored = predictions_of(world)
-    path = outputs.write_tables(chosen(world), tmp_path)[0]
+    outputs.write_tables(chosen(world), tmp_path)
+    path = tmp_path / "tables" / "main.csv"
     original = path.read_text()
 
     forged = copy.deepcopy(world)
@@ -220,5 +221,5 @@ def test_hyper_parameters_are_the_chosen_ones_not_the_0_that_leaves_them_open(wo
     for found, rate in zip(world, (0.02, 0.2) * 6, strict=True):
         found["run"]["config"] = {"lr": 0.0, "batch": 32}
         found["chosen"] = {"lr": rate, "ratio": 0.6}
-    (_, values), *_ = [[cell.text for cell in row] for row in report._configs(world).rows]
+    (_, values), *_ = [[cell.text for cell in row] for row in blocks.configs(world).rows]
     assert values == "lr = 0.02 / 0.2, batch = 32, ratio = 0.6"

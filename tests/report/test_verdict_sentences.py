@@ -62,13 +62,13 @@ SENTENCES = {
     ),
     "some of a place": (
         case(*INPUT[:2], method("KgCoOp", "input", down()), method("ContCoOp", "input", WIDE)),
-        "Two of the four input-token methods carry over: on the new model CoOp and CoCoOp beat zero-shot, one hurts and "
-        "one is inconclusive.",
+        "Two of the four input-token methods carry over: on the new model CoOp and CoCoOp beat zero-shot, one hurts "
+        "and one is inconclusive.",
     ),
     "one of a place": (
         case(INPUT[0], method("KgCoOp", "input", LEVEL), method("ContCoOp", "input", LEVEL)),
-        "One of the three input-token methods carries over: on the new model CoOp beats zero-shot and two are no better "
-        "than zero-shot.",
+        "One of the three input-token methods carries over: on the new model CoOp beats zero-shot and two are no "
+        "better than zero-shot.",
     ),
     "many of a place": (
         case(*INPUT, method("A", "input", down()), method("B", "input", down())),
@@ -109,8 +109,8 @@ SENTENCES = {
     ),
     "several, one port": (
         case(*INPUT[:2], *with_port(OUTPUT[:1], LEVEL)),
-        "Both input-token methods carry over: on the new model they beat zero-shot. Linear Probe hurts. Ported through a "
-        "map, Linear Probe is no better than zero-shot.",
+        "Both input-token methods carry over: on the new model they beat zero-shot. Linear Probe hurts. Ported through "
+        "a map, Linear Probe is no better than zero-shot.",
     ),
     "several, some ports": (
         case(*with_port(OUTPUT, up(), up(), down(), WIDE)),
@@ -119,13 +119,13 @@ SENTENCES = {
     ),
     "several, one good port": (
         case(*with_port(OUTPUT[:3], up(), down(), WIDE)),
-        "None of the three output-space methods carries over: on the new model all three hurt. Ported through a map, one "
-        "of the three methods that have a port beats zero-shot.",
+        "None of the three output-space methods carries over: on the new model all three hurt. Ported through a map, "
+        "one of the three methods that have a port beats zero-shot.",
     ),
     "several, no good port": (
         case(*with_port(OUTPUT[:2], down(), down())),
-        "Neither of the two output-space methods carries over: on the new model both hurt. Ported through a map, neither "
-        "of the two methods that have a port significantly beats zero-shot.",
+        "Neither of the two output-space methods carries over: on the new model both hurt. Ported through a map, "
+        "neither of the two methods that have a port significantly beats zero-shot.",
     ),
     "one method carries over": (
         case(INPUT[0]),
@@ -143,8 +143,8 @@ SENTENCES = {
     ),
     "one method cannot be judged": (
         case(method("CoOp", "input", WIDE)),
-        "We cannot tell whether CoOp carries over: on the new model it is 0.8 points above zero-shot (95 % interval -2.0 "
-        "to +3.6).",
+        "We cannot tell whether CoOp carries over: on the new model it is 0.8 points above zero-shot (95 % interval "
+        "-2.0 to +3.6).",
     ),
     "one method of several has finished": (
         case(INPUT[0], method("TPT", "input", ABSENT, seeds=0)),
@@ -160,7 +160,8 @@ SENTENCES = {
     ),
     "one seed, several methods": (
         case(one_seed("CoOp", "input", 12.0), one_seed("KgCoOp", "input", 6.0), one_seed("RAda", "output", -2.0)),
-        "One seed allows no verdict. In these runs CoOp and KgCoOp are above zero-shot on the new model and RAda is not.",
+        "One seed allows no verdict. In these runs CoOp and KgCoOp are above zero-shot on the new model and RAda is "
+        "not.",
     ),
     "one seed, many methods": (
         case(*[one_seed(f"M{i}", "input", 12.0) for i in range(4)], one_seed("RAda", "output", -2.0)),
@@ -184,8 +185,8 @@ SENTENCES = {
     ),
     "predictions are gone": (
         case(method("CoOp", "input", gain(12.0, NAN, NAN, CANNOT_TELL))),
-        "There is no verdict: the stored predictions are missing. In this run CoOp is 12.0 points above zero-shot on the "
-        "new model.",
+        "There is no verdict: the stored predictions are missing. In this run CoOp is 12.0 points above zero-shot on "
+        "the new model.",
     ),
     "only zero-shot": (
         case(),

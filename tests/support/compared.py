@@ -8,7 +8,7 @@ import torch
 
 from carryover.bench.host.tensor_files import read_tensors
 
-APART = ("Statistics", "Cost of a run", "Time", "Environment")
+APART = ("Statistics", "Cost and time", "Environment")
 OF_SECONDS = "pareto"  # figures
 
 

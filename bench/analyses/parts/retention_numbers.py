@@ -28,9 +28,9 @@ MARGIN = 1.0  # points that an option may be behind the best and still be taken 
 def rule_of(options: str) -> str:
     """``options``: as a sentence names them, the cheapest first."""
     return (
-        f"The choice is the cheapest of {options}, in this order, that is within {MARGIN:g} point of the best: the 95 % "
-        f"interval of its difference from the best lies above -{MARGIN:g}. The choice is “{UNDECIDED}” where the interval "
-        f"of a cheaper option holds both -{MARGIN:g} and 0. With one seed there is no choice."
+        f"The choice is the cheapest of {options}, in this order, that is within {MARGIN:g} point of the best: the 95 "
+        f"% interval of its difference from the best lies above -{MARGIN:g}. The choice is “{UNDECIDED}” where the "
+        f"interval of a cheaper option holds both -{MARGIN:g} and 0. With one seed there is no choice."
     )
 
 
