@@ -35,7 +35,7 @@ def dry_run(options: Options, runs: list[Run], jobs: int, fresh: bool = False) -
         report = [*budget.lines(found), *(f"not estimated: {line}" for line in found.missing)]
         if found.runs:
             session.store.write_note(time_notes.ESTIMATE, found.stored())
-            report.append("kept beside the records; the report will show it with the actual time")
+            report.append("stored with the records; the report will compare it with the actual time")
     except UserError as error:
         report = [f"no estimate: {error}"]
     for line in report:

@@ -24,6 +24,7 @@ from carryover.bench.errors import UserError
 from carryover.bench.host import claims
 from carryover.bench.host.files import sweep
 from carryover.bench.records import time_notes
+from carryover.bench.records.reading import counted
 from carryover.bench.render.terminal import console, say
 
 
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     write_results(args, options.arch, tests_of(session, args.limit))
     also = f"{tally.elsewhere} by another process meanwhile, " if tally.elsewhere else ""
     shown.say(
-        f"{tally.done} runs done, {tally.already} were done before, {also}{len(tally.failures)} failed; "
+        f"{counted(tally.done, 'run')} done, {tally.already} were done before, {also}{len(tally.failures)} failed; "
         f"{tally.planned} planned. Report: {options.out}/{options.arch.id}/report.html"
     )
     return 0 if tally.done + tally.already + tally.elsewhere == tally.planned else 1

@@ -529,7 +529,7 @@ def test_a_run_without_a_whole_record_is_done_again_alone_with_the_same_bits(exp
     accuracy = json.loads(gone.read_text())["targets"]
     damage(gone)
     status, out, _ = experiment()
-    assert status == 0 and "1 runs done, 1 were done before" in " ".join(out.split())
+    assert status == 0 and "1 run done, 1 were done before" in " ".join(out.split())
     assert stamps([kept]) == before
     assert json.loads(gone.read_text())["targets"] == accuracy
     assert plugin_bytes(experiment.out) == plugins

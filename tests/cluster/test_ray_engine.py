@@ -273,7 +273,7 @@ def test_a_run_that_hangs_is_ended_at_its_limit_and_costs_no_other(cluster, loca
     status = main.main(through_ray(cluster, few, tmp_path / "out"))
     told = " ".join(capsys.readouterr().out.split())
     assert "longer than --run-limit 20 s" in told and (folder / "mark").exists()
-    assert status == 1 and "1 runs done, 0 were done before, 1 failed" in told, told
+    assert status == 1 and "1 run done, 0 were done before, 1 failed" in told, told
 
 
 def test_without_an_address_ray_runs_on_this_machine_and_leaves_no_process(local, tmp_path, capsys, monkeypatch):

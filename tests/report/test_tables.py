@@ -175,7 +175,7 @@ def test_the_console_prints_the_averages_and_takes_no_markup_from_a_name(world):
 def test_check_is_silent_where_predictions_records_and_table_agree(world, tmp_path):
     paths = outputs.write_tables(chosen(world), tmp_path)
     assert [path.relative_to(tmp_path).as_posix() for path in paths] == [
-        *(f"tables/main.{e}" for e in ("csv", "md", "tex")),
+        *(f"tables/{name}.{e}" for name in ("answer", "main") for e in ("csv", "md", "tex")),
         "tables/records.csv",
     ]
     assert recompute.recompute(chosen(world), predictions_of(world).__getitem__, tmp_path) == []

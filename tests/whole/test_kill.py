@@ -44,7 +44,7 @@ def test_two_processes_on_one_plan_do_each_run_once_and_both_end_well(tmp_path):
         status, text = told
         text = " ".join(text.split())
         assert status == 0 and "Traceback" not in text and " 0 failed" in text, text
-        done, before = map(int, re.search(r"(\d+) runs done, (\d+) were done before", text).groups())
+        done, before = map(int, re.search(r"(\d+) runs? done, (\d+) were done before", text).groups())
         elsewhere = re.search(r"(\d+) by another process", text)
         return done, before, int(elsewhere[1]) if elsewhere else 0
 

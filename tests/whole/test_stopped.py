@@ -152,7 +152,7 @@ def counts(command):
     """(done, done before) as it tells them at its end; all went well."""
     assert command.end() == 0, command.text
     told = " ".join(command.text.split())
-    return tuple(map(int, re.search(r"(\d+) runs done, (\d+) were done before.* 0 failed", told).groups()))
+    return tuple(map(int, re.search(r"(\d+) runs? done, (\d+) were done before.* 0 failed", told).groups()))
 
 
 def finishes(run, out, before=0, engine=()):
