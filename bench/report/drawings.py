@@ -23,7 +23,7 @@ from carryover.bench.records.selection import Selection
 from carryover.bench.render import figures
 
 DRAWN = re.compile(r"<svg.*?</svg>", re.DOTALL)
-NAMED = re.compile(r"\]\(figures/([^()/]+)\.svg\)")  # a figure in the Markdown report
+NAMED = re.compile(r"^!\[.*\]\(figures/([^()/]+)\.svg\)$", re.MULTILINE)  # a figure in the Markdown report
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
 OWN_ID = re.compile(r"\b[a-z][0-9a-f]{10}\b")  # of a clip path or marker: a hash of its numbers
 VERSION = re.compile(r"Matplotlib v([\w.+]+)")

@@ -187,7 +187,10 @@ def test_losses_that_differ_by_rounding_alone_are_tied(monkeypatch):
     assert depth_numbers.losses(found, "new")["lost"].nunique() == 1
     row = row_of(mean_correlations(found), start="rows", outcome="lost", predictor="layer")
     assert math.isnan(row["rho"]) and (row["pairs"], row["undefined"]) == (0, 6)
-    assert any("6 pairs is the same at every block" in line for line in sheet_of(found, "depth_correlation").remarks)
+    assert any(
+        "6 pairs left out, for it is the same at every block" in line
+        for line in sheet_of(found, "depth_correlation").remarks
+    )
 
 
 def test_a_strong_relation_has_its_sign_and_an_interval_that_holds_it():
@@ -216,7 +219,7 @@ def test_rho_is_averaged_over_seeds_then_over_datasets():
     assert row["pairs"] == 5 and row["rho"] == pytest.approx(0)  # by pairs it would be 0.2
     assert math.isnan(row["low"])  # five pairs
     remarks = sheet_of(found, "depth_correlation").remarks
-    assert any("1 pair with blocks not run or failed left out" in line for line in remarks)
+    assert any("1 pair left out, for blocks were not run or failed" in line for line in remarks)
 
 
 def test_the_interval_is_the_same_each_time_and_resamples_datasets_before_seeds():
@@ -302,7 +305,7 @@ def test_predictors_that_rank_otherwise_keep_rows_of_their_own():
 def test_rows_that_gain_nothing_on_base_are_counted():
     found = world(lambda d, start, layer, seed: {"base": 90 if start == "rows" and layer else 120, "new": 100})
     lines = depth.nothing_to_lose(depth_numbers.depth_table(found))
-    assert lines == ["Start rows: 6 of 8 rows gain nothing on Base, so had nothing to lose."]
+    assert lines == ["Start rows: 6 of 8 rows gain nothing on Base, so they have nothing to lose."]
 
 
 # ---- gaps ------------------------------------------------------------------------------------------------------------
@@ -367,8 +370,8 @@ def test_the_report_shows_both_sheets_and_the_figure_last(tmp_path):
     markdown, page = report.write_report(world(deeper_loses_more), tmp_path)
     text, html = markdown.read_text(), page.read_text()
     places = [
-        text.index(f"## {name}")
-        for name in ("Drift", "# Layer drift", f"# {depth.Depth.title}", f"# {depth.RHO_TITLE}")
+        text.index(f"# {name}\n")
+        for name in ("# Drift", "## Layer drift", f"## {depth.Depth.title}", f"## {depth.RHO_TITLE}")
     ]
     assert places == sorted(places) and text.index("Figure 2 (d)") < places[0] < text.index("(figures/depth.svg)")
     assert depth.Depth.title in html and "beside the drift of the same blocks" in html

@@ -130,7 +130,7 @@ def test_a_method_without_a_dataset_has_no_rank_and_is_named():
     assert table.loc["h"]["rank"].sum() == pytest.approx(6)  # of three methods
     pairs = comparison.wilcoxon_table(holed)
     assert set(pairs[(pairs["method"] == "kg") | (pairs["other"] == "kg")]["datasets"]) == {5}
-    assert any(said.startswith("Without a rank") and "KG" in said for said in statistics.limits(holed.main))
+    assert any(said.startswith("No rank") and "KG" in said for said in statistics.limits(holed.main))
     assert outputs.made_from(holed)["ranks"].sheet.blocks[0].rows[-1][1].text == "–"
 
 
@@ -435,13 +435,13 @@ def test_too_many_methods_for_the_redraws_are_named():
     many = {f"m{i:02d}": {"base": 0.5, "new": 0.5} for i in range(23)}
     few = dict(list(many.items())[:22])
     lines = [" ".join(statistics.limits(selected(each, images=20, datasets=("a",)).main)) for each in (few, many)]
-    assert "253 pairs of methods none" in lines[1] and "redraws" not in lines[0]
+    assert "253 pairs of methods, no difference over images" in lines[1] and "redraws" not in lines[0]
 
 
 def test_without_predictions_of_any_pair_nothing_is_said_of_intervals():
     records, stored = answered.world(CHANCES, images=40)
-    assert "Intervals hold" in texts_of(answered.selection_of(records, stored))[0]
-    assert "Intervals hold" not in texts_of(answered.selection_of(records, {}))[0]
+    assert "A difference is called significant" in texts_of(answered.selection_of(records, stored))[0]
+    assert "A difference is called significant" not in texts_of(answered.selection_of(records, {}))[0]
 
 
 def test_a_hostile_name_is_shown_as_it_is_in_sheets_and_figures(tmp_path):

@@ -137,7 +137,7 @@ def test_a_failed_method_is_a_dash_on_every_backbone():
     records = [r if r["run"]["method"] != "coop" else {**r, "status": "failed", "targets": {}} for r in world()]
     table = targets_table(records)
     assert table[table["method"] == "coop"]["accuracy"].isna().all()
-    assert "not run or failed" in sheet_markdown(targets_sheet(targets_table(records), records))
+    assert "was not run, or failed" in sheet_markdown(targets_sheet(targets_table(records), records))
 
 
 # ---- what readers see ------------------------------------------------------------------------------------------------
