@@ -370,8 +370,8 @@ def test_the_report_shows_both_sheets_and_the_figure_last(tmp_path):
     markdown, page = report.write_report(world(deeper_loses_more), tmp_path)
     text, html = markdown.read_text(), page.read_text()
     places = [
-        text.index(f"# {name}\n")
-        for name in ("# Drift", "## Layer drift", f"## {depth.Depth.title}", f"## {depth.RHO_TITLE}")
+        text.index(f"\n{name}\n")
+        for name in ("## Drift", "### Layer drift", f"### {depth.Depth.title}", f"### {depth.RHO_TITLE}")
     ]
     assert places == sorted(places) and text.index("Figure 2 (d)") < places[0] < text.index("(figures/depth.svg)")
     assert depth.Depth.title in html and "beside the drift of the same blocks" in html
