@@ -81,8 +81,8 @@ class Analysis:
 
     title     what its table shows
     source    the paper's table or figure; empty for what is beyond the paper
-    place     where it stands in the report: up to 10 the paper's tables and figures, by number; from 20 on what is
-              beyond; equal ones by id
+    place     where it stands in the report: up to 10 the paper's tables and figures, by number, after the answer and
+              beside the main table what readers look for next; from 20 on what is beyond; equal ones by id
     section   of the report, which it shares with others of that name; empty: one of its own
     suite     the rows it needs run; None where it reads those of others
     names     of every table that it may make: one that it no longer makes is taken away; empty: its id

@@ -137,7 +137,7 @@ def draw_panel(axes, part: pd.DataFrame, label: str) -> None:
 
 @register("curves")
 class Curves(Analysis):
-    title, place = "Learning curves", 75
+    title, place = "Learning curves", 2.4
     drawings = (
         Drawing(
             "curves",

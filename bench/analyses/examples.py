@@ -100,7 +100,7 @@ def picture(stored: Stored, names: Mapping[str, str], dataset: str) -> Picture:
 
 @register("examples")
 class Examples(Analysis):
-    title, place = "Examples: right before the update, wrong after it", 74
+    title, place = "Examples: right before the update, wrong after it", 2.2
 
     def parts(self, selection: Selection, tables: Tables) -> list[Part]:
         every = chosen(selection)
@@ -112,5 +112,5 @@ class Examples(Analysis):
         if missing := len(every) - len(shown):
             said.append(f"{counted(missing, 'picture')} left out: no thumbnail of these predictions is stored.")
         cards = [picture(one, names["method"], names["dataset"][one.of.dataset]) for one in shown]
-        found: list[Part] = [("heading", self.title), *(("text", line) for line in said), ("gallery", cards)]
+        found: list[Part] = [*(("text", line) for line in said), ("gallery", cards)]
         return [*found, ("files", [(LIST, f"{FOLDER}/{LIST}")])]
