@@ -17,6 +17,7 @@ from carryover.bench.analyses.parts.answer_numbers import answer_table
 from carryover.bench.analyses.parts.dataset_grid import dataset_grid, datasets_of
 from carryover.bench.analyses.parts.rows import views_told
 from carryover.bench.plan import suites
+from carryover.bench.plan.run_labels import ZERO_SHOT
 from carryover.bench.plan.runs import shown_setting
 from carryover.bench.records import reading
 from carryover.bench.records.printed import PAPER_COLUMNS, read_paper
@@ -132,14 +133,18 @@ def _numbers(footnotes: Sequence[str], marks: Iterable[str]) -> tuple[int, ...]:
 
 
 def console_summary(records: Iterable[Record]) -> ConsoleTable:
-    """The average rows of the main suite for the terminal: method, Base, New, H in percent."""
+    """The average rows of these records for the terminal: Base, New, H in percent, New less zero-shot in points."""
     records = reading.select(records)
-    methods, count = reading.names(records, "method"), len(reading.averaged(records))
-    title = f"Average over {reading.counted(count, 'dataset')}, accuracy in percent"
-    numbers = ("Base", "New", "H", "Seeds")
-    shown = ConsoleTable("Method", *numbers, right=numbers, title=title)
-    for method, row in means.average_rows(records).iterrows():
+    methods, over, sets = reading.names(records, "method"), reading.averaged(records), reading.names(records, "dataset")
+    title = f"Average over {len(over)} datasets" if len(over) > 1 else sets[over[0]]
+    numbers = ("Base", "New", "H", "New less zero-shot", "Seeds")
+    shown = ConsoleTable("Method", *numbers, right=numbers, title=f"{title}, accuracy in percent")
+    averages = means.average_rows(records)
+    level = float(averages["new"].get(ZERO_SHOT, math.nan))
+    for method, row in averages.iterrows():
         cells = [percent(row[name], row[name + "_std"]) for name in ("base", "new", "h")]
+        gain = math.nan if method == ZERO_SHOT else row["new"] - level
+        cells.append(MISSING if math.isnan(gain) else f"{round(gain, 2) + 0.0:+.2f}")
         shown.row(methods[method], *cells, str(row["seeds"]))
     return shown
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from carryover.bench.cli.progress import Progress
 from carryover.bench.errors import UserError
+from carryover.bench.plan.defaults import PRECISION
 
 if TYPE_CHECKING:
     from carryover.bench.backbones.loading import Backbone
@@ -36,13 +37,17 @@ class Alone:
         from carryover.bench.backbones import loading
 
         budget = int(self.args.text_memory * 2**30)
-        return loading.load(self.tower(name), self.device, self.args.hub_cache, budget, self.args.precision)
+        return loading.load(
+            self.tower(name), self.device, self.args.hub_cache, budget, self.args.precision or PRECISION
+        )
 
     def store(self, backbone: Backbone) -> FeatureStore:
         from carryover.bench.features.store import FeatureStore
 
         cache = self.args.cache or f"{self.args.out}/cache"
-        return FeatureStore(cache, backbone, self.args.precision, progress=self.progress, loader=self.loader)
+        return FeatureStore(
+            cache, backbone, self.args.precision or PRECISION, progress=self.progress, loader=self.loader
+        )
 
 
 def wanting(command: str, args: argparse.Namespace, names: tuple[str, ...], expected: str) -> None:

@@ -46,7 +46,7 @@ def main(args: argparse.Namespace) -> int:
         records = of_keys(store, args.what)
     else:
         args.suite = args.suite or ["main"]
-        records = of_runs(store, plan_of(args, arch))
+        records = of_runs(store, plan_of(args, arch, zero_shot=False))
     written = write(store, arch, records, args.to)
     for path in written[:FEW]:
         say(str(path))

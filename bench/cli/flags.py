@@ -93,7 +93,7 @@ CHOICE: Group = {
         action=MoreLists,
         type=items,
         help="method ids or names, or all (default: those on frozen features; the others train towers or adapt to "
-        "each test image, and cost more)",
+        "each test image, and cost more); zero-shot (zs-clip) runs with them, named or not",
     ),
     "--datasets": dict(
         nargs="+",
@@ -104,7 +104,7 @@ CHOICE: Group = {
     "--seeds": dict(nargs="+", action=MoreLists, type=integers, help="few-shot draws (default: 1 2 3)"),
 }
 SETTINGS: Group = {
-    "--shots": dict(type=int, default=SHOTS, help=f"training images a class (default: {SHOTS})"),
+    "--shots": dict(type=int, help=f"training images a class (default: {SHOTS})"),
     "--protocol": dict(
         type=str.lower,
         choices=["published", "micro"],
@@ -122,14 +122,20 @@ SETTINGS: Group = {
         action="extend",
         metavar="METHOD.OPTION=VALUE",
         dest="overrides",
-        help="change a method's option; *.OPTION=VALUE for all methods that have it",
+        help="change a method's option; *.OPTION=VALUE for all methods that have it; a row of its own in every table",
+    ),
+    "--sweep": dict(
+        nargs="+",
+        action="extend",
+        metavar="METHOD.OPTION=VALUE,VALUE,…",
+        help="the main suite with each value of an option, e.g. contcoop.lam=0,0.3,1: a row each, and a figure; of the "
+        "methods that are swept, unless --methods names more",
     ),
     "--limit": dict(type=int, help="trials: at most so many test images a class; marked in every table"),
     "--precision": dict(
         type=str.lower,
-        default=PRECISION,
         choices=["fp32", "bf16"],
-        help="of the frozen towers; learned tensors stay fp32",
+        help=f"of the frozen towers (default: {PRECISION}); learned tensors stay fp32",
     ),
 }
 BACKBONES: Group = {

@@ -11,6 +11,7 @@ from carryover import datasets
 from carryover.bench.cli.settings import arch_of
 from carryover.bench.engine.options import Options, default_together
 from carryover.bench.errors import UserError
+from carryover.bench.plan.defaults import PRECISION
 
 
 def device_of(name: str) -> str:
@@ -39,7 +40,7 @@ def options_of(args: argparse.Namespace) -> Options:
         args.cache or f"{args.out}/cache",
         args.hub_cache,
         args.data_root,
-        args.precision,
+        args.precision or PRECISION,
         int(args.text_memory * 2**30),
         plugin_dirs=tuple(args.plugin_dir),
         debug=args.debug,

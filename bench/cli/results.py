@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import functools
-from dataclasses import replace
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 from carryover.bench.analyses import audit_page, known_zero_shot, main_table
 from carryover.bench.analyses.drift import present
@@ -12,9 +13,10 @@ from carryover.bench.backbones import archs
 from carryover.bench.cli import examples
 from carryover.bench.cli.commands import command_line
 from carryover.bench.cli.examples import Tests
-from carryover.bench.cli.settings import settings_of
+from carryover.bench.cli.settings import changes_of, says_settings, settings_of
 from carryover.bench.errors import UserError
-from carryover.bench.records import drift_files, example_files, time_notes
+from carryover.bench.plan.settings import Settings
+from carryover.bench.records import drift_files, example_files, plans, time_notes
 from carryover.bench.records.predictions import Outcomes
 from carryover.bench.records.selection import Selection, choose
 from carryover.bench.records.store import Store
@@ -22,13 +24,53 @@ from carryover.bench.render.terminal import say
 from carryover.bench.report import outputs, written
 from carryover.bench.report import report as report_module
 
-REPEAT = "repeat the flags of the run that change its settings (--set, --limit, --shots, --views, --protocol, …)"
+OTHERS = "leave the flags of settings out (--set, --sweep, --limit, --shots, --views, --protocol, --precision)"
 
 
-def selection_of(args: argparse.Namespace, arch: archs.Arch) -> Selection:
-    """The stored records that this command line's settings could have made, whatever their dataset, method and seed."""
+@dataclass(frozen=True)
+class Choice:
+    """What chooses records: the settings that all of them share, and changes of options (``--set``). ``only`` these
+    rows are shown of the methods that they name; else they are further rows."""
+
+    settings: Settings
+    changes: list[tuple[str, ...]]
+    only: bool
+
+    @property
+    def told(self) -> dict:
+        """As ``written.json`` keeps it."""
+        return {"settings": self.settings.of_runs, "only": [list(one) for one in self.changes] if self.only else []}
+
+
+def choice_of(args: argparse.Namespace, arch: archs.Arch) -> Choice:
+    """A run shows all rows of its own settings. Commands that read records narrow by the flags that they are given, and
+    read the rest from what is stored."""
+    store, mine = Store(args.out, arch.id), settings_of(args, arch)
+    changes, mine = changes_of(args, mine), replace(mine, overrides=())
+    made_by = (written.read(store.folder) or {}).get("made_by") or {}
+    if args.command == "run":
+        return Choice(mine, plans.changes(store.folder), only=False)
+    settings = mine if says_settings(args) else stored_settings(store, mine, made_by.get("settings"))
+    if args.command == "check":  # of what was written
+        changes = changes or [tuple(one) for one in made_by.get("only") or ()]
+    return Choice(settings, changes or plans.changes(store.folder), only=bool(changes))
+
+
+def stored_settings(store: Store, mine: Settings, last: dict | None) -> Settings:
+    """Those of the last report, else the default ones, else the newest record's: the first that have records."""
+    runs = [record["run"] for record in sorted(store.records(), key=lambda r: (r.get("started") or "", r["key"]))]
+    newest = {name: runs[-1].get(name) for name in mine.of_runs} if runs else None
+    for found in (last, mine.of_runs, newest):
+        if found and found.keys() == mine.of_runs.keys():
+            if any(all(run.get(name) == value for name, value in found.items()) for run in runs):
+                return replace(mine, **found)
+    return mine
+
+
+def selection_of(args: argparse.Namespace, arch: archs.Arch, choice: Choice) -> Selection:
+    """The stored records of that choice, whatever their dataset, method and seed."""
     store = Store(args.out, arch.id)
-    selection = choose(store.records(), arch, settings_of(args, arch), args.manifests)
+    selection = choose(store.records(), arch, choice.settings, args.manifests, choice.changes, choice.only)
     return replace(
         selection,
         notes=(*selection.notes, *store.refused()),
@@ -43,18 +85,22 @@ def selection_of(args: argparse.Namespace, arch: archs.Arch) -> Selection:
 
 def some_records(args: argparse.Namespace, arch: archs.Arch) -> Selection:
     """Raises UserError where no stored record fits the command line's settings."""
-    selection = selection_of(args, arch)
+    selection = selection_of(args, arch, choice_of(args, arch))
     if not (selection.records or present(selection.drift)):
         where, stored = f"'{args.out}/{arch.id}/runs'", Store(args.out, arch.id).records()
         if stored:
-            raise UserError(f"none of the {len(stored)} records under {where} has these settings; {REPEAT}")
+            raise UserError(f"none of the {len(stored)} records under {where} has these settings; {OTHERS}")
         raise UserError(f"no records of these settings under {where}; run first: {command_line(f'--arch {args.arch}')}")
     return selection
 
 
-def write_results(args: argparse.Namespace, arch: archs.Arch, tests: Tests | None = None) -> None:
-    """``tests``: gives the test pictures, of which thumbnails are kept; without it those stay that are stored."""
-    selection, store = selection_of(args, arch), Store(args.out, arch.id)
+def write_results(
+    args: argparse.Namespace, arch: archs.Arch, tests: Tests | None = None, keys: Collection[str] | None = None
+) -> None:
+    """``tests``: gives the test pictures, of which thumbnails are kept; without it those stay that are stored.
+    ``keys``: the runs of the call, which the table on the terminal is of; None: of all records that are shown."""
+    choice, store = choice_of(args, arch), Store(args.out, arch.id)
+    selection = selection_of(args, arch, choice)
     folder, estimate = store.folder, store.read_note(time_notes.ESTIMATE, time_notes.sound_estimate)
     if estimate and time_notes.covers(
         selection.records, estimate
@@ -74,11 +120,13 @@ def write_results(args: argparse.Namespace, arch: archs.Arch, tests: Tests | Non
         *report_module.write_report(selection, folder, answers, args.arch),
         audit_page.write_page(selection, folder),
     ]
-    written.write(folder, [path for path in files if path is not None], selection.records)
+    written.write(folder, [path for path in files if path is not None], selection.records, choice.told)
     if warning := known_zero_shot.warning(answers):
         head, lines, causes = warning
         say((head, "bold yellow"))
         say("\n".join([*(f"  {line}" for line in lines), causes]))
-    main_table.console_summary(selection.main).show()
+    shown = [record for record in selection.main if keys is None or record["key"] in keys]
+    if shown:
+        main_table.console_summary(shown).show()
     for note in selection.notes:
         say(note)

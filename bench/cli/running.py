@@ -16,7 +16,7 @@ from carryover.bench.cli.examples import tests_of
 from carryover.bench.cli.options import options_of
 from carryover.bench.cli.registries import discover
 from carryover.bench.cli.results import write_results
-from carryover.bench.cli.settings import plan_of, wants_drift
+from carryover.bench.cli.settings import changes_of, plan_of, settings_of, wants_drift
 from carryover.bench.cluster.engine import joined
 from carryover.bench.engine import drift_runs, known_prompts, schedule
 from carryover.bench.engine.session import Session
@@ -49,10 +49,14 @@ def run(args: argparse.Namespace) -> int:
         told = (shown.on_start, shown.on_done, args.run_limit, shown.on_wait)
         shown.works(session.options, jobs)
         try:
-            tally = schedule.run_all(session, runs, jobs, args.fresh, args.fail_fast, *told, engine, shown.on_begin)
+            changes = changes_of(args, settings_of(args, options.arch))
+            tally = schedule.run_all(
+                session, runs, jobs, args.fresh, args.fail_fast, *told, engine, shown.on_begin, changes
+            )
         except KeyboardInterrupt:
             tidy(session)
             raise KeyboardInterrupt(shown.progress()) from None
+        keys = {session.keys.of(run) for run in runs}
         laps = {"loading": shown.begun - started, "runs": time.monotonic() - shown.begun}
         session = cluster.afterwards(session) if cluster else session
         if args.limit is None:
@@ -66,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
             session.store.write_note(
                 time_notes.CALL, {"keys": time_notes.digest(shown.keys), "stages": laps, "seconds": whole, "jobs": jobs}
             )
-    write_results(args, options.arch, tests_of(session, args.limit))
+    write_results(args, options.arch, tests_of(session, args.limit), keys)
     also = f"{tally.elsewhere} by another process meanwhile, " if tally.elsewhere else ""
     shown.say(
         f"{counted(tally.done, 'run')} done, {tally.already} were done before, {also}{len(tally.failures)} failed; "

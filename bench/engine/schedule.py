@@ -6,7 +6,7 @@ Whatever the number of workers, only this process writes records, and a run's nu
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from carryover.bench.engine.local import in_process, in_workers
@@ -49,6 +49,7 @@ def run_all(
     on_wait: Callable[[int, str], None] = lambda count, owner: None,
     engine: Engine | None = None,
     on_begin: Callable[[list[str]], None] = lambda keys: None,
+    changes: Sequence[Sequence[str]] = (),
 ) -> Tally:
     """Do every run that has no finished record (all of them with ``fresh``). Raises UserError only for what concerns
     every run (weights, data root, a full disk, a results folder that was taken away); a run that fails is recorded and
@@ -57,6 +58,7 @@ def run_all(
     Runs that another process on the same results folder is at are left to it, waited for, and done here where it died.
     limit: seconds that one run may take; its worker process is then ended.
     engine: what does the runs; None: this machine, in processes of its own.
+    changes: options of each row that the call asked for, which its plan keeps.
     on_start, on_begin, on_done, on_wait: told what is to be done and how many runs are done already; the keys of runs
     begun together; each run with its record; how many runs are left to whom."""
     todo: list[tuple[Run, str]] = []
@@ -78,7 +80,7 @@ def run_all(
             todo.append((run, key))
             again.add(key)
     planned = {session.keys.of(run): str(run) for run in runs}
-    plan = plans.write(session.store.folder, planned)
+    plan = plans.write(session.store.folder, planned, changes=changes)
     on_start(list(todo), tally.already)
 
     def count(run: Run, record: dict) -> None:
@@ -90,7 +92,7 @@ def run_all(
         with contextlib.suppress(UserError):
             write_manifests(session, run)
     if not todo:
-        plans.write(session.store.folder, planned, recorded=True)
+        plans.write(session.store.folder, planned, recorded=True, changes=changes)
         return tally
     with Claims(session.store.folder / "claims") as claims:
         share = Share(session, todo, before, claims, on_begin)
@@ -118,5 +120,5 @@ def run_all(
                 count(run, record)
             share.wait(on_wait)
     session.store.check_there(written)
-    plans.write(session.store.folder, planned, recorded=True)
+    plans.write(session.store.folder, planned, recorded=True, changes=changes)
     return tally

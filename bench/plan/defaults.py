@@ -6,7 +6,10 @@ SHOTS = 16
 PRECISION = "fp32"
 PUBLISHED_VIEWS, MICRO_VIEWS = 16, 4
 TEXT_MEMORY = 4.0  # GB that a text pass keeps
-LIST_DEFAULTS = {"suite": [], "methods": [], "datasets": [], "seeds": list(SEEDS), "overrides": [], "plugin_dir": []}
+LIST_DEFAULTS = {
+    **{name: [] for name in ("suite", "methods", "datasets", "overrides", "sweep", "plugin_dir")},
+    "seeds": list(SEEDS),
+}
 
 
 def views(protocol: str) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from carryover import datasets
 from carryover.bench.backbones.archs import Arch
 from carryover.bench.errors import UserError, unknown
 from carryover.bench.plan import suites
 from carryover.bench.plan.defaults import SEEDS
+from carryover.bench.plan.run_labels import ZERO_SHOT
 from carryover.bench.plan.runs import Run
 from carryover.bench.plan.settings import Methods, Settings, parse_overrides, takes
 
@@ -21,10 +22,13 @@ def grid(
     methods: Sequence[str] = (),
     datasets_: Sequence[str] = (),
     seeds: Sequence[int] = SEEDS,
+    sweeps: Mapping[str, Sequence[tuple[str, ...]]] | None = None,
+    zero_shot: bool = False,
 ) -> list[Run]:
     """All runs, each once, grouped by dataset and seed so that features are shared. Empty lists mean the arch's
     default: all its suites, the methods on frozen features ("all" in ``methods``: every one), each suite's own
-    datasets."""
+    datasets. ``sweeps``: method -> options of each of the rows that the main suite has in place of the method's own
+    (`bench.plan.sweeps`). ``zero_shot``: the main suite runs zero-shot beside whatever methods are named."""
     known = settings.methods
     for name in methods:
         if name not in known and name != "all":
@@ -41,8 +45,13 @@ def grid(
         )
     cells = []
     for suite in map(suites.SUITES.__getitem__, suites.chosen(arch, suites_)):
-        taken = methods if named or not suite.methods else suite.methods
-        cells += cells_of(suite, arch, settings, taken, asked, suite.id in suites_)
+        taken = list(methods if named or not suite.methods else suite.methods)
+        if zero_shot and suite.kind == "main" and ZERO_SHOT not in taken:
+            taken = [ZERO_SHOT, *taken]
+        found = cells_of(suite, arch, settings, taken, asked, suite.id in suites_)
+        if suite.kind == "main" and sweeps:
+            found = [(dataset, one) for dataset, row in found for one in swept_rows(row, sweeps)]
+        cells += found
     runs = [settings.run(arch.id, dataset, row, seed) for dataset, row in cells for seed in dict.fromkeys(seeds)]
     if not runs and set(suites_) != {"drift"}:
         raise UserError(
@@ -53,6 +62,13 @@ def grid(
     order = {key: place for place, key in enumerate(dict.fromkeys((run.dataset, run.seed) for run in by_dataset(runs)))}
     # what a run needs comes before it
     return sorted(dict.fromkeys(runs), key=lambda run: (order[run.dataset, run.seed], len(run.sources)))
+
+
+def swept_rows(row: suites.Variant, sweeps: Mapping[str, Sequence[tuple[str, ...]]]) -> list[suites.Variant]:
+    """The rows that a sweep has in place of a method's own."""
+    if row.method not in sweeps:
+        return [row]
+    return [suites.Variant((), row.method, options) for options in sweeps[row.method]]
 
 
 def default_methods(known: Methods) -> list[str]:

@@ -42,12 +42,12 @@ def suite(given: str, known: Iterable[str]) -> str:
     return {id.casefold(): id for id in known}.get(given.casefold(), given)
 
 
-def overrides(given: Iterable[str], known: Methods) -> tuple[str, ...]:
+def overrides(given: Iterable[str], known: Methods, flag: str = "--set") -> tuple[str, ...]:
     """``METHOD.OPTION=VALUE`` as the plan reads it. Raises UserError for an option that is a flag's."""
-    return tuple(_override(item, known) for item in given)
+    return tuple(_override(item, known, flag) for item in given)
 
 
-def _override(item: str, known: Methods) -> str:
+def _override(item: str, known: Methods, flag: str) -> str:
     left, equals, value = item.partition("=")
     name, dot, word = left.strip().partition(".")
     if not (equals and dot):
@@ -57,5 +57,5 @@ def _override(item: str, known: Methods) -> str:
     own = {field.name for kind in kinds for field in fields(known[kind].Config)}
     option = word if word in own else ALIASES.get(word.lower(), word)
     if option.startswith("--"):
-        raise UserError(f"--set {item}: this holds for the whole call: give {option} {value.strip()}")
+        raise UserError(f"{flag} {item}: this holds for the whole call: give {option} {value.strip()}")
     return f"{id}.{option}={value}"

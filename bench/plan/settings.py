@@ -11,6 +11,8 @@ from typing import Any, Protocol
 from carryover.bench.backbones.archs import Arch
 from carryover.bench.errors import UserError, unknown
 from carryover.bench.plan.defaults import PRECISION, SHOTS, views
+from carryover.bench.plan.option_rows import WithRows, row_id
+from carryover.bench.plan.run_labels import ZERO_SHOT
 from carryover.bench.plan.runs import Run
 from carryover.bench.plan.suites import Suite, Variant
 from carryover.methods.train_config import TrainConfig
@@ -57,7 +59,12 @@ class Settings:
     views: int
     limit: int | None
     overrides: tuple[str, ...] = ()
+    rows: tuple[Variant, ...] = ()  # of methods with other options, whose ids `configure` takes too (`beside`)
     methods: Methods = field(kw_only=True, repr=False, compare=False)
+
+    def beside(self, rows: Iterable[Variant]) -> Settings:
+        """The same settings, which know these rows as further methods."""
+        return replace(self, rows=tuple(rows), methods=WithRows(self.methods, rows)) if rows else self
 
     @property
     def of_runs(self) -> dict:
@@ -65,10 +72,11 @@ class Settings:
 
     def configure(self, method: str, dataset: str, options: tuple[str, ...] = ()) -> TrainConfig:
         """``options`` of a suite's row come last: a row labelled by its length must have that length."""
+        row = next((one for one in self.rows if row_id(one) == method), Variant((), method))
         changes = parse_overrides(self.overrides, self.methods)
-        for name, more in parse_overrides(options, self.methods).items():
+        for name, more in parse_overrides((*row.options, *options), self.methods).items():
             changes[name] = {**changes.get(name, {}), **more}
-        return configure(self.methods, method, dataset, self.shots, self.protocol, changes)
+        return configure(self.methods, row.method, dataset, self.shots, self.protocol, changes)
 
     def run(self, arch: str, dataset: str, variant: Variant, seed: int) -> Run:
         """A run of a suite's row. One that is carried has the options of what it carries."""
@@ -113,7 +121,10 @@ def configure(
     values = {**kind.published(dataset, shots), **(kind.micro if protocol == "micro" else {})}
     config = replace(kind.Config(), **values)
     names = {field.name: getattr(config, field.name) for field in fields(config)}
-    mine = {**{k: v for k, v in changes.get("*", {}).items() if k in names}, **changes.get(method, {})}
+    every = {k: v for k, v in changes.get("*", {}).items() if k in names}
+    if method == ZERO_SHOT:  # nothing of it is trained
+        every = {k: v for k, v in every.items() if k not in {field.name for field in fields(TrainConfig)}}
+    mine = {**every, **changes.get(method, {})}
     if not config.epochs:  # nothing for the trainer to do; "*.epochs=2" means those that it trains
         mine = {k: v for k, v in mine.items() if k not in ("epochs", "steps") or k in changes.get(method, {})}
     elif "epochs" in mine and "steps" not in mine:

@@ -1,13 +1,14 @@
 """What calls planned: a file for each set of runs that a call was asked for, so that a record taken away is missed.
 
 ``plans/<digest of the keys>.json`` holds ``runs`` (key -> what the run is, in words) and ``recorded``: whether the call
-came to its end, so that each of them has left a record, done or failed. The same call again is the same file, and
-several processes at one plan write the same bytes.
+came to its end, so that each of them has left a record, done or failed. A call with ``--set`` or ``--sweep`` also has
+``changes``, the options of each row that it asked for, which its name then goes by too. The same call again is the same
+file, and several processes at one plan write the same bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,29 @@ from carryover.bench.records.reading import Record, counted
 FOLDER = "plans"
 
 
-def write(folder: Path, runs: Mapping[str, str], recorded: bool = False) -> str:
+def write(folder: Path, runs: Mapping[str, str], recorded: bool = False, changes: Sequence[Sequence[str]] = ()) -> str:
     """Writes the plan under folder (``results/<arch>``) where it is not there; returns its name. What was once recorded
     stays so."""
-    name = digest(sorted(runs))[:16]
+    content: dict[str, Any] = {"runs": dict(sorted(runs.items())), "recorded": recorded}
+    if changes:
+        content["changes"] = [list(one) for one in changes]
+    name = name_of(content)
     path = Path(folder) / FOLDER / f"{name}.json"
     known = read(path)
     if known is None or recorded > known["recorded"]:
-        write_text(path, canonical(sealed({"runs": dict(sorted(runs.items())), "recorded": recorded})) + "\n")
+        write_text(path, canonical(sealed(content)) + "\n")
     return name
+
+
+def name_of(plan: Mapping[str, Any]) -> str:
+    keys = sorted(plan["runs"])
+    return digest([keys, plan["changes"]] if plan.get("changes") else keys)[:16]
+
+
+def changes(folder: Path) -> list[tuple[str, ...]]:
+    """The options of each row that calls asked for, each once."""
+    plans = [read(path) for path in sorted((Path(folder) / FOLDER).glob("*.json"))]
+    return sorted({tuple(one) for plan in plans if plan is not None for one in plan.get("changes", ())})
 
 
 def read(path: Path) -> dict[str, Any] | None:
@@ -39,7 +54,10 @@ def read(path: Path) -> dict[str, Any] | None:
         return None
     sound = isinstance(found.get("runs"), dict) and isinstance(found.get("recorded"), bool)
     sound = sound and all(isinstance(value, str) for value in found["runs"].values())
-    return found if sound and path.stem == digest(sorted(found["runs"]))[:16] else None
+    given = found.get("changes", [])
+    sound = sound and isinstance(given, list) and all(isinstance(one, list) for one in given)
+    sound = sound and all(isinstance(text, str) for one in given for text in one)
+    return found if sound and path.stem == name_of(found) else None
 
 
 def differences(folder: Path, records: Iterable[Record], present: set[str]) -> Iterator[str]:

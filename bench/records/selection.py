@@ -7,21 +7,25 @@ that can change a number; the rest is counted in a note, never averaged in.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from carryover.bench.backbones.archs import Arch
+from carryover.bench.errors import UserError
 from carryover.bench.host.identity import canonical
 from carryover.bench.plan import suites
+from carryover.bench.plan.option_rows import method_of
 from carryover.bench.plan.run_labels import is_plain
-from carryover.bench.plan.runs import as_stored
-from carryover.bench.plan.settings import Methods, Settings
+from carryover.bench.plan.runs import as_stored, shown_setting
+from carryover.bench.plan.settings import Methods, Settings, parse_overrides
 from carryover.bench.plan.suites import Variant
-from carryover.bench.records import environments, reading, selection_retrained
+from carryover.bench.records import environments, reading, selection_options, selection_retrained
 from carryover.bench.records.example_files import Stored
 from carryover.bench.records.predictions import Outcome, Outcomes
 from carryover.bench.records.reading import Predictions, Record
+from carryover.bench.records.selection_options import Options
 from carryover.datasets.manifests import MARK, agree, digests
 
 Made = TypeVar("Made")
@@ -67,9 +71,12 @@ class Selection:
 
     @property
     def records(self) -> list[Record]:
-        """Each once, whatever suites it serves."""
-        every = [*self.main, *(r for rows in self.rows.values() for row in rows for r in row.records)]
-        return list({record["key"]: record for record in every}.values())
+        """Each once, whatever suites it serves; under its method's own id, where it is there under that."""
+        found: dict[str, Record] = {}
+        for record in [*self.main, *(r for rows in self.rows.values() for row in rows for r in row.records)]:
+            if record["key"] not in found or not is_row(record) or is_row(found[record["key"]]):
+                found[record["key"]] = record
+        return list(found.values())
 
     def once(self, what: str, make: Callable[[], Made]) -> Made:
         """What ``make`` makes of the selection, made once: tables, figures and text all need it. Nobody may change
@@ -86,8 +93,11 @@ class Selection:
         """The same selection with other versions of its records, found by key (``check`` recounts them)."""
         by_key = {record["key"]: record for record in records}
 
-        def renewed(old: Iterable[Record]) -> tuple[Record, ...]:  # marks are a table's own (`mixture`)
-            return tuple({**by_key[r["key"]], "marks": r.get("marks") or []} for r in old)
+        def renewed(old: Iterable[Record]) -> tuple[Record, ...]:  # its row and its marks are a table's own
+            own = ("run", "names", "order")
+            return tuple(
+                {**by_key[r["key"]], **{k: r[k] for k in own if k in r}, "marks": r.get("marks") or []} for r in old
+            )
 
         rows = {
             id: tuple(Row(row.dataset, row.variant, renewed(row.records)) for row in rows)
@@ -96,18 +106,38 @@ class Selection:
         return replace(self, main=renewed(self.main), rows=rows)
 
 
-def choose(records: Iterable[Record], arch: Arch, settings: Settings, manifests: str = "") -> Selection:
+def choose(
+    records: Iterable[Record],
+    arch: Arch,
+    settings: Settings,
+    manifests: str = "",
+    asked: Sequence[Sequence[str]] = (),
+    only: bool = False,
+) -> Selection:
     """See the module; ``records`` are all of a results folder. ``manifests``: the user's folder that the call takes
-    few-shot images from."""
+    few-shot images from. ``asked``: changes of options that calls asked for, as their plans say; ``only`` they are to
+    be shown."""
     records = list(records)
+    if settings.overrides:  # of a call that names one row a method
+        asked, only = [settings.overrides], True
+        settings = replace(settings, overrides=())
+    options = Options(arch, settings)
+    asked = [changes for changes in asked if known_changes(changes, settings.methods)]
     plain = [r for r in records if is_plain(r["run"])]
     fitting = [r for r in plain if all(r["run"].get(k) == v for k, v in settings.of_runs.items())]
     sourced = of_one_folder(of_one_source(fitting, bool(manifests)), manifests)
     pool = of_one_identity(sourced, settings.methods)
-    main = [r for r in pool if not r["run"].get("test") and is_default(r, settings)]
-    rows = {one.id: tuple(ablation_rows(one, pool, arch, settings)) for one in suites.of_kind("options")}
-    rows["ood"] = tuple(ood_rows(pool, arch, settings))
     further = selection_retrained.fitting(pool, records)
+    named = selection_options.rows(pool, options, asked, only)
+    settings = settings.beside(named)
+    of_rows = selection_options.under_rows(pool, named, options)
+    further = selection_options.under_rows(further, named, options)
+    if only:
+        of_rows, further = (selection_options.narrowed(found, asked, options) for found in (of_rows, further))
+    main = [r for r in of_rows if not r["run"].get("test") and is_default(r, settings)]
+    changed = [*asked, *(row.options for row in named)]
+    rows = {one.id: tuple(changed_rows(one, pool, arch, settings, changed, only)) for one in suites.of_kind("options")}
+    rows["ood"] = tuple(ood_rows(of_rows, arch, settings))
     finder = selection_retrained.Finder(further, arch, settings)
     for one in suites.of_kind("further"):
         rows[one.id] = tuple(Row(*row) for row in selection_retrained.rows(one, finder, further))
@@ -117,8 +147,37 @@ def choose(records: Iterable[Record], arch: Arch, settings: Settings, manifests:
     }
     notes = tuple(f"{count} stored records of other {what} are in no table" for what, count in left.items() if count)
     notes += unregistered(pool, settings.methods)
+    notes += of_other_settings(plain, settings)
     found = {id: of_one_table(of_suite) for id, of_suite in rows.items() if of_suite}
     return Selection(arch, tuple(environments.marked(reading.select(main))), found, notes, settings=settings)
+
+
+def known_changes(changes: Sequence[str], methods: Methods) -> bool:
+    """Whether they are of methods and options that this call knows."""
+    try:
+        return bool(parse_overrides(changes, methods))
+    except UserError:
+        return False
+
+
+def of_other_settings(plain: Iterable[Record], settings: Settings) -> tuple[str, ...]:
+    """A line for each other settings of whole calls that records were made with: they are tables of their own."""
+    counts = Counter(
+        tuple((name, r["run"].get(name)) for name, value in settings.of_runs.items() if r["run"].get(name) != value)
+        for r in plain
+    )
+    return tuple(
+        f"{reading.counted(count, 'stored record')} of other settings ({', '.join(map(told, others))}) "
+        f"{'is' if count == 1 else 'are'} in no table; report --shots N --views N … with the flags of their run shows "
+        "them"
+        for others, count in sorted(counts.items(), key=str)
+        if others
+    )
+
+
+def told(setting: tuple[str, object]) -> str:
+    name, value = setting
+    return f"no {name}" if value is None else f"{name} {shown_setting(name, value)}"
 
 
 def of_one_table(rows: Sequence[Row]) -> tuple[Row, ...]:
@@ -139,6 +198,11 @@ def unregistered(records: Iterable[Record], known: Methods) -> tuple[str, ...]:
     )
 
 
+def is_row(record: Record) -> bool:
+    """Whether it stands under the id of a row with other options."""
+    return method_of(record["run"]["method"]) != record["run"]["method"]
+
+
 def is_default(record: Record, settings: Settings) -> bool:
     """Whether its options are the command line's, with nothing changed by a suite's row. A method that is not
     registered in this call cannot be asked."""
@@ -146,6 +210,34 @@ def is_default(record: Record, settings: Settings) -> bool:
     if run["method"] not in settings.methods:
         return True
     return as_stored(settings.configure(run["method"], run["dataset"])) == run["config"]
+
+
+def changed_rows(
+    suite: suites.Suite,
+    pool: Sequence[Record],
+    arch: Arch,
+    settings: Settings,
+    changed: Sequence[Sequence[str]],
+    only: bool,
+) -> list[Row]:
+    """The suite's rows on top of the default options; where none was run, on top of the first changes that any was run
+    with, which a mark then names. ``only``: not on top of the default options where there are changes of its methods'.
+    """
+    methods = {variant.method for variant in suite.variants(arch)}
+    mine = [changes for changes in dict.fromkeys(map(tuple, changed)) if names_any(changes, methods)]
+    for changes in [*([] if only and mine else [()]), *mine]:
+        if found := ablation_rows(suite, pool, arch, replace(settings, overrides=changes)):
+            return [replace(row, records=marked_by(row.records, changes)) for row in found] if changes else found
+    return []
+
+
+def names_any(changes: Iterable[str], methods: Iterable[str]) -> bool:
+    return any(text.startswith(("*.", *(f"{method}." for method in methods))) for text in changes)
+
+
+def marked_by(records: Iterable[Record], changes: Sequence[str]) -> tuple[Record, ...]:
+    mark = f"run with --set {' '.join(changes)}"
+    return tuple({**record, "marks": [*(record.get("marks") or ()), mark]} for record in records)
 
 
 def ablation_rows(suite: suites.Suite, pool: Sequence[Record], arch: Arch, settings: Settings) -> list[Row]:

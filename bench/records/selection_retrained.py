@@ -7,9 +7,11 @@ beside them and must agree with them on all that can change a number.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from carryover.bench.backbones.archs import Arch
 from carryover.bench.host.identity import canonical
+from carryover.bench.plan.option_rows import method_of
 from carryover.bench.plan.run_labels import is_plain, setting
 from carryover.bench.plan.settings import Settings, takes
 from carryover.bench.plan.suites import Suite
@@ -88,7 +90,8 @@ def rows(suite: Suite, finder: Finder, records: Sequence[Record]) -> list[tuple]
                 continue
             if not any((r["run"]["dataset"], r["run"]["method"]) == (dataset, method) for r in records):
                 continue
-            variants = [one for one in suite.rows(finder.arch, [method], finder.settings.shots) if one.further]
+            every = suite.rows(finder.arch, [method_of(method)], finder.settings.shots)
+            variants = [replace(one, method=method) for one in every if one.further]
             found = [(dataset, variant, finder.records(dataset, variant)) for variant in variants]
             carries = any(variant.carries for variant in variants)
             if any(here and (variant.carries or not carries) for _, variant, here in found):

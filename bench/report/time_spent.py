@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from carryover.bench.plan.option_rows import method_of
 from carryover.bench.records import reading
 from carryover.bench.records.reading import Record
 from carryover.bench.records.time_notes import covers, digest, evaluation_stage, features_stage, fit_stage
@@ -32,10 +33,10 @@ def spent(records: Iterable[Record]) -> dict[str, float]:
     for record in done:
         encoding = sum(made["seconds"] for made in (record.get("encoded") or {}).values())
         add(READING, max(0.0, (record.get("seconds") or {}).get("features", 0.0) - encoding))
-    for method in reading.ids(done, "method"):
+    for method in dict.fromkeys(map(method_of, reading.ids(done, "method"))):
         for record in done:
             seconds = record.get("seconds") or {}
-            if record["run"]["method"] == method:
+            if method_of(record["run"]["method"]) == method:
                 if not record["run"].get("test"):
                     add(fit_stage(method), seconds.get("fit"))
                 add(evaluation_stage(method), sum((seconds.get("evaluate") or {}).values()))

@@ -1,9 +1,10 @@
-"""The list of what a report wrote, with the sha256 of each file: ``written.json``."""
+"""The list of what a report wrote, with the sha256 of each file, and what it was made by: ``written.json``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from carryover.bench.host.files import write_text
 from carryover.bench.host.identity import canonical, digest, parse_json, sealed, sha256_of, unsealed
@@ -12,10 +13,10 @@ from carryover.bench.records.reading import Record
 NAME = "written.json"
 
 
-def write(folder: Path, files: Iterable[Path], records: Sequence[Record]) -> None:
-    """``records``: those that the files were made from."""
+def write(folder: Path, files: Iterable[Path], records: Sequence[Record], made_by: Mapping[str, Any]) -> None:
+    """``records``: those that the files were made from; ``made_by``: what chose them (`bench.cli.settings.Asked`)."""
     found = {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
-    content = sealed({"files": dict(sorted(found.items())), "records": of_records(records)})
+    content = sealed({"files": dict(sorted(found.items())), "records": of_records(records), "made_by": dict(made_by)})
     write_text(Path(folder) / NAME, canonical(content) + "\n")
 
 

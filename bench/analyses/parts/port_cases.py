@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from carryover.bench.analyses.parts.retention_numbers import Compared, accuracy, averaged, compare, options_of
+from carryover.bench.plan.option_rows import method_of
 from carryover.bench.plan.port_specs import PORT_SPECS, PortSpec, ported_by
 from carryover.bench.plan.run_labels import ZERO_SHOT, setting
 from carryover.bench.plan.suites import Variant
@@ -96,7 +97,7 @@ class Cases:
         """The ports that carry nothing of the method, of those that the suites here ask for, and why not."""
         dear = any(not PORT_SPECS[way.port].closed_form for way in self.ways if way.port in PORT_SPECS)
         for port in ported_by():
-            if (port.closed_form or dear) and (reason := port.reason(method)):
+            if (port.closed_form or dear) and (reason := port.reason(method_of(method))):
                 yield port, reason
 
 
