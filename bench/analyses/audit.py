@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ from carryover.bench.backbones.archs import Arch
 from carryover.bench.plan import suites
 from carryover.bench.plan.defaults import SEEDS
 from carryover.bench.plan.runs import as_stored, shown_setting
-from carryover.bench.plan.settings import Methods, Settings, default_settings, parse_overrides
+from carryover.bench.plan.settings import Settings, default_settings
 from carryover.bench.records import reading
 from carryover.bench.records.printed import PAPER_COLUMNS, read_paper
 from carryover.bench.records.reading import AVERAGE, Record
@@ -81,7 +81,7 @@ def audit_table(selection: Selection) -> pd.DataFrame | None:
     for line in printed_lines(arch):
         found = Found({}, 0, ()) if reason else find(line, selection, settings, averages)
         command = shlex.join(command_of(line, found.records, arch, default if reason else settings, default))
-        changed = " ".join([*of_method(settings.overrides, line.method, settings.methods), *others(settings, default)])
+        changed = " ".join(others(settings, default))
         for column, paper in line.printed.items():
             mean, std = found.spread.get(column, (np.nan, np.nan))
             half = half_width(std, found.seeds, LEVEL)
@@ -237,8 +237,7 @@ def command_of(line: Line, records: Sequence[Record], arch: Arch, settings: Sett
         if settings.configure(line.method, line.dataset, options) == settings.configure(line.method, line.dataset):
             options = ()
     words += ["--methods", line.method]
-    changes = [*of_method(settings.overrides, line.method, settings.methods), *options]
-    words += [*(["--set", *changes] if changes else []), *others(settings, default)]
+    words += [*(["--set", *options] if options else []), *others(settings, default)]
     seeds = sorted({record["run"]["seed"] for record in records})
     return words + (["--seeds", *map(str, seeds)] if not set(seeds) <= set(SEEDS) else [])
 
@@ -247,17 +246,6 @@ def others(settings: Settings, default: Settings) -> list[str]:
     """The flags that ask for other settings than the default ones, of those with which cells are still compared."""
     names = [name for name in ("precision", "views") if getattr(settings, name) != getattr(default, name)]
     return [word for name in names for word in (f"--{name}", str(shown_setting(name, getattr(settings, name))))]
-
-
-def of_method(overrides: Sequence[str], method: str, methods: Methods) -> list[str]:
-    """Those that the method has: a call for it alone refuses others under ``*``."""
-    known = {field.name for field in fields(methods[method].Config)}
-    return [
-        item
-        for item in overrides
-        for name, options in parse_overrides([item], methods).items()
-        if name == method or (name == "*" and set(options) <= known)
-    ]
 
 
 # ---- counts ----------------------------------------------------------------------------------------------------------

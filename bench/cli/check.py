@@ -45,20 +45,13 @@ def main(args: argparse.Namespace) -> int:
     differences += features
     remade, lines = recompute.recounted(selection, store.read_predictions)
     differences += lines
-    listed = written.read(folder)
-    others = listed is not None and listed["records"] != written.of_records(selection.records)
-    if others and (args.overrides or args.sweep):
-        notes.append("tables, figures and report hold other rows than these flags name: not compared; leave them out")
-    else:
-        known = known_zero_shot.compare(remade.main, folder, arch.id)
-        differences += recompute.recompute_tables(remade, folder)
-        differences += recompute.recompute_known(remade, known, folder)
-        differences += recompute.recompute_pages(remade, folder, known, args.arch)
-        differences += drawings.differences(remade, folder)
-        if differences and others:
-            notes.append(
-                "tables, figures and report were made from other records than these; `report` makes them again"
-            )
+    known = known_zero_shot.compare(remade.main, folder, arch.id)
+    differences += recompute.recompute_tables(remade, folder)
+    differences += recompute.recompute_known(remade, known, folder)
+    differences += recompute.recompute_pages(remade, folder, known, args.arch)
+    differences += drawings.differences(remade, folder)
+    if differences and (listed := written.read(folder)) and listed["records"] != written.of_records(selection.records):
+        notes.append("tables, figures and report were made from other records than these; `report` makes them again")
     differences += written.differences(folder, differences, records)
     if args.encode:
         from carryover.bench.cli.options import options_of
@@ -72,7 +65,7 @@ def main(args: argparse.Namespace) -> int:
     if left := plans.to_do(folder, present):
         notes.append(f"{left} planned runs have no record yet: a call was stopped, or is at work")
     if apart := len(records) - len(selection.records):
-        notes.append(f"{apart} stored records are in no table of these, and were checked against their own files alone")
+        notes.append(f"{apart} stored records are in none of these tables; only their own files were checked")
     if others := drawings.of_other_versions(folder):
         notes.append(
             f"{others} were drawn by another matplotlib: compared by their sha256 alone; `report` draws them anew"

@@ -43,16 +43,16 @@ class Choice:
 
 
 def choice_of(args: argparse.Namespace, arch: archs.Arch) -> Choice:
-    """A run shows all rows of its own settings. Commands that read records narrow by the flags that they are given, and
-    read the rest from what is stored."""
+    """A run shows all rows of its own settings. ``report`` shows those that its flags name, all where they name none;
+    ``check`` compares the rows that were shown last. Settings that no flag says are read from what is stored."""
     store, mine = Store(args.out, arch.id), settings_of(args, arch)
     changes, mine = changes_of(args, mine), replace(mine, overrides=())
     made_by = (written.read(store.folder) or {}).get("made_by") or {}
     if args.command == "run":
         return Choice(mine, plans.changes(store.folder), only=False)
     settings = mine if says_settings(args) else stored_settings(store, mine, made_by.get("settings"))
-    if args.command == "check":  # of what was written
-        changes = changes or [tuple(one) for one in made_by.get("only") or ()]
+    if args.command == "check":
+        changes = [tuple(one) for one in made_by.get("only") or ()]
     return Choice(settings, changes or plans.changes(store.folder), only=bool(changes))
 
 

@@ -224,8 +224,8 @@ def changed_rows(
     with, which a mark then names. ``only``: not on top of the default options where there are changes of its methods'.
     """
     methods = {variant.method for variant in suite.variants(arch)}
-    mine = [changes for changes in dict.fromkeys(map(tuple, changed)) if names_any(changes, methods)]
-    for changes in [*([] if only and mine else [()]), *mine]:
+    mine = [beside_rows(changes, suite.variants(arch)) for changes in changed if names_any(changes, methods)]
+    for changes in dict.fromkeys([*([] if only and mine else [()]), *mine]):
         if found := ablation_rows(suite, pool, arch, replace(settings, overrides=changes)):
             return [replace(row, records=marked_by(row.records, changes)) for row in found] if changes else found
     return []
@@ -233,6 +233,13 @@ def changed_rows(
 
 def names_any(changes: Iterable[str], methods: Iterable[str]) -> bool:
     return any(text.startswith(("*.", *(f"{method}." for method in methods))) for text in changes)
+
+
+def beside_rows(changes: Iterable[str], variants: Iterable[Variant]) -> tuple[str, ...]:
+    """The changes but those of options that every row sets itself."""
+    each = [{text.partition("=")[0].partition(".")[2] for text in variant.options} for variant in variants]
+    set_by_rows = set.intersection(*each) if each else set()
+    return tuple(text for text in changes if text.partition("=")[0].partition(".")[2] not in set_by_rows)
 
 
 def marked_by(records: Iterable[Record], changes: Sequence[str]) -> tuple[Record, ...]:
