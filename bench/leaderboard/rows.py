@@ -17,7 +17,7 @@ from typing import Any
 from carryover import datasets
 from carryover.bench import places
 from carryover.bench.backbones.archs import ARCHS, Arch, Tower
-from carryover.bench.host.identity import canonical, digest
+from carryover.bench.host.identity import digest
 from carryover.bench.leaderboard.sources import Source
 from carryover.bench.plan import suites
 from carryover.bench.plan.defaults import LIST_DEFAULTS
@@ -26,6 +26,7 @@ from carryover.bench.plan.runs import as_stored, shown_setting
 from carryover.bench.plan.settings import Methods, Settings, default_settings
 from carryover.bench.records import environments, reading, selection
 from carryover.bench.records.reading import AVERAGE, TARGETS, Record, is_done
+from carryover.bench.records.selection_options import Options
 from carryover.bench.stats import means
 
 SEEDS = len(LIST_DEFAULTS["seeds"])  # of the protocol: an average over fewer is not ranked, whoever else has how many
@@ -109,7 +110,7 @@ def board_rows(source: Source, expected: Sequence[str], methods: Methods) -> lis
     rows: list[BoardRow] = []
     for values in sorted(found, key=lambda v: (v != tuple(default[name] for name in reading.SETTINGS), str(v))):
         settings = Settings(**dict(zip(reading.SETTINGS, values, strict=True)), methods=methods)
-        main = list(selection.choose(plain, arch, settings).main)
+        main = [r for r in selection.choose(plain, arch, settings).main if not selection.is_row(r)]
         table = numbers_of(main, main)
         league = league_of(source.arch, settings, main, expected)
         for method in reading.ids(main, "method"):
@@ -137,33 +138,25 @@ def with_options(
     """The records with other options than the protocol's that are no row of a suite, by method and what differs."""
     fitting = [r for r in plain if all(r["run"].get(k) == v for k, v in settings.of_runs.items())]
     pool = selection.of_one_folder(selection.of_one_source(fitting, False))
+    options = options_for(arch.id, settings)
     found: dict[tuple[str, tuple[str, ...]], list[Record]] = {}
     for record in trained(selection.of_one_identity(pool, settings.methods)):
+        run = record["run"]
         if not selection.is_default(record, settings) and not of_suite(record, arch, settings):
-            found.setdefault((record["run"]["method"], options_of(record, settings)), []).append(record)
+            differ = options.differ(run["method"], run["dataset"], run["config"])
+            changed = tuple(f"{option}={value}" for option, value in sorted(differ.items()))
+            found.setdefault((run["method"], changed), []).append(record)
     return found
 
 
 def of_suite(record: Record, arch: Arch, settings: Settings) -> bool:
     """Whether its options are those of an ablation's row, or of the shifted sets' own training run."""
-    run = record["run"]
-    return canonical(run["config"]) in configs_of_suites(arch.id, settings, run["method"], run["dataset"])
+    return options_for(arch.id, settings).of_suite(record, suites.Variant((), record["run"]["method"]))
 
 
 @cache
-def configs_of_suites(arch: str, settings: Settings, method: str, dataset: str) -> frozenset[str]:
-    variants = [one for suite in suites.of_kind("options") for one in suite.variants(arch_for(arch))]
-    if method not in settings.methods:
-        return frozenset()
-    mine = [one for one in (*variants, *suites.ood_variants([method])) if one.method == method]
-    return frozenset(canonical(as_stored(settings.configure(method, dataset, one.options))) for one in mine)
-
-
-def options_of(record: Record, settings: Settings) -> tuple[str, ...]:
-    """What differs from the protocol, as ``--set`` takes it behind the method's name."""
-    run = record["run"]
-    default = as_stored(settings.configure(run["method"], run["dataset"]))
-    return tuple(f"{k}={v}" for k, v in sorted(run["config"].items()) if k not in default or default[k] != v)
+def options_for(arch: str, settings: Settings) -> Options:
+    return Options(arch_for(arch), settings)
 
 
 def numbers_of(records: Sequence[Record], beside: Sequence[Record]) -> dict[str, dict[str, dict[str, Any]]]:

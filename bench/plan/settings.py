@@ -59,7 +59,7 @@ class Settings:
     views: int
     limit: int | None
     overrides: tuple[str, ...] = ()
-    rows: tuple[Variant, ...] = ()  # of methods with other options, whose ids `configure` takes too (`beside`)
+    rows: tuple[Variant, ...] = field(default=(), compare=False)  # whose ids `configure` takes too (`beside`)
     methods: Methods = field(kw_only=True, repr=False, compare=False)
 
     def beside(self, rows: Iterable[Variant]) -> Settings:

@@ -95,7 +95,7 @@ def test_a_config_file_sets_flags_and_the_command_line_wins(capsys, tmp_path):
     (tmp_path / "run.toml").write_text(
         'suite = "main"\nmethods = "coop"\nseeds = 1\ndatasets = "micro_stars"\ndry-run = true\n'
     )
-    assert planned() == 1
+    assert planned() == 2  # zero-shot beside it
 
 
 def test_debug_shows_the_traceback(capsys):

@@ -192,7 +192,7 @@ def test_flags_that_say_how_or_where_leave_the_plan_and_its_keys_as_they_are(ope
     how |= {"ray_address": "auto", "ray_gpus": "0.5", "ray_scratch": "x"}
     how |= {"engine": "ray", "make_split": None, "together": "2", "run_limit": "60", "to": ""}
     what = {"arch", "suite", "methods", "datasets", "seeds", "shots", "protocol", "views", "overrides", "limit"}
-    what |= {"precision", "base_weights", "new_weights", "plugin_dir", "manifests"}
+    what |= {"sweep", "precision", "base_weights", "new_weights", "plugin_dir", "manifests"}
     elsewhere = {"plugin", "backbone", "dataset", "json", "to"}  # of commands that train nothing
     elsewhere |= {"base", "new", "old", "map", "port", "head", "images", "count", "encode"}
     about = {
