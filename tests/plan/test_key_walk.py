@@ -191,6 +191,7 @@ def test_flags_that_say_how_or_where_leave_the_plan_and_its_keys_as_they_are(ope
     how |= {"mirror": "", "debug": None, "fresh": None, "fail_fast": None, "dry_run": None, "text_memory": "1"}
     how |= {"ray_address": "auto", "ray_gpus": "0.5", "ray_scratch": "x"}
     how |= {"engine": "ray", "make_split": None, "together": "2", "run_limit": "60", "to": ""}
+    how |= {"no_examples": None, "log_dir": "x", "wandb": "x"}
     what = {"arch", "suite", "methods", "datasets", "seeds", "shots", "protocol", "views", "overrides", "limit"}
     what |= {"sweep", "precision", "base_weights", "new_weights", "plugin_dir", "manifests"}
     elsewhere = {"plugin", "backbone", "dataset", "json", "to"}  # of commands that train nothing
