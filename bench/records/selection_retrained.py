@@ -90,8 +90,9 @@ def rows(suite: Suite, finder: Finder, records: Sequence[Record]) -> list[tuple]
                 continue
             if not any((r["run"]["dataset"], r["run"]["method"]) == (dataset, method) for r in records):
                 continue
-            every = suite.rows(finder.arch, [method_of(method)], finder.settings.shots)
-            variants = [replace(one, method=method) for one in every if one.further]
+            own = method_of(method)
+            every = [one for one in suite.rows(finder.arch, [own], finder.settings.shots) if one.further]
+            variants = [replace(one, method=method) if one.method == own else one for one in every]
             found = [(dataset, variant, finder.records(dataset, variant)) for variant in variants]
             carries = any(variant.carries for variant in variants)
             if any(here and (variant.carries or not carries) for _, variant, here in found):
