@@ -35,6 +35,7 @@ COMMANDS = {  # name: one line, module
         "copy plug-ins of finished runs to files for elsewhere, each with a card of what was measured",
         "export",
     ),
+    "compare": ("put results that someone else has beside the stored ones, with the same statistics", "compare"),
     "merge": ("join other results folders into --out, then report; refuses conflicts by name", "merge"),
     "leaderboard": ("one HTML page over several groups' results folders, to be published", "leaderboard"),
 }

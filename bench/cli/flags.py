@@ -205,7 +205,7 @@ PLUGINS: Group = {
     "--to": dict(
         metavar="PATH",
         help="for export: a folder, or for one plug-in a file .safetensors; for port and map: the file to write; for "
-        "leaderboard: the page to write (default: leaderboard.html)",
+        "leaderboard: the page to write (default: leaderboard.html); for compare: a file .md or .csv",
     ),
 }
 PORTS: Group = {
@@ -343,7 +343,7 @@ ONLY = {  # flags that are a mistake with any other command
     "backbone": ("evaluate", "port"),
     "dataset": ("evaluate", "port"),
     "json": ("evaluate",),
-    "to": ("export", "leaderboard", "port", "map"),
+    "to": ("export", "leaderboard", "port", "map", "compare"),
     "port": ("port", "map"),
     "images": ("port", "map"),
     "count": ("port", "map"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import statistics
+from collections.abc import Sequence
 
 NORMAL = 1.959964  # the normal distribution's 97.5 % point
 
@@ -38,3 +40,23 @@ def t_quantile(df: int, level: float = 0.95) -> float:
 def half_width(std: float, count: int, level: float = 0.95) -> float:
     """Half of the interval of a mean over ``count`` values with sample deviation ``std``; NaN for fewer than two."""
     return t_quantile(count - 1, level) * std / math.sqrt(count) if count > 1 else math.nan
+
+
+def welch(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
+    """Low and high end of the interval of mean(a) - mean(b) of independent samples, and the two-sided p that it is 0
+    (Welch 1947). The degrees of freedom are rounded down, which makes the interval wider; NaN for fewer than two values
+    of either, and where neither varies."""
+    if min(len(a), len(b)) < 2:
+        return math.nan, math.nan, math.nan
+    parts = [statistics.variance(values) / len(values) for values in (a, b)]
+    error = math.sqrt(sum(parts))
+    if not error:
+        return math.nan, math.nan, math.nan
+    freedom = sum(parts) ** 2 / sum(
+        part**2 / (len(values) - 1) for part, values in zip(parts, (a, b), strict=True) if part
+    )
+    df = max(1, math.floor(freedom + 1e-9))
+    difference = statistics.fmean(a) - statistics.fmean(b)
+    half = t_quantile(df, level) * error
+    p = 1 - _of_angle(math.atan(abs(difference) / error / math.sqrt(df)), df)
+    return difference - half, difference + half, max(p, 0.0)
