@@ -162,7 +162,7 @@ def put(place, value):
         ([HEAD, "a,P,50,60,one"], "line 2: seed 'one', expected a whole number"),
         ([HEAD, "a,P,50,60,1", "", "a,P,51,60,1"], "line 4: a, P, seed 1 stands in line 2 too"),
         ([BY_PICTURE, "a,P,old,0,1,,1"], "line 2: backbone 'old', expected base or new"),
-        ([BY_PICTURE, "a,P,new,200,1,,1"], "line 2: image 200, expected 0 to 199"),
+        ([BY_PICTURE, "a,P,new,200,1,,1"], "line 2: image 200, expected a test picture's place, 0 to 199"),
         ([BY_PICTURE, "a,P,new,0,cat,,1"], "line 2: predicted 'cat', expected a whole number"),
         ([BY_PICTURE, "a,P,new,0,1,,1", "a,P,new,0,2,,1"], "line 3: a, P, seed 1, new, image 0 stands in line 2 too"),
     ],
