@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from typing import Literal
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -98,7 +99,7 @@ def _of_line(axes: Axes, line: Line2D, name: str) -> tuple[str, ...]:
             if rows or columns:
                 texts.append(_pair(rows or columns, f"{name} {number(one if rows else other)}"))
             else:
-                texts.append(_pair(name, f"{_label(axes.xaxis)}{number(one)}, {_label(axes.yaxis)}{number(other)}"))
+                texts.append(_pair(name, f"{_place(axes, 'x', one)}, {_place(axes, 'y', other)}"))
     return tuple(texts) or (name,)
 
 
@@ -121,9 +122,22 @@ def _category(axis: Axis, place: float) -> str:
     return " ".join(names[int(np.abs(places - place).argmin())].split())
 
 
-def _label(axis: Axis) -> str:
-    said = " ".join(axis.get_label_text().split())
-    return f"{said} " if said else ""
+def _place(axes: Axes, way: Literal["x", "y"], at: float) -> str:
+    """A number on an axis, as its tick there says it, behind the axis's title, which one panel may bear for all."""
+    axis = axes.xaxis if way == "x" else axes.yaxis
+    panels = axes.get_figure(root=True).axes  # type: ignore[union-attr]
+    titles = [axis.get_label_text(), *(getattr(panel, f"get_{way}label")() for panel in reversed(panels))]
+    said = " ".join(next((title for title in titles if title), "").split())
+    return f"{said} {_tick(axis, at) or number(at)}".lstrip()
+
+
+def _tick(axis: Axis, at: float) -> str:
+    """What a tick that was put just there says; empty where there is none."""
+    if not isinstance(locator := axis.get_major_locator(), FixedLocator):
+        return ""
+    places = np.asarray(locator(), float)
+    names = axis.get_major_formatter().format_ticks(places.tolist())
+    return next((name for name, place in zip(names, places, strict=True) if np.isclose(place, at)), "")
 
 
 def _pair(name: str, told: str) -> str:

@@ -269,6 +269,15 @@ def test_bars_points_and_fields_say_their_names_and_values():
     assert found[2] == "said" and found[3:6] == ["1", "2", "3"] and len(found) >= 6
 
 
+def test_a_point_is_named_by_the_tick_below_it_and_by_the_title_that_panels_share():
+    with canvas(2) as figure:
+        above, below = figure.subplots(2, 1, sharex=True)
+        above.plot([0, 1], [5, 6], "o", label="Update")
+        below.set_xticks([0, 1], ["1", "2"])
+        below.set_xlabel("Block")
+    assert titles(svg_text(figure, "ticks")) == ["Update: Block 1, 5", "Update: Block 2, 6"]
+
+
 def test_a_name_that_reads_like_markup_stays_text_and_is_no_alarm():
     svg = re.sub("<!--.*?-->", "", bars((HOSTILE, "javascript:x on a=b"), label="on c=1"))
     assert len(titles(svg)) == 3 and not ACTIVE.search(svg)
