@@ -19,6 +19,7 @@ from carryover.bench.analyses.parts.comparison import has_statistics
 from carryover.bench.records import reading
 from carryover.bench.records.reading import Record
 from carryover.bench.records.selection import Selection
+from carryover.bench.render import tips
 from carryover.bench.render.figures import COLOURS, INK, canvas, open_frame, short_label
 from carryover.bench.render.html_page import Part
 from carryover.bench.render.sheets import MISSING, Block, Cell
@@ -166,7 +167,9 @@ def draw_front(axes, table: pd.DataFrame, cost: str, labels: dict[str, str]) -> 
     rows = spaced([(table["h"][index] - bottom) / height for index in order])
     for row, index in zip(rows, order, strict=True):
         x, y, on = places[index], table["h"][index], table.index.get_loc(index) in kept
-        axes.plot([x], [y], marker="o", markersize=5, color=DOT, fillstyle="full" if on else "none", zorder=4)
+        style = {"marker": "o", "markersize": 5, "color": DOT, "fillstyle": "full" if on else "none", "zorder": 4}
+        (point,) = axes.plot([x], [y], **style)
+        tips.tell(point, f"{labels[table['method'][index]]}: H {y:.2f} %, {cost} {tips.number(table[cost][index])}")
         axes.annotate(
             labels[table["method"][index]], (x, y), (1.03, row), xycoords="data", textcoords="axes fraction",
             fontsize=7.5, va="center", annotation_clip=False,

@@ -23,6 +23,7 @@ from carryover.bench.records.reading import AVERAGE, counted
 from carryover.bench.records.selection import Selection
 from carryover.bench.render.figures import INK, canvas, open_frame
 from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet, percent, signed
+from carryover.bench.render.tips import tell
 from carryover.bench.stats import correlation
 
 RHO_TITLE = "Rank correlation of drift and compatibility"
@@ -261,7 +262,11 @@ def draw_depth(tables: Tables, selection: Selection) -> Figure | None:
             for start, side in zip(starts, (-APART, APART), strict=False):
                 means, bars = parts[start][outcome], parts[start][outcome + "_std"].fillna(0)
                 style = {**look(*START_LINES[start]), "capsize": 2, "elinewidth": 0.8}
-                axes.errorbar([x + side for x in layers], means, bars, label=f"context, start {start}", **style)
+                drawn = axes.errorbar([x + side for x in layers], means, bars, label=f"context, start {start}", **style)
+                said = (
+                    f"start {start}, block {x}: {y:+.2f} points" for x, y in zip(layers, means, strict=True) if y == y
+                )
+                tell(drawn.lines[0], *said)
             axes.axhline(0, color=INK, linewidth=0.8)
             axes.set_ylabel("Points")
             axes.set_title(f"{title}\n{rho_line(correlations, outcome)}", fontsize=9)

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import cycle
 
 import pandas as pd
@@ -20,6 +20,7 @@ from carryover.bench.records.reading import AVERAGE
 from carryover.bench.records.selection import Selection
 from carryover.bench.render.figures import INK, LONGEST_NAME, PAPER, canvas
 from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet
+from carryover.bench.render.tips import number, tell
 
 KEYS = ("pair", "tower", "what", "layer", "kind", "dataset")
 COLUMNS = (*KEYS, *MEASURES, "count")  # the last one counts what was averaged
@@ -258,8 +259,9 @@ def _draw(measures: Sequence[dict], rows: pd.DataFrame, title: str, labels: tupl
                 name = name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
                 name += " (0 throughout)" * bool(len(own) and (own == 0).all())
                 seen = own.where(own > 0)
-                axes.plot(stream, seen.iloc[stream], label=name, **style)
-                axes.plot(after, seen.iloc[after], **{**style, "linestyle": "none"})
+                for part, more in ((stream, {"label": name}), (after, {"linestyle": "none"})):
+                    (line,) = axes.plot(part, seen.iloc[part], **{**style, **more})
+                    tell(line, *(told(name, at, value == "relative") for at in seen.iloc[part].dropna().items()))
             positive = rows[value][rows[value] > 0]
             if len(positive):
                 axes.set_yscale("log")
@@ -279,6 +281,12 @@ def _draw(measures: Sequence[dict], rows: pd.DataFrame, title: str, labels: tupl
             columns = 3 if len("".join(names[:3])) < LEGEND_LETTERS else 2
             figure.legend(handles, names, frameon=False, loc="outside lower center", ncols=columns, columnspacing=1.1)
     return figure
+
+
+def told(name: str, at: tuple[Hashable, float], relative: bool) -> str:
+    """What a point says: the pair, the layer, its change."""
+    layer, change = at
+    return f"{name}, {layer}: {number(100 * change)} %" if relative else f"{name}, {layer}: {number(change)}"
 
 
 def _styles(shown: Sequence[dict]) -> list[dict]:

@@ -32,6 +32,7 @@ from carryover.bench.records.selection import Selection
 from carryover.bench.render.figures import COLOURS, INK, STYLE, WHISKER, WIDTH_INCHES, short_label
 from carryover.bench.render.html_page import Part
 from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet
+from carryover.bench.render.tips import tell
 from carryover.bench.stats import means
 from carryover.bench.stats.measures import measures, score_table
 from carryover.bench.stats.pairs import COVERAGE, DRAWS, row_of
@@ -274,7 +275,8 @@ def draw_panel(axes, one: Ranking, labels: dict[str, str], height: float) -> Non
         row = place if better else count - 1 - place
         y, x, edge = -start - ROW * (row + 0.5), at(rank), left - 0.08 if better else right + 0.08
         axes.plot([x, x, edge], [0, y, y], **LINE)
-        axes.plot([x], [0], marker="o", markersize=3.5, color=INK, zorder=5)
+        (point,) = axes.plot([x], [0], marker="o", markersize=3.5, color=INK, zorder=5)
+        tell(point, f"{labels[method]}: average rank {rank:.2f}")
         text = f"{labels[method]}  {rank:.2f}" if better else f"{rank:.2f}  {labels[method]}"
         axes.text(edge + (-0.05 if better else 0.05), y, text, ha="right" if better else "left", va="center",
                   fontsize=7.5)  # fmt: skip
