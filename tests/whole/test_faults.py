@@ -103,7 +103,10 @@ class Trouble(Method):
 
 # ---- disks -----------------------------------------------------------------------------------------------------------
 
-KINDS = ("runs", "plugins", "predictions", "splits", "cache", "tables", "figures", "report.md", "report.html")
+KINDS = (
+    *("runs", "plugins", "predictions", "splits", "cache", "examples", "tables", "figures"),
+    *("report.md", "report.html"),
+)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -179,7 +182,7 @@ DAMAGE = {
 }
 
 
-@pytest.mark.parametrize("kind", ["runs", "plugins", "predictions", "splits", "cache"])
+@pytest.mark.parametrize("kind", ["runs", "plugins", "predictions", "splits", "cache", "examples"])
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_a_damaged_file_is_noticed_and_made_again(again, kind, damage):
     folder = again.out / kind if kind == "cache" else again.out / "micro" / kind
@@ -190,11 +193,11 @@ def test_a_damaged_file_is_noticed_and_made_again(again, kind, damage):
         shutil.rmtree(again.out / "micro" / "runs")
     status, said, _ = again()
     assert status == 0
-    assert ("3 runs done, 0 were" if kind not in ("splits",) else "0 runs done, 3 were") in said
+    assert ("3 runs done, 0 were" if kind not in ("splits", "examples") else "0 runs done, 3 were") in said
     for path, content in before.items():
         if kind == "runs":
             assert json.loads(path.read_bytes())["targets"] == json.loads(content)["targets"]
-        elif kind == "splits":
+        elif kind in ("splits", "examples"):
             assert path.read_bytes() == content
         else:
             ours, (theirs, _) = read_tensors(path)[0], read_tensors(again.done / path.relative_to(again.out))
