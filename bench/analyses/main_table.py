@@ -152,7 +152,7 @@ def console_summary(records: Iterable[Record]) -> ConsoleTable:
 def draw_figure_2a(records: Iterable[Record]) -> Figure:
     """The paper's Figure 2 (a): Base, New and H in percent of each method, averaged over the datasets.
 
-    Deep-layer methods bear a dagger; the line is the upgraded model's zero-shot accuracy, below which a carried-over
+    Output-space methods bear a dagger; the line is the new model's zero-shot accuracy, below which a carried-over
     module is worse than none; whiskers are the deviation over seeds. A method without an average shows dashes.
     """
     records = reading.select(records)

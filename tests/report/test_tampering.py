@@ -493,7 +493,7 @@ def _(out):
     change_text(out, "report.html", moved)
 
 
-@kind("report.html: one more figure", "holds 4 figures, recomputed 3")
+@kind("report.html: one more figure", "figures, recomputed")
 def _(out):
     change_text(out, "report.html", lambda text: text.replace("</body>", "<svg><text>99.9</text></svg></body>"))
 
