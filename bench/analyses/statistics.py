@@ -50,7 +50,8 @@ INTERVALS = (
     f"A difference is called significant if its Holm-corrected p is below {LEVEL}. A {100 * COVERAGE:.0f} % interval "
     f"is over other test images and other seeds: {DRAWS:,} redraws of the images, the same for every method, two "
     "images more on which the methods differ, and Student's t for the seeds. With one seed it is over images alone, "
-    "and there is no p. These tests speak of these datasets. The rank tests are over datasets like them."
+    "and there is no p. These tests speak of these datasets. The rank tests speak of others like "
+    "them."
 )
 
 
