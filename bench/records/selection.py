@@ -275,6 +275,8 @@ def ood_rows(pool: Sequence[Record], arch: Arch, settings: Settings) -> list[Row
         config = as_stored(settings.configure(variant.method, source, variant.options))
         mine = [r for r in pool if r["run"]["method"] == variant.method and r["run"]["dataset"] == source]
         mine = [r for r in mine if r["run"]["config"] == config]
+        if not any(r["run"].get("test") for r in mine):  # with these options
+            continue
         for target in (source, *targets):
             test = "" if target == source else target
             rows.append(

@@ -142,6 +142,12 @@ def test_what_goes_beyond_the_main_suite_follows_the_row():
             assert "coop[lr=0.5]" in made[name].csv, name
 
 
+def test_a_method_that_was_tested_on_shifted_sets_with_other_options_alone_has_no_row_as_it_is():
+    planned = runs("coop.lr=0.5", suites_=["main", "ood"], methods=["coop"], datasets_=["micro_generic"])
+    rows = choose([record(run) for run in planned], ARCH, MICRO).rows["ood"]
+    assert {row.variant.method for row in rows} == {"coop[lr=0.5]"} and all(len(row.records) == 2 for row in rows)
+
+
 def test_records_taken_from_a_row_and_from_its_method_are_checked_once():
     records = [record(run) for run in runs("coop.lr=0.5", methods=["coop"])]
     selection = choose(records, ARCH, MICRO)
