@@ -216,7 +216,7 @@ def draw_answer(tables: Tables, selection: Selection) -> Figure | None:
             for place, (_, row) in enumerate(part.iterrows()):
                 draw_row(axes, place, row, edge)
             axes.set_xlim(left=edge - 1.5)
-        axes_of[-1].set_xlabel("Points over the new model's zero-shot accuracy (95 % intervals)")
+        axes_of[-1].set_xlabel("Points over zero-shot on the new model (95 % intervals)")
         shown = [axes.get_legend_handles_labels() for axes in axes_of]
         handles = {label: handle for found in shown for handle, label in zip(*found, strict=True)}
         labels = [label for label in ("zero-shot", *WAYS.values()) if label in handles]

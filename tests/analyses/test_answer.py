@@ -138,3 +138,8 @@ def test_check_finds_a_gain_and_a_verdict_that_were_changed(main, tmp_path):
         (said,) = recompute.recompute_tables(main, tmp_path)
         assert f"{column} of ('new', 'average', 'coop')" in said
         path.write_text(whole)
+
+
+@pytest.mark.parametrize(("value", "shown"), [(-0.04, "+0.0"), (0.0, "+0.0"), (-0.06, "-0.1"), (13.06, "+13.1")])
+def test_a_gain_that_rounds_to_nothing_has_no_minus(value, shown):
+    assert numbers.points(value) == shown

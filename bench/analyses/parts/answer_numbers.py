@@ -108,7 +108,12 @@ def gain_text(row: pd.Series, way: str = "") -> str:
     gain, low, high = (row[f"{way}_{name}" if way else name] for name in GAIN[:3])
     if row["verdict"] == BASELINE or math.isnan(gain):
         return MISSING
-    return f"{gain:+.1f}" + ("" if math.isnan(low) else f" [{low:+.1f}, {high:+.1f}]")
+    return points(gain) + ("" if math.isnan(low) else f" [{points(low)}, {points(high)}]")
+
+
+def points(value: float) -> str:
+    """One decimal with its sign; what rounds to nothing is +0.0."""
+    return f"{round(value, 1) + 0.0:+.1f}"
 
 
 # ---- as it is --------------------------------------------------------------------------------------------------------
