@@ -14,6 +14,8 @@ from carryover.bench.analyses.parts import answer_numbers as numbers
 from carryover.bench.analyses.parts.answer_numbers import gain_text
 from carryover.bench.analyses.parts.answer_words import Case, Gain, Judged, runs_failed, sentence
 from carryover.bench.analyses.parts.retention_numbers import MARGIN
+from carryover.bench.analyses.port_numbers import DECISION
+from carryover.bench.analyses.port_numbers import measured as measured_ports
 from carryover.bench.analyses.retention import Names
 from carryover.bench.plan.run_labels import ZERO_SHOT
 from carryover.bench.records import reading
@@ -21,7 +23,7 @@ from carryover.bench.records.reading import AVERAGE, counted
 from carryover.bench.records.selection import Selection
 from carryover.bench.render.figures import COLOURS, INK, LONGEST_NAME, canvas, open_frame
 from carryover.bench.render.html_page import Part
-from carryover.bench.render.sheets import Block, Cell, Column, Grid, Row, Sheet, percent
+from carryover.bench.render.sheets import MISSING, Block, Cell, Column, Grid, Row, Sheet, percent
 from carryover.bench.stats.rank_tests import LEVEL
 
 TITLE = "Which methods carry over"
@@ -39,6 +41,10 @@ PORTED = (
     "named before any test picture was read."
 )
 RETRAINED = "Retrained: the same method trained on the new model."
+WITHOUT_LABELS = (
+    "Without labels: what to take on the new model, the cheapest of zero-shot, reuse and port that is within "
+    f"{MARGIN:g} point of the best; undecided where more seeds or images are needed."
+)
 HINTS = {
     "gain": "Accuracy on the new model less its zero-shot accuracy, in points, with the 95 % interval",
     "ported": "The same, with the plug-in behind a map fitted on unlabelled pictures",
@@ -61,6 +67,15 @@ def of(table: pd.DataFrame, target: str, dataset: str = AVERAGE) -> pd.DataFrame
     """The rows of one update and dataset, the highest gain first, those without one last."""
     part = table[(table["target"] == target) & (table["dataset"] == dataset)]
     return part.sort_values("gain", ascending=False, kind="stable", na_position="last")
+
+
+def with_choices(table: pd.DataFrame, selection: Selection) -> pd.DataFrame:
+    """``without_labels`` beside it: the choice of the ports' own table where there are no labels; empty where nothing
+    was ported."""
+    rows = (dict(zip(DECISION, row, strict=True)) for row in measured_ports(selection).decision)
+    chosen = {(r["target"], r["dataset"], r["method"]): r["choice"] for r in rows if r["situation"] == "no labels"}
+    keys = zip(table["target"], table["dataset"], table["method"], strict=True)
+    return table.assign(without_labels=[chosen.get(key, "") for key in keys])
 
 
 def ways_in(table: pd.DataFrame) -> list[str]:
@@ -97,6 +112,7 @@ def grid(selection: Selection, table: pd.DataFrame) -> Grid:
             where = (Cell(names.targets.get(target, target)),) if len(targets) > 1 else ()
             place = Cell(places.label(row["place"]))
             cells = (Cell(names.methods[row["method"]]), *where, place, *measured(row, ways, over))
+            cells += (Cell(row["without_labels"] or MISSING),) if chooses(table) else ()
             rows.append(Row(cells, detail(table, target, row["method"], names, ways)))
     columns = (
         Column("Method"),
@@ -104,12 +120,18 @@ def grid(selection: Selection, table: pd.DataFrame) -> Grid:
         Column("Place", hint="Where the method's learned part stands", filter=True),
         *number_columns(table),
         Column("Verdict", "verdict", filter=True),
+        *([Column("Without labels", filter=True)] if chooses(table) else []),
     )
     return Grid(columns, tuple(rows), TITLE)
 
 
+def chooses(table: pd.DataFrame) -> bool:
+    return bool((table["without_labels"] != "").any())
+
+
 def number_columns(table: pd.DataFrame) -> list[Column]:
     return [
+        Column("Base", "number", "Accuracy on the old model in percent"),
         Column("New", "number", "Accuracy on the new model in percent"),
         Column("New less zero-shot", "number", HINTS["gain"]),
         *(Column(title, "number", hint) for title, hint in titles(table)),
@@ -118,7 +140,8 @@ def number_columns(table: pd.DataFrame) -> list[Column]:
 
 def measured(row: pd.Series, ways: Sequence[str], over: int = 1) -> list[Cell]:
     gains = (Cell(gain_text(row, way)) for way in ways)
-    return [Cell(percent(row["new"])), Cell(gain_text(row)), *gains, Cell(told(row, over))]
+    both = (Cell(percent(row[name])) for name in ("base", "new"))
+    return [*both, Cell(gain_text(row)), *gains, Cell(told(row, over))]
 
 
 def detail(table: pd.DataFrame, target: str, method: str, names: Names, ways: Sequence[str]) -> Grid | None:
@@ -149,7 +172,8 @@ def sheet(selection: Selection, table: pd.DataFrame) -> Sheet:
 
 def notes(table: pd.DataFrame) -> list[str]:
     there = ways_in(table)
-    return [text for way, text in (("ported", PORTED), ("retrained", RETRAINED)) if way in there]
+    found = [text for way, text in (("ported", PORTED), ("retrained", RETRAINED)) if way in there]
+    return found + ([WITHOUT_LABELS] if chooses(table) else [])
 
 
 # ---- sentence --------------------------------------------------------------------------------------------------------
@@ -257,12 +281,13 @@ class Answer(Analysis):
 
     def tables(self, selection: Selection) -> Iterator[Table]:
         if selection.main:
-            frame = numbers.answer_table(selection)
+            frame = with_choices(numbers.answer_table(selection), selection)
             yield Table("answer", frame, numbers.KEYS, sheet(selection, frame))
 
     def first(self, selection: Selection, tables: Tables) -> list[Part]:
         """The verdict, the figure, the table and its rule."""
         parts: list[Part] = [("verdict", " ".join(verdicts(selection, tables)))]
+        parts.append(("text", f"Old and new model: {selection.arch.label}."))
         done = sum(map(reading.is_done, selection.main))
         if done and (failed := runs_failed(len(selection.main) - done, len(selection.main))):
             parts.append(("text", failed))

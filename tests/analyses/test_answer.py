@@ -87,6 +87,8 @@ def test_ported_and_retrained_gains_are_by_hand(ported):
             gains = [float(row[name]) for name in ("gain", "ported_gain", "retrained_gain")]
             assert gains == [-10, 10, 30], (target, dataset)
             assert float(row["ported_low"]) < 10 < float(row["ported_high"]) and row["ported_verdict"] == "carries over"
+            assert row["without_labels"] == "port", "20 points ahead of zero-shot and of reuse"
+    assert cell(selection, "zs-clip")["without_labels"] == ""
     assert cell(selection, "coop")["ported_datasets"] == "2" and cell(selection, "zs-clip")["ported_gain"] == ""
 
 
@@ -94,7 +96,8 @@ def test_the_table_opens_with_the_highest_gain_and_each_row_with_its_datasets(ma
     (_, found), *_ = [part for part in answer.Answer().first(main, answer.Answer().made(main)) if part[0] == "grid"]
     assert [row.cells[0].text for row in found.rows] == ["COOP", "KG", "ZS-CLIP", "PROBE"]
     assert [row.cells[0].text for row in found.rows[0].detail.rows] == list("abcdef")
-    assert [column.title for column in found.columns] == ["Method", "Place", "New", "New less zero-shot", "Verdict"]
+    titles = ["Method", "Place", "Base", "New", "New less zero-shot", "Verdict"]
+    assert [column.title for column in found.columns] == titles
     assert found.rows[-1].cells[-1].text == "hurts"
 
 
