@@ -120,7 +120,7 @@ def grid(selection: Selection, table: pd.DataFrame) -> Grid:
         Column("Place", hint="Where the method's learned part stands", filter=True),
         *number_columns(table),
         Column("Verdict", "verdict", filter=True),
-        *([Column("Without labels", filter=True)] if chooses(table) else []),
+        *([Column("Without labels")] if chooses(table) else []),
     )
     return Grid(columns, tuple(rows), TITLE)
 
