@@ -163,20 +163,19 @@ def known_changes(changes: Sequence[str], methods: Methods) -> bool:
 def of_other_settings(plain: Iterable[Record], settings: Settings) -> tuple[str, ...]:
     """A line for each other settings of whole calls that records were made with: they are tables of their own."""
     counts = Counter(
-        tuple((name, r["run"].get(name)) for name, value in settings.of_runs.items() if r["run"].get(name) != value)
+        tuple(told(name, r["run"].get(name)) for name, value in settings.of_runs.items() if r["run"].get(name) != value)
         for r in plain
     )
     return tuple(
-        f"{reading.counted(count, 'stored record')} of other settings ({', '.join(map(told, others))}) "
+        f"{reading.counted(count, 'stored record')} of other settings ({', '.join(others)}) "
         f"{'is' if count == 1 else 'are'} in no table; report --shots N --views N … with the flags of their run shows "
         "them"
-        for others, count in sorted(counts.items(), key=str)
+        for others, count in sorted(counts.items())
         if others
     )
 
 
-def told(setting: tuple[str, object]) -> str:
-    name, value = setting
+def told(name: str, value: object) -> str:
     return f"no {name}" if value is None else f"{name} {shown_setting(name, value)}"
 
 

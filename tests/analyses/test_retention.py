@@ -410,7 +410,7 @@ def test_predictions_on_other_images_are_not_compared():
 # ---- which records ---------------------------------------------------------------------------------------------------
 
 
-BEYOND = ("retention", "decision", "chains", "refresh", "forecast", "forecast_choice", "records")
+BEYOND = ("answer", "retention", "decision", "chains", "refresh", "forecast", "forecast_choice", "records")
 
 
 def paper_tables(records):

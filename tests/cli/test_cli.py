@@ -605,7 +605,9 @@ def test_report_makes_the_same_tables_from_stored_files_and_accuracies_from_reco
     shutil.rmtree(experiment.out / "micro" / "predictions")
     assert experiment("report")[0] == 0
     # what is counted image by image
-    counted = {f"{name}.{ending}" for name in ("pairs", "flips", "calibration") for ending in ("csv", "md", "tex")}
+    counted = {
+        f"{name}.{ending}" for name in ("pairs", "flips", "calibration", "answer") for ending in ("csv", "md", "tex")
+    }
     after = {path.name: path.read_bytes() for path in tables.iterdir()}
     assert {name: after[name] for name in before.keys() - counted} == {n: before[n] for n in before.keys() - counted}
     assert {"main.csv", "records.csv"} < before.keys() - counted

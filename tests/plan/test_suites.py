@@ -14,6 +14,7 @@ from tiny_fits import make
 
 from carryover.bench.analyses.base import ANALYSES
 from carryover.bench.backbones.archs import ARCHS
+from carryover.bench.cli.registries import discover
 from carryover.bench.errors import UserError
 from carryover.bench.plan import grid, suites
 from carryover.bench.plan.settings import Settings
@@ -22,6 +23,7 @@ from carryover.bench.render.sheets import sheet_markdown
 from carryover.bench.report import outputs
 from carryover.methods import Registered, ordered
 
+discover()  # what is planned depends on the registered ports, whichever tests ran before
 PAPER = ROOT / "results" / "paper"
 MICRO = Settings(shots=16, protocol="micro", precision="fp32", views=4, limit=None, methods=Registered())
 PUBLISHED = replace(MICRO, protocol="published", views=16)
@@ -205,7 +207,7 @@ def where(records, **fixed):
 
 def test_every_row_of_every_table_shows_the_record_of_its_settings(stored):
     made = tables(stored)
-    assert list(made) == ["main", "ood", *ABLATIONS, "ports", "port_decision", "records"]
+    assert list(made) == ["answer", "main", "ood", *ABLATIONS, "ports", "port_decision", "records"]
 
     def accuracy(**fixed):
         (one,) = (r for r in where(stored, **fixed) if not r["run"].get("port"))
@@ -256,7 +258,7 @@ def test_the_depth_suite_alone_has_its_zero_shot_rows():
 
 def test_a_call_for_the_main_suite_alone_makes_no_other_table(stored):
     main = micro(seeds=[1], suites_=["main"])
-    assert list(tables([record(run, 50) for run in main])) == ["main", "records"]
+    assert list(tables([record(run, 50) for run in main])) == ["answer", "main", "records"]
 
 
 def test_a_missing_row_is_a_dash_and_is_listed(stored):
@@ -443,9 +445,11 @@ def test_tables_and_figures_of_an_earlier_selection_do_not_stay(stored, tmp_path
     main = choose([record(run, 50) for run in micro(seeds=[1], suites_=["main"])], ARCHS["micro"], MICRO)
     outputs.write_tables(main, tmp_path)
     outputs.write_figures(main, tmp_path)
-    of_main = {"main.csv", "main.md", "main.tex", "records.csv"}
+    of_main = {f"{name}.{ending}" for name in ("answer", "main") for ending in ("csv", "md", "tex")} | {"records.csv"}
     assert {p.name for p in (tmp_path / "tables").iterdir()} == {*of_main, "mine.csv"}
-    assert {p.name for p in (tmp_path / "figures").iterdir()} == {"figure2a.svg", "figure2a.png"}
+    assert {p.name for p in (tmp_path / "figures").iterdir()} == {
+        f"{name}.{ending}" for name in ("answer", "figure2a") for ending in ("svg", "png")
+    }
 
 
 # ---- the start of a deeper context -----------------------------------------------------------------------------------
