@@ -104,23 +104,26 @@ def titles(table: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def grid(selection: Selection, table: pd.DataFrame) -> Grid:
-    """A row a method, which opens to its datasets; a column for the update where there are several."""
+    """A row a method, which opens to its datasets; a column for the update where there are several. What answers stands
+    first, where a phone shows it."""
     names, ways, rows = Names(selection), ways_in(table), []
     targets, over = list(dict.fromkeys(table["target"])), len(reading.averaged(selection.main))
     for target in targets:
         for _, row in of(table, target).iterrows():
             where = (Cell(names.targets.get(target, target)),) if len(targets) > 1 else ()
+            base, new, *gains, told_of = measured(row, ways, over)
+            choice = (Cell(row["without_labels"] or MISSING),) if chooses(table) else ()
             place = Cell(places.label(row["place"]))
-            cells = (Cell(names.methods[row["method"]]), *where, place, *measured(row, ways, over))
-            cells += (Cell(row["without_labels"] or MISSING),) if chooses(table) else ()
+            cells = (Cell(names.methods[row["method"]]), *where, told_of, *choice, *gains, base, new, place)
             rows.append(Row(cells, detail(table, target, row["method"], names, ways)))
+    base_column, new_column, *gain_columns = number_columns(table)
     columns = (
         Column("Method"),
         *([Column("Update", filter=True)] if len(targets) > 1 else []),
-        Column("Place", hint="Where the method's learned part stands", filter=True),
-        *number_columns(table),
         Column("Verdict", "verdict", filter=True),
         *([Column("Without labels")] if chooses(table) else []),
+        *(*gain_columns, base_column, new_column),
+        Column("Place", hint="Where the method's learned part stands", filter=True),
     )
     return Grid(columns, tuple(rows), TITLE)
 
