@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 
 from carryover.bench import places
 from carryover.bench.analyses.base import Analysis, Drawing, Table, Tables, register
+from carryover.bench.analyses.parts import answer_figure
 from carryover.bench.analyses.parts import answer_numbers as numbers
-from carryover.bench.analyses.parts.answer_numbers import gain_text
+from carryover.bench.analyses.parts.answer_numbers import gain_text, of
 from carryover.bench.analyses.parts.answer_words import Case, Gain, Judged, runs_failed, sentence
 from carryover.bench.analyses.parts.retention_numbers import MARGIN
 from carryover.bench.analyses.port_numbers import DECISION
@@ -21,7 +22,6 @@ from carryover.bench.plan.run_labels import ZERO_SHOT
 from carryover.bench.records import reading
 from carryover.bench.records.reading import AVERAGE, counted
 from carryover.bench.records.selection import Selection
-from carryover.bench.render.figures import COLOURS, INK, LONGEST_NAME, canvas, open_frame
 from carryover.bench.render.html_page import Part
 from carryover.bench.render.sheets import MISSING, Block, Cell, Column, Grid, Row, Sheet, percent
 from carryover.bench.stats.rank_tests import LEVEL
@@ -50,23 +50,9 @@ HINTS = {
     "ported": "The same, with the plug-in behind a map fitted on unlabelled pictures",
     "retrained": "The same, with the method trained on the new model",
 }
-WAYS = {"": "as it is", "ported": "ported", "retrained": "retrained"}
-LOOKS = {
-    "": {"marker": "o", "color": COLOURS["new"], "markersize": 6},
-    "ported": {"marker": "D", "color": COLOURS["base"], "markersize": 5},
-    "retrained": {"marker": "s", "color": COLOURS["h"], "markersize": 5},
-}
-ROW_INCHES, FRAME_INCHES = 0.3, 0.8
-FURTHEST = 20.0  # points below zero-shot that the figure shows; what is lower stands at the edge with its number
 
 
 # ---- rows ------------------------------------------------------------------------------------------------------------
-
-
-def of(table: pd.DataFrame, target: str, dataset: str = AVERAGE) -> pd.DataFrame:
-    """The rows of one update and dataset, the highest gain first, those without one last."""
-    part = table[(table["target"] == target) & (table["dataset"] == dataset)]
-    return part.sort_values("gain", ascending=False, kind="stable", na_position="last")
 
 
 def with_choices(table: pd.DataFrame, selection: Selection) -> pd.DataFrame:
@@ -216,59 +202,12 @@ def judged(row: pd.Series, names: dict[str, str]) -> Judged:
     return Judged(names[row["method"]], row["place"], seeds, own, None if math.isnan(ported.points) else ported)
 
 
-# ---- figure ----------------------------------------------------------------------------------------------------------
-
-
 def draw_answer(tables: Tables, selection: Selection) -> Figure | None:
-    """The gain of each method over the new model's zero-shot, the highest first: as it is, ported, retrained."""
+    """What each method gains over the new model's zero-shot accuracy: as it is, ported, retrained."""
     if "answer" not in tables:
         return None
-    table, names = tables["answer"].frame, Names(selection)
-    panels = {target: of(table, target) for target in dict.fromkeys(table["target"])}
-    panels = {t: part[part["gain"].notna() & (part["method"] != ZERO_SHOT)] for t, part in panels.items()}
-    panels = {target: part for target, part in panels.items() if len(part)}
-    if not panels:
-        return None
-    heights = [len(part) * ROW_INCHES + FRAME_INCHES for part in panels.values()]
-    with canvas(sum(heights) + 0.3) as figure:
-        axes_of = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
-        for axes, (target, part) in zip(axes_of, panels.items(), strict=True):
-            axes.set_title(f"on {names.targets.get(target, target)}" if len(panels) > 1 else "", fontsize=9.5)
-            axes.set_yticks(range(len(part)), [names.methods[m][:LONGEST_NAME] for m in part["method"]])
-            axes.set_ylim(len(part) - 0.5, -0.5)
-            axes.tick_params(axis="y", length=0)
-            open_frame(axes, "x")
-            axes.axvline(0, color=INK, linewidth=1.1, linestyle=(0, (4, 2)), label="zero-shot", zorder=1)
-            edge = max(lowest(part) - 1, -FURTHEST)
-            for place, (_, row) in enumerate(part.iterrows()):
-                draw_row(axes, place, row, edge)
-            axes.set_xlim(left=edge - 1.5)
-        axes_of[-1].set_xlabel("Points over zero-shot on the new model (95 % intervals)")
-        shown = [axes.get_legend_handles_labels() for axes in axes_of]
-        handles = {label: handle for found in shown for handle, label in zip(*found, strict=True)}
-        labels = [label for label in ("zero-shot", *WAYS.values()) if label in handles]
-        figure.legend([handles[n] for n in labels], labels, loc="outside lower center", ncols=4, frameon=False)
-    return figure
-
-
-def lowest(part: pd.DataFrame) -> float:
-    ends = [part[name] for name in ("gain", "low") if part[name].notna().any()]
-    return min(0.0, *(float(values.min()) for values in ends))
-
-
-def draw_row(axes, place: int, row: pd.Series, edge: float) -> None:
-    """What falls far below stands at the edge with its number: it shall not press the others together."""
-    for step, (way, label) in zip((0.0, -0.16, 0.16), WAYS.items(), strict=True):
-        gain, low, high = (row[f"{way}_{name}" if way else name] for name in ("gain", "low", "high"))
-        look, y = LOOKS[way], place + step
-        if math.isnan(gain):
-            continue
-        if gain < edge:
-            axes.plot([edge], [y], "<", color=look["color"], markersize=6, zorder=3)
-            axes.text(edge + 0.8, y, f"{gain:.1f}", va="center", fontsize=8)
-            continue
-        ends = None if math.isnan(low) else [[max(0.0, gain - low)], [max(0.0, high - gain)]]
-        axes.errorbar([gain], [y], xerr=ends, elinewidth=1, capsize=2, linestyle="", label=label, zorder=3, **look)
+    names = Names(selection)
+    return answer_figure.drawn(tables["answer"].frame, names.methods, names.targets)
 
 
 @register("answer")

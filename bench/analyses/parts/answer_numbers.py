@@ -103,6 +103,12 @@ def judged(role: str, dataset: str, methods: Iterable[str], found: Of) -> dict[s
     return made
 
 
+def of(table: pd.DataFrame, target: str, dataset: str = AVERAGE) -> pd.DataFrame:
+    """The rows of one update and dataset, the highest gain first, those without one last."""
+    part = table[(table["target"] == target) & (table["dataset"] == dataset)]
+    return part.sort_values("gain", ascending=False, kind="stable", na_position="last")
+
+
 def gain_text(row: pd.Series, way: str = "") -> str:
     """ "+13.1 [+12.3, +13.9]"; zero-shot itself gains nothing. ``way``: of `WAYS`; empty: as it is."""
     gain, low, high = (row[f"{way}_{name}" if way else name] for name in GAIN[:3])
