@@ -126,10 +126,11 @@ def test_from_the_command_line_down_no_frame_holds_test_labels(spy, monkeypatch,
     given += ["--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
     assert main.main(given) == 0
     assert set(found.found) == HOOKS and all(held == [] for held in found.found.values()), found.found
-    (record,) = (json.loads(path.read_text()) for path in (tmp_path / "out/micro/runs").glob("*.json"))
+    records = [json.loads(path.read_text()) for path in (tmp_path / "out/micro/runs").glob("*.json")]
+    (record,) = (one for one in records if one["run"]["method"] == "taskres")
     assert record["targets"]["new"]["count"] == len(found.labels)
 
-    found.found, (plugin,) = {}, (tmp_path / "out/micro/plugins").glob("*.safetensors")
+    found.found, plugin = {}, tmp_path / "out/micro/plugins" / f"{record['key']}.safetensors"
     given = ["evaluate", "--plugin", str(plugin), "--backbone", "micro-update", "--dataset", "micro_shapes"]
     given += ["--limit", "2", "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
     assert main.main(given) == 0

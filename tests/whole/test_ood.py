@@ -323,7 +323,7 @@ def test_check_names_a_forged_record_its_shifted_set_and_the_cells_that_report_m
     one["targets"]["new"].update(correct=40, accuracy=100.0)
     rewrite(again.folder, one)
     status, said = again("check")
-    assert status == 1 and "micro_generic → micro_generic_hard, coop, seed 1) new: accuracy is 100.0" in said
+    assert status == 1 and "micro_generic → micro_generic_hard, coop[steps=2], seed 1) new: accuracy is 100.0" in said
     assert again("report")[0] == 0
     assert row(again.folder, "ood", method="coop", backbone="new", dataset="micro_generic_hard")["accuracy"] == "100.0"
     status, said = again("check")
