@@ -249,12 +249,13 @@ def test_run_and_evaluate_say_it_of_a_method_in_a_folder_of_the_users(tmp_path, 
         "main",
     ]
     assert main.main([*run, "--jobs", "1", *shared]) == 0
-    (record,) = (json.loads(path.read_text()) for path in (tmp_path / "out/micro/runs").glob("*.json"))
+    records = [json.loads(path.read_text()) for path in (tmp_path / "out/micro/runs").glob("*.json")]
+    (record,) = (one for one in records if one["run"]["method"] == "zz-centred")
     assert DEPENDS in record["marks"]
     for file in ("report.md", "report.html", "tables/main.md", "tables/main.tex"):
         assert DEPENDS in (tmp_path / "out/micro" / file).read_text(), file
     capsys.readouterr()
-    (plugin,) = (tmp_path / "out/micro/plugins").glob("*.safetensors")
+    plugin = tmp_path / "out/micro/plugins" / f"{record['key']}.safetensors"
     given = ["--plugin", str(plugin), "--backbone", "micro-update", "--dataset", "micro_shapes"]
     assert main.main(["evaluate", *given, *shared]) == 0
     assert f"zz-centred: {DEPENDS}" in " ".join(capsys.readouterr().err.split())
