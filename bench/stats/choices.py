@@ -180,4 +180,4 @@ def drawn_once(packed: bytes, shape: tuple[int, int], dataset: str, draws: int) 
     """(draws, columns): tables, figures and report ask for the same ones."""
     bits = np.frombuffer(packed, np.uint8).reshape(shape[0], -1)
     right = np.unpackbits(bits, axis=1, count=shape[1]).T.astype(np.float32)
-    return pairs.drawn_accuracies(np.ascontiguousarray(right), pairs.source(dataset, "images"))
+    return pairs.drawn_accuracies(np.ascontiguousarray(right), dataset, "images")

@@ -21,7 +21,7 @@ decides; where many images differ it is nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from statistics import NormalDist
@@ -38,6 +38,7 @@ from carryover.bench.stats.verdicts import decides, needed
 DRAWS, COVERAGE = 10_000, 0.95
 NEAR = 0.5 * 10.0**-DECIMALS  # what rounds to 0
 BLOCK = 2_000_000  # images drawn at a time, 16 MB of counts
+KEPT = 64_000_000  # draws times images of a dataset whose counts are kept, a byte each, for the next method
 
 Column = tuple[str, str, int]  # method, role, seed
 
@@ -183,18 +184,28 @@ def together(a: Sample, b: Sample) -> Sample:
     )
 
 
-def drawn_accuracies(right: np.ndarray, generator: np.random.RandomState) -> np.ndarray:
+def drawn_accuracies(right: np.ndarray, *what: object) -> np.ndarray:
     """(images, columns) of 0 and 1 in fp32 -> (DRAWS, columns): percent right of as many images drawn with
-    replacement, the same for all columns. Sums of whole numbers: the same on every machine."""
-    images, found = len(right), []
-    kind = np.uint16 if images <= 2**16 else np.uint32
-    step = max(1, BLOCK // images)
-    for start in range(0, DRAWS, step):
-        count = min(step, DRAWS - start)
-        picks = generator.randint(images, size=(count, images), dtype=kind)
-        times = np.stack([np.bincount(row, minlength=images) for row in picks])
-        found.append(times.astype(np.float32) @ right)
+    replacement, the same for all columns. Sums of whole numbers: the same on every machine. ``what``: see `source`."""
+    images = len(right)
+    counts = kept_counts if images * DRAWS <= KEPT else image_counts
+    found = [times.astype(np.float32) @ right for times in counts(images, DRAWS, what)]
     return 100 * np.concatenate(found).astype(np.float64) / images
+
+
+def image_counts(images: int, draws: int, what: tuple) -> Iterator[np.ndarray]:
+    """How often each image is in each draw: blocks of (some draws, images), ``draws`` in all."""
+    generator, step = source(*what), max(1, BLOCK // images)
+    kind = np.uint16 if images <= 2**16 else np.uint32
+    for start in range(0, draws, step):
+        picks = generator.randint(images, size=(min(step, draws - start), images), dtype=kind)
+        times = np.stack([np.bincount(row, minlength=images) for row in picks])
+        yield times.astype(np.uint8 if times.max() < 2**8 else np.uint32)
+
+
+@lru_cache(maxsize=16)
+def kept_counts(images: int, draws: int, what: tuple) -> tuple[np.ndarray, ...]:
+    return tuple(image_counts(images, draws, what))
 
 
 def source(*what: object) -> np.random.RandomState:

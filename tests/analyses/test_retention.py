@@ -325,9 +325,8 @@ def options_of_a_world(generator, effects, seeds=3, images=100):
     ease = generator.uniform(-0.2, 0.2, images)
     chance = np.clip(np.array([0.4, 0.5, 0.7])[None, :, None] + drawn[:, :, None] + ease, 0, 1)
     right = generator.uniform(size=(seeds, 3, images)) < chance
-    draws = pairs_stats.drawn_accuracies(
-        right.reshape(-1, images).T.astype(np.float32), np.random.RandomState(generator.integers(2**31))
-    )
+    columns = right.reshape(-1, images).T.astype(np.float32)
+    draws = pairs_stats.drawn_accuracies(columns, int(generator.integers(2**31)))
     return choices.Alternatives("d", 100 * right.mean(2), draws.reshape(-1, seeds, 3).mean(1), images, 100 / images)
 
 

@@ -45,7 +45,7 @@ def of_hits(hits, label=None):
 def test_image_draws_have_the_mean_and_variance_of_the_closed_form():
     rng = np.random.default_rng(0)
     right = (rng.uniform(size=(400, 3)) < [0.8, 0.7, 0.5]).astype(np.float32)
-    draws = pairs.drawn_accuracies(right, pairs.source("test"))
+    draws = pairs.drawn_accuracies(right, "test")
     assert draws.shape == (pairs.DRAWS, 3)
     for a, b in itertools.combinations(range(3), 2):
         difference, drawn = 100.0 * (right[:, a].astype(float) - right[:, b]), draws[:, a] - draws[:, b]
@@ -58,12 +58,15 @@ def test_every_draw_is_of_as_many_images_counted_with_their_repeats(monkeypatch)
     monkeypatch.setattr(pairs, "DRAWS", 7)
     monkeypatch.setattr(pairs, "BLOCK", 60)  # blocks of three draws, the last of one
     right = (np.random.default_rng(1).uniform(size=(20, 4)) < 0.5).astype(np.float32)
-    draws, stream = pairs.drawn_accuracies(right, pairs.source("here")), pairs.source("here")
-    expected = []
+    stream, expected = pairs.source("here"), []
     for size in (3, 3, 1):
         for picks in stream.randint(20, size=(size, 20), dtype=np.uint16):
             expected.append([100 * sum(float(right[i, column]) for i in picks) / 20 for column in range(4)])
-    assert np.abs(draws - np.array(expected)).max() < 1e-9
+    for kept in (10**9, 0):  # counts that are kept for the next columns; that are made anew
+        monkeypatch.setattr(pairs, "KEPT", kept)
+        for some in (right, right[:, :2]):
+            draws = pairs.drawn_accuracies(some, "here")
+            assert np.abs(draws - np.array(expected)[:, : some.shape[1]]).max() < 1e-9
 
 
 def test_where_images_agree_it_is_the_paired_t_test_over_seeds():

@@ -24,7 +24,7 @@ from carryover.bench.records.selection import Selection
 from carryover.bench.render.html_page import Part
 from carryover.bench.render.sheets import Sheet
 from carryover.bench.stats.measures import Measure, measures, roles, score_table, seed_counts
-from carryover.bench.stats.pairs import DRAWS, Column, Sample, difference, drawn_accuracies, source, together
+from carryover.bench.stats.pairs import DRAWS, Column, Sample, difference, drawn_accuracies, together
 from carryover.bench.stats.rank_tests import LEVEL, cliques, friedman, holm, ranks, signed_rank
 from carryover.bench.stats.verdicts import decides
 
@@ -98,7 +98,7 @@ def sample_of(selection: Selection, dataset: str) -> Sample:
     """Of the runs on that dataset whose predictions can be used."""
     columns, right = correct(selection, dataset)
     points = 100 * right.mean(0, dtype=np.float64) if columns else np.empty(0)
-    draws = drawn_accuracies(right, source(dataset, "images")).T if columns else np.empty((0, DRAWS))
+    draws = drawn_accuracies(right, dataset, "images").T if columns else np.empty((0, DRAWS))
     by_point = dict(zip(columns, points.tolist(), strict=True))
     step = 100 / len(right) if columns else 0.0
     return Sample(dataset, len(right), step, by_point, dict(zip(columns, draws, strict=True)))
