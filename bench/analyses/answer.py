@@ -30,7 +30,8 @@ TITLE = "Which methods carry over"
 RULE = (
     "Carries over: significantly above the new model's zero-shot accuracy. Hurts: significantly below. No better than "
     f"zero-shot: neither, and the 95 % interval ends below +{MARGIN:g} point. Cannot tell: all else, and always with "
-    f"one seed. Significant: p < {LEVEL}, paired over seeds and test images, Holm-corrected over the methods."
+    f"one seed. Significant: p < {LEVEL}, paired over seeds and test images, Holm-corrected over the methods. "
+    "The intervals are each one's own."
 )
 GAINS = (
     "Numbers are points of top-1 accuracy over zero-shot on the new model, averaged over the datasets, with 95 % "

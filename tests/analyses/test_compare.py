@@ -154,8 +154,9 @@ def put(place, value):
         ([HEAD, "a,,50,60,1"], "line 2: no method"),
         (
             [HEAD, "a,P,0.5,0.61,1", "a,P,0.4,0.6,2"],
-            "no accuracy above 0.61; expected percent, these look",
+            "no accuracy of P above 0.61; expected percent, these look",
         ),
+        ([HEAD, "a,P,0.5,0.61,1", "a,Q,50,60,1"], "no accuracy of P above 0.61; expected percent"),
         ([HEAD, "a,P,50,160,1"], "line 2: new '160', expected an accuracy in percent, 0 to 100"),
         ([HEAD, "a,P,nan,60,1"], "line 2: base 'nan', expected"),
         ([HEAD, "a,P,50%,60,1"], "line 2: base '50%', expected"),

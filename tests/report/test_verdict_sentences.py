@@ -141,6 +141,11 @@ SENTENCES = {
         "Tip-Adapter-F is no better than zero-shot on the new model: it is 0.1 points above zero-shot (95 % interval "
         "-0.5 to +0.7).",
     ),
+    "one method that gains nothing at all": (
+        case(method("Fine-tuning", "towers", gain(-0.04, -0.3, 0.2, NO_BETTER))),
+        "Fine-tuning is no better than zero-shot on the new model: it is level with zero-shot (95 % interval -0.3 to "
+        "+0.2).",
+    ),
     "one method cannot be judged": (
         case(method("CoOp", "input", WIDE)),
         "We cannot tell whether CoOp carries over: on the new model it is 0.8 points above zero-shot (95 % interval "

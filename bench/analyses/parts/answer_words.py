@@ -105,7 +105,8 @@ def as_found(known: Sequence[Judged], where: str) -> str:
 
 
 def distance(points: float) -> str:
-    return f"{plain(abs(points))} {'above' if points > 0 else 'below'}"
+    """Of zero-shot: "2.0 points above", "level with"."""
+    return f"{plain(abs(points))} {'above' if points > 0 else 'below'}" if round(points, 1) else "level with"
 
 
 def plain(points: float) -> str:
