@@ -5,7 +5,8 @@ to there. A script without ``if __name__ == "__main__"`` would so start itself o
 cannot be run again at all. What this suite's processes do stands in its own modules, so they leave it out.
 
 They follow the process that starts them from their first moment: what they are to do is unpickled, and so imported
-(torch: seconds), after that.
+(torch: seconds), after that. One whose parent is killed before it is told anything ends without a word: Python would
+show a traceback of its own, EOFError.
 """
 
 from __future__ import annotations
@@ -23,24 +24,33 @@ from carryover.bench.host.processes import follow
 from carryover.bench.host.stopping import held_back
 
 _ONE = threading.RLock()
+PROGRAM = "-c"  # the argument before the program that Python gives a child
 
 
 @contextlib.contextmanager
 def without_main() -> Iterator[None]:
-    """Children that this thread spawns within are told of no main module, as Python itself does where there is none."""
+    """Children that this thread spawns within are told of no main module, as Python itself does where there is none,
+    and end silently where they are told nothing at all."""
     with _ONE:
-        usual, thread = spawn.get_preparation_data, threading.get_ident()
+        usual, usual_line, thread = spawn.get_preparation_data, spawn.get_command_line, threading.get_ident()
 
         def prepared(name: str) -> dict:
             data = usual(name)
             mine = threading.get_ident() == thread
             return {key: value for key, value in data.items() if not (mine and key.startswith("init_main_"))}
 
-        spawn.get_preparation_data = prepared
+        def command_line(**given: int) -> list[str]:
+            line = usual_line(**given)
+            if threading.get_ident() == thread and PROGRAM in line:  # a frozen program has none
+                place = line.index(PROGRAM) + 1
+                line[place] = f"try:\n    {line[place]}\nexcept EOFError:\n    raise SystemExit(1)"
+            return line
+
+        spawn.get_preparation_data, spawn.get_command_line = prepared, command_line
         try:
             yield
         finally:
-            spawn.get_preparation_data = usual
+            spawn.get_preparation_data, spawn.get_command_line = usual, usual_line
 
 
 class Process(SpawnProcess):

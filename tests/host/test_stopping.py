@@ -6,13 +6,14 @@ import subprocess
 import sys
 import threading
 import time
+from multiprocessing import spawn
 
 import pytest
 from checkout import FROM_HERE
 
 from carryover.bench.cli import commands, main
 from carryover.bench.errors import UserError
-from carryover.bench.host import stopping
+from carryover.bench.host import spawning, stopping
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Unix signals")
 
@@ -166,6 +167,24 @@ if multiprocessing.current_process().name != "MainProcess":
     time.sleep(600)
 def work(): pass
 """
+
+
+def told_nothing(line, pipe):
+    done = subprocess.run(line, pass_fds=[pipe], capture_output=True, text=True)
+    os.close(pipe)
+    return done
+
+
+def test_a_worker_whose_parent_dies_before_it_is_told_anything_ends_without_a_word():
+    pipes = [os.pipe(), os.pipe()]
+    for _, ours in pipes:
+        os.close(ours)
+    (usual, _), (theirs, _) = pipes
+    assert "EOFError" in told_nothing(spawn.get_command_line(pipe_handle=usual), usual).stderr, "as Python itself does"
+    with spawning.without_main():
+        line = spawn.get_command_line(pipe_handle=theirs)
+    done = told_nothing(line, theirs)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
