@@ -15,8 +15,6 @@ from carryover.bench.analyses.parts import answer_numbers as numbers
 from carryover.bench.analyses.parts.answer_numbers import gain_text, of
 from carryover.bench.analyses.parts.answer_words import Case, Gain, Judged, runs_failed, sentence
 from carryover.bench.analyses.parts.retention_numbers import MARGIN
-from carryover.bench.analyses.port_numbers import DECISION
-from carryover.bench.analyses.port_numbers import measured as measured_ports
 from carryover.bench.analyses.retention import Names
 from carryover.bench.plan.run_labels import ZERO_SHOT
 from carryover.bench.records import reading
@@ -54,15 +52,6 @@ HINTS = {
 
 
 # ---- rows ------------------------------------------------------------------------------------------------------------
-
-
-def with_choices(table: pd.DataFrame, selection: Selection) -> pd.DataFrame:
-    """``without_labels`` beside it: the choice of the ports' own table where there are no labels; empty where nothing
-    was ported."""
-    rows = (dict(zip(DECISION, row, strict=True)) for row in measured_ports(selection).decision)
-    chosen = {(r["target"], r["dataset"], r["method"]): r["choice"] for r in rows if r["situation"] == "no labels"}
-    keys = zip(table["target"], table["dataset"], table["method"], strict=True)
-    return table.assign(without_labels=[chosen.get(key, "") for key in keys])
 
 
 def ways_in(table: pd.DataFrame) -> list[str]:
@@ -224,7 +213,7 @@ class Answer(Analysis):
 
     def tables(self, selection: Selection) -> Iterator[Table]:
         if selection.main:
-            frame = with_choices(numbers.answer_table(selection), selection)
+            frame = numbers.answer_table(selection)
             yield Table("answer", frame, numbers.KEYS, sheet(selection, frame))
 
     def first(self, selection: Selection, tables: Tables) -> list[Part]:

@@ -14,10 +14,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from carryover.bench.analyses.base import Analysis, Drawing, Table, Tables, register
-from carryover.bench.analyses.parts.retention_numbers import accuracy, options_of, steps_made
+from carryover.bench.analyses.parts.retention_numbers import accuracy, in_points, options_of, steps_made
 from carryover.bench.analyses.parts.rows import MEASURE, marks_of, not_run
 from carryover.bench.analyses.retention import INTERVAL, Names, labelled
-from carryover.bench.analyses.retention import points as in_points
 from carryover.bench.backbones.archs import Arch
 from carryover.bench.plan.run_labels import WHOLE_SCHEDULE, ZERO_SHOT
 from carryover.bench.plan.suites import Suite, Variant

@@ -12,11 +12,11 @@ import pandas as pd
 from carryover.bench import places
 from carryover.bench.analyses import port_numbers as numbers
 from carryover.bench.analyses.parts.port_cases import CARRIED, NOTHING, Cases, Way, failed
-from carryover.bench.analyses.parts.retention_numbers import UNDECIDED, rule_of
+from carryover.bench.analyses.parts.retention_numbers import UNDECIDED, in_points, rule_of
 from carryover.bench.analyses.parts.rows import marks_of, not_run
 from carryover.bench.analyses.port_figures import averages
 from carryover.bench.analyses.port_numbers import ALL, CHOICES, EVERY, FIXED, SITUATIONS
-from carryover.bench.analyses.retention import INTERVAL, Names, points, undecided
+from carryover.bench.analyses.retention import INTERVAL, Names, undecided
 from carryover.bench.plan.port_specs import PORT_SPECS
 from carryover.bench.plan.run_labels import ZERO_SHOT
 from carryover.bench.records.reading import AVERAGE, counted
@@ -221,7 +221,7 @@ def chosen(row) -> str:
         return MISSING
     if row.choice == "zero-shot":
         return row.choice
-    gain = points(row.gain, row.gain_low, row.gain_high, row.seeds)
+    gain = in_points(row.gain, row.gain_low, row.gain_high, row.seeds)
     asked = row.seeds_needed, row.images_needed
     return undecided(row.best, gain, *asked) if row.choice == UNDECIDED else f"{row.choice} {gain}"
 
@@ -239,7 +239,7 @@ def chains_sheet(table: pd.DataFrame, selection: Selection) -> Sheet:
                 names.method(row.method),
                 percent(row.chained, row.chained_std),
                 percent(row.fresh, row.fresh_std),
-                points(row.difference, row.low, row.high, row.seeds),
+                in_points(row.difference, row.low, row.high, row.seeds),
             )
             for row in rows.itertuples()
         ]
@@ -277,7 +277,7 @@ def refresh_sheet(table: pd.DataFrame, selection: Selection) -> Sheet:
         for row in lines.itertuples():
             accuracies = [percent(getattr(row, n), getattr(row, n + "_std")) for n in ("ported", CARRIED, NOTHING)]
             over = [
-                points(
+                in_points(
                     getattr(row, f"over_{n}"), getattr(row, f"over_{n}_low"), getattr(row, f"over_{n}_high"), row.seeds
                 )
                 for n in (CARRIED, NOTHING)

@@ -26,6 +26,7 @@ from carryover.bench.analyses.parts.retention_numbers import (
     Compared,
     compared,
     gain_of,
+    in_points,
 )
 from carryover.bench.analyses.parts.rows import marks_of, not_run
 from carryover.bench.backbones.archs import Arch
@@ -129,7 +130,7 @@ def decision_sheet(selection: Selection) -> Sheet:
         for m in methods:
             one = found[AVERAGE, m]
             fit, encode, steps, _ = costs_of(one)
-            gains = (points(*one.difference(*pair), one.seeds) for pair in GAINS.values())
+            gains = (in_points(*one.difference(*pair), one.seeds) for pair in GAINS.values())
             gained.append(tuple(map(Cell, (names.method(m), *gains, fit, encode, steps, chosen(one)))))
         header = ("Method", "Reuse gains", "Retrain gains", "Over reuse", "Fit (s)", "Encode (s)", "Steps", "Choice")
         title = f"Average over {reading.counted(len(single), 'dataset')}, {names.targets[target]}"
@@ -175,12 +176,6 @@ def share(one: Compared | None) -> str:
     return f"{value:.2f} [{low:.2f}, {high:.2f}]{images_alone(one.seeds)}"
 
 
-def points(value: float, low: float, high: float, seeds: float) -> str:
-    if math.isnan(value):
-        return MISSING
-    return f"{value:+.1f}" + ("" if math.isnan(low) else f" [{low:+.1f}, {high:+.1f}]{images_alone(seeds)}")
-
-
 def undecided(best: str, gain: str, seeds: float, images: float) -> str:
     """``gain``: of the best, in words; ``seeds`` and ``images`` would decide."""
     return f"{UNDECIDED} (best: {best} {gain}; {would_decide(seeds, images)})"
@@ -203,7 +198,7 @@ def chosen(one: Compared | None) -> str:
         return MISSING
     if one.choice == "zero-shot":
         return one.choice
-    gain = points(*gain_of(one), one.seeds)
+    gain = in_points(*gain_of(one), one.seeds)
     return undecided(one.best, gain, *one.needed) if one.choice == UNDECIDED else f"{one.choice} {gain}"
 
 

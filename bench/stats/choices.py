@@ -96,7 +96,13 @@ class Alternatives:
             draws, seeds = (sign * (parts[0] - r * parts[1]) for parts in (drawn, own))
             return pairs.holds_nothing(self.errors(draws, seeds, up - r * down))
 
-        return edge(holds, ratio, -1), edge(holds, ratio, 1)
+        low, high = edge(holds, ratio, -1), edge(holds, ratio, 1)
+        for r in (0.0, 1.0):  # where an option drops out of the difference, draws are turned and an end may jump
+            if holds(r):
+                low, high = min(low, r), max(high, r)
+            elif low <= r <= high:
+                low, high = (math.nextafter(r, math.inf), high) if r < ratio else (low, math.nextafter(r, -math.inf))
+        return low, high
 
 
 def turned(by: np.ndarray) -> int:

@@ -12,6 +12,7 @@ from test_ports import world as ported_world
 from carryover.bench.analyses import answer
 from carryover.bench.analyses.parts import answer_numbers as numbers
 from carryover.bench.analyses.parts.comparison import pairs_table
+from carryover.bench.analyses.parts.retention_numbers import signed
 from carryover.bench.report import outputs, recompute
 from carryover.bench.stats.pairs import row_of
 
@@ -145,4 +146,11 @@ def test_check_finds_a_gain_and_a_verdict_that_were_changed(main, tmp_path):
 
 @pytest.mark.parametrize(("value", "shown"), [(-0.04, "+0.0"), (0.0, "+0.0"), (-0.06, "-0.1"), (13.06, "+13.1")])
 def test_a_gain_that_rounds_to_nothing_has_no_minus(value, shown):
-    assert numbers.points(value) == shown
+    assert signed(value) == shown
+
+
+def test_an_interval_over_one_seed_says_in_its_cell_that_it_is_over_images_alone():
+    row = {"verdict": "carries over", "seeds": 3, "gain": 2.0, "low": 1.0, "high": 3.0}
+    row |= {"ported_gain": -0.9, "ported_low": -8.6, "ported_high": 6.9, "ported_seeds": 1}
+    assert numbers.gain_text(row) == "+2.0 [+1.0, +3.0]"
+    assert numbers.gain_text(row, "ported") == "-0.9 [-8.6, +6.9] (images alone)"

@@ -361,7 +361,7 @@ def test_a_ratio_of_normals_has_fiellers_interval():
 def test_retention_is_above_nothing_and_below_all_just_where_the_differences_are():
     generator = np.random.default_rng(8)
     seen = set()
-    for _ in range(12):
+    for _ in range(60):
         options = options_of_a_world(generator, 0.05)
         ends = options.ratio_interval([-1, 1, 0], [-1, 0, 1])
         if not math.isnan(ends[0]):

@@ -16,7 +16,7 @@ import pandas as pd
 from carryover.bench.analyses.parts import retention_numbers
 from carryover.bench.analyses.parts.comparison import has_statistics, pairs_table
 from carryover.bench.analyses.parts.port_cases import REUSED, ZERO, Case, Cases, Way
-from carryover.bench.analyses.parts.retention_numbers import MARGIN, Compared, averaged, compare, options_of
+from carryover.bench.analyses.parts.retention_numbers import MARGIN, Compared, averaged, compare, in_points, options_of
 from carryover.bench.plan.run_labels import ZERO_SHOT
 from carryover.bench.records import reading
 from carryover.bench.records.reading import AVERAGE
@@ -32,9 +32,10 @@ BASELINE = "baseline"  # zero-shot itself
 KEYS = ("target", "dataset", "method")
 GAIN = ("gain", "low", "high", "p_holm", "verdict")  # points over zero-shot
 WAYS = ("ported", "retrained")
+SHOWN = ("gain", "low", "high", "seeds")
 COLUMNS = (
     *KEYS, "place", "datasets", "seeds", "base", "new", "h", *GAIN,
-    *(f"{way}_{name}" for way in WAYS for name in ("datasets", "seeds", *GAIN)),
+    *(f"{way}_{name}" for way in WAYS for name in ("datasets", "seeds", *GAIN)), "without_labels",
 )  # fmt: skip
 PORT, ANCHORS, EVERY = "procrustes", ("other", "support"), "all"  # named beforehand, not chosen by accuracy
 
@@ -48,6 +49,8 @@ def answer_table(selection: Selection) -> pd.DataFrame:
 
     datasets  on which the method has finished, of the average; ported_datasets: those that the ported gain is over
     verdict   `verdict`; that of zero-shot is `BASELINE`
+    without_labels  the cheapest of zero-shot, reuse and port that is within `MARGIN` of the best, by the rule of
+              `bench.analyses.retention`; empty where nothing was ported
     """
     return selection.once("answer", lambda: pd.DataFrame(rows(selection), columns=list(COLUMNS)))
 
@@ -65,7 +68,12 @@ def verdict(gain: float, high: float, p: float, seeds: int) -> str:
 def rows(selection: Selection) -> Iterator[list]:
     records = selection.main
     depth, methods = reading.depths(records), reading.ids(records, "method")
-    further = {"ported": ported(selection), "retrained": retrained(selection)}
+    through, again = ported(selection), retrained(selection)
+    further: dict[str, Of] = {
+        "ported": {one.keys: gained(one, "port") for one in through},
+        "retrained": {one.keys: gained(one, "retrain") for one in again},
+    }
+    chosen = {one.keys: one.choice for one in through}
     for role in reading.updates(records):
         scores = means.summarise(reading.select(reading.seen_from(records, role))).set_index(["dataset", "method"])
         for dataset in dict.fromkeys(name for name, _ in scores.index):
@@ -79,7 +87,7 @@ def rows(selection: Selection) -> Iterator[list]:
                 for way in WAYS:
                     count = sum((role, name, method) in further[way] for name in averaged_sets(selection, dataset))
                     told = [*told, count, further[way].get((role, dataset, method), NOT_THERE)[0], *more[way][method]]
-                yield [*cells, *told]
+                yield [*cells, *told, chosen.get((role, dataset, method), "")]
 
 
 def averaged_sets(selection: Selection, dataset: str) -> list[str]:
@@ -111,15 +119,9 @@ def of(table: pd.DataFrame, target: str, dataset: str = AVERAGE) -> pd.DataFrame
 
 def gain_text(row: pd.Series, way: str = "") -> str:
     """ "+13.1 [+12.3, +13.9]"; zero-shot itself gains nothing. ``way``: of `WAYS`; empty: as it is."""
-    gain, low, high = (row[f"{way}_{name}" if way else name] for name in GAIN[:3])
-    if row["verdict"] == BASELINE or math.isnan(gain):
-        return MISSING
-    return points(gain) + ("" if math.isnan(low) else f" [{points(low)}, {points(high)}]")
-
-
-def points(value: float) -> str:
-    """One decimal with its sign; what rounds to nothing is +0.0."""
-    return f"{round(value, 1) + 0.0:+.1f}"
+    return (
+        MISSING if row["verdict"] == BASELINE else in_points(*(row[f"{way}_{name}" if way else name] for name in SHOWN))
+    )
 
 
 # ---- as it is --------------------------------------------------------------------------------------------------------
@@ -143,14 +145,14 @@ def as_it_is(selection: Selection, role: str, dataset: str, scores: Mapping[str,
 # ---- ported and retrained --------------------------------------------------------------------------------------------
 
 
-def ported(selection: Selection) -> Of:
+def ported(selection: Selection) -> list[Compared]:
     """Through the port that is named beforehand, fitted on pictures that the plug-in never saw (where there are none,
-    on its few-shot pictures)."""
+    on its few-shot pictures), beside zero-shot and the plug-in as it is."""
     cases = Cases(selection)
     way = next((one for kind in ANCHORS if (one := Way(PORT, kind, EVERY)) in cases.ways), None)
     asked = {"zero-shot": ZERO, "reuse": REUSED, "port": way}
     if way is None:
-        return {}
+        return []
     names = [name for name in cases.datasets if name in reading.averaged(selection.main)]
     found: dict[tuple[str, str, str], Compared] = {}
     drawn, threes = {}, {}
@@ -168,12 +170,11 @@ def ported(selection: Selection) -> Of:
         each = {name: threes[target, name, method] for name in names}
         seeds, options = averaged(target, each, drawn) if each else (0, None)
         found[target, AVERAGE, method] = compare(target, AVERAGE, method, seeds, options, names=tuple(asked))
-    return {key: gained(one, "port") for key, one in found.items() if one.seeds}
+    return [one for one in found.values() if one.seeds]
 
 
-def retrained(selection: Selection) -> Of:
-    found = retention_numbers.compared(selection)
-    return {one.keys: gained(one, "retrain") for one in found if one.seeds}
+def retrained(selection: Selection) -> list[Compared]:
+    return [one for one in retention_numbers.compared(selection) if one.seeds]
 
 
 def gained(one: Compared, option: str) -> Gained:

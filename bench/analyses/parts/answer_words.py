@@ -9,7 +9,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from carryover.bench.analyses.parts.answer_numbers import CANNOT_TELL, CARRIES, HURTS, NO_BETTER, points
+from carryover.bench.analyses.parts.answer_numbers import CANNOT_TELL, CARRIES, HURTS, NO_BETTER
+from carryover.bench.analyses.parts.retention_numbers import signed
 from carryover.bench.places import PLACES
 from carryover.bench.records.reading import counted
 from carryover.bench.stats.verdicts import decides
@@ -130,7 +131,7 @@ def of_one(one: Judged, where: str) -> str:
 
 def apart(gain: Gain) -> str:
     """ "2.0 points below zero-shot (95 % interval -3.0 to -1.0)" """
-    return f"{distance(gain.points)} zero-shot (95 % interval {points(gain.low)} to {points(gain.high)})"
+    return f"{distance(gain.points)} zero-shot (95 % interval {signed(gain.low)} to {signed(gain.high)})"
 
 
 def ported_one(one: Judged) -> list[str]:

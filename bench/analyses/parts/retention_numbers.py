@@ -14,8 +14,9 @@ from carryover.bench.plan.run_labels import ZERO_SHOT
 from carryover.bench.plan.settings import Methods
 from carryover.bench.records.reading import AVERAGE, Record
 from carryover.bench.records.selection import Selection
+from carryover.bench.render.sheets import MISSING
 from carryover.bench.stats import choices
-from carryover.bench.stats.verdicts import decides
+from carryover.bench.stats.verdicts import decides, images_alone
 from carryover.methods.parts.schedule import epoch_steps
 from carryover.methods.train_config import TrainConfig
 
@@ -289,6 +290,18 @@ def decision_table(selection: Selection) -> pd.DataFrame:
         gains = [value for pair in GAINS.values() for value in one.difference(*pair)]
         rows.append([*one.keys, *decided(one), *gains, *one.cost])
     return pd.DataFrame(rows, columns=list(DECISION))
+
+
+def in_points(value: float, low: float, high: float, seeds: float) -> str:
+    """A gain and its interval: "+13.1 [+12.3, +13.9]"; of one seed it says that it is over images alone."""
+    if math.isnan(value):
+        return MISSING
+    return signed(value) + ("" if math.isnan(low) else f" [{signed(low)}, {signed(high)}]{images_alone(seeds)}")
+
+
+def signed(points: float) -> str:
+    """One decimal; what rounds to nothing is +0.0."""
+    return f"{round(points, 1) + 0.0:+.1f}"
 
 
 def decided(one: Compared) -> list:
