@@ -125,6 +125,10 @@ def by_picture(path: str, rows: Rows, labels: Mapping, about: Mapping[str, Recor
             raise UserError(
                 f"{path}, line {line}: image {image}, expected a test picture's place, 0 to {len(ours) - 1}"
             )
+        if (classes := (about[dataset].get("split") or {}).get("classes")) and answer >= classes:
+            raise UserError(
+                f"{path}, line {line}: predicted {answer}, expected a class of {dataset} by number, 0 to {classes - 1}"
+            )
         if row.get("label") and whole(path, line, "label", row["label"]) != ours[image]:
             raise UserError(
                 f"{path}, line {line}: label {row['label']}, but test picture {image} of {dataset} is of class "

@@ -18,7 +18,8 @@ from carryover.bench.records import theirs
 from carryover.bench.stats.intervals import welch
 
 CHANCES = {"zs-clip": {"base": 0.5, "new": 0.55}, "coop": {"base": 0.75, "new": 0.4}}
-RECORDS, STORED = answered.world(CHANCES)
+TRIAL = "trial: at most 8 test images a class"
+RECORDS, STORED = answered.world(CHANCES, split={"classes": answered.CLASSES}, marks=[TRIAL])
 HEAD = "dataset,method,base,new,seed"
 BY_PICTURE = "dataset,method,backbone,image,predicted,label,seed"
 SCORES = {("a", 1): (80.5, 61.0), ("a", 2): (79.0, 66.5), ("b", 1): (70.0, 50.0), ("b", 2): (72.5, 58.0)}
@@ -164,6 +165,7 @@ def put(place, value):
         ([HEAD, "a,P,50,60,1", "", "a,P,51,60,1"], "line 4: a, P, seed 1 stands in line 2 too"),
         ([BY_PICTURE, "a,P,old,0,1,,1"], "line 2: backbone 'old', expected base or new"),
         ([BY_PICTURE, "a,P,new,200,1,,1"], "line 2: image 200, expected a test picture's place, 0 to 199"),
+        ([BY_PICTURE, "a,P,new,0,5,,1"], "line 2: predicted 5, expected a class of a by number, 0 to 4"),
         ([BY_PICTURE, "a,P,new,0,cat,,1"], "line 2: predicted 'cat', expected a whole number"),
         ([BY_PICTURE, "a,P,new,0,1,,1", "a,P,new,0,2,,1"], "line 3: a, P, seed 1, new, image 0 stands in line 2 too"),
     ],
@@ -173,6 +175,15 @@ def test_what_is_wrong_in_a_file_is_one_line(tmp_path, ours, capsys, lines, said
     assert main.main(["compare", path]) == 2
     err = capsys.readouterr().err
     assert said in err and err.count("\n") == 1 and path in err
+
+
+def test_seeds_that_happen_to_agree_tell_no_error_and_marks_of_our_runs_are_told(tmp_path, ours, capsys):
+    same = {(dataset, seed): (75.0, 60.0) for dataset in "ab" for seed in (1, 2)}
+    lines = [f"{dataset},P,{base},{new},{seed}" for (dataset, seed), (base, new) in same.items()]
+    found, _ = differences(written(tmp_path, HEAD, *lines), ours)
+    assert set(found["verdict"]) == {"cannot tell"} and found[["low", "high", "p"]].isna().all(axis=None)
+    assert main.main(["compare", accuracies(tmp_path)]) == 0
+    assert f"Of our runs: {TRIAL}." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from carryover.bench.records import reading
 from carryover.bench.records.reading import AVERAGE, Record
 from carryover.bench.records.selection import Selection
 from carryover.bench.records.theirs import MARK
-from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet
+from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet, percent
 from carryover.bench.stats.intervals import welch
 from carryover.bench.stats.means import SCORES, harmonic_mean, seed_scores, summarise
 from carryover.bench.stats.measures import measures
@@ -41,6 +41,7 @@ COLUMNS = (
 )
 MEASURES = ("base", "new", "h")
 PAIRED, UNPAIRED = "by picture", "seeds, unpaired"
+UNKNOWN = (math.nan, math.nan, math.nan)  # an interval and its p
 
 
 def is_theirs(method: str) -> bool:
@@ -86,6 +87,7 @@ def by_picture(selection: Selection, pairs: list) -> Iterator[tuple[str, str, li
 
 def by_seeds(records: tuple[Record, ...], pairs: list) -> Iterator[tuple[str, str, list]]:
     scores, over = seed_scores(records), reading.averaged(records)
+    still = {method: place == "none" for method, place in reading.depths(records).items()}
     datasets = reading.ids(records, "dataset") + [AVERAGE] * (len(over) > 1)
     for dataset in datasets:
         for measure in MEASURES:
@@ -93,10 +95,15 @@ def by_seeds(records: tuple[Record, ...], pairs: list) -> Iterator[tuple[str, st
             for a, b in pairs:
                 theirs, ours = (values_of(scores, dataset, name, measure, over) for name in (a, b))
                 mean = value_of(scores, dataset, a, measure, over) - value_of(scores, dataset, b, measure, over)
-                low, high, p = welch(theirs, ours)
+                low, high, p = welch(theirs, ours) if varies(theirs) and (still[b] or varies(ours)) else UNKNOWN
                 shift = mean - (np.mean(theirs) - np.mean(ours)) if theirs and ours else 0.0  # H of the averages
                 rows.append([a, b, min(len(theirs), len(ours)), UNPAIRED, mean, low + shift, high + shift, p])
             yield dataset, measure, rows
+
+
+def varies(values: list[float]) -> bool:
+    """Seeds of a method that learns give the same accuracy by chance alone: no error can be told from them."""
+    return len(set(values)) > 1
 
 
 def values_of(scores: pd.DataFrame, dataset: str, method: str, measure: str, over: list[str]) -> list[float]:
@@ -130,7 +137,7 @@ def sheet(scores: pd.DataFrame, differences: pd.DataFrame, selection: Selection,
     datasets, methods = (reading.names(selection.main, kind) for kind in ("dataset", "method"))
     blocks = []
     for dataset, rows in scores.groupby("dataset", sort=False):
-        cells = [(methods[r.method], r.source, str(r.seeds), *map(percents, *split(r))) for r in rows.itertuples()]
+        cells = [(methods[r.method], r.source, str(r.seeds), *map(percent, *split(r))) for r in rows.itertuples()]
         title = (
             datasets[dataset]
             if dataset != AVERAGE
@@ -155,20 +162,16 @@ def sheet(scores: pd.DataFrame, differences: pd.DataFrame, selection: Selection,
         "Differences are paired by picture and seed; intervals are over pictures and seeds, of one seed over pictures "
         "alone, and then without p."
         if paired
-        else "Accuracies alone are not paired: intervals are Welch's over seeds, from two seeds of each on."
+        else "Accuracies alone are not paired: intervals are Welch's over seeds, from two of each on that "
+        "do not agree by chance. They say nothing of other test pictures."
     )
     marked = f"Methods marked '{MARK.strip()}' are from the file; this suite did not measure them."
-    return Sheet("Numbers of others beside ours", tuple(blocks), (marked, how))
+    borne = dict.fromkeys(mark for record in selection.main for mark in record.get("marks") or ())
+    return Sheet("Numbers of others beside ours", tuple(blocks), (marked, how, *(f"Of our runs: {m}." for m in borne)))
 
 
 def split(row) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return (row.base, row.new, row.h), (row.base_std, row.new_std, row.h_std)
-
-
-def percents(mean: float, std: float) -> str:
-    if math.isnan(mean):
-        return MISSING
-    return f"{mean:.2f}" if math.isnan(std) else f"{mean:.2f} ± {std:.2f}"
 
 
 def as_cells(rows: list) -> tuple[tuple[Cell, ...], ...]:
