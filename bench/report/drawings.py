@@ -58,8 +58,9 @@ def differences(selection: Selection, out_dir: Path) -> list[str]:
         if same and raster.is_file() and not alike_pictures(raster, figures.png_bytes(figure)):
             lines.append(f"{raster}: shows other than the records give")
     known = {drawing.name for analysis in ordered() for drawing in analysis.drawings}
+    expected = {f"{name}.{ending}" for name in made for ending in ("svg", "png")}
     for path in sorted(folder.glob("*.*")):
-        if path.suffix in (".svg", ".png") and not path.name.startswith(".") and path.stem not in made:
+        if path.suffix.lower() in (".svg", ".png") and not path.name.startswith(".") and path.name not in expected:
             what = "no record here is of this figure" if path.stem in known else "no analysis of this call draws this"
             lines.append(f"{path}: {what}")
     return lines

@@ -57,7 +57,7 @@ def recompute_tables(remade: Selection, out_dir: Path) -> list[str]:
             lines += text_differences(text, folder / f"{name}.{ending}")
     known, reported = {*made, *names()}, set()
     for path in sorted(folder.glob("*.*")):
-        strange = path.suffix in ENDINGS and not path.name.startswith(".") and path not in expected
+        strange = path.suffix.lower() in ENDINGS and not path.name.startswith(".") and path not in expected
         if strange and path.stem not in reported:
             reported.add(path.stem)
             lines.append(f"{path}: {NO_RECORD if path.stem in known else NO_ANALYSIS}")
@@ -74,7 +74,9 @@ def recompute_pages(remade: Selection, out_dir: Path, answers: Sequence[Answer],
     if found := text_of(folder / "report.html"):
         lines += of_page(found, page, markdown, folder)
     audit = page_text(remade)
-    return lines if audit is None else lines + text_differences(audit, folder / PAGE)
+    if audit is not None:
+        return lines + text_differences(audit, folder / PAGE)
+    return lines + [f"{folder / PAGE}: no audit is made of these records"] * (folder / PAGE).exists()
 
 
 def recompute_known(remade: Selection, answers: Sequence[Answer], out_dir: Path) -> list[str]:

@@ -576,6 +576,16 @@ def _(out):
     shutil.copy(vector(out), vector(out).with_name("ours_wins.svg"))
 
 
+@kind("figure: another with its ending in capitals", "figure2a.PNG: no record here is of this figure")
+def _(out):
+    shutil.copy(out / "micro" / "figures" / "figure2a.png", out / "micro" / "figures" / "figure2a.PNG")
+
+
+@kind("page: an audit of what is not audited", "audit.html: no audit is made of these records")
+def _(out):
+    (out / "micro" / "audit.html").write_text("<h1>All methods carry over, verified</h1>")
+
+
 def thumbnail_of(out):
     return next(path for path in files(out, "examples") if path.suffix == ".jpg")
 
