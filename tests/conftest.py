@@ -9,6 +9,7 @@ import signal
 from types import SimpleNamespace
 
 import bits
+import chromium
 import pytest
 import torch
 from tiny_caltech import write_caltech
@@ -125,3 +126,12 @@ def caltech_readonly(tmp_path_factory):
 def clean_registry(monkeypatch):
     """What a test registers is gone after it."""
     monkeypatch.setattr(METHODS, "entries", dict(METHODS.entries))
+
+
+@pytest.fixture(scope="module")
+def tab():
+    """A page of a real browser for all tests of a module; they are left out where there is none."""
+    if not chromium.found():
+        pytest.skip(f"no browser on the PATH: looked for {', '.join(chromium.NAMES)}")
+    with chromium.browser() as page:
+        yield page

@@ -136,18 +136,27 @@ def configure(
     return config
 
 
+def option_named(item: str, known: Methods, wrong: str) -> tuple[str, str, str]:
+    """ "coop.lr=0.1" as method (or ``*``), option and value. Raises UserError: ``wrong`` where it is nothing of that
+    form, and for an unknown method."""
+    left, equals, value = item.partition("=")
+    method, dot, option = left.strip().partition(".")
+    if not (equals and dot and option):
+        raise UserError(wrong)
+    if method != "*" and method not in known:
+        raise unknown("method", method, known)
+    return method, option, value
+
+
 def parse_overrides(overrides: Iterable[str], known: Methods, chosen: Iterable[str] = ()) -> dict[str, dict]:
     """``method.option=value`` (or ``*.option=value`` for every method that has it) -> {method: {option: text}}. One of
     the ``chosen`` methods, or of all, must have the option. Raises UserError."""
     chosen = list(chosen) or list(known)
     changes: dict[str, dict] = {}
     for item in overrides:
-        left, equals, value = item.partition("=")
-        method, dot, option = left.strip().partition(".")
-        if not (equals and dot and option):
-            raise UserError(f"--set {item}: expected METHOD.OPTION=VALUE, e.g. coop.context_length=4 or *.epochs=2")
-        if method != "*" and method not in known:
-            raise unknown("method", method, known)
+        method, option, value = option_named(
+            item, known, f"--set {item}: expected METHOD.OPTION=VALUE, e.g. coop.context_length=4 or *.epochs=2"
+        )
         if method == "*" and not any(option in {f.name for f in fields(known[m].Config)} for m in chosen):
             raise UserError(f"--set {item}: none of the chosen methods has an option '{option}'")
         changes.setdefault(method, {})[option] = value.strip()

@@ -9,7 +9,7 @@ from itertools import product
 from carryover.bench.errors import UserError, unknown
 from carryover.bench.plan import names
 from carryover.bench.plan.run_labels import ZERO_SHOT
-from carryover.bench.plan.settings import Methods, parse_value
+from carryover.bench.plan.settings import Methods, option_named, parse_value
 from carryover.methods.train_config import TrainConfig
 
 MOST = 24  # rows of one method: each is trained on every dataset and seed
@@ -21,12 +21,9 @@ def swept(items: Iterable[str], known: Methods, methods: Sequence[str]) -> dict[
     axes: dict[str, dict[str, list[str]]] = {}
     for given in items:
         item = names.overrides([given], known, "--sweep")[0]
-        left, equals, text = item.partition("=")
-        method, dot, option = left.strip().partition(".")
-        if not (equals and dot and option):
-            raise UserError(f"--sweep {given}: expected METHOD.OPTION=VALUE,VALUE,…, e.g. contcoop.lam=0,0.3,1")
-        if method != "*" and method not in known:
-            raise unknown("method", method, known)
+        method, option, text = option_named(
+            item, known, f"--sweep {given}: expected METHOD.OPTION=VALUE,VALUE,…, e.g. contcoop.lam=0,0.3,1"
+        )
         having = [id for id in methods if option in options_of(known, id)] if method == "*" else [method]
         if not having:
             raise UserError(f"--sweep {given}: none of the chosen methods has an option '{option}'")

@@ -10,7 +10,6 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from statistics import harmonic_mean, mean, stdev
 
-import chromium
 import pytest
 
 from carryover.bench.analyses import main_table
@@ -476,14 +475,6 @@ def test_folders_and_names_that_cannot_be_taken_are_refused_in_one_line(groups, 
 
 
 # ---- in a browser ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def tab():
-    if not chromium.found():
-        pytest.skip(f"no browser on the PATH: looked for {', '.join(chromium.NAMES)}")
-    with chromium.browser() as page:
-        yield page
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import re
 from dataclasses import replace
 
 import answered
-import chromium
 import numpy as np
 import pytest
 from markdown_it import MarkdownIt
@@ -208,18 +207,16 @@ def test_examples_of_other_predictions_are_left_out_and_counted(shown):
     assert "## Examples" not in report.texts(replace(shown, examples=()))[0]
 
 
-def test_a_browser_shows_every_picture_within_the_page_and_asks_nobody(shown, tmp_path):
-    if not chromium.found():
-        pytest.skip(f"no browser on the PATH: looked for {', '.join(chromium.NAMES)}")
+def test_a_browser_shows_every_picture_within_the_page_and_asks_nobody(tab, shown, tmp_path):
+    tab.said.clear()
     (tmp_path / "page.html").write_text(report.texts(shown)[1])
-    with chromium.browser() as page:
-        for width in (390, 1280):
-            page.size(width, 900)
-            page.open((tmp_path / "page.html").as_uri())
-            page.run("document.querySelectorAll('details').forEach(one => one.open = true)")
-            assert page.run("[...document.images].map(one => one.complete && one.naturalWidth)") == [128] * 4
-            assert page.run("document.documentElement.scrollWidth") <= width
-        assert page.said == [] and {url.split(":")[0] for url in page.asked} == {"file", "data"}
+    for width in (390, 1280):
+        tab.size(width, 900)
+        tab.open((tmp_path / "page.html").as_uri())
+        tab.run("document.querySelectorAll('details').forEach(one => one.open = true)")
+        assert tab.run("[...document.images].map(one => one.complete && one.naturalWidth)") == [128] * 4
+        assert tab.run("document.documentElement.scrollWidth") <= width
+    assert tab.said == [] and {url.split(":")[0] for url in tab.asked} == {"file", "data"}
 
 
 def test_a_list_made_by_hand_leads_to_no_other_file(shown, tmp_path):

@@ -3,7 +3,6 @@
 import re
 from xml.etree import ElementTree
 
-import chromium
 import matplotlib.image
 import pytest
 from markdown_it import MarkdownIt
@@ -188,20 +187,18 @@ def test_a_hole_in_a_record_is_a_dash_in_the_report(tmp_path):
     assert re.search(r"\| git commit +\| – +\|", markdown)
 
 
-def test_long_words_break_so_that_no_table_is_cut_off_at_1280_pixels(tmp_path):
-    if not chromium.found():
-        pytest.skip(f"no browser on the PATH: looked for {', '.join(chromium.NAMES)}")
+def test_long_words_break_so_that_no_table_is_cut_off_at_1280_pixels(tab, tmp_path):
+    tab.said.clear()
     about = "pictures from above, by names that captions seldom use for them, " * 3
     records = [{**one, "about": about} for one in world(AS_PAPER)]
     records += [record("b", "coop", 4, 0, 0, status="failed", error=about)]
     write(records, tmp_path)
     wide = "[...document.querySelectorAll('.scroll')].filter(one => one.scrollWidth > one.clientWidth).length"
-    with chromium.browser() as page:
-        page.size(1280, 900)
-        page.open((tmp_path / "report.html").as_uri())
-        page.run("document.querySelectorAll('details').forEach(one => { one.open = true; })")
-        assert page.run("document.querySelectorAll('.scroll').length") > 5 and page.run(wide) == 0
-        for width in (390, 1280, 1920):
-            page.size(width, 900)
-            assert page.run("document.documentElement.scrollWidth <= innerWidth")
-        assert page.said == [] and len(page.asked) == 1
+    tab.size(1280, 900)
+    tab.open((tmp_path / "report.html").as_uri())
+    tab.run("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+    assert tab.run("document.querySelectorAll('.scroll').length") > 5 and tab.run(wide) == 0
+    for width in (390, 1280, 1920):
+        tab.size(width, 900)
+        assert tab.run("document.documentElement.scrollWidth <= innerWidth")
+    assert tab.said == [] and len(tab.asked) == 1

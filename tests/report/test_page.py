@@ -4,7 +4,6 @@ import base64
 import hashlib
 import re
 
-import chromium
 import numpy as np
 import pytest
 from report_pages import HOSTILE, Page
@@ -67,14 +66,6 @@ def file(tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "report.html"
     path.write_text(html_page(parts()))
     return path
-
-
-@pytest.fixture(scope="module")
-def tab():
-    if not chromium.found():
-        pytest.skip(f"no browser on the PATH: looked for {', '.join(chromium.NAMES)}")
-    with chromium.browser() as page:
-        yield page
 
 
 @pytest.fixture
