@@ -25,6 +25,8 @@ def discover(plugin_dirs: tuple[str, ...] = ()) -> None:
     """Import every method file here and in the user's folders. Raises UserError for a file that cannot be imported."""
     for path in sorted(Path(__file__).parent.glob("[a-z]*.py")):
         importlib.import_module(f"carryover.methods.{path.stem}")
+    for path in sorted((Path(__file__).parent / "elsewhere").glob("[a-z]*.py")):
+        importlib.import_module(f"carryover.methods.elsewhere.{path.stem}")
     for folder in plugin_dirs:
         if not Path(folder).is_dir():
             raise UserError(f"--plugin-dir: no folder '{folder}'")
@@ -52,8 +54,8 @@ def import_file(path: Path) -> None:
 
 
 def ordered() -> list[str]:
-    """All method ids in the order of tables."""
-    return places.ordered({name: METHODS[name].depth for name in METHODS})
+    """The ids of all methods that runs train, in the order of tables."""
+    return places.ordered({name: METHODS[name].depth for name in METHODS if METHODS[name].trained_here})
 
 
 def source_hash(method: type[Method]) -> str:
@@ -80,10 +82,10 @@ class Registered(Mapping[str, Any]):
         return iter(ordered())
 
     def __len__(self) -> int:
-        return len(METHODS.entries)
+        return len(ordered())
 
     def __contains__(self, name: object) -> bool:
-        return name in METHODS.entries
+        return name in METHODS.entries and METHODS.entries[str(name)].trained_here
 
     def learns(self, name: str) -> bool:
         """Whether there is anything to carry: not in zero-shot, nor in what adapts to each test image by itself, nor

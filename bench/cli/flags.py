@@ -204,7 +204,7 @@ PLUGINS: Group = {
     "--json": dict(action="store_true", help="print the stored result in place of the table"),
     "--to": dict(
         metavar="PATH",
-        help="for export: a folder, or for one plug-in a file .safetensors; for port and map: the file to write; for "
+        help="for export: a folder, or for one plug-in a file .safetensors; for import, port and map: the file to write; for "
         "leaderboard: the page to write (default: leaderboard.html); for compare: a file .md or .csv",
     ),
 }
@@ -229,6 +229,20 @@ PORTS: Group = {
         metavar="NAME|FILE", help="for map: the new backbone; for port with --head: features of the new backbone"
     ),
     "--head": dict(metavar="FILE", help="a linear head on old features: 'weight' (outputs, width), 'bias' (outputs,)"),
+}
+IMPORTS: Group = {
+    "--kind": dict(
+        metavar="FORMAT", type=str.lower, default="", help="what kind of file it is, where it may be several"
+    ),
+    "--classes": dict(metavar="FILE", help="class names in the order of training, a name a line"),
+    "--template": dict(nargs="+", metavar="TEXT", help="prompts of the text classifier, with {} for the class name"),
+    "--fact": dict(
+        nargs="+",
+        action="extend",
+        metavar="NAME=VALUE",
+        help="what the file does not say; import names all that is missing",
+    ),
+    "--facts": dict(metavar="FILE.toml", help="the same from a file: backbone, classes, templates and facts by name"),
 }
 DEVICE: Group = {
     "--device": dict(type=str.lower, default="auto", choices=["auto", "cpu", "cuda", "mps"]),
@@ -330,6 +344,7 @@ GROUPS: dict[str, Group] = {
     "getting the data": PREPARATION,
     "plug-ins in files (docs/plugins.md)": PLUGINS,
     "carrying over (docs/plugins.md)": PORTS,
+    "files made elsewhere (docs/import.md)": IMPORTS,
     "device": DEVICE,
     "how": {**ENGINE, **LOOK, **CURVES},
     "this call": CALL,
@@ -340,10 +355,15 @@ ONLY = {  # flags that are a mistake with any other command
     "encode": ("check",),
     "mirror": ("prepare",),
     "plugin": ("evaluate", "port"),
-    "backbone": ("evaluate", "port"),
-    "dataset": ("evaluate", "port"),
+    "backbone": ("evaluate", "port", "import"),
+    "dataset": ("evaluate", "port", "import"),
+    "kind": ("import",),
+    "classes": ("import",),
+    "template": ("import",),
+    "fact": ("import",),
+    "facts": ("import",),
     "json": ("evaluate",),
-    "to": ("export", "leaderboard", "port", "map", "compare"),
+    "to": ("export", "leaderboard", "port", "map", "compare", "import"),
     "port": ("port", "map"),
     "images": ("port", "map"),
     "count": ("port", "map"),

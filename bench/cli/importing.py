@@ -1,0 +1,129 @@
+"""The command ``import``: a plug-in that someone else's code wrote, as a file of the suite's own format."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+from typing import Any
+
+from carryover.bench.cli import flags
+from carryover.bench.cli.backbones import Alone
+from carryover.bench.cli.commands import command_line
+from carryover.bench.cli.evaluate import show_warnings
+from carryover.bench.errors import UserError
+from carryover.bench.render.terminal import say
+
+WORDS = ("FILE", "a checkpoint of CoOp's family, a Tip-Adapter cache, a LoRA adapter or a head (docs/import.md)")
+FLAGS = (
+    "--kind",
+    "--backbone",
+    "--classes",
+    "--template",
+    "--fact",
+    "--facts",
+    "--dataset",
+    "--to",
+    *flags.BACKBONES,
+    "--data-root",
+    "--make-split",
+    *flags.FILES,
+    *flags.DEVICE,
+)
+EXAMPLES = (
+    (
+        "import prompt_learner/model.pth.tar-50 --backbone ViT-B-16-quickgelu/openai --fact position=end --to "
+        "coop.safetensors",
+        "a context that CoOp trained; class names are read from the file",
+    ),
+    (
+        "import sa_0_4_vit_b_32_linear.pth --backbone ViT-B-32-quickgelu/openai --fact inputs=unit --to "
+        "aesthetic.safetensors",
+        "a head on image features; then: port, evaluate, classify",
+    ),
+)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Reads the file without running anything of it, asks for what it does not say, writes a plug-in."""
+    from carryover.bench import imports
+    from carryover.bench.cli.registries import discover
+    from carryover.bench.imports import writing
+    from carryover.bench.imports.base import FORMATS, Facts
+    from carryover.bench.imports.reading import read
+    from carryover.bench.plugins.ported import check_name
+
+    if len(args.what) != 1:
+        raise UserError(f"import: expected one FILE, found {len(args.what)}")
+    if not args.to:
+        raise UserError("import: --to is missing; expected import FILE --to PLUGIN.safetensors")
+    check_name(Path(args.to))
+    if Path(args.to).resolve() == Path(args.what[0]).resolve():
+        raise UserError(f"import: --to {args.to} is the file itself; expected another name")
+    discover(args.plugin_dir)
+    imports.discover()
+    file = read(args.what[0])
+    kind = writing.format_of(file, args.kind)
+    alone = Alone(args)
+    given, dataset = given_in(args)
+    plugin = writing.imported(file, kind, Facts(given, alone.tower, alone.load, dataset))
+    size = writing.write(plugin, args.to)
+    told, home = plugin.header["imported"], plugin.home["backbone"]
+    format = next(id for id in FORMATS if FORMATS[id] is kind)
+    names = plugin.shape.classnames
+    for line in (
+        f"{args.what[0]}: {kind.name} ({format}) of {home}; {len(names)} {'class' if len(names) == 1 else 'classes'}",
+        f"proven by the file: {', '.join(told['proven'])}" if told["proven"] else "",
+        f"written: {args.to}, {size / 1024:.0f} KB. Next:",
+        f"  {command_line(shlex.join(['evaluate', '--plugin', args.to, '--backbone', 'NEW', '--dataset', 'DATASET']))}",
+    ):
+        if line:
+            say(line)
+    show_warnings(told["notes"])
+    return 0
+
+
+def given_in(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Facts of --facts FILE.toml, of --fact and of their own flags, the later over the earlier; and the dataset's id."""
+    given = from_toml(args.facts) if args.facts else {}
+    for item in args.fact or ():
+        name, equals, value = item.partition("=")
+        if not (equals and name.strip()):
+            raise UserError(f"--fact {item}: expected NAME=VALUE, e.g. alpha=1.17")
+        given[name.strip()] = value.strip()
+    if args.backbone:
+        given["backbone"] = args.backbone
+    if args.classes:
+        given["classes"] = names_in(args.classes)
+    if args.template:
+        given["templates"] = list(args.template)
+    dataset = ""
+    if args.dataset:
+        from carryover import datasets
+
+        dataset = datasets.identify(args.dataset)
+        folders = datasets.folder.paths_of([args.dataset])
+        data = datasets.load(dataset, args.data_root, make_split=args.make_split, folders=folders)
+        given.setdefault("classes", list(data.classnames))
+        given.setdefault("templates", list(data.templates))
+    for name in ("classes", "templates"):
+        value = given.get(name, [])
+        if not isinstance(value, list) or not all(isinstance(one, str) and one.strip() for one in value):
+            raise UserError(f"import: {name} of --facts: expected a list of texts")
+    return given, dataset
+
+
+def names_in(path: str) -> list[str]:
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"--classes: '{path}' cannot be read ({error}); expected a text file, a class name a line"
+        ) from None
+    return [line.strip() for line in lines if line.strip()]
+
+
+def from_toml(path: str) -> dict[str, Any]:
+    from carryover.bench.backbones.arch_files import read_toml
+
+    return read_toml(Path(path), "--facts")
