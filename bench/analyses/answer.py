@@ -13,7 +13,8 @@ from carryover.bench.analyses.base import Analysis, Drawing, Table, Tables, regi
 from carryover.bench.analyses.parts import answer_figure
 from carryover.bench.analyses.parts import answer_numbers as numbers
 from carryover.bench.analyses.parts.answer_numbers import gain_text, of
-from carryover.bench.analyses.parts.answer_words import Case, Gain, Judged, runs_failed, sentence
+from carryover.bench.analyses.parts.answer_updates import over_updates
+from carryover.bench.analyses.parts.answer_words import Case, Gain, Judged, runs_failed
 from carryover.bench.analyses.parts.retention_numbers import MARGIN
 from carryover.bench.analyses.retention import Names
 from carryover.bench.plan.run_labels import ZERO_SHOT
@@ -29,7 +30,7 @@ RULE = (
     "Carries over: significantly above the new model's zero-shot accuracy. Hurts: significantly below. No better than "
     f"zero-shot: neither, and the 95 % interval ends below +{MARGIN:g} point. Cannot tell: all else, and always with "
     f"one seed. Significant: p < {LEVEL}, paired over seeds and test images, Holm-corrected over the methods. "
-    "The intervals are each one's own."
+    "The intervals are not corrected, so one may lie wholly on one side of 0 without that verdict."
 )
 GAINS = (
     "Numbers are points of top-1 accuracy over zero-shot on the new model, averaged over the datasets, with 95 % "
@@ -70,13 +71,14 @@ def told(row: pd.Series, over: int = 1) -> str:
 
 def titles(table: pd.DataFrame) -> list[tuple[str, str]]:
     """Columns of gains: title and explanation; of what was measured on part of the datasets, on how many."""
-    found, average = [], table[table["dataset"] == AVERAGE]
-    whole = int(average["datasets"].max())
-    for way in ways_in(table):
-        count = int(average[f"{way}_datasets"].max())
-        part = f" ({count} of {counted(whole, 'dataset')})" if 0 < count < whole else ""
-        found.append((way.capitalize() + part, HINTS[way]))
-    return found
+    return [(way.capitalize() + part_of(table, way), HINTS[way]) for way in ways_in(table)]
+
+
+def part_of(table: pd.DataFrame, way: str) -> str:
+    """On how many datasets, where it is not all."""
+    average = table[table["dataset"] == AVERAGE]
+    whole, count = int(average["datasets"].max()), int(average[f"{way}_datasets"].max())
+    return f" ({count} of {counted(whole, 'dataset')})" if 0 < count < whole else ""
 
 
 def grid(selection: Selection, table: pd.DataFrame) -> Grid:
@@ -97,7 +99,7 @@ def grid(selection: Selection, table: pd.DataFrame) -> Grid:
         Column("Method"),
         *([Column("Update", filter=True)] if len(targets) > 1 else []),
         Column("Verdict", "verdict", filter=True),
-        *([Column("Without labels")] if chooses(table) else []),
+        *([Column(f"Without labels{part_of(table, 'ported')}")] if chooses(table) else []),
         *(*gain_columns, base_column, new_column),
         Column("Place", hint="Where the method's learned part stands", filter=True),
     )
@@ -158,31 +160,27 @@ def notes(table: pd.DataFrame) -> list[str]:
 # ---- sentence --------------------------------------------------------------------------------------------------------
 
 
-def verdicts(selection: Selection, tables: Tables) -> list[str]:
-    """The sentence of each update."""
+def verdict(selection: Selection, tables: Tables) -> str:
+    """The sentence; of several updates one over them all."""
     records = selection.main
     table = tables["answer"].frame if "answer" in tables else pd.DataFrame(columns=list(numbers.COLUMNS))
     targets = list(dict.fromkeys(table["target"])) or ["new"]
     done = sum(map(reading.is_done, records))
-    names, said = reading.names(records, "method"), []
+    names, cases = reading.names(records, "method"), {}
     for target in targets:
         rows = of(table, target)
         shot = rows[rows["method"] == ZERO_SHOT]["new"]
         methods = [judged(row, names) for _, row in rows.iterrows() if row["method"] != ZERO_SHOT]
-        said.append(
-            sentence(
-                Case(
-                    tuple(methods),
-                    float(shot.iloc[0]) if len(shot) else math.nan,
-                    len(shot) > 0,
-                    len(reading.averaged(records)),
-                    done,
-                    len(records) - done,
-                    "the new model" if target == "new" else f"the update '{target}'",
-                )
-            )
+        cases[target] = Case(
+            tuple(methods),
+            float(shot.iloc[0]) if len(shot) else math.nan,
+            len(shot) > 0,
+            len(reading.averaged(records)),
+            done,
+            len(records) - done,
+            "the new model" if target == "new" else f"the update '{target}'",
         )
-    return list(dict.fromkeys(said))
+    return over_updates(cases)
 
 
 def judged(row: pd.Series, names: dict[str, str]) -> Judged:
@@ -218,7 +216,7 @@ class Answer(Analysis):
 
     def first(self, selection: Selection, tables: Tables) -> list[Part]:
         """The verdict, the figure, the table and its rule."""
-        parts: list[Part] = [("verdict", " ".join(verdicts(selection, tables)))]
+        parts: list[Part] = [("verdict", verdict(selection, tables))]
         parts.append(("text", f"Old and new model: {selection.arch.label}."))
         done = sum(map(reading.is_done, selection.main))
         if done and (failed := runs_failed(len(selection.main) - done, len(selection.main))):
@@ -227,6 +225,8 @@ class Answer(Analysis):
             return parts
         frame = tables["answer"].frame
         parts += self.figures(selection, "answer")
+        if frame["target"].nunique() > 1:  # a table as wide as the page, below the figure
+            parts.append(("text", GAINS))
         parts += [("grid", grid(selection, frame)), ("text", " ".join([RULE, *notes(frame)]))]
         return [*parts, ("files", self.files(selection, tables["answer"]))]
 

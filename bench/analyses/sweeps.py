@@ -4,7 +4,7 @@ more (``--sweep``, or several calls with ``--set``)."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -99,12 +99,23 @@ def points_of(curve: Curve) -> Iterator[list]:
 
 def sweep_table(selection: Selection) -> pd.DataFrame:
     """`COLUMNS`, a row a point, percent."""
-    found = [[c.name, c.method, c.option, *point] for c in curves(selection) for point in points_of(c)]
+    drawn = [curve for curve in curves(selection) if curve.datasets]
+    found = [[c.name, c.method, c.option, *point] for c in drawn for point in points_of(c)]
     return pd.DataFrame(found, columns=list(COLUMNS))
 
 
-def sweep_sheet(table: pd.DataFrame) -> Sheet:
-    """A block a curve."""
+def apart(found: Iterable[Curve]) -> list[str]:
+    """A line for each curve without a point."""
+    return [
+        f"{curve.name}, {curve.option}: no dataset is done with every value "
+        f"({', '.join(f'{value:g}' for value in curve.records)}), so there is no curve."
+        for curve in found
+        if not curve.datasets
+    ]
+
+
+def sweep_sheet(table: pd.DataFrame, without: Sequence[str] = ()) -> Sheet:
+    """A block a curve; ``without`` says which have none."""
     blocks = []
     for (name, option), part in table.groupby(["curve", "option"], sort=False):
         lines = [
@@ -118,7 +129,7 @@ def sweep_sheet(table: pd.DataFrame) -> Sheet:
         "Top-1 accuracy in percent, mean over seeds and over the datasets that every value was run on; in brackets its "
         "95 % interval over seeds (none with one seed).",
     )
-    return Sheet(Sweep.title, tuple(blocks), remarks)
+    return Sheet(Sweep.title, tuple(blocks), (*(remarks if blocks else ()), *without))
 
 
 def shown(row: dict, score: str) -> str:
@@ -165,6 +176,6 @@ class Sweep(Analysis):
     drawings = (Drawing("sweep", "Base, New and H against an option's value, with 95 % intervals over seeds", draw),)
 
     def tables(self, selection: Selection) -> Iterator[Table]:
-        frame = sweep_table(selection)
-        if len(frame):
-            yield Table("sweep", frame, KEYS, sweep_sheet(frame))
+        frame, without = sweep_table(selection), apart(curves(selection))
+        if len(frame) or without:
+            yield Table("sweep", frame, KEYS, sweep_sheet(frame, without))

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from carryover.bench.cli import flags
+from carryover.bench.errors import UserError
 from carryover.bench.render.terminal import say
 
 WORDS = ()
@@ -29,13 +30,17 @@ def main(args: argparse.Namespace) -> int:
     from carryover.bench.cli.results import some_records
     from carryover.bench.cli.settings import arch_of
     from carryover.bench.records import answers, plans, stored_files
+    from carryover.bench.records.selection import of_unclear_options
     from carryover.bench.records.store import Store
     from carryover.bench.report import drawings, recompute, written
+    from carryover.methods import Registered
 
     arch = arch_of(args)
     discover(args.plugin_dir)
     selection, store = some_records(args, arch), Store(args.out, arch.id)
     records, folder = store.records(), store.folder
+    for line in of_unclear_options(records, Registered(), plans.changes(folder)).values():
+        raise UserError(f"check: {line}")
     present = {path.stem for path in (folder / "runs").glob("*.json")}
     differences = store.refused() + recompute.renamed(records)
     differences += stored_files.differences(store, records)

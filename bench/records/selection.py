@@ -122,6 +122,8 @@ def choose(
         asked, only = [settings.overrides], True
         settings = replace(settings, overrides=())
     options = Options(arch, settings)
+    unclear = of_unclear_options(records, settings.methods, asked)
+    records = [r for r in records if r["run"]["method"] not in unclear]
     asked = [changes for changes in asked if known_changes(changes, settings.methods)]
     plain = [r for r in records if is_plain(r["run"])]
     fitting = [r for r in plain if all(r["run"].get(k) == v for k, v in settings.of_runs.items())]
@@ -146,6 +148,7 @@ def choose(
         "few-shot images (drawn ones, or another --manifests folder)": len(fitting) - len(sourced),
     }
     notes = tuple(f"{count} stored records of other {what} are in no table" for what, count in left.items() if count)
+    notes += tuple(f"{line}: it is in no table" for line in unclear.values())
     notes += unregistered(pool, settings.methods)
     notes += of_other_settings(plain, settings)
     found = {id: of_one_table(of_suite) for id, of_suite in rows.items() if of_suite}
@@ -185,6 +188,26 @@ def of_one_table(rows: Sequence[Row]) -> tuple[Row, ...]:
     return tuple(replace(row, records=tuple(environments.marked(row.records, most))) for row in rows)
 
 
+def of_unclear_options(records: Iterable[Record], known: Methods, asked: Iterable[Sequence[str]]) -> dict[str, str]:
+    """Methods that are not registered in this call, and were run with options that a call asked for or with several:
+    only their own file tells which are the default ones. Each with a line that says so."""
+    found: dict[str, dict[str, set[str]]] = {}
+    for run, identity in ((r["run"], r.get("identity") or {}) for r in records):
+        if run["method"] not in known and is_plain(run):
+            place = canonical([identity.get("method"), run["dataset"], run.get("shots"), run.get("protocol")])
+            options = found.setdefault(run["method"], {}).setdefault(place, set())
+            options.add(canonical(run.get("config")))
+    named = {
+        method for changes in asked for method in found if names_any([t for t in changes if t[0] != "*"], [method])
+    }
+    return {
+        method: f"'{method}' was run with several options, and its file, which tells them apart, is not registered in "
+        "this call (name its folder by --plugin-dir)"
+        for method, places in sorted(found.items())
+        if method in named or any(len(options) > 1 for options in places.values())
+    }
+
+
 def unregistered(records: Iterable[Record], known: Methods) -> tuple[str, ...]:
     """A line where a suite's rows are lost, for only a method's own file tells its options."""
     names = sorted({r["run"]["method"] for r in records} - {*known})
@@ -192,7 +215,7 @@ def unregistered(records: Iterable[Record], known: Methods) -> tuple[str, ...]:
         return ()
     which = ", ".join(f"'{name}'" for name in names)
     return (
-        f"not registered in this call: {which}; shown in the main table with the options last run, and in no other: "
+        f"not registered in this call: {which}; shown in the main table alone: "
         "name the folder of its file by --plugin-dir",
     )
 

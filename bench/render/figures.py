@@ -77,10 +77,11 @@ def png_bytes(figure: Figure) -> bytes:
 
 
 @contextlib.contextmanager
-def canvas(height: float) -> Iterator[Figure]:
-    """A figure as wide as a phone shows, so many inches high; what is drawn inside has the style of all figures."""
+def canvas(height: float, wide: float = 1.0) -> Iterator[Figure]:
+    """A figure as wide as a phone shows, or ``wide`` times that, so many inches high; what is drawn inside has the
+    style of all figures."""
     with matplotlib.rc_context(STYLE):
-        yield Figure(figsize=(WIDTH_INCHES, height), layout="constrained")
+        yield Figure(figsize=(wide * WIDTH_INCHES, height), layout="constrained")
 
 
 def open_frame(axes, grid: str = "both") -> None:

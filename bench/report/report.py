@@ -103,6 +103,7 @@ def cost_parts(selection: Selection) -> Iterator[Part]:
     yield "subheading", "Time"
     yield "text", TIME_NOTE
     yield "block", time_spent.stage_block(records, selection.call)
+    yield "block", time_spent.method_block(records)
     yield "text", time_spent.prediction_note(records, selection.estimate)
     if selection.estimate and time_notes.covers(records, selection.estimate):
         yield "block", time_spent.prediction_block(records, selection.estimate, selection.call)

@@ -49,10 +49,11 @@ def pictures(records: Iterable[Record], role: str) -> int:
 
 
 def stage_block(records: Sequence[Record], call: Mapping[str, Any] | None) -> Block:
-    """Seconds of work by stage, and of the last call by the clock where its runs are these."""
-    stages = spent(records)
+    """Seconds of work by stage, methods together, and of the last call by the clock where its runs are these."""
+    stages, each = spent(records), by_method(records)
+    together = {name: sum(pair[place] for pair in each.values()) for place, name in enumerate(("fit", "evaluation"))}
     rows = []
-    for stage, seconds in stages.items():
+    for stage, seconds in [*((s, t) for s, t in stages.items() if not of_method(s)), *together.items()]:
         role = stage.removeprefix("features, ").removesuffix(" backbone")
         count = pictures(records, role) if stage == features_stage(role) else 0
         said = f"{count:,} pictures and views, {count / seconds:,.0f} a second" if count and seconds else ""
@@ -62,6 +63,23 @@ def stage_block(records: Sequence[Record], call: Mapping[str, Any] | None) -> Bl
         parts = ", ".join(f"{name} {_seconds(part)}" for name, part in call["stages"].items())
         rows.append(("last call, by the clock", _seconds(call["seconds"]), f"{parts}; workers: {call['jobs']}"))
     return _block("", ("Stage", "Seconds", "Of it"), rows)
+
+
+def method_block(records: Sequence[Record]) -> Block:
+    """Seconds of work by method."""
+    rows = [(method, *map(_seconds, pair)) for method, pair in by_method(records).items()]
+    return _block("", ("Method", "Fit (s)", "Evaluation (s)"), rows)
+
+
+def by_method(records: Iterable[Record]) -> dict[str, tuple[float, float]]:
+    """Seconds of fit and evaluation."""
+    stages = spent(records)
+    methods = dict.fromkeys(stage.partition(", ")[2] for stage in stages if of_method(stage))
+    return {one: (stages.get(fit_stage(one), 0.0), stages.get(evaluation_stage(one), 0.0)) for one in methods}
+
+
+def of_method(stage: str) -> bool:
+    return stage.startswith((fit_stage(""), evaluation_stage("")))
 
 
 def prediction_block(records: Sequence[Record], estimate: Mapping[str, Any], call: Mapping[str, Any] | None) -> Block:

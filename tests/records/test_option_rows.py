@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from carryover.bench.analyses import sweeps as analyses_sweeps
 from carryover.bench.backbones.archs import ARCHS
 from carryover.bench.errors import UserError
 from carryover.bench.plan import grid, sweeps
@@ -14,7 +15,7 @@ from carryover.bench.plan.settings import Settings
 from carryover.bench.records import plans
 from carryover.bench.records.selection import choose
 from carryover.bench.render.sheets import sheet_markdown
-from carryover.bench.report import outputs
+from carryover.bench.report import outputs, report
 from carryover.methods import METHODS, Registered
 
 MICRO = Settings(16, "micro", "fp32", 4, None, methods=Registered())
@@ -207,6 +208,18 @@ def test_the_curve_of_a_sweep_is_over_the_datasets_that_all_values_have():
     assert table["new_low"].tolist() == pytest.approx([20.0, 40.0, 80.0])
 
 
+def test_a_sweep_without_a_dataset_in_common_says_so_and_draws_nothing():
+    records = [record(run) for run in runs("contcoop.lam=0.2", methods=["contcoop"], datasets_=["micro_stars"])]
+    records += [record(run) for run in runs("contcoop.lam=0.4", methods=["contcoop"], datasets_=["micro_flowers"])]
+    selection = choose(records, ARCH, MICRO)
+    made = outputs.made_from(selection)
+    assert made["sweep"].frame.empty and not made["sweep"].sheet.blocks
+    said = "ContCoOp, lam: no dataset is done with every value (0.2, 0.4), so there is no curve."
+    assert said in sheet_markdown(made["sweep"].sheet).replace("\\", "")
+    assert analyses_sweeps.draw({"sweep": made["sweep"]}, selection) is None
+    assert report.texts(selection)[1].count(said) == 1
+
+
 # ---- plans -----------------------------------------------------------------------------------------------------------
 
 
@@ -227,3 +240,18 @@ def test_ids_of_rows_are_what_set_takes():
     (row,) = choose([record(run) for run in runs("coop.crop=(0.5,1)", methods=["coop"])], ARCH, MICRO).settings.rows
     assert row_id(row) == "coop[crop=(0.5, 1.0)]"
     assert keys(runs(*row.options, methods=["coop"])) == keys(runs("coop.crop=(0.5,1)", methods=["coop"]))
+
+
+def test_a_users_method_with_several_options_is_in_no_table_where_its_file_is_not_given():
+    """Only its own file tells which of its options are the default ones."""
+    mine = [record(run) for run in runs(methods=["contcoop"], datasets_=["micro_stars"])]
+    mine = [{**one, "run": {**one["run"], "method": "mine"}} for one in mine]
+    other = [{**one, "key": one["key"][::-1], "run": {**one["run"], "config": {"lr": 5}}} for one in mine]
+    usual = [record(run) for run in runs(methods=["coop"])]
+    assert set(main_of([*usual, *mine])) == {"coop", "mine"}
+    for records, asked in (([*usual, *mine, *other], []), ([*usual, *mine], [("mine.lr=5",)])):
+        selection = choose(records, ARCH, MICRO, asked=asked)
+        assert {one["run"]["method"] for one in selection.main} == {"coop"}
+        (note,) = selection.notes
+        assert note.startswith("'mine' was run with several options, and its file") and "--plugin-dir" in note
+    assert set(main_of([*usual, *mine], asked=[("*.lr=5",)])) == {"coop", "mine"}

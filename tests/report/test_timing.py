@@ -46,7 +46,8 @@ def test_stages_are_the_sums_of_the_finished_records():
     }
     shown = cells(time_spent.stage_block(RECORDS, None))
     assert shown["features, base backbone"] == ["7.0", "400 pictures and views, 57 a second"]
-    assert shown["all work"][0] == "56.0"
+    assert shown["all work"][0] == "56.0" and shown["fit"][0] == "21.0" and shown["evaluation"][0] == "19.0"
+    assert cells(time_spent.method_block(RECORDS)) == {"coop": ["14.0", "16.0"], "kgcoop": ["7.0", "3.0"]}
 
 
 def test_the_clock_is_shown_only_for_the_very_runs_of_the_call():

@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from carryover.bench.analyses.parts.answer_updates import over_updates
 from carryover.bench.analyses.parts.answer_words import Case, Gain, Judged, sentence
 
 NAN = math.nan
@@ -224,3 +225,68 @@ SENTENCES = {
 def test_the_verdict_reads_as_it_is_spelled_out(name):
     given, expected = SENTENCES[name]
     assert sentence(given) == expected
+
+
+# ---- several updates -------------------------------------------------------------------------------------------------
+
+HELPED = with_port([*INPUT, *OUTPUT], *[up()] * 5, *[LEVEL] * 3)
+NOT_HELPED = with_port(INPUT, *[LEVEL] * 4)
+WORSE = [method(one.name, "input", down()) for one in INPUT]
+UPDATES = {
+    "as on micro": (
+        {"new": case(*HELPED), "larger": case(*HELPED), "unrelated": case(*WORSE, *OUTPUT)},
+        "All four input-token methods carry over to 'new' and 'larger', none to 'unrelated'. None of the four "
+        "output-space methods carries over to any of the three updates. Ported through a map, five of the eight "
+        "methods that have a port beat zero-shot on each update.",
+    ),
+    "all on all": (
+        {"new": case(*INPUT), "second": case(*INPUT, zero=50.0, where="the update 'second'")},
+        "All four input-token methods carry over to both updates.",
+    ),
+    "some": (
+        {"new": case(*INPUT), "a": case(*INPUT[:2], *WORSE[2:]), "b": case(*WORSE), "c": case(INPUT[0], *WORSE[1:])},
+        "All four input-token methods carry over to 'new', two to 'a', one to 'c', none to 'b'.",
+    ),
+    "none is shown to": (
+        {"new": case(*WORSE), "second": case(*WORSE[1:], method("CoOp", "input", WIDE))},
+        "None of the four input-token methods is shown to carry over to either update.",
+    ),
+    "one method": (
+        {"new": case(INPUT[0]), "a": case(INPUT[0]), "b": case(WORSE[0])},
+        "CoOp carries over to 'new' and 'a', not to 'b'.",
+    ),
+    "one method, nowhere": (
+        {"new": case(WORSE[0]), "second": case(method("CoOp", "input", LEVEL))},
+        "CoOp does not carry over to either update.",
+    ),
+    "many updates": (
+        {**{str(i): case(*INPUT) for i in range(5)}, "x": case(*WORSE)},
+        "All four input-token methods carry over to five of the six updates, none to 'x'.",
+    ),
+    "ports that depend on the update": (
+        {"new": case(*HELPED), "second": case(*NOT_HELPED, *OUTPUT)},
+        "All four input-token methods carry over to both updates. None of the four output-space methods carries over "
+        "to either update. Ported through a map, none to five of the eight methods that have a port beat zero-shot, "
+        "depending on the update.",
+    ),
+    "no port helps": (
+        {"new": case(*NOT_HELPED), "second": case(*with_port(WORSE, *[LEVEL] * 4))},
+        "All four input-token methods carry over to 'new', none to 'second'. Ported through a map, no method "
+        "significantly beats zero-shot on any update.",
+    ),
+    "the same on each, without a verdict": (
+        {"new": case(done=0, failed=12, zero=NAN), "second": case(done=0, failed=12, zero=NAN)},
+        "There is no verdict: all 12 runs failed.",
+    ),
+    "one update lacks zero-shot": (
+        {"new": case(*INPUT), "second": case(*INPUT, zero=NAN, where="the update 'second'")},
+        "All four input-token methods carry over: on the new model they beat zero-shot. There is no verdict on the "
+        "update 'second': zero-shot has not finished on every dataset, and methods are compared with it.",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UPDATES)
+def test_the_verdict_over_several_updates_reads_as_it_is_spelled_out(name):
+    given, expected = UPDATES[name]
+    assert over_updates(given) == expected

@@ -19,6 +19,8 @@ LOOKS = {
     "retrained": {"marker": "s", "color": COLOURS["h"], "markersize": 5},
 }
 ROW_INCHES, FRAME_INCHES = 0.3, 0.8
+XLABEL = "Points over zero-shot on the new model (95 % intervals)"
+ACROSS, WIDE = 4, 2.0  # panels a row, and the width, where there are several updates
 FURTHEST = 20.0  # points below zero-shot that the figure shows; what is lower stands at the edge with its number
 
 
@@ -30,11 +32,16 @@ def drawn(table: pd.DataFrame, methods: Mapping[str, str], targets: Mapping[str,
     panels = {target: part for target, part in panels.items() if len(part)}
     if not panels:
         return None
-    heights = [len(part) * ROW_INCHES + FRAME_INCHES for part in panels.values()]
-    with canvas(sum(heights) + 0.3) as figure:
-        axes_of = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
+    across = min(ACROSS, len(panels))
+    rows = [list(panels.values())[i : i + across] for i in range(0, len(panels), across)]
+    heights = [max(map(len, row)) * ROW_INCHES + FRAME_INCHES for row in rows]
+    with canvas(sum(heights) + 0.3, WIDE if across > 1 else 1.0) as figure:
+        places = figure.subplots(len(rows), across, squeeze=False, height_ratios=heights).ravel()
+        axes_of = places[: len(panels)]
+        for axes in places[len(panels) :]:
+            axes.set_visible(False)
         for axes, (target, part) in zip(axes_of, panels.items(), strict=True):
-            axes.set_title(f"on {targets.get(target, target)}" if len(panels) > 1 else "", fontsize=9.5)
+            axes.set_title(targets.get(target, target).replace(" (", "\n(") if len(panels) > 1 else "", fontsize=9)
             axes.set_yticks(range(len(part)), [methods[m][:LONGEST_NAME] for m in part["method"]])
             axes.set_ylim(len(part) - 0.5, -0.5)
             axes.tick_params(axis="y", length=0)
@@ -44,11 +51,20 @@ def drawn(table: pd.DataFrame, methods: Mapping[str, str], targets: Mapping[str,
             for place, (_, row) in enumerate(part.iterrows()):
                 draw_row(axes, place, row, edge)
             axes.set_xlim(left=edge - 1.5)
-        axes_of[-1].set_xlabel("Points over zero-shot on the new model (95 % intervals)")
+        if across == 1:
+            axes_of[-1].set_xlabel(XLABEL)
+        else:
+            figure.supxlabel(XLABEL, fontsize=9)
         shown = [axes.get_legend_handles_labels() for axes in axes_of]
         handles = {label: handle for found in shown for handle, label in zip(*found, strict=True)}
         labels = [label for label in ("zero-shot", *WAYS.values()) if label in handles]
-        figure.legend([handles[n] for n in labels], labels, loc="outside lower center", ncols=4, frameon=False)
+        figure.legend(
+            [handles[n] for n in labels],
+            labels,
+            loc=f"outside {'lower' if across == 1 else 'upper'} center",
+            ncols=4,
+            frameon=False,
+        )
     return figure
 
 

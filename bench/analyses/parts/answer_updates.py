@@ -1,0 +1,96 @@
+"""The verdict over several updates: where the methods of each place carry over, and how many do through a port.
+
+`tests/report/test_verdict_sentences.py` spells out a sentence for each case.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from carryover.bench.analyses.parts.answer_numbers import CANNOT_TELL, CARRIES
+from carryover.bench.analyses.parts.answer_words import Case, Judged, all_of, joined, none_of, number, sentence
+from carryover.bench.places import PLACES
+from carryover.bench.stats.verdicts import decides
+
+NO_VERDICT = "There is no verdict"
+LISTED = 4  # updates that a sentence names
+
+
+def over_updates(cases: Mapping[str, Case]) -> str:
+    """The verdict over the updates, by their ids; where one of them has none, each one's sentence."""
+    said = list(dict.fromkeys(map(sentence, cases.values())))
+    if len(said) == 1:
+        return said[0]
+    if not all(map(has_verdict, cases.values())):
+        each = [sentence(case).replace(NO_VERDICT, f"{NO_VERDICT} on {case.where}", 1) for case in cases.values()]
+        return " ".join(dict.fromkeys(each))
+    places = {place: {id: at(case, place) for id, case in cases.items()} for place in PLACES}
+    told = [of_place(here, PLACES[place].kind or "untrained") for place, here in places.items() if all(here.values())]
+    return " ".join([*told, *ported(cases)])
+
+
+def has_verdict(case: Case) -> bool:
+    known = [one for one in case.methods if not math.isnan(one.gain.low) and decides(one.seeds)]
+    return bool(known) and not math.isnan(case.zero_shot)
+
+
+def at(case: Case, place: str) -> list[Judged]:
+    return [one for one in case.methods if one.place == place and not math.isnan(one.gain.points)]
+
+
+def of_place(here: Mapping[str, Sequence[Judged]], kind: str) -> str:
+    """``here``: methods of one place by update."""
+    count = max(map(len, here.values()))
+    carried = {id: sum(one.gain.verdict == CARRIES for one in found) for id, found in here.items()}
+    unclear = any(one.gain.verdict == CANNOT_TELL for found in here.values() for one in found)
+    every = f"{'both' if len(here) == 2 else f'all {number(len(here))}'} updates"
+    whose = next(iter(here.values()))[0].name if count == 1 else f"{kind} methods"
+    if not any(carried.values()):
+        verb = "is shown to carry over" if unclear else "carries over"
+        to = "either update" if len(here) == 2 else f"any of the {number(len(here))} updates"
+        if count == 1:
+            return f"{whose} {'is not shown to' if unclear else 'does not'} carry over to {to}."
+        return f"{none_of(count).capitalize()} {whose} {verb} to {to}."
+    groups: dict[int, list[str]] = {}
+    for id, many in sorted(carried.items(), key=lambda one: -one[1]):
+        groups.setdefault(many, []).append(id)
+    (most, where), *rest = groups.items()
+    first = whose if count == 1 else f"{how_many(most, count).capitalize()} {whose}"
+    to = every if not rest else listed(where, len(here))
+    others = [f"{'not' if count == 1 else (number(n) if n else 'none')} to {listed(ids, len(here))}" for n, ids in rest]
+    return f"{first} carr{'ies' if most == 1 else 'y'} over to {joined_by_comma([to, *others])}."
+
+
+def how_many(some: int, count: int) -> str:
+    return all_of(count) if some == count else f"{number(some)} of the {number(count)}"
+
+
+def listed(ids: Sequence[str], over: int) -> str:
+    """ "'new' and 'second'"; of many, how many."""
+    return (
+        joined([f"'{id}'" for id in ids]) if len(ids) <= LISTED else f"{number(len(ids))} of the {number(over)} updates"
+    )
+
+
+def joined_by_comma(parts: Sequence[str]) -> str:
+    return ", ".join(parts)
+
+
+def ported(cases: Mapping[str, Case]) -> list[str]:
+    found = []
+    for case in cases.values():
+        mine = [one.ported for one in case.methods if one.ported is not None and not math.isnan(one.ported.low)]
+        if mine:
+            found.append((sum(one.verdict == CARRIES for one in mine), len(mine)))
+    if not found:
+        return []
+    counts, of = sorted({some for some, _ in found}), max(total for _, total in found)
+    low, high = counts[0], counts[-1]
+    if not high:
+        return ["Ported through a map, no method significantly beats zero-shot on any update."]
+    if low == high:
+        many, verb = how_many(low, of), "beats" if low == 1 else "beat"
+        return [f"Ported through a map, {many} methods that have a port {verb} zero-shot on each update."]
+    some = f"{number(low) if low else 'none'} to {number(high)} of the {number(of)}"
+    return [f"Ported through a map, {some} methods that have a port beat zero-shot, depending on the update."]
