@@ -13,6 +13,7 @@ from dassl_files import saved
 from local_towers import saved_locally
 from tiny_towers import DIM, WIDTH
 
+from carryover import datasets
 from carryover.bench.backbones import loading
 from carryover.bench.backbones.names import tower_of
 from carryover.bench.plugins.contract import config_of
@@ -168,7 +169,7 @@ def test_class_names_are_spelled_as_the_user_does_where_tokens_agree(towers, cap
     ("names", "line"),
     [
         (("red double decker bus", "boeing 737-800", "dog"), "row 3 of the file is 'cat', --classes says 'dog'"),
-        (NAMES[:3] + ("u.s.", "dog's bed", "owl"), "row 4 of the file is \"dog's bed\", --classes says 'u.s.'"),
+        ((*NAMES[:3], "u.s.", "dog's bed", "owl"), "row 4 of the file is 'dog's bed', --classes says 'u.s.'"),
         (NAMES[:5], "the file has 6 classes, --classes 5; the file has 'owl' more"),
         ((*NAMES, "fox"), "the file has 6 classes, --classes 7; --classes has 'fox' more"),
         (NAMES[1:], "row 1 of the file is 'red double decker bus', --classes says 'boeing 737-800' (the file has 6"),
@@ -179,7 +180,7 @@ def test_other_class_names_are_refused_by_name(towers, capsys, tmp_path, names, 
     (tmp_path / "classes.txt").write_text("\n".join(names))
     common = ("--classes", tmp_path / "classes.txt", "--to", tmp_path / "p.safetensors", "--device", "cpu")
     found = mistake(capsys, "import", file, "--backbone", towers.a, *common)
-    assert line.replace('"dog\'s bed"', "'dog's bed'") in found
+    assert line in found
     assert not (tmp_path / "p.safetensors").exists()
 
 
@@ -422,7 +423,7 @@ def test_methods_that_the_suite_does_not_have_are_refused_by_name(towers, capsys
 def test_an_imported_context_goes_all_the_way_on_micro(capsys, tmp_path):
     """Imported of its folder, evaluated on the update, ported and evaluated again."""
     micro = loading.load(tower_of("micro-base"))
-    names = json.loads(json.dumps(list(micro_names())))
+    names = list(datasets.load("micro_stars", "").classnames)
     state, _ = buffers(micro.model, 3, names)
     torch.manual_seed(0)
     saved(tmp_path / "seed1", {"ctx": torch.randn(len(names), 3, 96) * 0.02, **state})
@@ -442,9 +443,3 @@ def test_an_imported_context_goes_all_the_way_on_micro(capsys, tmp_path):
         capsys, "port", "--plugin", plugin.path, "--backbone", "micro-update", "--port", "texts", "--to", to, *common
     )
     assert status == 0 and read(to).ported is not None, err
-
-
-def micro_names():
-    from carryover import datasets
-
-    return datasets.load("micro_stars", "").classnames
