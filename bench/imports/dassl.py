@@ -28,6 +28,7 @@ PREFIX, SUFFIX = "token_prefix", "token_suffix"
 LEARNER = "prompt_learner."
 IN_PATH = re.compile(r"(?:^|[_/\\-])ctp(end|middle|front)(?=$|[_/\\-])")
 IN_LOG = re.compile(r"CLASS_TOKEN_POSITION:\s*['\"]?(end|middle|front)\b")
+TCP_ROWS = 4  # of its meta-net's output, in text widths: a row for each of its tokens
 MAPLES_WORDS = "a photo of a"
 NEAR = 2e-3  # relative: weights that went through half precision
 
@@ -52,13 +53,15 @@ def tensors_of(file: Foreign) -> Mapping[str, Tensor]:
     """Of the prompt learner, whether it was saved alone or with its towers. Raises UserError for a method of this
     family that the suite does not have."""
     own = {name.removeprefix(LEARNER): value for name, value in file.tensors.items()}
-    second = own.get("meta_net.linear2.weight")
     other = ""
     if any(name.startswith("ZS_image_encoder.") for name in own):
         other = "PromptSRC"
     elif any(name.endswith((".VPT", ".VPT_shallow")) for name in own):
         other = "VPT or IVLP"
-    elif second is not None and "ctx" in own and second.shape[0] != own["ctx"].shape[-1]:
+    elif (
+        has(own, "ctx meta_net.linear2.weight", 2)
+        and own["meta_net.linear2.weight"].shape[0] == TCP_ROWS * own["ctx"].shape[1]
+    ):
         other = "TCP"
     if other:
         raise UserError(f"import: '{file.path}' is a checkpoint of {other}, which is no method of this suite")
@@ -69,9 +72,17 @@ def has(own: Mapping[str, Tensor], names: str, dims: int) -> bool:
     return all(name in own and own[name].dim() == dims for name in names.split())
 
 
-def need(where: str, own: Mapping[str, Tensor], names: Sequence[str]) -> None:
-    if lacking := [name for name in names if name not in own]:
-        raise UserError(f"{where}: tensor '{lacking[0]}' is missing")
+def need(where: str, own: Mapping[str, Tensor], names: Sequence[str], *dims: int) -> None:
+    """Raises UserError for a tensor that is missing, or not of so many dimensions."""
+    for name in names:
+        if name not in own:
+            raise UserError(f"{where}: tensor '{name}' is missing")
+        if own[name].dim() not in dims or not own[name].is_floating_point():
+            kind, shape = str(own[name].dtype).removeprefix("torch."), tuple(own[name].shape)
+            raise UserError(
+                f"{where}: tensor '{name}' is {kind} of shape {shape}; expected floating-point numbers of "
+                f"{' or '.join(map(str, dims))} dimensions"
+            )
 
 
 class Prompts(Format):
@@ -97,10 +108,13 @@ def check_width(where: str, ctx: Tensor, facts: Facts) -> None:
 def check_buffers(where: str, own: Mapping[str, Tensor], ctx: Tensor) -> int:
     """The number of classes; 0 where the file does not say it. Raises UserError where its tensors contradict each
     other."""
-    counts = {name: own[name].shape[0] for name in (PREFIX, SUFFIX) if name in own}
+    there = [name for name in (PREFIX, SUFFIX) if name in own]
+    need(where, own, there, 3)
+    counts = {name: own[name].shape[0] for name in there}
     if ctx.dim() == 3:
         counts["ctx"] = ctx.shape[0]
-    odd = [name for name in (PREFIX, SUFFIX) if name in own and own[name].shape[2:] != ctx.shape[-1:]]
+    odd = [name for name in there if own[name].shape[2:] != ctx.shape[-1:]]
+    odd += [PREFIX] if PREFIX in own and own[PREFIX].shape[1] != 1 else []
     if odd or len(set(counts.values())) > 1 or not all(counts.values()):
         shapes = ", ".join(f"{name} {tuple(own[name].shape)}" for name in ("ctx", PREFIX, SUFFIX) if name in own)
         raise UserError(f"{where}: its tensors are not of one model: {shapes}")
@@ -153,10 +167,8 @@ def shared(
 ) -> Imported:
     """A context, and what else is learned (``more``)."""
     where, own = where_of(file, cls.name), tensors_of(file)
-    need(where, own, ["ctx"])
+    need(where, own, ["ctx"], *((2, 3) if method == "coop-prompts" else (2,)))
     ctx = own["ctx"]
-    if ctx.dim() not in (2, 3) or (ctx.dim() == 3 and method != "coop-prompts"):
-        raise UserError(f"{where}: ctx has shape {tuple(ctx.shape)}; expected (n, W)")
     backbone, rows, told = proven(where, own, ctx, facts)
     names = named(where, rows, ctx, own, facts)
     tower = facts.tower
@@ -223,7 +235,8 @@ class CoCoOp(Prompts):
     @classmethod
     def made(cls, file, facts):
         where, own = where_of(file, cls.name), tensors_of(file)
-        need(where, own, ["ctx", *META])
+        need(where, own, ["ctx", "meta_net.linear1.weight", "meta_net.linear2.weight"], 2)
+        need(where, own, ["meta_net.linear1.bias", "meta_net.linear2.bias"], 1)
         hidden, dim = own["meta_net.linear1.weight"].shape
         if dim != facts.tower.dim:
             raise UserError(
@@ -315,12 +328,15 @@ class MaPLe(Prompts):
 
 def maples(where: str, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """context (n, W), deep (J - 1, n, W), coupling (J, V, W), coupling_bias (J, V)."""
-    deep = [name for name in own if re.fullmatch(r"compound_prompts_text\.\d+", name)]
-    blocks, parts = range(len(deep)), "compound_prompt_projections"
-    names = ["ctx", "proj.weight", "proj.bias", *(f"compound_prompts_text.{i}" for i in blocks)]
-    names += [f"{parts}.{i}.{part}" for i in blocks for part in ("weight", "bias")]
-    need(where, own, names)
-    ctx, layers = own["ctx"].float(), ["proj", *(f"{parts}.{i}" for i in blocks)]
+    parts = "compound_prompt_projections"
+    blocks = range(
+        len({name.split(".")[1] for name in own if name.startswith(("compound_prompts_text.", f"{parts}."))})
+    )
+    layers = ["proj", *(f"{parts}.{i}" for i in blocks)]
+    names = ["ctx", *(f"{layer}.weight" for layer in layers), *(f"compound_prompts_text.{i}" for i in blocks)]
+    need(where, own, names, 2)
+    need(where, own, [f"{layer}.bias" for layer in layers], 1)
+    ctx = own["ctx"].float()
     texts = [own[f"compound_prompts_text.{i}"].float() for i in blocks]
     try:
         return {
@@ -357,8 +373,7 @@ def compared(where: str, tensors: Mapping[str, Tensor], backbone: Backbone) -> l
         both = {name: own.get(ours + name.removeprefix(theirs)) for name in tensors if name.startswith(theirs)}
         pairs = [(name, tensors[name], value.cpu()) for name, value in both.items() if value is not None]
         for name, given, value in pairs:
-            far = given.shape != value.shape or distance(given, value) > NEAR
-            if far:
+            if given.shape != value.shape or not distance(given, value) <= NEAR:
                 raise UserError(
                     f"{where}: its {tower} tower is not that of {backbone.label} (tensor {quoted(name)} differs); give "
                     "the backbone that it was trained on by --backbone"

@@ -1,6 +1,7 @@
 """Checkpoints of CoOp's family: look-alikes as Dassl saves them, imported by the command line. Logits are held to the
 authors' assembly of prompts, written out here over open_clip's own modules at full length."""
 
+import contextlib
 import json
 from types import SimpleNamespace
 
@@ -14,8 +15,12 @@ from local_towers import saved_locally
 from tiny_towers import DIM, WIDTH
 
 from carryover import datasets
+from carryover.bench import imports
 from carryover.bench.backbones import loading
 from carryover.bench.backbones.names import tower_of
+from carryover.bench.errors import UserError
+from carryover.bench.imports import writing
+from carryover.bench.imports.base import FORMATS, Facts, Foreign
 from carryover.bench.plugins.contract import config_of
 from carryover.bench.plugins.format import read
 from carryover.bench.ports import frozen
@@ -252,21 +257,64 @@ def test_tensors_that_contradict_each_other_are_refused(towers, capsys, tmp_path
         assert "is missing" in line or "expected" in line
 
 
+@pytest.mark.parametrize("kind", ["coop", "csc", "cocoop", "kgcoop", "maple", "clip-adapter"])
+def test_a_tensor_of_any_other_shape_or_type_is_one_line(towers, backbone, kind):
+    state = {
+        "coop": lambda: coops(towers.model, 4, False)[0],
+        "csc": lambda: coops(towers.model, 4, True)[0],
+        "cocoop": lambda: cocoops(towers.model, 4, torch.float32)[0],
+        "kgcoop": lambda: {**coops(towers.model, 4, False)[0], "bias_vectors": torch.ones(1, 512)},
+        "maple": lambda: maples(towers.model)[0],
+        "clip-adapter": lambda: {"fc.0.weight": torch.ones(8, DIM), "fc.2.weight": torch.ones(DIM, 8)},
+    }[kind]()
+    given = {"backbone": towers.a, "classes": NAMES, "templates": ["a {}."], "position": "front", "ratio": "0.5"}
+    imports.discover()
+    format = FORMATS["coop" if kind == "csc" else kind]
+    for name, value in state.items():
+        if name == "logit_scale" or (name.startswith(("text_encoder.", "image_encoder.")) and "proj" not in name):
+            continue
+        sizes = [(), (2,), (0,), (0, WIDTH), (2, 2), (3, 1, WIDTH), (2, 2, 2, 2)]
+        sizes.append((*value.shape[:-1], value.shape[-1] + 1))
+        others = [torch.ones(size) for size in sizes if size != tuple(value.shape)]
+        for other in [*others, None, value.bool(), value.long(), value * float("inf"), value * float("nan")]:
+            changed = {**state, name: other} if other is not None else {k: v for k, v in state.items() if k != name}
+            file = Foreign(towers.home / "model.pth.tar-1", changed)
+            with contextlib.suppress(UserError):
+                writing.format_of(file)
+            try:
+                asked = {fact.name for fact in format.facts(file)} | {"backbone", "classes", "templates"}
+                own = {key: what for key, what in given.items() if key in asked}
+                facts = Facts(own, lambda name: backbone.tower, lambda name: backbone)
+                writing.imported(file, format, facts)
+            except UserError as error:
+                assert "\n" not in str(error)
+            else:
+                # what no prediction goes by, or class names that were given besides
+                harmless = "token_" in name or name.startswith(("bias_vectors", "text_encoder.", "image_encoder."))
+                assert harmless, (name, other)
+
+
 # ---- the other methods -----------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def cocoops(model, n, dtype):
+    torch.manual_seed(1)
+    state, ids = buffers(model, n, words="a photo of a", dtype=dtype)
+    own = {"ctx": (torch.randn(n, WIDTH) * 0.3).to(dtype), **state}
+    layers = torch.nn.Linear(DIM, DIM // 16), torch.nn.Linear(DIM // 16, WIDTH)
+    for name, layer in zip(("linear1", "linear2"), layers, strict=True):
+        layer.to(dtype)
+        own |= {f"meta_net.{name}.{part}": getattr(layer, part).data for part in ("weight", "bias")}
+        layer.float()
+    return own, ids, *layers
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @torch.no_grad()
 def test_cocoop_gives_its_own_logits(towers, backbone, capsys, tmp_path, dtype):
-    torch.manual_seed(1)
-    model, (n, hidden) = towers.model, (4, DIM // 16)
-    state, ids = buffers(model, n, words="a photo of a", dtype=dtype)
-    ctx, first, second = torch.randn(n, WIDTH) * 0.3, torch.nn.Linear(DIM, hidden), torch.nn.Linear(hidden, WIDTH)
-    own = {"ctx": ctx.to(dtype), **state}
-    for name, layer in (("linear1", first), ("linear2", second)):
-        layer.to(dtype)
-        own |= {f"meta_net.{name}.{part}": getattr(layer, part).data for part in ("weight", "bias")}
-        layer.float()
+    model, n = towers.model, 4
+    own, ids, first, second = cocoops(model, n, dtype)
     plugin, _ = imported(capsys, tmp_path, saved(tmp_path, own), towers.a)
     assert plugin.method == "cocoop" and plugin.shape.classnames == NAMES
     images = F.normalize(model.encode_image(towers.pixels), dim=-1)
@@ -372,9 +420,13 @@ def test_maples_words_in_front_of_the_names(towers, capsys, tmp_path):
 
 
 def test_a_tower_in_maples_file_that_is_not_the_backbones_is_refused(towers, capsys, tmp_path):
-    for name, tower in (("image_encoder.conv1.weight", "image"), ("text_encoder.ln_final.bias", "text")):
+    for name, tower, more in (
+        ("image_encoder.conv1.weight", "image", 0.1),
+        ("text_encoder.ln_final.bias", "text", 0.1),
+        ("text_encoder.text_projection", "text", float("nan")),
+    ):
         state, _ = maples(towers.model)
-        state[name] = state[name] + 0.1
+        state[name] = state[name] + more
         line = refused(capsys, tmp_path, saved(tmp_path, state, "MultiModalPromptLearner"), towers.a)
         assert f"its {tower} tower is not that of local-dir:" in line and f"'{name}' differs" in line
     state, _ = maples(towers.model)
