@@ -170,14 +170,16 @@ def model_config(name: str, cache_dir: str | None = None) -> dict:
     return config
 
 
-def build(name: str) -> nn.Module:
-    """An open_clip model with random weights; ``force_custom_text`` gives both towers of a pair the same names."""
+def build(name: str, device: str = "cpu") -> nn.Module:
+    """An open_clip model with random weights; ``force_custom_text`` gives both towers of a pair the same names. On the
+    device "meta" it has names and sizes alone."""
     if name.startswith("micro-"):
         open_clip.add_model_config(MICRO)
     logger, level = logging.getLogger(), logging.getLogger().level
     logger.setLevel(logging.ERROR)  # open_clip warns of the random weights that were asked for
     try:
-        return open_clip.create_model(name, load_weights=False, force_custom_text=True)
+        with torch.device(device):
+            return open_clip.create_model(name, load_weights=False, force_custom_text=True, device=device)
     finally:
         logger.setLevel(level)
 
