@@ -20,7 +20,7 @@ from carryover.bench.imports.low_rank import (
     stacks,
 )
 
-LAYER = re.compile(r"weights\.layer_(\d+)\.(.+)")
+LAYER = re.compile(r"layer_(\d+)\.(.+)")
 FACTOR = re.compile(r"(q_proj|k_proj|v_proj|proj)\.(w_lora_A|w_lora_B)")
 METADATA = ("r", "alpha", "encoder", "params", "position")
 MODULES = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "proj"}
@@ -53,8 +53,8 @@ class ClipLoraFile(Format):
 
     @classmethod
     def recognises(cls, file):
-        own = isinstance(file.plain.get("metadata"), dict)
-        return own and bool(file.tensors) and all(LAYER.fullmatch(name) for name in file.tensors)
+        own = isinstance(file.plain.get("metadata"), dict) and all(LAYER.fullmatch(name) for name in file.tensors)
+        return own and any(name.endswith(".w_lora_A") for name in file.tensors)
 
     @classmethod
     def facts(cls, file):
@@ -70,7 +70,7 @@ class ClipLoraFile(Format):
         for number, (side, block) in enumerate(layers):
             for param in told["params"]:
                 module = MODULES[param]
-                down, up = (file.tensors[f"weights.layer_{number}.{module}.w_lora_{factor}"] for factor in "AB")
+                down, up = (file.tensors[f"layer_{number}.{module}.w_lora_{factor}"] for factor in "AB")
                 place = f"{side}.{block}.{PARTS[module]}.weight"
                 low.append(LowRank(place, down, up, told["alpha"] / math.sqrt(told["r"])))
         check_places(where(file), model, tower, {one.place: one.size for one in low})
@@ -150,7 +150,7 @@ def placed(file: Foreign, told: dict[str, Any], own: dict[str, Stack], tower: To
         blocks = blocks_at(told["position"], side, len(own[side]))
         counts.append(f"{len(blocks)} of {side}")
         layers += [(side, block) for block in blocks]
-    count = len({name.split(".")[1] for name in file.tensors})
+    count = len({name.split(".")[0] for name in file.tensors})
     if count != len(layers):
         raise UserError(
             f"{where(file)} was not trained on {tower.label}: it holds {count} layers, and position "

@@ -133,6 +133,7 @@ class PeftLora(Format):
             whole |= {place: add(whole.get(place), copy.float() - value(base, place)) for place, copy in copies.items()}
             whole |= {one.place: turned(dora[one.place], one, base) for one in low if one.place in dora}
             low = [one for one in low if one.place not in dora]
+        notes += lost(config, parts)
         if dora:
             notes.append(
                 f"DoRA: the change of {len(dora)} matrices is kept whole, as it was on {facts.tower.label}; another "
@@ -318,6 +319,21 @@ def scale_of(file: Foreign, config: dict[str, Any], part: Parts, down: Tensor, u
             f"expected those of rank {rank}, as adapter_config.json says"
         )
     return alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
+
+
+def lost(config: dict[str, Any], parts: list[Parts]) -> list[str]:
+    """What was trained by the configuration and is not in the file, so that peft would not load it either."""
+    found = []
+    if config.get("bias") in ("all", "lora_only") and not any("bias" in part.tensors for part in parts):
+        found.append(
+            f"bias is '{config['bias']}', and the file holds no bias: those that were trained are lost (peft 0.17 saves "
+            "none for 'lora_only')"
+        )
+    saved = config.get("modules_to_save")
+    for name in saved if isinstance(saved, list) else []:
+        if not any(f".{part.name}".endswith(f".{name}") and "weight" in part.tensors for part in parts):
+            found.append(f"modules_to_save names {quoted(str(name))}, and the file holds no weights of it")
+    return found
 
 
 def is_dora(part: Parts) -> bool:

@@ -63,7 +63,7 @@ class TipAdapterCache(Format):
 
     @classmethod
     def recognises(cls, file):
-        return "values" in file.tensors and {"keys", "best_F"} & set(file.tensors) and "weights" not in file.tensors
+        return "values" in file.tensors and {"keys", "best_F"} & set(file.tensors)
 
     @classmethod
     def facts(cls, file):
