@@ -1,4 +1,4 @@
-"""CLIP-LoRA's files and peft's adapters, imported and asked, against weights merged by hand into a copy of the model."""
+"""CLIP-LoRA's files and peft's adapters, imported and asked, against weights merged by hand into a copy of a model."""
 
 import copy
 import json
