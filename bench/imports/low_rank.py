@@ -117,10 +117,10 @@ def as_method(
         return Imported("clip-lora", *found, **common)
     changes = [Change(one.place, one.size, one.rank) for one in low]
     changes += [Change(place, tuple(value.shape)) for place, value in whole.items()]
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for one in low:
         key = one.place.replace(".", "_")
-        tensors |= {f"down.{key}": one.down.float(), f"up.{key}": one.scale * one.up.float()}
+        tensors |= {f"down.{key}": one.down.float().clone(), f"up.{key}": one.scale * one.up.float()}
     tensors |= {f"full.{place.replace('.', '_')}": value.float() for place, value in whole.items()}
     return Imported("lora", {"changes": [str(change) for change in changes]}, tensors, **common)
 

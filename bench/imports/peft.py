@@ -44,9 +44,32 @@ OF_TOWER = {
 }
 PROJECTIONS = {"text_projection": "text", "visual_projection": "image"}
 LAYER = re.compile(r"encoder\.layers\.(\d{1,4})\.(.+)")
-STARTS = re.compile(r"(?:^|\.)(text_model\.|vision_model\.|text_projection|visual_projection|encoder\.layers\.|"
-                    r"final_layer_norm|pre_layrnorm|post_layernorm)")  # fmt: skip
-ENDS = ("lora_A.weight", "lora_B.weight", "lora_B.bias", "lora_magnitude_vector", "weight", "bias")
+RESBLOCK = re.compile(r"(text\.|visual\.)?transformer\.resblocks\.(\d{1,4})\.(.+)")  # open_clip's and OpenAI's names
+QKV = "qkv"  # of an attention's input matrix, as these keep it: three places
+WITHIN = ".attn.base_layer.out_proj."
+TWICE = 2  # there peft (0.17 to 0.21) adds the change of the output matrix twice, in training too
+IN_RESBLOCK = {
+    "attn": QKV,
+    "attn.out_proj": "out",
+    "mlp.c_fc": "fc1",
+    "mlp.c_proj": "fc2",
+    "ln_1": "ln_1",
+    "ln_2": "ln_2",
+}
+OF_OPEN_CLIP = {
+    "ln_final": "text.ln_post",
+    "text.ln_final": "text.ln_post",
+    "visual.ln_pre": "image.ln_pre",
+    "visual.ln_post": "image.ln_post",
+}
+STARTS = re.compile(  # where CLIP begins in the name of a module
+    r"(?:^|\.)(text_model\.|vision_model\.|text_projection|visual_projection|encoder\.layers\.|final_layer_norm|"
+    r"pre_layrnorm|post_layernorm|text\.transformer\.|text\.ln_final|visual\.|transformer\.resblocks\.|ln_final)"
+)
+ENDS = (
+    *("lora_A.weight", "lora_B.weight", "lora_B.bias", "lora_magnitude_vector"),
+    *("in_proj_weight", "in_proj_bias", "weight", "bias"),
+)
 PLAIN = {  # fields of adapter_config.json that do not say what its numbers mean, or are read below
     "alpha_pattern", "auto_mapping", "base_model_name_or_path", "bias", "ensure_weight_tying", "eva_config",
     "exclude_modules", "fan_in_fan_out", "inference_mode", "init_lora_weights", "layers_pattern", "layers_to_transform",
@@ -74,10 +97,12 @@ def read_tower(text: str) -> str:
 
 @dataclass
 class Parts:
-    """Of one module: its own tensors by the end of their names, its place without weight or bias, peft's name of it."""
+    """Of one module: its own tensors by the end of their names, its place without weight or bias, peft's name of it.
+    ``within``: it is the output matrix of torch's own attention, and stands within peft's layer for that."""
 
     place: str
     name: str
+    within: bool = False
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -133,7 +158,7 @@ class PeftLora(Format):
             whole |= {place: add(whole.get(place), copy.float() - value(base, place)) for place, copy in copies.items()}
             whole |= {one.place: turned(dora[one.place], one, base) for one in low if one.place in dora}
             low = [one for one in low if one.place not in dora]
-        notes += lost(config, parts)
+        notes += oddities(config, parts)
         if dora:
             notes.append(
                 f"DoRA: the change of {len(dora)} matrices is kept whole, as it was on {facts.tower.label}; another "
@@ -247,14 +272,16 @@ def modules(file: Foreign, tower: str) -> tuple[list[Parts], list[str]]:
     fronts: dict[str, None] = {}
     for key, value in file.tensors.items():
         name = key.removeprefix(FRONT)
+        if ".original_module." in name:  # beside a copy, what it was before
+            continue
         end = next((one for one in ENDS if name.endswith(f".{one}")), "")
-        module = name[: -len(end) - 1].removesuffix(".base_layer") if end else ""
+        module = name[: -len(end) - 1].replace(".base_layer", "").removesuffix(".modules_to_save") if end else ""
         start = STARTS.search(module)
         place = place_of(module[start.start(1) :], tower) if start else ""
         if not place:
             raise UserError(f"{where(file)}: tensor {quoted(key)} {no_place(name)}")
         fronts[module[: start.start(1)] if start else ""] = None
-        found.setdefault(module, Parts(place, module)).tensors[end] = value
+        found.setdefault(module, Parts(place, module, WITHIN in name)).tensors[end.removeprefix("in_proj_")] = value
     if len(fronts) > 1:
         raise UserError(
             f"{where(file)}: its layers stand under {' and '.join(map(quoted, fronts))}; expected one model's"
@@ -269,6 +296,11 @@ def place_of(module: str, tower: str) -> str:
     """Without weight or bias; empty where there is none. ``tower``: of layers that do not say theirs."""
     if module in PROJECTIONS:
         return f"{PROJECTIONS[module]}.projection"
+    if block := RESBLOCK.fullmatch(module):
+        part = IN_RESBLOCK.get(block[3])
+        return f"{'image' if block[1] == 'visual.' else 'text'}.{int(block[2])}.{part}" if part else ""
+    if module in OF_OPEN_CLIP:
+        return OF_OPEN_CLIP[module]
     side = next((side for start, side in TOWERS.items() if module.startswith(start)), tower)
     inner = module.removeprefix("text_model.").removeprefix("vision_model.")
     layer = LAYER.fullmatch(inner)
@@ -293,7 +325,9 @@ def read(
 ) -> tuple[list[LowRank], dict[str, Tensor], dict[str, Tensor]]:
     """Low-rank changes, whole changes, and copies of what weights have become, by place. Raises UserError for a pair
     that is none, or has another rank than the configuration says."""
-    low, whole, copies = [], {}, {}
+    low: list[LowRank] = []
+    whole: dict[str, Tensor] = {}
+    copies: dict[str, Tensor] = {}
     for part in parts:
         own = part.tensors
         down, up = own.get("lora_A.weight"), own.get("lora_B.weight")
@@ -301,33 +335,50 @@ def read(
             raise UserError(f"{where(file)}: {part.name} has lora_{'A' if up is None else 'B'} alone; expected a pair")
         if down is not None and up is not None:
             scale = scale_of(file, config, part, down, up)
-            low.append(LowRank(f"{part.place}.weight", down, up, scale))
+            low += [LowRank(place, down, rows, scale) for place, rows in spread(part.place, "weight", up).items()]
             if "lora_B.bias" in own:
-                whole[f"{part.place}.bias"] = scale * own["lora_B.bias"].float()
+                whole |= spread(part.place, "bias", scale * own["lora_B.bias"].float())
         elif {"lora_B.bias", "lora_magnitude_vector"} & set(own):
             raise UserError(f"{where(file)}: {part.name} has no lora_A and lora_B")
-        copies |= {f"{part.place}.{kind}": own[kind] for kind in ("weight", "bias") if kind in own}
+        for kind in ("weight", "bias"):
+            copies |= spread(part.place, kind, own[kind]) if kind in own else {}
     return low, whole, copies
 
 
+def spread(place: str, kind: str, rows: Tensor) -> dict[str, Tensor]:
+    """By place: a third of the rows each, where they are those of queries, keys and values."""
+    start = place.removesuffix(QKV)
+    if start == place:
+        return {f"{place}.{kind}": rows}
+    return {f"{start}{letter}.{kind}": part for letter, part in zip(QKV, rows.chunk(3), strict=False)}
+
+
 def scale_of(file: Foreign, config: dict[str, Any], part: Parts, down: Tensor, up: Tensor) -> float:
-    rank = of_pattern(config.get("rank_pattern") or {}, part.name, config["r"])
-    alpha = of_pattern(config.get("alpha_pattern") or {}, part.name, config["lora_alpha"])
+    name = part.name.removesuffix(".out_proj") if part.within else part.name  # it has what its attention has
+    rank = of_pattern(config.get("rank_pattern") or {}, name, config["r"])
+    alpha = of_pattern(config.get("alpha_pattern") or {}, name, config["lora_alpha"])
     if down.dim() != 2 or up.dim() != 2 or down.shape[0] != rank or up.shape[1] != rank:
         raise UserError(
             f"{where(file)}: lora_A and lora_B of {part.name} have shapes {tuple(down.shape)} and {tuple(up.shape)}, "
             f"expected those of rank {rank}, as adapter_config.json says"
         )
-    return alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
+    scale = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
+    return TWICE * scale if part.within else scale
 
 
-def lost(config: dict[str, Any], parts: list[Parts]) -> list[str]:
-    """What was trained by the configuration and is not in the file, so that peft would not load it either."""
+def oddities(config: dict[str, Any], parts: list[Parts]) -> list[str]:
+    """What peft does with such a file that is not to be expected; what the configuration says was trained and is not in
+    the file, so that peft would not load it either."""
     found = []
+    if any(part.within and "lora_A.weight" in part.tensors for part in parts):
+        found.append(
+            "in torch's own attention peft adds the change of the output matrix twice (0.17 to 0.21, where it was "
+            "tried); so it is taken"
+        )
     if config.get("bias") in ("all", "lora_only") and not any("bias" in part.tensors for part in parts):
         found.append(
-            f"bias is '{config['bias']}', and the file holds no bias: those that were trained are lost (peft 0.17 saves "
-            "none for 'lora_only')"
+            f"bias is '{config['bias']}', and the file holds no bias: those that were trained are lost (peft 0.17 "
+            "saves none for 'lora_only')"
         )
     saved = config.get("modules_to_save")
     for name in saved if isinstance(saved, list) else []:

@@ -16,6 +16,7 @@ from carryover.bench.backbones import loading
 from carryover.bench.backbones.names import tower_of
 from carryover.bench.errors import UserError
 from carryover.bench.imports.clip_lora import blocks_at
+from carryover.bench.imports.reading import read
 
 PIXELS = pixels_of(torch.arange(8) % len(NAMES))
 TOLERANCE = 1e-4
@@ -364,6 +365,53 @@ def test_a_model_of_ones_own_around_clip_is_seen_through_and_said_to_be(names, p
     assert plugin.header["imported"]["notes"] == ["its CLIP stands under 'clip.' in a model of its own"]
 
 
+@pytest.mark.parametrize("front", ["", "text."])
+def test_an_adapter_of_open_clips_own_modules_is_read_and_its_output_matrices_twice(names, pair, tmp_path, front):
+    """peft's layer around torch's attention merges the change of out_proj before and within out_proj's own merge."""
+    tensors, expected = {}, copy.deepcopy(pair[0].model)
+    for tower, start in {"text": f"{front}transformer.", "image": "visual.transformer."}.items():
+        width = WIDTHS[tower]
+        for layer in range(LAYERS[tower]):
+            for number, (name, out, into, alpha) in enumerate(
+                (
+                    ("attn", 3 * width, width, 11),
+                    ("attn.base_layer.out_proj", width, width, 2 * 11),
+                    ("mlp.c_fc", 4 * width, width, 8),
+                    ("mlp.c_proj", width, 4 * width, 8),
+                )
+            ):
+                key, seed = f"base_model.model.{start}resblocks.{layer}.{name}", 10 * layer + number
+                down, up = values(4, into, seed=seed), values(out, 4, seed=1000 + seed)
+                tensors |= {f"{key}.lora_A.weight": down, f"{key}.lora_B.weight": up}
+                block = (expected.text if tower == "text" else expected.visual).transformer.resblocks[layer]
+                own = {
+                    "attn": block.attn.in_proj_weight,
+                    "attn.base_layer.out_proj": block.attn.out_proj.weight,
+                    "mlp.c_fc": block.mlp.c_fc.weight,
+                    "mlp.c_proj": block.mlp.c_proj.weight,
+                }[name]
+                own.data.add_(alpha / 4 * up @ down)
+    config = {**PLAIN, "alpha_pattern": {r"resblocks\.\d\.attn": 11}, "base_model_name_or_path": None}
+    file = foreign(tensors, adapter_config=config)
+    plugin = imported("peft", file, tmp_path / "p.safetensors", facts(names[0]))
+    assert relative(answered(plugin, pair[0], PIXELS), at_full_length(expected, PIXELS)) < TOLERANCE
+    assert "output matrix twice" in plugin.header["imported"]["notes"][0]
+
+
+@pytest.mark.parametrize("bias", ["none", "all"])
+def test_peft_itself_around_open_clips_towers_answers_the_same(names, pair, tmp_path, bias):
+    peft = pytest.importorskip("peft")
+    theirs = copy.deepcopy(pair[0].model)
+    config = peft.LoraConfig(r=4, lora_alpha=6, target_modules=["attn", "c_fc"], modules_to_save=["ln_post"], bias=bias)
+    made = peft.get_peft_model(theirs, config)
+    for number, (name, value) in enumerate(made.named_parameters()):
+        if value.requires_grad:
+            value.data.add_(values(*value.shape, seed=number) * (1 if "lora_" in name else 0.05))
+    made.save_pretrained(tmp_path / "adapter")
+    plugin = imported("peft", read(tmp_path / "adapter"), tmp_path / "p.safetensors", facts(names[0]))
+    assert relative(answered(plugin, pair[0], PIXELS), at_full_length(theirs, PIXELS)) < TOLERANCE
+
+
 @pytest.mark.parametrize(
     "config, expected",
     [
@@ -451,8 +499,6 @@ def test_peft_itself_answers_the_same(names, pair, tmp_path, config):
         if value.requires_grad:
             value.data.add_(values(*value.shape, seed=number) * (1 if "lora_B" in name else 0.1))
     made.save_pretrained(tmp_path / "adapter")
-    from carryover.bench.imports.reading import read
-
     plugin = imported("peft", read(tmp_path / "adapter"), tmp_path / "p.safetensors", facts(names[0]))
     ids = loading.tokenizer("ViT-B-32")([PROMPT.format(name) for name in NAMES])
     with torch.no_grad():
