@@ -242,7 +242,7 @@ def peft(path: Path) -> Foreign:
 
 def cache(path: Path) -> Foreign:
     """Of a Tip-Adapter cache the tensors ``keys``, ``values`` and, where it is there, ``best_F``, of one number of
-    shots; ``path``: any of their files."""
+    shots; ``path``: any of their files. ``plain["best_F_hp"]``: the alpha and beta that some forks save beside them."""
     found = CACHED.fullmatch(path.name)
     assert found is not None
     files = {part: path.parent / f"{part}_{found[2]}shots.pt" for part in ("keys", "values", "best_F")}
@@ -257,7 +257,10 @@ def cache(path: Path) -> Foreign:
             if len(held) != 1:
                 raise UserError(f"import: '{file}' holds {len(held)} tensors; expected one, as Tip-Adapter saves it")
             tensors[part], notes = next(iter(held.values())), notes + told
-    return Foreign(files["keys"], tensors, {"shots": int(found[2])}, tuple(notes), sha256_of(files["keys"]))
+    plain: dict[str, Any] = {"shots": int(found[2])}
+    if (searched := path.parent / f"best_F_hp_{found[2]}shots.pt").is_file():
+        plain["best_F_hp"] = read_file(searched)[1]
+    return Foreign(files["keys"], tensors, plain, tuple(notes), sha256_of(files["keys"]))
 
 
 def is_dassl(path: Path) -> bool:

@@ -47,7 +47,7 @@ class Incompatible(UserError):
 def check(plugin: Plugin, tower: Tower, data: Dataset) -> TrainConfig:
     """The plug-in's config. Raises Incompatible naming every mismatch; needs no weights. ``tower`` with W and D filled
     in, as ``backbones.resolve`` does."""
-    kind, widths = METHODS[plugin.method], widths_of(plugin, tower)
+    kind, widths, data = METHODS[plugin.method], widths_of(plugin, tower), worded(plugin, data)
     config, wrong = config_of(kind, plugin.header["config"])
     own: dict[str, Tensor] | None = None
     if config is not None:
@@ -71,6 +71,11 @@ def check(plugin: Plugin, tower: Tower, data: Dataset) -> TrainConfig:
     if reasons or config is None:
         raise Incompatible(plugin, tower, data, reasons)
     return config
+
+
+def worded(plugin: Plugin, data: Dataset) -> Dataset:
+    """The dataset with the prompts that the plug-in brings along, if any."""
+    return replace(data, templates=plugin.templates) if plugin.templates else data
 
 
 def left_home(plugin: Plugin, backbone: Tower | Backbone) -> list[str]:

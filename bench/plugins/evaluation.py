@@ -9,13 +9,15 @@ from __future__ import annotations
 import datetime
 import math
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from carryover.bench.backbones.archs import Arch, Tower
+from carryover.bench.backbones.loading import Backbone
 from carryover.bench.engine.carried import make, predicted, tested_classes
 from carryover.bench.engine.evaluator import depends_on_company, labelled, predict, score
 from carryover.bench.engine.few_shot import as_labels
@@ -41,7 +43,7 @@ from carryover.bench.ports.base import Ported
 from carryover.bench.stats.intervals import NORMAL
 from carryover.datasets.withheld import no_labels
 from carryover.methods import source_hash
-from carryover.methods.base import METHODS, Shape, TrainConfig
+from carryover.methods.base import METHODS, Classes, Method, Shape, TrainConfig
 
 FOLDER = "evaluations"  # under --out, beside those of the archs
 
@@ -89,7 +91,7 @@ def evaluate_plugin(session: Session, plugin: Plugin, dataset: str, limit: int |
     key = digest(identity)[:16]
     shape = plugin.shape if ported is None else Shape.of(backbone, data.classnames, 0)
     made = {
-        "plugin": predictions(session, run, shape, plugin.tensors)
+        "plugin": predictions(session, run, shape, plugin.tensors, plugin.templates)
         if ported is None
         else ported_predictions(session, zero, ported),
         "zero_shot": predictions(session, zero, shape, {}),
@@ -126,24 +128,39 @@ def evaluate_plugin(session: Session, plugin: Plugin, dataset: str, limit: int |
 
 
 def predictions(
-    session: Session, run: Run, shape: Shape, tensors: dict[str, Tensor]
+    session: Session, run: Run, shape: Shape, tensors: dict[str, Tensor], templates: tuple[str, ...] = ()
 ) -> tuple[dict[str, Tensor], list[str]]:
     """As ``one_run.carry_over`` makes them: a fresh method, the saved tensors put into it, asked. And the marks
-    of answers that depend on other images."""
+    of answers that depend on other images. ``templates`` take the place of the dataset's."""
     work = Work(run, "", {"seconds": {}}, {})
     read_tests(session, work)
     inputs = work.tests["base"]
     if isinstance(inputs, Tensor):
         inputs = inputs.clone()  # read or just encoded, it lies alike in memory: where it lies can change last bits
-    found, marks = predicted(session, run, lambda: make(session, run, shape, tensors), {"base": inputs}, {})
-    return found["base"], marks
+
+    def fresh() -> Method:
+        return make(session, run, shape, tensors)
+
+    if not templates:
+        found, marks = predicted(session, run, fresh, {"base": inputs}, {})
+        return found["base"], marks
+    return asked(fresh, session.backbone("base"), replace(tested_classes(session, run), templates=templates), inputs)
 
 
 def ported_predictions(session: Session, zero: Run, ported: Ported) -> tuple[dict[str, Tensor], list[str]]:
     """Of the same features as zero-shot's; nothing of a text tower is asked."""
-    backbone, classes = session.backbone("base"), tested_classes(session, zero)
-    outcome, sample = predict(ported, backbone, classes, session.inputs.test_features(zero, "base").clone())
-    mark = depends_on_company(lambda: ported, backbone, classes, sample)
+    inputs = session.inputs.test_features(zero, "base").clone()
+    return asked(lambda: ported, session.backbone("base"), tested_classes(session, zero), inputs)
+
+
+def asked(
+    fresh: Callable[[], Method | Ported], backbone: Backbone, classes: Classes, inputs: Any
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Predictions, and the mark of answers that depend on other images."""
+    plugin = fresh()
+    outcome, sample = predict(plugin, backbone, classes, inputs)
+    alone = isinstance(plugin, Method) and plugin.transductive
+    mark = "" if alone else depends_on_company(fresh, backbone, classes, sample)
     return outcome, [mark] if mark else []
 
 

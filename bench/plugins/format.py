@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 from torch import Tensor
@@ -78,6 +79,11 @@ class Plugin:
         own = self.header["shape"]
         given = {field.name: own[field.name] for field in fields(Shape) if field.name in own}
         return Shape(**{**given, "classnames": tuple(own["classnames"])})
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """Prompts that it brings along, in place of any dataset's; empty where it has none of its own."""
+        return tuple(self.header.get("templates", ()))
 
     @property
     def home(self) -> dict[str, Any]:
@@ -175,6 +181,8 @@ def faults(header: dict[str, Any]) -> list[str]:
             least = 1 if name in ("width", "dim") else 0
             if isinstance(value, int) and not least <= value <= (DEEPEST if name.endswith("layers") else LARGEST):
                 wrong.append(f"shape.{name} is {value}")
+    if "templates" in header and not is_templates(header["templates"]):
+        wrong.append("templates are no list of texts with {} in the place of the class name")
     if header.get("version") == PORTED_VERSION:
         wrong += faults_of_ported(header.get("ported"))
     if isinstance(trained_on, list):
@@ -185,6 +193,19 @@ def faults(header: dict[str, Any]) -> list[str]:
             else:
                 wrong.append(f"trained_on[{number}] is no object")
     return wrong
+
+
+def is_templates(value: Any) -> bool:
+    """Whether each is a text that ``format`` fills with a class name, and nothing else."""
+    return isinstance(value, list) and bool(value) and all(isinstance(one, str) and fills(one) for one in value)
+
+
+def fills(template: str) -> bool:
+    try:
+        fields = [part[1:] for part in Formatter().parse(template) if part[1] is not None]
+    except ValueError:  # of a brace alone
+        return False
+    return fields == [("", "", None)]
 
 
 def faults_of_ported(ported: Any) -> list[str]:

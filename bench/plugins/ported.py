@@ -41,6 +41,7 @@ def header_of(plugin: Plugin, ported: Ported, told: dict[str, Any]) -> dict[str,
     """Of the file that ``ported`` becomes. ``told``: port, name, needs, anchors, old, new, fit, agreement."""
     own = {name: plugin.header[name] for name in FIELDS}
     own |= {"format": PLUGIN_FORMAT, "made_by": made_by(NUMBERS_VERSION)}
+    own |= {"templates": list(plugin.templates)} if plugin.templates else {}
     before = plugin.header.get("ported")
     if isinstance(before, dict):
         told = {**told, "before": {name: value for name, value in before.items() if name != "state"}}

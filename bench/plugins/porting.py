@@ -62,12 +62,15 @@ def home_of(plugin: Plugin) -> dict[str, Any]:
 
 def classes_of(plugin: Plugin, data: Dataset | None = None) -> tuple[Classes, str]:
     """Class names and templates that it is ported with, and what is to be said of them. Those of ``data``, if given;
-    else the names that it was trained on, with the templates of that dataset where the suite knows them."""
+    else the names that it was trained on, with the templates of that dataset where the suite knows them. Templates that
+    the plug-in brings along come before any."""
     if plugin.ported is not None:
         return restored(plugin).classes, ""
     if data is not None:
-        return Classes(data.id, data.classnames, data.templates), ""
+        return Classes(data.id, data.classnames, plugin.templates or data.templates), ""
     id, names = plugin.header["dataset"], plugin.shape.classnames
+    if plugin.templates:
+        return Classes(id, names, plugin.templates), ""
     if id in micro.IDS or id in micro.OOD_IDS:
         return Classes(id, names, micro.load(id).templates), ""
     if id in TEMPLATES:

@@ -25,6 +25,7 @@ from carryover.bench.ports.frozen import KeptMethod
 from carryover.bench.ports.mapped import classes_of, inside, told
 from carryover.methods.base import Classes, Method, Shape
 from carryover.methods.clip_lora import ClipLora, Updates
+from carryover.methods.elsewhere.lora import Lora
 
 TOWERS = ("text", "image")
 Size = tuple[int, int]  # L, W
@@ -35,6 +36,8 @@ def on_weights(method: type[Method]) -> str | None:
     """``Port.works_on`` of ports that carry a change of weights."""
     if issubclass(method, ClipLora):
         return None
+    if issubclass(method, Lora):
+        return "what is carried is CLIP-LoRA's change of every query, key and value, and it may change any weight"
     if not method.whole:
         return "what it changed in the towers is not kept in its plug-in, so there is no change of weights to carry"
     return "it changes no weight of the towers"

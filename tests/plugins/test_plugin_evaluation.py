@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from hashlib import sha256
@@ -19,6 +20,8 @@ from carryover.bench.engine.run_store import RunStore
 from carryover.bench.host.identity import sha256_of, unsealed
 from carryover.bench.host.tensor_files import read_tensors
 from carryover.bench.plugins.evaluation import difference
+from carryover.bench.plugins.format import read
+from carryover.bench.plugins.porting import classes_of
 from carryover.methods.base import METHODS as KINDS
 
 
@@ -140,6 +143,29 @@ def test_a_local_checkpoint_of_a_known_architecture_is_a_backbone(world, tmp_pat
     assert loaded.label == "micro-update/local file" and tower.activation == "gelu"
     weight = "text.token_embedding.weight"
     assert torch.equal(loaded.model.state_dict()[weight], model.state_dict()[weight])
+
+
+def test_prompts_that_a_file_brings_along_stand_in_the_place_of_the_datasets(world, tmp_path, capsys):
+    """As if the dataset had them; zero-shot beside it keeps the dataset's own."""
+    prompts, plain = ["a drawing of the {}.", "{} on a wall."], world.plugin("tip-adapter-f")
+    brought = rewritten(plain, tmp_path / "brought.safetensors", lambda header: {**header, "templates": prompts})
+    shutil.copytree(world.home / "animals", tmp_path / "animals")
+    (tmp_path / "animals" / "templates.txt").write_text("\n".join(prompts))
+    where = ["--backbone", world.backbone("b"), "--out", tmp_path]
+
+    def found(plugin, data):
+        stored = evaluated(capsys, "--plugin", plugin, "--dataset", data, *where)
+        return stored, read_tensors(RunStore(tmp_path, "evaluations").path("predictions", stored["key"]))[0]
+
+    usual, theirs = found(plain, world.data()), found(plain, f"folder:{tmp_path / 'animals'}")
+    ours = found(brought, world.data())
+    for part in ("plugin.predicted", "plugin.confidence"):
+        assert torch.equal(ours[1][part], theirs[1][part])
+    assert torch.equal(ours[1]["zero_shot.confidence"], usual[1]["zero_shot.confidence"])
+    assert not torch.equal(ours[1]["plugin.confidence"], usual[1]["plugin.confidence"])
+    assert ours[0]["plugin"]["templates"] == prompts
+    classes, note = classes_of(read(brought))
+    assert classes.templates == tuple(prompts) and not note, "port asks for them too"
 
 
 def test_a_plugin_of_another_program_is_evaluated(world, tmp_path, capsys):

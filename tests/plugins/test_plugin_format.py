@@ -125,6 +125,13 @@ def test_all_that_is_missing_or_of_another_kind_is_named_at_once(written, tmp_pa
         ({"shape": {**SHAPE, "text_layers": 10**6}}, "shape.text_layers is 1000000"),
         ({"shape": {**SHAPE, "image_width": "wide"}}, "shape.image_width is str"),
         ({"trained_on": ["micro-base"]}, r"trained_on\[0\] is no object"),
+        ({"templates": "a photo of a {}."}, "templates are no list of texts with {}"),
+        ({"templates": []}, "templates are no list of texts with {}"),
+        ({"templates": ["a photo."]}, "templates are no list of texts with {}"),
+        ({"templates": ["a {} of a {}."]}, "templates are no list of texts with {}"),
+        ({"templates": ["a {0.__class__}."]}, "templates are no list of texts with {}"),
+        ({"templates": ["a {:>99999999}."]}, "templates are no list of texts with {}"),
+        ({"templates": ["a {"]}, "templates are no list of texts with {}"),
     ],
 )
 def test_another_version_format_method_or_kind_is_refused(written, tmp_path, change, expected):
