@@ -77,8 +77,11 @@ class Head(Method):
         sizes = list(zip(widths[1:], widths, strict=False))
         self.weights = nn.ParameterList(nn.Parameter(torch.zeros(size)) for size in sizes)
         self.biases = nn.ParameterList(nn.Parameter(torch.zeros(size[0])) for size in sizes)
-        #: Whether its answers are numbers and not logits of classes (``bench.plugins.answers``).
-        self.scores = config.outputs == "scores"
+
+    @classmethod
+    def tells_scores(cls, config) -> bool:
+        """Whether its answers are numbers, no logits of classes."""
+        return config.outputs == "scores"
 
     def bind(self, backbone, classes):
         self.rows = self.class_rows(classes).to(backbone.device)
