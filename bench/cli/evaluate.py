@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from carryover.bench.cli import flags
+from carryover.bench.cli import agreement, flags
 from carryover.bench.cli.progress import Progress
 from carryover.bench.errors import UserError
 from carryover.bench.render.terminal import Table, aside, say
@@ -19,6 +19,10 @@ FLAGS = (
     "--plugin",
     "--backbone",
     "--dataset",
+    "--images",
+    "--count",
+    "--old",
+    "--new",
     "--json",
     "--limit",
     "--precision",
@@ -38,27 +42,57 @@ EXAMPLES = (
         "evaluate --plugin FILE --backbone ViT-B-16/laion2b_s34b_b88k --dataset dtd --data-root DATA",
         "does this plug-in work on that backbone? with --dry-run: does it fit at all?",
     ),
+    (
+        "evaluate --plugin FILE --backbone NEW --images FOLDER",
+        "without labels: does it answer there as it does on its old backbone?",
+    ),
+    (
+        "evaluate --plugin PORTED.safetensors --old OLD.npz --new NEW.npz",
+        "the same from stored features of the same pictures, without a backbone; FILE.npz:NAME is one array of several",
+    ),
 )
+FORM = "--plugin FILE --backbone NAME --dataset DATASET"
 
 
 def main(args: argparse.Namespace) -> int:
-    """Contract check, then the plug-in's accuracy on that backbone and dataset."""
-    for flag in ("plugin", "backbone", "dataset"):
+    """Contract check, then the plug-in's accuracy on that backbone and dataset; without labels, and of scores, its
+    agreement with the old model."""
+    if not args.plugin:
+        raise UserError(f"evaluate: --plugin is missing; expected {FORM}, or without labels {agreement.FORM}")
+    from carryover.bench.cli.registries import discover
+    from carryover.bench.plugins.answers import tells_scores
+    from carryover.bench.plugins.format import read
+    from carryover.bench.plugins.stored_features import is_arrays
+
+    discover(args.plugin_dir)
+    plugin = read(args.plugin)
+    if args.new or is_arrays(args.old or ""):
+        return agreement.of_arrays(args, plugin)
+    if args.images and args.dataset:
+        raise UserError("evaluate: --images and --dataset; expected one of them: pictures without labels, or a dataset")
+    if args.images:
+        return agreement.of_pictures(args, plugin)
+    for flag in ("backbone", "dataset"):
         if not getattr(args, flag):
-            raise UserError(f"evaluate: --{flag} is missing; expected --plugin FILE --backbone NAME --dataset DATASET")
+            raise UserError(f"evaluate: --{flag} is missing; expected {FORM}, or without labels {agreement.FORM}")
+    if args.count:
+        raise UserError("evaluate: --count bounds the pictures of --images; of a dataset --limit N takes N a class")
     from carryover import datasets
+
+    if tells_scores(plugin) and not args.dry_run:
+        show_warnings(["it scores, and labels name classes: what follows is agreement with its old model"])
+        return agreement.of_pictures(args, plugin, datasets.identify(args.dataset))
+    if args.old:
+        raise UserError("evaluate: --old is for agreement without labels: --images FOLDER in place of --dataset")
     from carryover.bench.backbones.names import tower_of
     from carryover.bench.cli.options import options_of
-    from carryover.bench.cli.registries import discover
     from carryover.bench.engine.session import Session
     from carryover.bench.plugins.contract import check, check_ported, warnings_of
     from carryover.bench.plugins.evaluation import FOLDER, alone, evaluate_plugin
-    from carryover.bench.plugins.format import read
     from carryover.bench.plugins.ported import restored
 
-    discover(args.plugin_dir)
     args.datasets = [args.dataset]
-    dataset, plugin = datasets.identify(args.dataset), read(args.plugin)
+    dataset = datasets.identify(args.dataset)
     tower = tower_of(args.backbone, args.arch, args.base_weights, args.new_weights, args.hub_cache)
     options = replace(options_of(args), arch=alone(tower), manifests="")
     session = Session(options, Progress())

@@ -200,8 +200,8 @@ def known(file: Foreign) -> Stack:
     if (stack := stack_of(file)) is None:
         shown = ", ".join(f"{quoted(name, 60)} {tuple(value.shape)}" for name, value in list(file.tensors.items())[:6])
         raise UserError(
-            f"import: '{file.path}' is no head: expected weights of linear layers that fit one another, with or without "
-            f"their biases, and nothing else; it holds {shown or 'no tensor'}"
+            f"import: '{file.path}' is no head: expected weights of linear layers that fit one another, with or "
+            f"without their biases, and nothing else; it holds {shown or 'no tensor'}"
         )
     return stack
 
@@ -346,8 +346,8 @@ def between(where: str, layers: Sequence[Layer], given: Sequence[str], notes: li
     if len(given) > 1:
         if len(given) != places:
             raise UserError(
-                f"{where} has {len(layers)} layers, and activation names {len(given)}; expected one for all, or one for "
-                f"each of the {places} places between them"
+                f"{where} has {len(layers)} layers, and activation names {len(given)}; expected one for all, or one "
+                f"for each of the {places} places between them"
             )
         acts = list(given)
     else:

@@ -31,7 +31,6 @@ from carryover.datasets.base import Dataset, Split
 from carryover.datasets.templates import PHOTO, TEMPLATES
 from carryover.methods.base import METHODS, Classes, Method
 
-
 MAPS: dict[str, type[Procrustes] | type[Linear]] = {"procrustes": Procrustes, "linear": Linear}  # ports that are maps
 
 
@@ -183,7 +182,9 @@ def port_of(id: str, plugin: Plugin) -> Port:
     if plugin.ported is None and (reason := port.works_on(method)):
         raise UserError(f"port {id} cannot carry {plugin.method}: {reason}")
     if tells_scores(plugin) and id not in MAPS:
-        raise UserError(f"port {id} carries answers about classes, and this plug-in scores; expected {' or '.join(MAPS)}")
+        raise UserError(
+            f"port {id} carries answers about classes, and this plug-in scores; expected {' or '.join(MAPS)}"
+        )
     return port
 
 
