@@ -223,8 +223,8 @@ PORTS: Group = {
     "--base": dict(metavar="NAME", help="for map: the old backbone, as --backbone takes it"),
     "--old": dict(
         metavar="NAME|FILE",
-        help="for port, and evaluate without labels: the backbone that the plug-in was trained on (default: the one that "
-        "its file names), or stored features of it, .npz or .safetensors (FILE:NAME: one array of several)",
+        help="for port, and evaluate without labels: the backbone that the plug-in was trained on (default: the one "
+        "that its file names), or stored features of it, .npz or .safetensors (FILE:NAME: one array of several)",
     ),
     "--new": dict(
         metavar="NAME|FILE",

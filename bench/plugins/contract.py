@@ -113,8 +113,8 @@ def unsure_of(plugin: Plugin, backbone: Tower | Backbone) -> list[str]:
     if new["fingerprint"] is not None:
         return []
     return [
-        f"it was ported from stored features of a backbone named {quoted(new['backbone'])}; whether {backbone.label} is "
-        "that very one cannot be checked"
+        f"it was ported from stored features of a backbone named {quoted(new['backbone'])}; whether {backbone.label} "
+        "is that very one cannot be checked"
     ]
 
 
