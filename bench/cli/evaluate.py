@@ -64,17 +64,18 @@ def main(args: argparse.Namespace) -> int:
     from carryover.bench.plugins.format import read
     from carryover.bench.plugins.stored_features import is_arrays
 
-    discover(args.plugin_dir)
-    plugin = read(args.plugin)
-    if args.new or is_arrays(args.old or ""):
-        return agreement.of_arrays(args, plugin)
     if args.images and args.dataset:
         raise UserError("evaluate: --images and --dataset; expected one of them: pictures without labels, or a dataset")
-    if args.images:
-        return agreement.of_pictures(args, plugin)
-    for flag in ("backbone", "dataset"):
+    arrays = bool(args.new) or is_arrays(args.old or "")
+    for flag in () if arrays or args.images else ("backbone", "dataset"):
         if not getattr(args, flag):
             raise UserError(f"evaluate: --{flag} is missing; expected {FORM}, or without labels {agreement.FORM}")
+    discover(args.plugin_dir)
+    plugin = read(args.plugin)
+    if arrays:
+        return agreement.of_arrays(args, plugin)
+    if args.images:
+        return agreement.of_pictures(args, plugin)
     if args.count:
         raise UserError("evaluate: --count bounds the pictures of --images; of a dataset --limit N takes N a class")
     from carryover import datasets
