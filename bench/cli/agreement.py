@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from carryover.bench.cli.backbones import Alone
+from carryover.bench.cli.shown import few_threads, ported_rows, show_warnings
 from carryover.bench.errors import UserError
 from carryover.bench.plan.defaults import PRECISION
 from carryover.bench.render.terminal import Table, say
@@ -27,7 +28,6 @@ FIGURES = {
 
 def of_pictures(args: argparse.Namespace, plugin: Plugin, dataset: str = "") -> int:
     """Over --images, or the test pictures of a dataset, whose labels are not read."""
-    from carryover.bench.cli.evaluate import few_threads
     from carryover.bench.plugins.porting import classes_of
     from carryover.bench.plugins.unlabelled import evaluate_pictures
 
@@ -98,7 +98,6 @@ def scored(stored: dict[str, Any]) -> bool:
 
 
 def show(args: argparse.Namespace, stored: dict[str, Any]) -> int:
-    from carryover.bench.cli.evaluate import show_warnings
     from carryover.bench.plugins.evaluation import FOLDER
 
     show_warnings(stored["warnings"])
@@ -112,8 +111,6 @@ def show(args: argparse.Namespace, stored: dict[str, Any]) -> int:
 
 
 def table(stored: dict[str, Any]) -> Table:
-    from carryover.bench.cli.evaluate import ported_rows
-
     found, pictures = stored["agreement"], stored["pictures"]
     files = pictures.get("files") or {}
     own = dict.fromkeys(files[side] for side in ("old", "new") if side in files)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from carryover.bench.cli import agreement, flags
 from carryover.bench.cli.progress import Progress
+from carryover.bench.cli.shown import few_threads, ported_rows, show_warnings
 from carryover.bench.errors import UserError
-from carryover.bench.render.terminal import Table, aside, say
+from carryover.bench.render.terminal import Table, say
 
 WORDS = ()
 FLAGS = (
@@ -116,35 +115,6 @@ def main(args: argparse.Namespace) -> int:
     table(stored).show()
     say(f"Kept in {args.out}/{FOLDER}/{stored['key']}.json, predictions beside it.")
     return 0
-
-
-@contextlib.contextmanager
-def few_threads(one: bool) -> Iterator[None]:
-    """One thread for the embedded models on a CPU, as their runs have: the same bits on any number of cores."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1 if one else before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def show_warnings(lines: list[str]) -> None:
-    for line in lines:
-        say(("note", "yellow"), f" {line}", to=aside)
-
-
-def ported_rows(header: dict[str, Any]) -> dict[str, str]:
-    """How it was carried over, where it was; a header of version 1 may say anything there."""
-    told = header.get("ported")
-    if not isinstance(told, dict) or not isinstance(told.get("anchors"), dict):
-        return {}
-    anchors = told["anchors"]
-    kind = "texts" if anchors.get("kind") == "texts" else "pictures"
-    source = f" of {anchors['folder']}" if anchors.get("folder") else ""
-    return {"ported by": f"{told.get('name')}, fitted on {anchors.get('count')} {kind}{source}"}
 
 
 def table(stored: dict[str, Any]) -> Table:

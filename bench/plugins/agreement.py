@@ -60,7 +60,7 @@ def of_score(old: np.ndarray, new: np.ndarray) -> dict[str, Any]:
         total = weights.sum()
         return {
             "pearson": weighted(old, new, weights),
-            "spearman": weighted(*(ranks(place, weights) for place in places), weights),
+            "spearman": weighted(ranks(places[0], weights), ranks(places[1], weights), weights),
             "mae": float(weights @ np.abs(error) / total),
             "rmse": float(np.sqrt(weights @ error**2 / total)),
         }

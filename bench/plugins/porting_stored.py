@@ -65,10 +65,10 @@ def carry_stored(
     ported = kind.through(fitted, kept(method, classes), classes, "")
     rows = matched(old, new) if both else list(range(len(old.features)))
     found = checked_map(ported, method, rows_of(old)[rows])
-    side = described(NOT_KNOWN, None, 0, new.features.shape[1], None)
+    place = described(NOT_KNOWN, None, 0, new.features.shape[1], None)
     if tower is not None:
-        side = described(tower.label, None, tower.width, tower.dim, tower.activation or None)
-    told = {"port": id, "name": PORTS[id].name, "needs": sorted(PORTS[id].needs), "old": home, "new": side}
+        place = described(tower.label, None, tower.width, tower.dim, tower.activation or None)
+    told = {"port": id, "name": PORTS[id].name, "needs": sorted(PORTS[id].needs), "old": home, "new": place}
     anchors = {"kind": "features", "count": len(rows), "sha256": sha256_of_rows(old, new)}
     anchors |= {"files": [Path(one.path).name for one in (old, new)], "matched": "by id" if both else "by place"}
     return Outcome(ported, {**told, **found, "anchors": anchors})
