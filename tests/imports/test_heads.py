@@ -266,6 +266,16 @@ def test_layers_that_follow_one_another_have_no_activation_between_them():
     torch.testing.assert_close(answers(plugin, x), both["1"](both["0"](x).relu()).detach(), rtol=0, atol=1e-4)
 
 
+def test_layers_with_names_of_their_own_stand_in_the_order_of_their_sizes():
+    net, x = made(nn.ModuleDict({"fc": nn.Linear(D, 9), "fc2": nn.Linear(9, 5), "a_last": nn.Linear(5, 2)})), features()
+    state = dict(sorted(state_of(net).items()))
+    plugin = imported(foreign(state), **RAW, activation="relu", classes=["a", "b"])
+    own = net["a_last"](net["fc2"](net["fc"](x).relu()).relu()).detach()
+    torch.testing.assert_close(answers(plugin, x), own, rtol=0, atol=1e-4)
+    either = nn.ModuleDict({"enter": nn.Linear(D, 9), "b": nn.Linear(9, 9), "a": nn.Linear(9, 9), "z": nn.Linear(9, 2)})
+    assert not FORMATS["head"].recognises(foreign(state_of(either))), "two orders are possible"
+
+
 def test_ten_layers_stand_in_the_order_of_their_numbers():
     parts = [nn.Linear(D, 8), *(nn.Linear(8, 8) for _ in range(10)), nn.Linear(8, 2)]
     net, x = made(nn.ModuleList(parts)), features(length=1.0)
@@ -328,6 +338,7 @@ def test_mistakes_are_named():
     file = foreign(state_of(net))
     assert "has 3 rows, --classes names 2 ('cat' to 'dog')" in refused(file, **RAW, classes=NAMES[:2])
     assert "takes features of width 12, ViT/test gives 16" in refused(file, dim=16, **RAW, classes=NAMES)
+    assert "image and text side by side" in refused(file, dim=D // 2, **RAW, classes=NAMES)
     assert "inputs is 'normalised', expected unit or raw" in refused(file, inputs="normalised", classes=NAMES)
     assert "unknown fact" in refused(file, **RAW, classes=NAMES, temperature="2")
     assert "scale is '0', expected a number above 0" in refused(file, **RAW, classes=NAMES, scale="0")
