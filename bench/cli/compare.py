@@ -14,7 +14,7 @@ from carryover.bench.errors import UserError, unknown
 from carryover.bench.records import reading
 from carryover.bench.records.predictions import Outcome, Outcomes
 from carryover.bench.records.reading import Record
-from carryover.bench.render.terminal import say
+from carryover.bench.render.terminal import aside, say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from carryover.bench.records.selection import Selection
     from carryover.bench.records.theirs import Theirs
 
-WORDS = ("FILE.csv", "accuracies in percent (dataset,method,base,new[,seed]), or predictions by picture")
+WORDS = (
+    "FILE.csv",
+    "accuracies in percent (dataset,method,base,new[,seed]), or predictions by picture; or OUT/evaluations, what the "
+    "command evaluate stored (or some of its .json files)",
+)
 FLAGS = ("--to", "--methods", *flags.RECORDS)
 EXAMPLES = (
     ("compare THEIRS.csv", "their accuracies beside ours, as Markdown; THEIRS.csv begins dataset,method,base,new,seed"),
@@ -30,12 +34,16 @@ EXAMPLES = (
         "compare PREDICTIONS.csv --methods coop --to compared.csv",
         "their predictions (dataset,method,backbone,image,predicted[,label][,seed]) paired with CoOp's; a row a pair",
     ),
+    ("compare OUT/evaluations", "plug-in files that evaluate measured on base and update, beside ours, by picture"),
 )
 ENDINGS = (".md", ".csv")
 
 
 def main(args: argparse.Namespace) -> int:
-    if len(args.what) != 1:
+    from carryover.bench.records import evaluations
+
+    ours_stored = evaluations.are_evaluations(args.what)
+    if len(args.what) != 1 and not ours_stored:
         raise UserError(f"compare: {len(args.what)} files; expected one: {program()} compare FILE.csv")
     if args.to and not args.to.lower().endswith(ENDINGS):
         raise UserError(f"--to {args.to}: expected a file that ends in {' or '.join(ENDINGS)}")
@@ -50,18 +58,22 @@ def main(args: argparse.Namespace) -> int:
     arch = arch_of(args)
     discover(args.plugin_dir)
     ours = chosen(some_records(args, arch), args.methods)
-    theirs = read(args.what[0], {dataset: labels(ours, dataset) for dataset in on(ours)}, on(ours))
+    about, truth = on(ours), {dataset: labels(ours, dataset) for dataset in on(ours)}
+    theirs = evaluations.read(args.what, truth, about) if ours_stored else read(args.what[0], truth, about)
     both, paired = beside(ours, theirs), bool(theirs.outcomes)
     scores, differences = beside_theirs.score_table(both), beside_theirs.difference_table(both, paired)
     if theirs.unread:
         say(("note", "yellow"), f" columns of {args.what[0]} that are not read: {', '.join(theirs.unread)}")
+    for line in theirs.left_out:
+        say(("note", "yellow"), f" {line}", to=aside)
     if args.to and args.to.lower().endswith(".csv"):
         scores_to = Path(args.to).with_name(f"{Path(args.to).stem}-scores.csv")
         write_text(Path(args.to), csv_text(differences), "--to")
         write_text(scores_to, csv_text(scores), "--to")
         say(f"differences: {args.to}; scores: {scores_to}")
         return 0
-    shown = beside_theirs.sheet(scores, differences, both, paired)
+    source = evaluations.SOURCE if ours_stored else beside_theirs.FROM_FILE
+    shown = beside_theirs.sheet(scores, differences, both, paired, source)
     text = f"## {shown.caption}\n\n{sheet_markdown(shown)}"
     if args.to:
         write_text(Path(args.to), text, "--to")

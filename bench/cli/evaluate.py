@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from carryover.bench.cli import flags
+from carryover.bench.cli import agreement, flags
 from carryover.bench.cli.progress import Progress
+from carryover.bench.cli.shown import few_threads, ported_rows, show_warnings
 from carryover.bench.errors import UserError
-from carryover.bench.render.terminal import Table, aside, say
+from carryover.bench.render.terminal import Table, say
 
 WORDS = ()
 FLAGS = (
     "--plugin",
     "--backbone",
     "--dataset",
+    "--images",
+    "--count",
+    "--old",
+    "--new",
     "--json",
     "--limit",
     "--precision",
@@ -38,27 +41,58 @@ EXAMPLES = (
         "evaluate --plugin FILE --backbone ViT-B-16/laion2b_s34b_b88k --dataset dtd --data-root DATA",
         "does this plug-in work on that backbone? with --dry-run: does it fit at all?",
     ),
+    (
+        "evaluate --plugin FILE --backbone NEW --images FOLDER",
+        "without labels: does it answer there as it does on its old backbone?",
+    ),
+    (
+        "evaluate --plugin PORTED.safetensors --old OLD.npz --new NEW.npz",
+        "the same from stored features of the same pictures, without a backbone; FILE.npz:NAME is one array of several",
+    ),
 )
+FORM = "--plugin FILE --backbone NAME --dataset DATASET"
 
 
 def main(args: argparse.Namespace) -> int:
-    """Contract check, then the plug-in's accuracy on that backbone and dataset."""
-    for flag in ("plugin", "backbone", "dataset"):
+    """Contract check, then the plug-in's accuracy on that backbone and dataset; without labels, and of scores, its
+    agreement with the old model."""
+    if not args.plugin:
+        raise UserError(f"evaluate: --plugin is missing; expected {FORM}, or without labels {agreement.FORM}")
+    from carryover.bench.cli.registries import discover
+    from carryover.bench.plugins.scores import tells_scores
+    from carryover.bench.plugins.format import read
+    from carryover.bench.plugins.stored_features import is_arrays
+
+    if args.images and args.dataset:
+        raise UserError("evaluate: --images and --dataset; expected one of them: pictures without labels, or a dataset")
+    arrays = bool(args.new) or is_arrays(args.old or "")
+    for flag in () if arrays or args.images else ("backbone", "dataset"):
         if not getattr(args, flag):
-            raise UserError(f"evaluate: --{flag} is missing; expected --plugin FILE --backbone NAME --dataset DATASET")
+            raise UserError(f"evaluate: --{flag} is missing; expected {FORM}, or without labels {agreement.FORM}")
+    discover(args.plugin_dir)
+    plugin = read(args.plugin)
+    if arrays:
+        return agreement.of_arrays(args, plugin)
+    if args.images:
+        return agreement.of_pictures(args, plugin)
+    if args.count:
+        raise UserError("evaluate: --count bounds the pictures of --images; of a dataset --limit N takes N a class")
     from carryover import datasets
+
+    if tells_scores(plugin) and not args.dry_run:
+        show_warnings(["it scores, and labels name classes: what follows is agreement with its old model"])
+        return agreement.of_pictures(args, plugin, datasets.identify(args.dataset))
+    if args.old:
+        raise UserError("evaluate: --old is for agreement without labels: --images FOLDER in place of --dataset")
     from carryover.bench.backbones.names import tower_of
     from carryover.bench.cli.options import options_of
-    from carryover.bench.cli.registries import discover
     from carryover.bench.engine.session import Session
     from carryover.bench.plugins.contract import check, check_ported, warnings_of
     from carryover.bench.plugins.evaluation import FOLDER, alone, evaluate_plugin
-    from carryover.bench.plugins.format import read
     from carryover.bench.plugins.ported import restored
 
-    discover(args.plugin_dir)
     args.datasets = [args.dataset]
-    dataset, plugin = datasets.identify(args.dataset), read(args.plugin)
+    dataset = datasets.identify(args.dataset)
     tower = tower_of(args.backbone, args.arch, args.base_weights, args.new_weights, args.hub_cache)
     options = replace(options_of(args), arch=alone(tower), manifests="")
     session = Session(options, Progress())
@@ -81,35 +115,6 @@ def main(args: argparse.Namespace) -> int:
     table(stored).show()
     say(f"Kept in {args.out}/{FOLDER}/{stored['key']}.json, predictions beside it.")
     return 0
-
-
-@contextlib.contextmanager
-def few_threads(one: bool) -> Iterator[None]:
-    """One thread for the embedded models on a CPU, as their runs have: the same bits on any number of cores."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1 if one else before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def show_warnings(lines: list[str]) -> None:
-    for line in lines:
-        say(("note", "yellow"), f" {line}", to=aside)
-
-
-def ported_rows(header: dict[str, Any]) -> dict[str, str]:
-    """How it was carried over, where it was; a header of version 1 may say anything there."""
-    told = header.get("ported")
-    if not isinstance(told, dict) or not isinstance(told.get("anchors"), dict):
-        return {}
-    anchors = told["anchors"]
-    kind = "texts" if anchors.get("kind") == "texts" else "pictures"
-    source = f" of {anchors['folder']}" if anchors.get("folder") else ""
-    return {"ported by": f"{told.get('name')}, fitted on {anchors.get('count')} {kind}{source}"}
 
 
 def table(stored: dict[str, Any]) -> Table:

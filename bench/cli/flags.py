@@ -213,7 +213,8 @@ PORTS: Group = {
         metavar="ID", type=str.lower, help="how it is carried over: 'ls ports' names them (default: procrustes)"
     ),
     "--images": dict(
-        metavar="FOLDER", help="pictures that a map is fitted on, in any folders below it; no label is read"
+        metavar="FOLDER",
+        help="pictures that a map is fitted on, or that evaluate asks about, in any folders below it; no label is read",
     ),
     "--count": dict(
         type=int, default=0, metavar="N", help="at most so many of the pictures, always the same (default: all)"
@@ -222,11 +223,12 @@ PORTS: Group = {
     "--base": dict(metavar="NAME", help="for map: the old backbone, as --backbone takes it"),
     "--old": dict(
         metavar="NAME|FILE",
-        help="for port: the backbone that the plug-in was trained on (default: the one its file names); with --head: "
-        "features of the old backbone, .npz or .safetensors",
+        help="for port, and evaluate without labels: the backbone that the plug-in was trained on (default: the one "
+        "that its file names), or stored features of it, .npz or .safetensors (FILE:NAME: one array of several)",
     ),
     "--new": dict(
-        metavar="NAME|FILE", help="for map: the new backbone; for port with --head: features of the new backbone"
+        metavar="NAME|FILE",
+        help="for map: the new backbone; for port and evaluate: stored features of the new backbone",
     ),
     "--head": dict(metavar="FILE", help="a linear head on old features: 'weight' (outputs, width), 'bias' (outputs,)"),
 }
@@ -365,12 +367,12 @@ ONLY = {  # flags that are a mistake with any other command
     "json": ("evaluate",),
     "to": ("export", "leaderboard", "port", "map", "compare", "import"),
     "port": ("port", "map"),
-    "images": ("port", "map"),
-    "count": ("port", "map"),
+    "images": ("port", "map", "evaluate"),
+    "count": ("port", "map", "evaluate"),
     "map": ("port",),
     "base": ("map",),
-    "old": ("port",),
-    "new": ("port", "map"),
+    "old": ("port", "evaluate"),
+    "new": ("port", "map", "evaluate"),
     "head": ("port",),
 }
 LEAST = {"shots": 1, "limit": 1, "jobs": 0, "together": 0, "workers": 0, "max_pixels": 0, "count": 0, "encode": 1}

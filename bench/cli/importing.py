@@ -37,8 +37,8 @@ EXAMPLES = (
         "a context that CoOp trained; class names are read from the file",
     ),
     (
-        "import sa_0_4_vit_b_32_linear.pth --backbone ViT-B-32-quickgelu/openai --fact inputs=unit --to "
-        "aesthetic.safetensors",
+        "import sa_0_4_vit_b_32_linear.pth --backbone ViT-B-32-quickgelu/openai --fact inputs=unit "
+        "outputs=scores --to aesthetic.safetensors",
         "a head on image features; then: port, evaluate, classify",
     ),
 )
@@ -51,6 +51,7 @@ def main(args: argparse.Namespace) -> int:
     from carryover.bench.imports import writing
     from carryover.bench.imports.base import FORMATS, Facts
     from carryover.bench.imports.reading import read
+    from carryover.bench.plugins.scores import tells_scores
     from carryover.bench.plugins.ported import check_name
 
     if len(args.what) != 1:
@@ -70,12 +71,14 @@ def main(args: argparse.Namespace) -> int:
     size = writing.write(plugin, args.to)
     told, home = plugin.header["imported"], plugin.home["backbone"]
     format = next(id for id in FORMATS if FORMATS[id] is kind)
-    names = plugin.shape.classnames
+    names, scores = plugin.shape.classnames, tells_scores(plugin)
+    what = f"scores {', '.join(names)}" if scores else f"{len(names)} {'class' if len(names) == 1 else 'classes'}"
+    asked = ["--images", "FOLDER"] if scores else ["--dataset", "DATASET"]
     for line in (
-        f"{args.what[0]}: {kind.name} ({format}) of {home}; {len(names)} {'class' if len(names) == 1 else 'classes'}",
+        f"{args.what[0]}: {kind.name} ({format}) of {home}; {what}",
         f"proven by the file: {', '.join(told['proven'])}" if told["proven"] else "",
         f"written: {args.to}, {size / 1024:.0f} KB. Next:",
-        f"  {command_line(shlex.join(['evaluate', '--plugin', args.to, '--backbone', 'NEW', '--dataset', 'DATASET']))}",
+        f"  {command_line(shlex.join(['evaluate', '--plugin', args.to, '--backbone', 'NEW', *asked]))}",
     ):
         if line:
             say(line)

@@ -56,15 +56,23 @@ EXAMPLES = (
         "for stored features: arrays 'features' (rows, width) and, where rows are in another order, 'ids'; HEAD has "
         "'weight' (outputs, width) and perhaps 'bias'",
     ),
+    (
+        "port --plugin HEAD.safetensors --old OLD.npz --new NEW.npz --backbone NAME --to PORTED.safetensors",
+        "a plug-in file, from stored features of the same pictures and without a backbone; FILE.npz:NAME is one array "
+        "of several",
+    ),
 )
 FORM = "--plugin FILE --backbone NAME --images FOLDER --to FILE.safetensors"
 FORM_OF_ARRAYS = "--old OLD.npz --new NEW.npz --head HEAD.npz --to FILE.npz"
-FILES = (".npz", ".safetensors")
+FORM_OF_BOTH = "--plugin FILE --old OLD.npz --new NEW.npz --to FILE.safetensors"
 
 
 def main(args: argparse.Namespace) -> int:
     """Ports a plug-in, or a head where features are given in files, and says how well it answers as before."""
-    if args.head or args.new or (not args.plugin and (args.old or "").endswith(FILES)):
+    from carryover.bench.plugins.stored_features import is_arrays
+
+    arrays = args.new or is_arrays(args.old or "")
+    if args.head or (arrays and not args.plugin):
         return of_arrays(args)
     if not args.plugin:
         raise UserError(f"port: --plugin is missing; expected {FORM}, or {FORM_OF_ARRAYS}")
@@ -79,12 +87,16 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(f"port: --to {args.to} is the plug-in itself; expected another file")
     plugin = read(args.plugin)
     classes, note = prompts(args, plugin)
-    alone = args.map and not args.images
-    outcome = through_map(args, plugin, classes) if alone else over_anchors(args, plugin, classes)
+    if arrays:
+        outcome = over_arrays(args, plugin, classes)
+    else:
+        alone = args.map and not args.images
+        outcome = through_map(args, plugin, classes) if alone else over_anchors(args, plugin, classes)
     size = write(args.to, plugin, outcome.ported, outcome.told)
     tell(args, plugin, outcome, size)
     count, names = outcome.told["anchors"]["count"], len(set(classes.names))
-    few = f"{count} pictures for {names} classes are too few to rely on" if count < names else ""
+    things = "rows" if arrays else "pictures"
+    few = f"{count} {things} for {names} classes are too few to rely on" if count < names else ""
     show_warnings([line for line in (note, few) if line])
     return 0
 
@@ -97,7 +109,7 @@ def over_anchors(args: argparse.Namespace, plugin: Plugin, classes: Classes) -> 
     from carryover.datasets import pictures
 
     wanting("port", args, ("backbone",), FORM)
-    port = porting.port_of(args.port or "procrustes", plugin)
+    port = porting.port_of(args.port or ("procrustes" if args.map else porting.usual_port(plugin)), plugin)
     prior = porting.read_map(args.map) if args.map else None
     if prior is not None:
         if args.port not in (None, "procrustes"):
@@ -151,6 +163,24 @@ def through_map(args: argparse.Namespace, plugin: Plugin, classes: Classes) -> O
     return outcome
 
 
+def over_arrays(args: argparse.Namespace, plugin: Plugin, classes: Classes) -> Outcome:
+    """From features in files; --backbone names the new backbone and is not loaded."""
+    for name in ("images", "map"):
+        if getattr(args, name):
+            raise UserError(f"port: --{name} beside features in files; expected {FORM_OF_BOTH}, or {FORM}")
+    wanting("port", args, ("old", "new"), FORM_OF_BOTH)
+    from carryover.bench.plugins.porting import port_of, usual_port
+    from carryover.bench.plugins.porting_stored import carry_stored
+    from carryover.bench.plugins.stored_features import stored
+
+    port_of(args.port or usual_port(plugin), plugin)
+    old, new = stored(args.old, "--old"), stored(args.new, "--new")
+    tower = Alone(args).tower(args.backbone) if args.backbone else None
+    if (old.ids is None) != (new.ids is None):
+        show_warnings(["only one of the files has ids: rows were matched by their place"])
+    return carry_stored(plugin, classes, old, new, args.port, tower)
+
+
 def name_of_old(args: argparse.Namespace, plugin: Plugin) -> str:
     """--old, or the name that the file gives its backbone, where that says where to find it."""
     from carryover.bench.plugins.porting import home_of
@@ -185,13 +215,17 @@ def prompts(args: argparse.Namespace, plugin: Plugin) -> tuple[Classes, str]:
 def tell(args: argparse.Namespace, plugin: Plugin, outcome: Outcome, size: int) -> None:
     told = outcome.told
     anchors = told["anchors"]
-    left = "texts" if anchors["kind"] == "texts" else "pictures"
+    left = {"texts": "texts", "features": "rows"}.get(anchors["kind"], "pictures")
     what = f"{anchors['count']} {left}"
     source = f" of {anchors['folder']}" if anchors.get("folder") else ""
     data = args.dataset or (plugin.header["dataset"] if known(plugin.header["dataset"]) else "DATASET")
     new = args.backbone or told["new"]["backbone"]
     where = ["--arch", args.arch] if args.backbone and args.arch != ARCH else []
     words = ["evaluate", "--plugin", args.to, "--backbone", new, *where, "--dataset", data]
+    if left == "rows":
+        words = ["evaluate", "--plugin", args.to, "--old", "OTHER-OLD.npz", "--new", "OTHER-NEW.npz"]
+    elif "correlation" in told:
+        words = ["evaluate", "--plugin", args.to, "--backbone", new, *where, "--images", "FOLDER"]
     lines = [
         f"{plugin.method} of {plugin.header['dataset']}, carried from {told['old']['backbone']} to "
         f"{told['new']['backbone']} by {told['name']}, fitted on {what}{source}",
@@ -201,6 +235,10 @@ def tell(args: argparse.Namespace, plugin: Plugin, outcome: Outcome, size: int) 
         ""
         if told["agreement"] is None
         else f"agreement: old and ported plug-in name the same class on {100 * told['agreement']:.1f} % of such {left}",
+        *(
+            f"correlation of {name} with the old plug-in's {'not known' if r is None else f'{r:.3f}'} on such {left}"
+            for name, r in (told.get("correlation") or {}).items()
+        ),
         *lead(told),
         "this fit is of texts and tells nothing of pictures: evaluate it before you rely on it"
         if anchors["kind"] == "texts"

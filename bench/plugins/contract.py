@@ -104,12 +104,23 @@ def warnings_of(plugin: Plugin, backbone: Tower | Backbone) -> list[str]:
             "differ from those it was trained with"
         )
     if plugin.ported is not None:
-        return found
+        return found + unsure_of(plugin, backbone)
     if at_home(plugin, backbone) and (port := carried_by(plugin)):
         found.append(f"port {port} carried it to {backbone.label} and left an ordinary plug-in of that backbone")
     elif at_home(plugin, backbone):
         found.append(f"{backbone.label} is the backbone it was trained on: this is its Base, nothing is carried over")
     return found + ([] if plugin.tensors else [EMPTY.format(plugin.method)])
+
+
+def unsure_of(plugin: Plugin, backbone: Tower | Backbone) -> list[str]:
+    """Of a plug-in that was ported from stored features: which backbone gave them is what their user said."""
+    new = plugin.header["ported"]["new"]
+    if new["fingerprint"] is not None:
+        return []
+    return [
+        f"it was ported from stored features of a backbone named {quoted(new['backbone'])}; whether {backbone.label} "
+        "is that very one cannot be checked"
+    ]
 
 
 def at_home(plugin: Plugin, backbone: Tower | Backbone) -> bool:

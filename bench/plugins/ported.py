@@ -42,6 +42,9 @@ def header_of(plugin: Plugin, ported: Ported, told: dict[str, Any]) -> dict[str,
     own = {name: plugin.header[name] for name in FIELDS}
     own |= {"format": PLUGIN_FORMAT, "made_by": made_by(NUMBERS_VERSION)}
     own |= {"templates": list(plugin.templates)} if plugin.templates else {}
+    if isinstance(imported := plugin.header.get("imported"), dict):
+        own["imported"] = imported
+    told = {**told, "of": plugin.sha256} if plugin.sha256 else told
     before = plugin.header.get("ported")
     if isinstance(before, dict):
         told = {**told, "before": {name: value for name, value in before.items() if name != "state"}}

@@ -14,6 +14,7 @@ from carryover.bench.backbones.loading import Backbone, first_line
 from carryover.bench.errors import UserError
 from carryover.bench.features.pixels import Pictures, views_of
 from carryover.bench.features.store import FeatureStore
+from carryover.bench.plugins.scores import correlations, gives_scores, tells_scores
 from carryover.bench.plugins.contract import config_of, left_open, made, of_tensors, widths_of
 from carryover.bench.plugins.format import OF_BACKBONE, Plugin, of_kinds
 from carryover.bench.plugins.ported import of_backbone, restored
@@ -29,6 +30,8 @@ from carryover.datasets import micro, pictures
 from carryover.datasets.base import Dataset, Split
 from carryover.datasets.templates import PHOTO, TEMPLATES
 from carryover.methods.base import METHODS, Classes, Method
+
+MAPS: dict[str, type[Procrustes] | type[Linear]] = {"procrustes": Procrustes, "linear": Linear}  # ports that are maps
 
 
 @dataclass(frozen=True)
@@ -181,7 +184,16 @@ def port_of(id: str, plugin: Plugin) -> Port:
         raise UserError(f"port {id} cannot carry what was ported before: port the plug-in that a run trained")
     if plugin.ported is None and (reason := port.works_on(method)):
         raise UserError(f"port {id} cannot carry {plugin.method}: {reason}")
+    if tells_scores(plugin) and id not in MAPS:
+        raise UserError(
+            f"port {id} carries answers about classes, and this plug-in scores; expected {' or '.join(MAPS)}"
+        )
     return port
+
+
+def usual_port(plugin: Plugin) -> str:
+    """What is taken where no port is named: of scores the map of least squares (docs/ports.md)."""
+    return "linear" if tells_scores(plugin) else "procrustes"
 
 
 def carry(plugin: Plugin, port: Port, old: Backbone, new: Backbone, classes: Classes, anchors: Anchors) -> Outcome:
@@ -192,11 +204,26 @@ def carry(plugin: Plugin, port: Port, old: Backbone, new: Backbone, classes: Cla
         raise UserError(f"port {id_of(port)} cannot carry {plugin.method} from {old.label} to {new.label}: {reason}")
     ported = port.fit(method, old, new, classes, anchors)
     ported.bind(new, classes)
-    found = checked(port, ported, method, old, new, classes, anchors)
     sides = {"old": of_backbone(old), "new": of_backbone(new)}
+    if gives_scores(method):
+        return Outcome(ported, {**named(port), **sides, **checked_map(ported, method, anchors.old)})
+    found = checked(port, ported, method, old, new, classes, anchors)
     told = {name: found.get(name) for name in ("fit", "agreement", "zero_agreement")}
     finite = {name: value if value is not None and math.isfinite(value) else None for name, value in told.items()}
     return Outcome(ported, {**named(port), **sides, **finite})
+
+
+@torch.no_grad()
+def checked_map(ported: Any, method: Method | Ported, old: Tensor) -> dict[str, Any]:
+    """What is known of a plug-in behind a fitted map, from anchors left out of it: ``fit``; ``agreement``, the share on
+    which it names the class that the old one names; of scores the ``correlation`` with the old ones, by their names.
+    old (N, Do): the anchors."""
+    fitted = ported.fitted
+    before, after = method.logits(old), ported.head.logits(torch.as_tensor(fitted.held_out_).to(old.device))
+    told: dict[str, Any] = {"fit": fitted.score_, "agreement": None, "zero_agreement": None}
+    if gives_scores(method):
+        return told | {"correlation": correlations(ported.classes.names, before, after)}
+    return told | {"agreement": float((before.argmax(-1) == after.argmax(-1)).float().mean())}
 
 
 def id_of(port: Port) -> str:
@@ -226,10 +253,9 @@ class FromMap(ThroughProcrustes):
 
 def kind_of_map(id: str | None) -> type[Procrustes] | type[Linear]:
     """Raises UserError for a port that is more than a map."""
-    known: dict[str, type[Procrustes] | type[Linear]] = {"procrustes": Procrustes, "linear": Linear}
-    if (id or "procrustes") not in known:
-        raise UserError(f"--port {id} fits no map by itself; expected {' or '.join(known)}")
-    return known[id or "procrustes"]
+    if (id or "procrustes") not in MAPS:
+        raise UserError(f"--port {id} fits no map by itself; expected {' or '.join(MAPS)}")
+    return MAPS[id or "procrustes"]
 
 
 def check_pair(where: str, fitted: Map, old: dict[str, Any], new: Backbone | None) -> None:

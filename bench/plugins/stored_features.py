@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
-from carryover.bench.errors import UserError, quoted
+from carryover.bench.errors import UserError, quoted, unknown
 from carryover.bench.host.files import read_arrays, whole
 from carryover.bench.ports.maps import Map
 
@@ -77,11 +77,22 @@ def arrays_in(path: Path, flag: str) -> tuple[dict[str, np.ndarray], dict[str, s
         raise UserError(f"{flag}: '{path}' {what}; expected arrays of numbers, as numpy.savez writes them") from None
 
 
+def is_arrays(text: str) -> bool:
+    """Whether a word names a file of arrays, or one of its arrays."""
+    parts = (text, text.rpartition(":")[0])  # MODEL=FILE.safetensors is a backbone
+    return any(part.endswith(ARRAYS) or (part.endswith(TENSORS) and "=" not in part) for part in parts)
+
+
 def stored(path: str, flag: str) -> Stored:
-    """The array ``features``, or the only one of two dimensions, and ``ids`` if there."""
-    arrays, _ = arrays_in(Path(path), flag)
+    """The array ``features``, or the only one of two dimensions, and ``ids`` if there; of ``FILE:NAME`` the array of
+    that name."""
+    file, colon, name = path.rpartition(":")
+    named = bool(colon) and not Path(path).is_file() and file.endswith((ARRAYS, TENSORS))
+    arrays, _ = arrays_in(Path(file if named else path), flag)
+    if named and name not in arrays:
+        raise unknown(f"array of {flag} '{file}'", name, arrays)
     ids = arrays.get(IDS)
-    features = one_of(path, flag, arrays, FEATURES, 2)
+    features = one_of(path, flag, {name: arrays[name]} if named else arrays, name if named else FEATURES, 2)
     if ids is not None and ids.shape != features.shape[:1]:
         raise UserError(
             f"{flag}: '{path}' has {IDS} of shape {ids.shape} for {len(features)} rows; expected one id a row"
@@ -96,7 +107,10 @@ def one_of(path: str, flag: str, arrays: dict[str, np.ndarray], name: str, dims:
         return numbers[name]
     if name in arrays or len(numbers) != 1:
         found = ", ".join(f"{quoted(key)} {value.dtype}{value.shape}" for key, value in arrays.items()) or "nothing"
-        raise UserError(f"{flag}: '{path}' holds {found}; expected an array '{name}' of numbers in {dims} dimensions")
+        several = " (one of several: FILE:NAME)" if len(numbers) > 1 and name == FEATURES else ""
+        raise UserError(
+            f"{flag}: '{path}' holds {found}; expected an array '{name}' of numbers in {dims} dimensions{several}"
+        )
     return next(iter(numbers.values()))
 
 

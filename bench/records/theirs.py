@@ -30,11 +30,13 @@ class Theirs:
     """records   as `bench.records.reading` takes them
     outcomes  of a file of predictions: a record's key -> outcomes by role
     unread    columns that mean nothing here
+    left_out  what of a folder of results is no row, and why
     """
 
     records: list[Record] = field(default_factory=list)
     outcomes: dict[str, dict[str, Outcome]] = field(default_factory=dict)
     unread: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 def read(path: str, labels: Mapping[str, np.ndarray | None], about: Mapping[str, Record]) -> Theirs:

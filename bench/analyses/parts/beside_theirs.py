@@ -41,6 +41,7 @@ COLUMNS = (
 )
 MEASURES = ("base", "new", "h")
 PAIRED, UNPAIRED = "by picture", "seeds, unpaired"
+FROM_FILE = "from the file; this suite did not measure them"
 UNKNOWN = (math.nan, math.nan, math.nan)  # an interval and its p
 
 
@@ -133,7 +134,10 @@ def verdict(difference: float, p_holm: float) -> str:
 # ---- for readers -----------------------------------------------------------------------------------------------------
 
 
-def sheet(scores: pd.DataFrame, differences: pd.DataFrame, selection: Selection, paired: bool) -> Sheet:
+def sheet(
+    scores: pd.DataFrame, differences: pd.DataFrame, selection: Selection, paired: bool, source: str = FROM_FILE
+) -> Sheet:
+    """``source``: what methods that are marked are."""
     datasets, methods = (reading.names(selection.main, kind) for kind in ("dataset", "method"))
     blocks = []
     for dataset, rows in scores.groupby("dataset", sort=False):
@@ -165,7 +169,7 @@ def sheet(scores: pd.DataFrame, differences: pd.DataFrame, selection: Selection,
         else "Accuracies alone are not paired: intervals are Welch's over seeds, from two of each on that "
         "do not agree by chance. They say nothing of other test pictures."
     )
-    marked = f"Methods marked '{MARK.strip()}' are from the file; this suite did not measure them."
+    marked = f"Methods marked '{MARK.strip()}' are {source}."
     borne = dict.fromkeys(mark for record in selection.main for mark in record.get("marks") or ())
     return Sheet("Numbers of others beside ours", tuple(blocks), (marked, how, *(f"Of our runs: {m}." for m in borne)))
 
