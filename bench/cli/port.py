@@ -179,6 +179,7 @@ def prompts(args: argparse.Namespace, plugin: Plugin) -> tuple[Classes, str]:
         id = datasets.identify(args.dataset)
         data = datasets.load(id, args.data_root, make_split=args.make_split, folders=folders)
     classes, note = classes_of(plugin, data)
+    note = note and f"{note}; --dataset says another set's"
     return classes, note and ("" if without_tower(plugin, classes) else note)
 
 

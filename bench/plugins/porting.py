@@ -62,19 +62,32 @@ def home_of(plugin: Plugin) -> dict[str, Any]:
 
 def classes_of(plugin: Plugin, data: Dataset | None = None) -> tuple[Classes, str]:
     """Class names and templates that it is ported with, and what is to be said of them. Those of ``data``, if given;
-    else the names that it was trained on, with the templates of that dataset where the suite knows them."""
+    else the names that it was trained on, with the templates that its header names, or those of that dataset where the
+    suite knows them."""
     if plugin.ported is not None:
         return restored(plugin).classes, ""
     if data is not None:
         return Classes(data.id, data.classnames, data.templates), ""
     id, names = plugin.header["dataset"], plugin.shape.classnames
+    if own := templates_of(plugin):
+        return Classes(id, names, own), ""
     if id in micro.IDS or id in micro.OOD_IDS:
         return Classes(id, names, micro.load(id).templates), ""
     if id in TEMPLATES:
         return Classes(id, names, TEMPLATES[id]), ""
-    return Classes(id, names, PHOTO), (
-        f"the prompts of {id} are not known: class names are read as '{PHOTO[0]}'; --dataset says another set's"
-    )
+    return Classes(id, names, PHOTO), f"the prompts of {id} are not known: class names are read as '{PHOTO[0]}'"
+
+
+def templates_of(plugin: Plugin) -> tuple[str, ...]:
+    """Those that its header names, as an imported one's may; none where it names none."""
+    given = plugin.header.get("templates") or []
+    if not isinstance(given, list) or not all(map(is_template, given)):
+        raise UserError(f"--plugin: '{plugin.path}': its templates are not texts with one {{}} for the class name")
+    return tuple(given)
+
+
+def is_template(text: Any) -> bool:
+    return isinstance(text, str) and text.count("{}") == 1 and not set("{}") & set(text.replace("{}", ""))
 
 
 def check_home(plugin: Plugin, old: Backbone) -> None:
