@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from carryover.bench.cli import flags
+from carryover.bench.cli.backbones import local
 from carryover.bench.cli.progress import Progress
 from carryover.bench.errors import UserError
 from carryover.bench.render.terminal import Table, aside, say
@@ -58,7 +59,7 @@ def main(args: argparse.Namespace) -> int:
 
     discover(args.plugin_dir)
     args.datasets = [args.dataset]
-    dataset, plugin = datasets.identify(args.dataset), read(args.plugin)
+    dataset, plugin = datasets.identify(args.dataset), read(local(args.plugin, args))
     tower = tower_of(args.backbone, args.arch, args.base_weights, args.new_weights, args.hub_cache)
     options = replace(options_of(args), arch=alone(tower), manifests="")
     session = Session(options, Progress())

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from carryover.bench.cli import flags
-from carryover.bench.cli.backbones import Alone
+from carryover.bench.cli.backbones import Alone, local
 from carryover.bench.cli.commands import command_line
 from carryover.bench.cli.evaluate import show_warnings
 from carryover.bench.errors import UserError
@@ -62,6 +62,7 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(f"import: --to {args.to} is the file itself; expected another name")
     discover(args.plugin_dir)
     imports.discover()
+    args.what = [local(args.what[0], args)]
     file = read(args.what[0])
     kind = writing.format_of(file, args.kind)
     alone = Alone(args)
