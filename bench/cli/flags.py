@@ -204,6 +204,11 @@ PLUGINS: Group = {
         help="a dataset id or folder:PATH; its test images are used (port: its class names and prompts alone; default: "
         "those the plug-in was trained on)",
     ),
+    "--push": dict(
+        metavar="ORG/NAME",
+        help="for export: make of the folder --to what the hub's own client can send there, with a page of what was "
+        "measured; nothing is sent",
+    ),
     "--top": dict(type=int, default=5, metavar="N", help="names a picture, the most probable first (default: 5)"),
     "--json": dict(
         action="store_true", help="print JSON in place of the table: the stored result; for classify a line a picture"
@@ -374,6 +379,7 @@ ONLY = {  # flags that are a mistake with any other command
     "fact": ("import",),
     "facts": ("import",),
     "json": ("evaluate", "classify"),
+    "push": ("export",),
     "to": ("export", "leaderboard", "port", "map", "compare", "import", "classify"),
     "port": ("port", "map"),
     "images": ("port", "map"),

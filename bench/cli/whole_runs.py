@@ -30,13 +30,13 @@ def frame_of(given: dict[str, Any], quiet: bool) -> pd.DataFrame:
         status = run(args)
     arch = arch_of(args)
     planned = {canonical(one.canonical()) for one in plan_of(args, arch)}
+    stored = [one for one in RunStore(args.out, arch.id).records() if canonical(one["run"]) in planned]
     if status:
-        failed = [one for one in RunStore(args.out, arch.id).records() if one.get("status") == "failed"]
-        mine = [one for one in failed if canonical(one["run"]) in planned]
-        first = f", the first: {mine[0]['error']}" if mine else ""
-        raise UserError(f"run: {len(mine)} of {len(planned)} runs failed{first}")
-    main = selection_of(args, arch, choice_of(args, arch)).main
-    return main_table([one for one in main if canonical(one["run"]) in planned], read_paper(arch.id))
+        failed = [one["error"] for one in stored if one.get("status") == "failed"]
+        first = f", the first: {failed[0]}" if failed else ""
+        raise UserError(f"run: {len(failed)} of {len(planned)} runs failed{first}")
+    main, keys = selection_of(args, arch, choice_of(args, arch)).main, {one["key"] for one in stored}
+    return main_table([one for one in main if one["key"] in keys], read_paper(arch.id))
 
 
 def words_of(given: dict[str, Any]) -> list[str]:

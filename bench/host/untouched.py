@@ -27,12 +27,12 @@ def full_precision() -> Iterator[None]:
 
 @contextlib.contextmanager
 def untouched() -> Iterator[None]:
-    """Torch's switches and threads and the log's handlers are afterwards as before, whatever libraries set within:
-    ``logging.info`` alone, which open_clip calls, makes a handler where there is none."""
+    """Torch's switches, threads and random numbers on the CPU and the log's handlers are afterwards as before, whatever
+    libraries do within: ``logging.info`` alone, which open_clip calls, makes a handler where there is none."""
     root, threads = logging.getLogger(), torch.get_num_threads()
     handlers, level = list(root.handlers), root.level
     try:
-        with full_precision():
+        with full_precision(), torch.random.fork_rng(devices=[]):
             yield
     finally:
         for handler in [one for one in root.handlers if one not in handlers]:

@@ -21,6 +21,7 @@ ADDRESS = re.compile(
     r"hf://(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>refs/(?:pr|convert)/[^/@]+|[^/@]+))?/(?P<file>[^@]+)",
     re.ASCII,
 )
+LONGEST = 96  # letters of a repository's name
 OTHER_KINDS = ("datasets", "spaces", "buckets")
 BESIDE = {  # what an adapter's file is of no use without
     "adapter_model.safetensors": "adapter_config.json",
@@ -61,6 +62,16 @@ def parsed(text: str) -> Address:
         )
         raise UserError(f"{quoted(text, 200)}: expected {FORM}{also}")
     return Address(found["repository"], found["revision"], found["file"])
+
+
+def check_repository(text: str) -> None:
+    """Raises UserError for what is no ORG/NAME."""
+    if (
+        not re.fullmatch(r"[\w.-]+/[\w.-]+", text, re.ASCII)
+        or len(text) > LONGEST
+        or set(".-") & set(text[0] + text[-1])
+    ):
+        raise UserError(f"{quoted(text)}: expected a repository of the hub, ORG/NAME")
 
 
 def local_file(given: str | Path, cache_dir: str | None = None) -> Found:
