@@ -49,6 +49,7 @@ NOTE = (
 )
 FORM = "--plugin FILE [--backbone NAME] PICTURE|FOLDER …"
 ENDINGS = (".csv", ".jsonl")
+TOP = 5  # names a picture
 ROWS = 100  # pictures a table: a folder of any size is shown as it is answered
 
 
@@ -67,7 +68,7 @@ def main(args: argparse.Namespace) -> int:
 
     discover(args.plugin_dir)
     plugin = read(local(args.plugin, args))
-    pictures.given(args.what)  # what is not there is said before weights are read
+    split, called = pictures.given(args.what)  # what is not there is said before weights are read
     classes, note = asked_classes(args, plugin)
     alone = Alone(args)
     backbone = alone.load(named_home(alone, "classify", args.backbone, plugin, "--backbone"))
@@ -78,18 +79,18 @@ def main(args: argparse.Namespace) -> int:
     with few_threads(backbone.tower.is_micro and alone.device == "cpu"):
         model = bound(plugin, backbone, classes, alone.precision, alone.loader)
         show_warnings([line for line in notes if line])
-        count = Count()
-        answers = count.counted(model.answers(args.what))
+        count, top = Count(), args.top or TOP
+        answers = count.counted(model.over(split, called))
         word = "score" if model.scores else "probability"
         if args.to:
             with whole(Path(args.to), "--to") as unfinished, open_text(unfinished) as file:
                 written = in_lines if args.to.endswith(ENDINGS[1]) else in_rows
-                written(answers, file, args.top, word)
+                written(answers, file, top, word)
             say(f"written: {args.to}, {counted(count.answered, 'picture')} of {count.all}")
         elif args.json:
-            in_lines(answers, sys.stdout, args.top, word)
+            in_lines(answers, sys.stdout, top, word)
         else:
-            in_tables(answers, args.top, word)
+            in_tables(answers, top, word)
     if not count.answered:
         raise UserError(f"classify: none of {counted(count.all, 'picture')} could be read")
     return 0

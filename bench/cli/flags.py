@@ -209,7 +209,7 @@ PLUGINS: Group = {
         help="for export: make of the folder --to what the hub's own client can send there, with a page of what was "
         "measured; nothing is sent",
     ),
-    "--top": dict(type=int, default=5, metavar="N", help="names a picture, the most probable first (default: 5)"),
+    "--top": dict(type=int, metavar="N", help="names a picture, the most probable first (default: 5)"),
     "--json": dict(
         action="store_true", help="print JSON in place of the table: the stored result; for classify a line a picture"
     ),
@@ -380,6 +380,7 @@ ONLY = {  # flags that are a mistake with any other command
     "facts": ("import",),
     "json": ("evaluate", "classify"),
     "push": ("export",),
+    "top": ("classify",),
     "to": ("export", "leaderboard", "port", "map", "compare", "import", "classify"),
     "port": ("port", "map"),
     "images": ("port", "map"),

@@ -119,7 +119,10 @@ class BoundPlugin:
 
     def answers(self, images: Any) -> Iterator[Answer]:
         """An ``Answer`` a picture, in order, as they are made; one that cannot be read has an ``error``."""
-        split, called = pictures.given(images)
+        return self.over(*pictures.given(images))
+
+    def over(self, split: Split, called: Sequence[str | int]) -> Iterator[Answer]:
+        """``answers``, of pictures that were looked up already (``pictures.given``)."""
         recipes, store = self._recipes(), self._store
         nothing = np.zeros(0, np.float32)
         batch = max(1, store.batch // len(recipes))
