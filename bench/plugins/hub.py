@@ -8,10 +8,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from huggingface_hub import errors, hf_hub_download
+from huggingface_hub import errors, get_hf_file_metadata, hf_hub_download, hf_hub_url
 
 from carryover.bench.backbones.loading import first_line
+from carryover.bench.backbones.weight_sources import HUB_PATIENCE
 from carryover.bench.errors import UserError, quoted
 from carryover.bench.host.identity import sha256_of
 
@@ -90,35 +92,45 @@ def local_file(given: str | Path, cache_dir: str | None = None) -> Found:
 def fetched(address: Address, file: str, cache_dir: str | None) -> str:
     where, revision = f"'{START}{address.repository}/{file}'", address.revision or "main"
     try:
-        return hf_hub_download(address.repository, file, revision=address.revision, cache_dir=cache_dir)
+        return downloaded(address, file, cache_dir)
     except errors.GatedRepoError:
-        raise UserError(
-            f"{where} is gated: ask for access at {address.page}, log in by 'hf auth login', and run it again"
-        ) from None
+        problem = f"it is gated: ask for access at {address.page}, log in by 'hf auth login', and run it again"
     except errors.RepositoryNotFoundError:
-        raise UserError(
-            f"{where}: no repository {address.repository} on the hub, or a private one; check the name, or log in by "
+        problem = (
+            f"no repository {address.repository} on the hub, or a private one; check the name, or log in by "
             "'hf auth login'"
-        ) from None
+        )
     except errors.RevisionNotFoundError:
-        raise UserError(
-            f"{where}: {address.repository} has no revision {quoted(revision)}; see {address.page}"
-        ) from None
+        problem = f"{address.repository} has no revision {quoted(revision)}; see {address.page}"
     except errors.LocalEntryNotFoundError as error:
-        reason = first_line(error.__cause__) if error.__cause__ else "the network is off"
-        raise UserError(
-            f"{where}: revision {quoted(revision)} is not in the hub's cache, and the hub does not answer ({reason}): "
-            "check the network, or give the file itself"
-        ) from None
+        problem = (
+            f"revision {quoted(revision)} is not in the hub's cache, and the hub does not answer "
+            f"({first_line(error.__cause__ or error)}): check the network, or give the file itself"
+        )
     except errors.EntryNotFoundError:
-        raise UserError(
-            f"{where}: revision {quoted(revision)} of {address.repository} has no file {quoted(file, 200)}; see "
+        problem = (
+            f"revision {quoted(revision)} of {address.repository} has no file {quoted(file, 200)}; see "
             f"{address.page}/tree/{revision}"
-        ) from None
+        )
     except Exception as error:  # of the client's own checks, the network library's, the disk
-        raise UserError(
-            f"{where} cannot be had ({type(error).__name__}: {first_line(error)}); see {address.page}"
-        ) from error
+        problem = f"it cannot be had ({type(error).__name__}: {first_line(error)}); see {address.page}"
+    raise UserError(f"{where}: {problem}")
+
+
+def downloaded(address: Address, file: str, cache_dir: str | None) -> str:
+    """Through the client, which takes its cached copy where the hub does not answer or no longer gives it. It is asked
+    without a network at once, for by itself it would try for half a minute."""
+    given: dict[str, Any] = {"revision": address.revision, "cache_dir": cache_dir}
+    try:
+        get_hf_file_metadata(hf_hub_url(address.repository, file, revision=address.revision), timeout=HUB_PATIENCE)
+    except (errors.RevisionNotFoundError, errors.EntryNotFoundError, errors.HFValidationError):
+        raise
+    except Exception as down:  # the hub's own, or the network library's
+        try:
+            return hf_hub_download(address.repository, file, **given, local_files_only=True)
+        except errors.LocalEntryNotFoundError as error:
+            raise down if isinstance(down, errors.HfHubHTTPError) else error from down
+    return hf_hub_download(address.repository, file, **given)
 
 
 def commit_of(path: str) -> str:
