@@ -40,8 +40,8 @@ def main(args: argparse.Namespace) -> int:
     from carryover.bench.cli.settings import arch_of, plan_of
     from carryover.bench.engine.run_store import RunStore
     from carryover.bench.host.tensor_files import read_tensors
-    from carryover.bench.plugins.contract import EMPTY
     from carryover.bench.plugins import model_card
+    from carryover.bench.plugins.contract import EMPTY
     from carryover.bench.plugins.export import ENDING, name_of, of_keys, of_runs, write
     from carryover.bench.records.reading import counted
 

@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from PIL import Image
+
 from carryover.bench.cli import run as command
 from carryover.bench.cli.parsing import parse
 from carryover.bench.errors import UserError, unknown
@@ -57,9 +59,10 @@ def words_of(given: dict[str, Any]) -> list[str]:
 
 @contextlib.contextmanager
 def silent(quiet: bool) -> Iterator[None]:
-    before = console.quiet, aside.quiet
+    """Without a word, where it is asked for; and Pillow's bound on pictures (--max-pixels) is as before."""
+    before = console.quiet, aside.quiet, Image.MAX_IMAGE_PIXELS
     console.quiet = aside.quiet = quiet
     try:
         yield
     finally:
-        console.quiet, aside.quiet = before
+        console.quiet, aside.quiet, Image.MAX_IMAGE_PIXELS = before
