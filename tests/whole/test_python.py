@@ -7,6 +7,7 @@ import pytest
 import torch
 from checkout import ROOT
 from installed import installed, run
+from PIL import Image
 from plugin_files import plugin_file
 
 from carryover import datasets
@@ -15,7 +16,10 @@ from carryover.bench.backbones.names import tower_of
 from carryover.bench.plugins.format import read
 from carryover.methods.base import Classes
 
-PAGE = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+PAGE, README = ((ROOT / name).read_text(encoding="utf-8") for name in ("docs/python.md", "README.md"))
+
+
+SMALL = "shots=1, views=1, limit=2, set=['*.steps=4']"
 
 
 def example(name, text=PAGE):
@@ -51,8 +55,6 @@ def test_a_folder_is_classified(site, folder, backbone):
     lines = run(site, example("classify"), folder).splitlines()
     assert lines[0] == "Plugin(linear-probe of micro-base, 10 classes) fits" and len(lines) == 14
     plugin = read(folder / "PLUGIN.safetensors")
-    from PIL import Image
-
     for line in lines[1:]:
         name, _, told = line.partition(".png ")
         if name.endswith("/x"):
@@ -62,6 +64,28 @@ def test_a_folder_is_classified(site, folder, backbone):
         logits = backbone.encode_images(pixels[None]) @ plugin.tensors["weight"].T + plugin.tensors["bias"]
         value, best = logits.softmax(-1)[0].max(0)
         assert told == f"{plugin.shape.classnames[best]} {float(value):.0%}"
+
+
+def test_readmes_snippet_asks_a_plugin_that_was_ported_to_the_backbone_it_names(site, folder, backbone):
+    import carryover
+
+    (code,) = re.findall(r"```python\n(import carryover\n.*?)```", README, re.DOTALL)
+    update = carryover.load_backbone("micro-update")
+    (folder / "PICTURES" / "deep" / "x.png").unlink()
+    ported = carryover.ports.fit("procrustes", folder / "PLUGIN.safetensors", backbone, update, folder / "PICTURES")
+    ported.save(folder / "PORTED.safetensors")
+    (folder / "PICTURES").rename(folder / "FOLDER")
+    printed = run(site, code + "for one, row in zip(names, probabilities): print(one, row.max())", folder)
+    pixels = [update.preprocess(Image.open(path).convert("RGB")) for path in in_order(folder / "FOLDER")]
+    names, expected = ported.classify(update.encode_images(torch.stack(pixels)))
+    found = [line.rsplit(" ", 1) for line in printed.splitlines()]
+    assert [name for name, _ in found] == names and len(names) == 12
+    np.testing.assert_allclose([float(value) for _, value in found], expected.max(-1).values, atol=1e-5)
+
+
+def in_order(folder):
+    """A folder's own pictures, then those of the folder in it."""
+    return [*sorted(folder.glob("*.png")), *sorted(folder.glob("deep/*.png"))]
 
 
 def test_a_head_is_ported_between_two_embedding_files(site, tmp_path):
@@ -77,17 +101,18 @@ def test_a_head_is_ported_between_two_embedding_files(site, tmp_path):
         np.testing.assert_allclose((old @ turn * 3) @ made["weight"].T + made["bias"], old @ weight.T + bias, atol=1e-6)
 
 
-def test_a_method_of_ones_own_becomes_a_row_of_a_frame_without_a_guard(site, tmp_path):
-    """With worker processes, which must not run the script again."""
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.long)])
+def test_a_method_of_ones_own_becomes_a_row_of_a_frame_without_a_guard(site, tmp_path, jobs):
+    """Worker processes must not run the script again."""
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "shift.py").write_text(example("method"), encoding="utf-8")
-    code = example("run").replace("quiet=True", "quiet=True, jobs=2, limit=10, set=['*.steps=20']")
+    code = example("run").replace("quiet=True", f"quiet=True, jobs={jobs}, {SMALL}")
     rows = run(site, "print('begun')\n" + code, tmp_path).splitlines()
     assert rows[0] == "begun" and rows.count("begun") == 1
     assert [row.split()[1:3] for row in rows[2:]] == [
-        [name, method] for name in ("micro_stars", "average") for method in ("zs-clip", "shift[steps=20]")
+        [name, method] for name in ("micro_stars", "average") for method in ("zs-clip", "shift[steps=4]")
     ]
-    assert all(0 < float(number) <= 100 for row in rows[2:] for number in row.split()[3:])
+    assert all(0 <= float(number) <= 100 for row in rows[2:] for number in row.split()[3:])
     assert (tmp_path / "results" / "micro" / "tables" / "main.csv").is_file()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "results", "script.py"]
 
@@ -130,7 +155,7 @@ assert again.backbone == "micro-update" and again.fits(other) is None
 assert "it was ported to" in again.fits(backbone)
 assert again.bind(other).classify("PICTURES/0.png")[0] == bound.classify("PICTURES/0.png")[0]
 assert torch.equal(again.bind(other).logits(features), ported.logits(features))
-carryover.run(methods=["linear-probe"], datasets=["micro_stars"], seeds=[1], limit=2, set=["*.max_iter=2"], quiet=True)
+carryover.run(methods=["shift"], datasets=["micro_stars"], seeds=[1], plugin_dir=["mine"], jobs=1, quiet=True, {small})
 assert state() == before, "run"
 assert not multiprocessing.active_children() and threading.enumerate() == [threading.main_thread()]
 assert len(warnings.filters) == filters
@@ -139,7 +164,9 @@ print("well")
 
 
 def test_calls_leave_the_process_as_it_was_also_where_no_file_is_the_main_module(site, folder):
-    code = UNTOUCHED.replace("{root}", str(ROOT))
+    (folder / "mine").mkdir()
+    (folder / "mine" / "shift.py").write_text(example("method"), encoding="utf-8")
+    code = UNTOUCHED.replace("{root}", str(ROOT)).replace("{small}", SMALL)
     assert run(site, code, folder, name="-").strip().splitlines()[-1] == "well"
 
 
