@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from carryover.bench.cli.backbones import Alone
+from carryover.bench.cli.backbones import Alone, named_home
 from carryover.bench.cli.shown import few_threads, ported_rows, show_warnings
 from carryover.bench.errors import UserError
 from carryover.bench.plan.defaults import PRECISION
@@ -29,12 +29,13 @@ FIGURES = {
 def of_pictures(args: argparse.Namespace, plugin: Plugin, dataset: str = "") -> int:
     """Over --images, or the test pictures of a dataset, whose labels are not read."""
     from carryover.bench.plugins.porting import classes_of
-    from carryover.bench.plugins.unlabelled import evaluate_pictures
+    from carryover.bench.plugins.unlabelled import evaluate_pictures, old_home
 
     if not args.backbone:
         raise UserError(f"evaluate: --backbone is missing; expected {FORM}, or for stored features {FORM_OF_ARRAYS}")
     seen, (classes, note), alone = pictures_of(args, dataset), classes_of(plugin), Alone(args)
-    old, new = (alone.store(alone.load(name)) for name in (name_of_old(args, plugin), args.backbone))
+    named = named_home(alone, "evaluate", args.old, plugin, "--old", old_home(plugin))
+    old, new = (alone.store(alone.load(name)) for name in (named, args.backbone))
     micro = old.backbone.tower.is_micro and new.backbone.tower.is_micro
     with few_threads(micro and alone.device == "cpu"):
         stored = evaluate_pictures(plugin, classes, old, new, seen, args.out, args.precision or PRECISION)
@@ -74,23 +75,6 @@ def pictures_of(args: argparse.Namespace, dataset: str) -> Seen:
     data = datasets.load(dataset, args.data_root, make_split=args.make_split, folders=folders)
     split = at_most(data.test, args.limit)
     return Seen(split, data.classnames, {"count": len(split), "dataset": data.id})
-
-
-def name_of_old(args: argparse.Namespace, plugin: Plugin) -> str:
-    """--old, or the name that the file gives its old backbone, where that says where to find it."""
-    from carryover.bench.plugins.unlabelled import old_home
-
-    name = old_home(plugin)["backbone"]
-    if args.old:
-        return args.old
-    try:
-        Alone(args).tower(name)
-    except UserError as error:
-        raise UserError(
-            f"evaluate: without labels the plug-in is compared with itself on its old backbone '{name}', which cannot "
-            f"be found by that name ({error}); name it by --old"
-        ) from None
-    return name
 
 
 def scored(stored: dict[str, Any]) -> bool:

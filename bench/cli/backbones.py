@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 from carryover.bench.cli.progress import Progress
 from carryover.bench.errors import UserError
 from carryover.bench.plan.defaults import PRECISION
+from carryover.bench.render.terminal import aside, say
 
 if TYPE_CHECKING:
     from carryover.bench.backbones.loading import Backbone
     from carryover.bench.features.store import FeatureStore
+    from carryover.bench.plugins.format import Plugin
 
 
 class Alone:
@@ -23,6 +25,7 @@ class Alone:
         from carryover.datasets.images import allow_pixels
 
         self.args, self.device = args, device_of(args.device)
+        self.precision = args.precision or PRECISION
         allow_pixels(args.max_pixels)
         workers = default_workers(self.device) if args.workers is None else args.workers
         self.loader, self.progress = Loader(workers, pin=self.device == "cuda"), Progress()
@@ -37,17 +40,13 @@ class Alone:
         from carryover.bench.backbones import loading
 
         budget = int(self.args.text_memory * 2**30)
-        return loading.load(
-            self.tower(name), self.device, self.args.hub_cache, budget, self.args.precision or PRECISION
-        )
+        return loading.load(self.tower(name), self.device, self.args.hub_cache, budget, self.precision)
 
     def store(self, backbone: Backbone) -> FeatureStore:
         from carryover.bench.features.store import FeatureStore
 
         cache = self.args.cache or f"{self.args.out}/cache"
-        return FeatureStore(
-            cache, backbone, self.args.precision or PRECISION, progress=self.progress, loader=self.loader
-        )
+        return FeatureStore(cache, backbone, self.precision, progress=self.progress, loader=self.loader)
 
 
 def wanting(command: str, args: argparse.Namespace, names: tuple[str, ...], expected: str) -> None:
@@ -55,3 +54,35 @@ def wanting(command: str, args: argparse.Namespace, names: tuple[str, ...], expe
     for name in names:
         if not getattr(args, name):
             raise UserError(f"{command}: --{name} is missing; expected {expected}")
+
+
+def named_home(
+    alone: Alone, command: str, given: str | None, plugin: Plugin, flag: str, home: dict[str, Any] | None = None
+) -> str:
+    """What ``flag`` gives, or the name that the plug-in's file has for the backbone that it belongs to (``home``: for
+    another one that it names). Raises UserError where none is found by that name."""
+    from carryover.bench.plugins.porting import home_of
+
+    if given:
+        return given
+    name = (home or home_of(plugin))["backbone"]
+    try:
+        alone.tower(name)
+    except UserError as error:
+        which = "old" if home else "own"
+        raise UserError(
+            f"{command}: the plug-in's {which} backbone is '{name}', which cannot be found by that name ({error}); "
+            f"name it by {flag}"
+        ) from None
+    return name
+
+
+def local(given: str, args: argparse.Namespace) -> str:
+    """A file's name; of an ``hf://`` address that of the copy on this machine, of which commit and sha256 are told."""
+    if not given.lower().startswith("hf://"):
+        return given
+    from carryover.bench.plugins.hub import local_file
+
+    found = local_file(given, args.hub_cache)
+    say(f"{given}: commit {found.commit}, sha256 {found.sha256}", to=aside)
+    return found.path

@@ -29,6 +29,7 @@ COMMANDS = {  # name: one line, module
         "check",
     ),
     "evaluate": ("check that a plug-in file fits a backbone, and measure it there on a dataset", "evaluate"),
+    "classify": ("say what a plug-in finds in pictures: names and probabilities", "classify"),
     "import": ("make a plug-in file of a checkpoint, cache, adapter or head that other code wrote", "importing"),
     "port": ("carry a plug-in file over to another backbone, through a map fitted on unlabelled pictures", "port"),
     "map": ("fit a map between two backbones once, for every plug-in of the pair", "map"),

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from carryover.bench.cli import agreement, flags
+from carryover.bench.cli.backbones import local
 from carryover.bench.cli.progress import Progress
 from carryover.bench.cli.shown import few_threads, ported_rows, show_warnings
 from carryover.bench.errors import UserError
@@ -59,8 +60,8 @@ def main(args: argparse.Namespace) -> int:
     if not args.plugin:
         raise UserError(f"evaluate: --plugin is missing; expected {FORM}, or without labels {agreement.FORM}")
     from carryover.bench.cli.registries import discover
-    from carryover.bench.plugins.scores import tells_scores
     from carryover.bench.plugins.format import read
+    from carryover.bench.plugins.scores import tells_scores
     from carryover.bench.plugins.stored_features import is_arrays
 
     if args.images and args.dataset:
@@ -70,7 +71,7 @@ def main(args: argparse.Namespace) -> int:
         if not getattr(args, flag):
             raise UserError(f"evaluate: --{flag} is missing; expected {FORM}, or without labels {agreement.FORM}")
     discover(args.plugin_dir)
-    plugin = read(args.plugin)
+    plugin = read(local(args.plugin, args))
     if arrays:
         return agreement.of_arrays(args, plugin)
     if args.images:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 
 from carryover.bench.cli import flags
 from carryover.bench.cli.commands import program
@@ -15,12 +16,16 @@ WORDS = (
     "keys of runs (none: the done ones of those that the same flags would run; of the main suite where none is named); "
     "runs that ported a plug-in keep none: export that of the base, the command port carries it over",
 )
-FLAGS = ("--to", *flags.CHOICE, *flags.RECORDS)
+FLAGS = ("--to", "--push", *flags.CHOICE, *flags.RECORDS)
 EXAMPLES = (
     ("export --methods coop --datasets micro_stars --seeds 1 --to plugins", "one plug-in of the micro world"),
     (
         "export --arch vit-b16 --methods coop --datasets dtd --to plugins",
         "the plug-ins of finished runs, for elsewhere",
+    ),
+    (
+        "export --methods coop --datasets micro_stars --seeds 1 --to page --push ORG/NAME",
+        "a folder for the hub; the command that sends it is printed",
     ),
 )
 FEW = 10  # files that are named
@@ -35,8 +40,9 @@ def main(args: argparse.Namespace) -> int:
     from carryover.bench.cli.settings import arch_of, plan_of
     from carryover.bench.engine.run_store import RunStore
     from carryover.bench.host.tensor_files import read_tensors
+    from carryover.bench.plugins import model_card
     from carryover.bench.plugins.contract import EMPTY
-    from carryover.bench.plugins.export import of_keys, of_runs, write
+    from carryover.bench.plugins.export import ENDING, name_of, of_keys, of_runs, write
     from carryover.bench.records.reading import counted
 
     discover(args.plugin_dir)
@@ -47,11 +53,18 @@ def main(args: argparse.Namespace) -> int:
     else:
         args.suite = args.suite or ["main"]
         records = of_runs(store, plan_of(args, arch, zero_shot=False))
+    if args.push:
+        names = [f"{name_of(record)}{ending}" for record in records for ending in (ENDING, ".json")]
+        folder = model_card.check_folder(args.to, args.push, names)
     written = write(store, arch, records, args.to)
     for path in written[:FEW]:
         say(str(path))
     more = f", of which {FEW} are named here" if len(written) > FEW else ""
     say(f"{counted(len(written), 'plug-in')} written{more}; a card (.json) beside each")
+    if args.push:
+        model_card.write(folder, args.push, written)
+        say(f"{folder / model_card.PAGE}: what was measured. Nothing is sent; this does it, after 'hf auth login':")
+        say(f"  {shlex.join(['hf', 'upload', args.push, str(folder), '.'])}")
     bare = [record["run"]["method"] for record, path in zip(records, written, strict=True) if not read_tensors(path)[0]]
     show_warnings([EMPTY.format(method) for method in dict.fromkeys(bare)])
     return 0

@@ -189,11 +189,14 @@ PREPARATION: Group = {
     "--mirror": dict(default="", metavar="URL", help="an address under which all files lie by name"),
 }
 PLUGINS: Group = {
-    "--plugin": dict(metavar="FILE", help="the plug-in, a .safetensors file"),
+    "--plugin": dict(
+        metavar="FILE", help="the plug-in, a .safetensors file; hf://ORG/NAME[@REV]/FILE fetches it from the hub"
+    ),
     "--backbone": dict(
         metavar="NAME",
         help="a role of --arch (base, new, …); ARCH:ROLE, e.g. vit-b16:new; an embedded model, e.g. micro-update; "
-        "MODEL/TAG of open_clip; MODEL=FILE for a local checkpoint; hf-hub:ORG/NAME; local-dir:PATH",
+        "MODEL/TAG of open_clip; MODEL=FILE for a local checkpoint; hf-hub:ORG/NAME; local-dir:PATH (classify: default "
+        "the plug-in's own)",
     ),
     "--dataset": dict(
         metavar="ID",
@@ -201,11 +204,20 @@ PLUGINS: Group = {
         help="a dataset id or folder:PATH; its test images are used (port: its class names and prompts alone; default: "
         "those the plug-in was trained on)",
     ),
-    "--json": dict(action="store_true", help="print the stored result in place of the table"),
+    "--push": dict(
+        metavar="ORG/NAME",
+        help="for export: make of the folder --to what the hub's own client can send there, with a page of what was "
+        "measured; nothing is sent",
+    ),
+    "--top": dict(type=int, metavar="N", help="names a picture, the most probable first (default: 5)"),
+    "--json": dict(
+        action="store_true", help="print JSON in place of the table: the stored result; for classify a line a picture"
+    ),
     "--to": dict(
         metavar="PATH",
-        help="for export: a folder, or for one plug-in a file .safetensors; for import, port and map: the file to write; for "
-        "leaderboard: the page to write (default: leaderboard.html); for compare: a file .md or .csv",
+        help="for export: a folder, or for one plug-in a file .safetensors; for import, port and map: the file to "
+        "write; for leaderboard: the page to write (default: leaderboard.html); for compare: a file .md or .csv; for "
+        "classify: a file .csv or .jsonl (default: a table here)",
     ),
 }
 PORTS: Group = {
@@ -236,7 +248,11 @@ IMPORTS: Group = {
     "--kind": dict(
         metavar="FORMAT", type=str.lower, default="", help="what kind of file it is, where it may be several"
     ),
-    "--classes": dict(metavar="FILE", help="class names in the order of training, a name a line"),
+    "--classes": dict(
+        metavar="FILE",
+        help="class names, a name a line, in the order of training; for classify others, where the plug-in has no "
+        "weights of each class's own",
+    ),
     "--template": dict(nargs="+", metavar="TEXT", help="prompts of the text classifier, with {} for the class name"),
     "--fact": dict(
         nargs="+",
@@ -356,16 +372,18 @@ ONLY = {  # flags that are a mistake with any other command
     "check": ("prepare",),
     "encode": ("check",),
     "mirror": ("prepare",),
-    "plugin": ("evaluate", "port"),
-    "backbone": ("evaluate", "port", "import"),
+    "plugin": ("evaluate", "port", "classify"),
+    "backbone": ("evaluate", "port", "import", "classify"),
     "dataset": ("evaluate", "port", "import"),
     "kind": ("import",),
-    "classes": ("import",),
-    "template": ("import",),
+    "classes": ("import", "classify"),
+    "template": ("import", "classify"),
     "fact": ("import",),
     "facts": ("import",),
-    "json": ("evaluate",),
-    "to": ("export", "leaderboard", "port", "map", "compare", "import"),
+    "json": ("evaluate", "classify"),
+    "push": ("export",),
+    "top": ("classify",),
+    "to": ("export", "leaderboard", "port", "map", "compare", "import", "classify"),
     "port": ("port", "map"),
     "images": ("port", "map", "evaluate"),
     "count": ("port", "map", "evaluate"),
@@ -375,4 +393,14 @@ ONLY = {  # flags that are a mistake with any other command
     "new": ("port", "map", "evaluate"),
     "head": ("port",),
 }
-LEAST = {"shots": 1, "limit": 1, "jobs": 0, "together": 0, "workers": 0, "max_pixels": 0, "count": 0, "encode": 1}
+LEAST = {
+    "shots": 1,
+    "limit": 1,
+    "jobs": 0,
+    "together": 0,
+    "workers": 0,
+    "max_pixels": 0,
+    "count": 0,
+    "encode": 1,
+    "top": 1,
+}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from carryover.bench.cli import flags
-from carryover.bench.cli.backbones import Alone
+from carryover.bench.cli.backbones import Alone, local
 from carryover.bench.cli.commands import command_line
 from carryover.bench.cli.evaluate import show_warnings
 from carryover.bench.errors import UserError
@@ -51,8 +51,8 @@ def main(args: argparse.Namespace) -> int:
     from carryover.bench.imports import writing
     from carryover.bench.imports.base import FORMATS, Facts
     from carryover.bench.imports.reading import read
-    from carryover.bench.plugins.scores import tells_scores
     from carryover.bench.plugins.ported import check_name
+    from carryover.bench.plugins.scores import tells_scores
 
     if len(args.what) != 1:
         raise UserError(f"import: expected one FILE, found {len(args.what)}")
@@ -63,6 +63,7 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(f"import: --to {args.to} is the file itself; expected another name")
     discover(args.plugin_dir)
     imports.discover()
+    args.what = [local(args.what[0], args)]
     file = read(args.what[0])
     kind = writing.format_of(file, args.kind)
     alone = Alone(args)
@@ -87,7 +88,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def given_in(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Facts of --facts FILE.toml, of --fact and of their own flags, the later over the earlier; and the dataset's id."""
+    """Facts of --facts FILE.toml, of --fact and of their own flags, the later over the earlier; the dataset's id."""
     given = from_toml(args.facts) if args.facts else {}
     for item in args.fact or ():
         name, equals, value = item.partition("=")

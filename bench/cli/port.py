@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from carryover.bench.cli import flags
-from carryover.bench.cli.backbones import Alone, wanting
+from carryover.bench.cli.backbones import Alone, local, named_home, wanting
 from carryover.bench.cli.commands import command_line
 from carryover.bench.cli.evaluate import few_threads, show_warnings
 from carryover.bench.errors import UserError
@@ -83,6 +83,7 @@ def main(args: argparse.Namespace) -> int:
 
     discover(args.plugin_dir)
     check_name(Path(args.to))
+    args.plugin = local(args.plugin, args)
     if Path(args.to).resolve() == Path(args.plugin).resolve():
         raise UserError(f"port: --to {args.to} is the plug-in itself; expected another file")
     plugin = read(args.plugin)
@@ -122,7 +123,7 @@ def over_anchors(args: argparse.Namespace, plugin: Plugin, classes: Classes) -> 
         raise UserError(f"port: --images, and port {args.port} looks at none; leave the flag out")
     split = pictures.load(args.images, args.count) if seen else None
     alone = Alone(args)
-    old, new = alone.load(name_of_old(args, plugin)), alone.load(args.backbone)
+    old, new = alone.load(named_home(alone, "port", args.old, plugin, "--old")), alone.load(args.backbone)
     if prior is not None and split is not None and told_of(prior) == pictures.told(split, args.images).get("sha256"):
         raise UserError(
             f"port: the map of --map was fitted on the pictures of --images {args.images}: give it alone, or pictures "
@@ -153,7 +154,7 @@ def through_map(args: argparse.Namespace, plugin: Plugin, classes: Classes) -> O
     porting.check_pair(where, fitted, porting.home_of(plugin), new)
     outcome = None if args.old else porting.carry_through(plugin, fitted, None, classes)
     if outcome is None:
-        old = alone.load(name_of_old(args, plugin))
+        old = alone.load(named_home(alone, "port", args.old, plugin, "--old"))
         porting.check_home(plugin, old)
         with few_threads(old.tower.is_micro and alone.device == "cpu"):
             outcome = porting.carry_through(plugin, fitted, old, classes)
@@ -181,23 +182,6 @@ def over_arrays(args: argparse.Namespace, plugin: Plugin, classes: Classes) -> O
     return carry_stored(plugin, classes, old, new, args.port, tower)
 
 
-def name_of_old(args: argparse.Namespace, plugin: Plugin) -> str:
-    """--old, or the name that the file gives its backbone, where that says where to find it."""
-    from carryover.bench.plugins.porting import home_of
-
-    if args.old:
-        return args.old
-    name = home_of(plugin)["backbone"]
-    try:
-        Alone(args).tower(name)
-    except UserError as error:
-        raise UserError(
-            f"port: the plug-in's own backbone is '{name}', which cannot be found by that name ({error}); name it by "
-            "--old"
-        ) from None
-    return name
-
-
 def prompts(args: argparse.Namespace, plugin: Plugin) -> tuple[Classes, str]:
     """Class names and templates, those of --dataset where it is given; what is to be noted where they are a guess."""
     from carryover import datasets
@@ -209,6 +193,7 @@ def prompts(args: argparse.Namespace, plugin: Plugin) -> tuple[Classes, str]:
         id = datasets.identify(args.dataset)
         data = datasets.load(id, args.data_root, make_split=args.make_split, folders=folders)
     classes, note = classes_of(plugin, data)
+    note = note and f"{note}; --dataset says another set's"
     return classes, note and ("" if without_tower(plugin, classes) else note)
 
 

@@ -98,6 +98,8 @@ def in_a_line(done: int, planned: int, what: str, left: str) -> str:
 
 
 def view_of(console: Console) -> View:
+    if console.quiet:
+        return Log(console)
     if console.is_jupyter:
         return NotebookLine()
     return Bar(console) if console.is_terminal and not any(name in os.environ for name in KERNEL) else Log(console)

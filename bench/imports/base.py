@@ -40,8 +40,8 @@ class Foreign:
 
 @dataclass(frozen=True)
 class Fact:
-    """What a file does not say. ``about``: what it is, and where its user finds it; ``read`` makes a value of a text and
-    raises ValueError with what is expected; ``flag``: its own flag, else it is given by ``--fact name=…``."""
+    """What a file does not say. ``about``: what it is, and where its user finds it; ``read`` makes a value of a text
+    and raises ValueError with what is expected; ``flag``: its own flag, else it is given by ``--fact name=…``."""
 
     name: str
     about: str

@@ -44,9 +44,9 @@ class Incompatible(UserError):
         )
 
 
-def check(plugin: Plugin, tower: Tower, data: Dataset) -> TrainConfig:
+def check(plugin: Plugin, tower: Tower, data: Dataset, backbone: Backbone | None = None) -> TrainConfig:
     """The plug-in's config. Raises Incompatible naming every mismatch; needs no weights. ``tower`` with W and D filled
-    in, as ``backbones.resolve`` does."""
+    in, as ``backbones.resolve`` does. ``backbone``: the tower, where it is loaded already."""
     kind, widths, data = METHODS[plugin.method], widths_of(plugin, tower), worded(plugin, data)
     config, wrong = config_of(kind, plugin.header["config"])
     own: dict[str, Tensor] | None = None
@@ -56,9 +56,9 @@ def check(plugin: Plugin, tower: Tower, data: Dataset) -> TrainConfig:
             wrong += of_tensors(own, plugin.tensors) + left_open(kind, config, plugin)
         except UserError as error:
             wrong.append(str(error))
-    reasons = [*widths, *wrong, *left_home(plugin, tower)]
+    reasons = [*widths, *wrong, *left_home(plugin, backbone or tower)]
     try:
-        backbone = architecture(tower)
+        backbone = backbone or architecture(tower)
         long = too_long(backbone, data.classnames)
         if long:
             most = backbone.text.text.context_length
@@ -88,8 +88,8 @@ def left_home(plugin: Plugin, backbone: Tower | Backbone) -> list[str]:
     ]
 
 
-def warnings_of(plugin: Plugin, backbone: Tower | Backbone) -> list[str]:
-    """What is no obstacle but ought to be known."""
+def of_source(plugin: Plugin) -> list[str]:
+    """Whether the method's code is the one that the plug-in was trained with, where it is not."""
     found, now = [], source_hash(METHODS[plugin.method])
     source = plugin.header["source"]
     if source and not same_scheme(source, now):
@@ -103,6 +103,12 @@ def warnings_of(plugin: Plugin, backbone: Tower | Backbone) -> list[str]:
             f"{plugin.method} has changed since the plug-in was trained (source {was}, now {is_now}): the numbers can "
             "differ from those it was trained with"
         )
+    return found
+
+
+def warnings_of(plugin: Plugin, backbone: Tower | Backbone) -> list[str]:
+    """What is no obstacle but ought to be known."""
+    found = of_source(plugin)
     if plugin.ported is not None:
         return found + unsure_of(plugin, backbone)
     if at_home(plugin, backbone) and (port := carried_by(plugin)):

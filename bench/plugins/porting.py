@@ -14,10 +14,10 @@ from carryover.bench.backbones.loading import Backbone, first_line
 from carryover.bench.errors import UserError
 from carryover.bench.features.pixels import Pictures, views_of
 from carryover.bench.features.store import FeatureStore
-from carryover.bench.plugins.scores import correlations, gives_scores, tells_scores
 from carryover.bench.plugins.contract import config_of, left_open, made, of_tensors, widths_of
 from carryover.bench.plugins.format import OF_BACKBONE, Plugin, of_kinds
 from carryover.bench.plugins.ported import of_backbone, restored
+from carryover.bench.plugins.scores import correlations, gives_scores, tells_scores
 from carryover.bench.ports import words
 from carryover.bench.ports.anchors import Anchors
 from carryover.bench.ports.base import PORTS, Port, Ported, on_features
@@ -78,9 +78,7 @@ def classes_of(plugin: Plugin, data: Dataset | None = None) -> tuple[Classes, st
         return Classes(id, names, micro.load(id).templates), ""
     if id in TEMPLATES:
         return Classes(id, names, TEMPLATES[id]), ""
-    return Classes(id, names, PHOTO), (
-        f"the prompts of {id} are not known: class names are read as '{PHOTO[0]}'; --dataset says another set's"
-    )
+    return Classes(id, names, PHOTO), f"the prompts of {id} are not known: class names are read as '{PHOTO[0]}'"
 
 
 def check_home(plugin: Plugin, old: Backbone) -> None:

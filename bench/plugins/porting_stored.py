@@ -13,9 +13,9 @@ from torch import Tensor
 from carryover.bench.backbones.archs import Tower
 from carryover.bench.engine.plugin_header import described
 from carryover.bench.errors import UserError
-from carryover.bench.plugins.scores import check_length, is_unit
 from carryover.bench.plugins.format import Plugin
 from carryover.bench.plugins.porting import Outcome, checked_map, home_of, kind_of_map, usual_port, without_tower
+from carryover.bench.plugins.scores import check_length, is_unit
 from carryover.bench.plugins.stored_features import Stored
 from carryover.bench.ports.base import PORTS
 from carryover.bench.ports.frozen import kept

@@ -26,13 +26,13 @@ from carryover.bench.host import environment
 from carryover.bench.host.identity import digest, sealed, sha256_of
 from carryover.bench.plan.runs import NUMBERS_VERSION
 from carryover.bench.plugins import agreement
-from carryover.bench.plugins.scores import check_length, gives_scores
 from carryover.bench.plugins.contract import carried_by, left_home, warnings_of
 from carryover.bench.plugins.evaluation import FOLDER, without_names
 from carryover.bench.plugins.format import Plugin
 from carryover.bench.plugins.ported import restored
 from carryover.bench.plugins.porting import bound, check_home, without_tower
 from carryover.bench.plugins.porting_stored import matched, rows_of, sha256_of_rows
+from carryover.bench.plugins.scores import check_length, gives_scores
 from carryover.bench.plugins.stored_features import Stored
 from carryover.bench.ports.mapped import Mapped
 from carryover.datasets.base import Split

@@ -15,8 +15,12 @@ For a plug-in file, with unlabelled pictures in a folder or with their features 
     ported = carryover.ports.fit("procrustes", "probe.safetensors", "micro-base", "micro-update", "PICTURES")
     ported.logits(features)                              # (B, Dn) of the new image tower, not normalised -> (B, C)
     ported.classify(features)                            # names, probabilities
-    ported.save("probe-for-update.safetensors")          # `evaluate` takes it
+    ported.save("probe-for-update.safetensors")          # `evaluate` and `carryover.load_plugin` take it
     carryover.ports.load("probe-for-update.safetensors").logits(features)
+
+For a linear head and two files of features (docs/plugins.md, stored features):
+
+    carryover.ports.port_head("old.npz", "new.npz", "head.npz", to="head-for-new.npz")
 
 What is wrong with what was given is a ``carryover.bench.errors.UserError`` of one line.
 """
@@ -36,7 +40,9 @@ from carryover.bench.backbones.loading import Backbone
 from carryover.bench.backbones.names import tower_of
 from carryover.bench.errors import UserError
 from carryover.bench.features.store import FeatureStore
-from carryover.bench.plugins import format, ported, porting
+from carryover.bench.host.untouched import leaves_untouched
+from carryover.bench.plugins import format, ported, porting, stored_features
+from carryover.bench.plugins.answers import BoundPlugin
 from carryover.bench.plugins.format import Plugin
 from carryover.bench.ports import Anchors as Anchors
 from carryover.bench.ports import Port as Port
@@ -49,7 +55,19 @@ from carryover.datasets import pictures as _pictures
 from carryover.methods import discover
 from carryover.methods.base import Classes
 
-__all__ = ["Anchors", "Linear", "Map", "Port", "Ported", "PortedPlugin", "Procrustes", "fit", "load", "register"]
+__all__ = [
+    "Anchors",
+    "Linear",
+    "Map",
+    "Port",
+    "Ported",
+    "PortedPlugin",
+    "Procrustes",
+    "fit",
+    "load",
+    "port_head",
+    "register",
+]
 
 
 class PortedPlugin:
@@ -91,6 +109,11 @@ class PortedPlugin:
         names = [self.classnames[best] for best in probabilities.argmax(-1).tolist()]
         return names, probabilities if isinstance(features, Tensor) else probabilities.numpy()
 
+    def bind(self, backbone: Backbone) -> BoundPlugin:
+        """On the backbone that it was ported to, to be asked about pictures. Raises UserError for another one."""
+        self.ported.bind(backbone, self.ported.classes)
+        return BoundPlugin(self.plugin, backbone, self.ported, self.ported.classes, backbone.text.precision)
+
     def save(self, path: str | Path) -> None:
         """A plug-in file (docs/plugins.md)."""
         ported.write(path, self.plugin, self.ported, self.told)
@@ -104,6 +127,7 @@ def load(path: str | Path) -> PortedPlugin:
     return PortedPlugin(ported.restored(found), found, found.ported)
 
 
+@leaves_untouched
 def fit(
     port: str,
     plugin: str | Path | Plugin,
@@ -142,6 +166,24 @@ def fit(
         raise UserError(f"port {port} needs pictures: a folder, or a pair of features (old, new)")
     outcome = porting.carry(found, chosen, first, second, classes or porting.classes_of(found)[0], anchors)
     return PortedPlugin(outcome.ported, found, {**outcome.told, "anchors": told})
+
+
+@leaves_untouched
+def port_head(
+    old: str | Path, new: str | Path, head: str | Path, to: str | Path, port: str = "procrustes"
+) -> dict[str, Any]:
+    """A linear head for old features becomes one for new features, in a file; what ``port --head`` does.
+
+    old, new  files with features of the same pictures, matched by ids where both have them; head: its weight and bias
+    port      "procrustes" or "linear"
+    Returns how many rows were matched, and on rows that the map was fitted without: fit (R²) and agreement (share with
+    the same largest output; of a single output the correlation).
+    """
+    first, second = stored_features.stored(str(old), "old"), stored_features.stored(str(new), "new")
+    given, kind = stored_features.head_of(str(head), "head"), porting.kind_of_map(port)
+    ported, told = stored_features.carry_head(first, second, given, kind())
+    stored_features.write(ported, str(to))
+    return told
 
 
 def in_folder(

@@ -15,9 +15,9 @@ from carryover.bench.backbones.archs import Tower
 from carryover.bench.errors import UserError
 from carryover.bench.imports import writing
 from carryover.bench.imports.base import FORMATS, Facts, Foreign
-from carryover.bench.plugins.scores import tells_scores
 from carryover.bench.plugins.format import read
 from carryover.bench.plugins.porting import classes_of, without_tower
+from carryover.bench.plugins.scores import tells_scores
 
 D = 12
 NAMES = ["cat", "dog", "red bus"]

@@ -6,16 +6,14 @@ from dataclasses import asdict
 
 import pytest
 import torch
+from plugin_files import plugin_file
 from safetensors.torch import load_file
-from tiny_fits import make, make_support
+from tiny_fits import make_support
 from tiny_towers import tiny_model, wrap
 from worlds import header_in, rewritten
 
 from carryover.bench import ports
-from carryover.bench.engine.plugin_header import header_of
-from carryover.bench.engine.run_store import RunStore
 from carryover.bench.errors import UserError
-from carryover.bench.plan.runs import Run
 from carryover.bench.plugins import ported, porting
 from carryover.bench.plugins.contract import Incompatible, check_ported, warnings_of
 from carryover.bench.plugins.format import read
@@ -26,21 +24,6 @@ ports.discover()
 CARRIED = ("linear-probe", "clip-adapter", "taskres", "tip-adapter-f", "coop")
 MAPS = ("procrustes", "linear", "delta")
 TOLD = {"anchors": {"kind": "pictures", "count": 40}}
-
-
-def plugin_file(folder, backbone, classes, name="linear-probe"):
-    """A plug-in as a run writes it, with numbers of no meaning in place of learned ones."""
-    method = make(name, classes.names, width=backbone.width, dim=backbone.dim)
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(5)
-        for value in method.parameters():
-            value.add_(0.3 * torch.randn_like(value))
-    run = Run("tiny", classes.dataset, name, 1, 4, "published", "fp32", 2, None, method.config)
-    store = RunStore(folder, "tiny")
-    if len(method.candidates()) > 1:
-        method.choose(method.candidates()[0])
-    store.write_plugin("k" * 16, method.learned(), header_of(run, method, [backbone]))
-    return store.path("plugins", "k" * 16)
 
 
 def anchors_for(port, old=32, new=32, count=40):

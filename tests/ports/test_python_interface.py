@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from checkout import FROM_HERE
-from test_port_files import plugin_file
+from plugin_files import plugin_file
 
 import carryover
 from carryover.bench.backbones import loading
