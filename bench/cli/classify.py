@@ -100,7 +100,8 @@ def asked_classes(args: argparse.Namespace, plugin: Plugin) -> tuple[Classes, st
     """The plug-in's own class names and prompts, or those of --classes and --template; and what is to be noted where
     the prompts are a guess and some are asked for."""
     from carryover.bench.cli.importing import names_in
-    from carryover.bench.plugins.porting import classes_of, is_template, without_tower
+    from carryover.bench.plugins.format import fills
+    from carryover.bench.plugins.porting import classes_of, without_tower
 
     classes, note = classes_of(plugin)
     guessed = f"{note}; --template says others" if note and without_tower(plugin, classes) is None else ""
