@@ -23,13 +23,13 @@ from carryover.bench.features.store import FeatureStore
 from carryover.bench.features.transforms import Recipe, look_up
 from carryover.bench.host.untouched import full_precision
 from carryover.bench.plugins import porting
-from carryover.bench.plugins.contract import Incompatible, check, check_ported, other_home
+from carryover.bench.plugins.contract import Incompatible, check, check_ported, config_of, other_home
 from carryover.bench.plugins.format import Plugin
 from carryover.bench.plugins.ported import restored
 from carryover.bench.ports.base import Ported
 from carryover.datasets import pictures
 from carryover.datasets.base import Dataset, Split
-from carryover.methods.base import Classes, Method
+from carryover.methods.base import METHODS, Classes, Method
 
 SCORES = "scores"  # a head's config says so where its outputs are no classes
 BLOCK = 32  # batches that are planned at a time
@@ -83,7 +83,8 @@ class BoundPlugin:
     ):
         """asked: the plug-in, bound to the backbone with these classes."""
         self.plugin, self.backbone, self.names = plugin, backbone, classes.names
-        self.scores = plugin.header["config"].get("outputs") == SCORES
+        config, _ = config_of(METHODS[plugin.method], plugin.header["config"])
+        self.scores = getattr(config, "outputs", "") == SCORES
         self._asked, self._store = asked, FeatureStore("", backbone, precision, loader=loader)
 
     def __repr__(self) -> str:
