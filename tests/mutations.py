@@ -39,9 +39,24 @@ class Mutant:
     tests: tuple[str, ...]
 
 
+SAID = ("tests/cli/test_classify.py", "-k", "softmax or cannot_be_read")
 SMALL_TOWER = ("tests/backbones/test_text_path.py", "-k", "context_length_does_not_matter or test_names_of_any_number")
 
 MUTANTS = (
+    Mutant(
+        "classify goes on behind a picture that cannot be read with the one after the next",
+        "bench/plugins/answers.py",
+        "range(done, len(block))",
+        "range(min(done + 1, len(block) - 1), len(block))",
+        SAID,
+    ),
+    Mutant(
+        "classify says the softmax over the pictures",
+        "bench/plugins/answers.py",
+        "logits.softmax(-1)",
+        "logits.softmax(0)",
+        SAID,
+    ),
     Mutant(
         "the row before EOT is read",
         "bench/backbones/class_tokens.py",

@@ -49,6 +49,7 @@ NOTE = (
 )
 FORM = "--plugin FILE [--backbone NAME] PICTURE|FOLDER …"
 ENDINGS = (".csv", ".jsonl")
+TRANSDUCTIVE = "its answer for a picture depends on the others that are asked about with it"
 TOP = 5  # names a picture
 ROWS = 100  # pictures a table: a folder of any size is shown as it is answered
 
@@ -65,6 +66,7 @@ def main(args: argparse.Namespace) -> int:
     from carryover.bench.plugins.format import read
     from carryover.bench.plugins.porting import home_of
     from carryover.datasets import pictures
+    from carryover.methods.base import METHODS
 
     discover(args.plugin_dir)
     plugin = read(local(args.plugin, args))
@@ -72,7 +74,7 @@ def main(args: argparse.Namespace) -> int:
     classes, note = asked_classes(args, plugin)
     alone = Alone(args)
     backbone = alone.load(named_home(alone, "classify", args.backbone, plugin, "--backbone"))
-    notes = [*of_source(plugin), note]
+    notes = [*of_source(plugin), note, TRANSDUCTIVE if METHODS[plugin.method].transductive else ""]
     known = home_of(plugin)["fingerprint"]
     if not args.backbone and plugin.ported is None and known not in (None, backbone.fingerprint):
         notes.append(f"the plug-in was trained on another {backbone.label} than the one found here, by fingerprint")

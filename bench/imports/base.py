@@ -81,7 +81,7 @@ class Facts:
         """Raises UserError, in one line, naming all that is missing, or a fact that the format does not ask for."""
         if missing := self.missing(wanted):
             told = "; ".join(f"{fact.name}: {fact.about} ({fact.how})" for fact in missing)
-            raise UserError(f"{where} does not say {len(missing)} things that are needed. {told}")
+            raise UserError(f"{where} does not say all that is needed. {told}")
         names = [fact.name for fact in wanted]
         for name in self.given:
             if name not in names and name not in ("backbone", "classes", "templates"):

@@ -47,7 +47,8 @@ def page(repository: str, cards: Sequence[dict[str, Any]]) -> str:
     runs = [card["run"] for card in cards]
     words = [*(run["method"] for run in runs), *(run["dataset"] for run in runs)]
     tags = ["carryover", "clip", *dict.fromkeys(word for word in words if word)]
-    first, home = cards[0], next(iter(cards[0]["measured"].values()), {})
+    first = cards[0]
+    home: dict[str, Any] = next(iter(first["measured"].values()), {})
     what = "Small plug-ins" if len(cards) > 1 else f"A small plug-in ({cell(first['what'])})"
     address = f"{START}{repository}/{first['file']}"
     lines = [

@@ -47,12 +47,17 @@ def test_the_modules_own_example_runs(folder, micro):
     names = {"old": old, "new": new, "features": torch.randn(7, micro[1].dim)}
     blocks = re.findall(r"(?:^    .*\n|^\n)+", carryover.ports.__doc__, re.MULTILINE)
     code = [textwrap.dedent(block).strip() for block in blocks if block.strip()]
-    assert len(code) == 2
+    assert len(code) == 3
+    np.savez("old.npz", features=old)
+    np.savez("new.npz", features=new)
+    np.savez("head.npz", weight=rng.normal(size=(3, 6)), bias=rng.normal(size=3))
     for part in code:
         exec(part, names)
     assert names["fitted"].transform(new).shape == (30, 6)
     logits = names["ported"].logits(names["features"])
     assert torch.equal(carryover.ports.load("probe-for-update.safetensors").logits(names["features"]), logits)
+    with np.load("head-for-new.npz") as head:
+        assert head["weight"].shape == (3, 8) and head["bias"].shape == (3,)
     assert logits.shape == (7, 10) and len(names["ported"].classify(names["features"])[0]) == 7
 
 
