@@ -240,6 +240,55 @@ MUTANTS = (
         "if name or name in SCALARS",
         ("tests/imports/test_reading.py", "-k", "malicious or what_the_file_asks"),
     ),
+    Mutant(
+        "a CLIP-LoRA file's scale is alpha / r",
+        "bench/imports/clip_lora.py",
+        'told["alpha"] / math.sqrt(told["r"])',
+        'told["alpha"] / told["r"]',
+        ("tests/imports/test_low_rank.py", "-k", "file_of_clip_lora"),
+    ),
+    Mutant(
+        "layers of a CLIP-LoRA file begin with the image tower",
+        "bench/imports/clip_lora.py",
+        '"both": ("text", "image")',
+        '"both": ("image", "text")',
+        ("tests/imports/test_low_rank.py", "-k", "file_of_clip_lora"),
+    ),
+    Mutant(
+        "an adapter's whole weights are added as if they were differences",
+        "bench/imports/peft.py",
+        "add(whole.get(place), copy.float() - value(base, place))",
+        "add(whole.get(place), copy.float())",
+        ("tests/imports/test_low_rank.py", "-k", "saved_whole"),
+    ),
+    Mutant(
+        "a projection is added as open_clip keeps it, turned",
+        "bench/backbones/places.py",
+        "more = (change.T if one.turned else change).to(weight.dtype)",
+        "more = (change.reshape(weight.shape) if one.turned else change).to(weight.dtype)",
+        ("tests/methods/test_lora.py", "-k", "each_change"),
+    ),
+    Mutant(
+        "what LoRA added to a tower stays there",
+        "bench/backbones/places.py",
+        "for (_, name), (module, weight) in frozen.items():",
+        "for (_, name), (module, weight) in ():",
+        ("tests/methods/test_lora.py", "-k", "last_bit"),
+    ),
+    Mutant(
+        "trained keys of a Tip-Adapter cache are brought to length 1",
+        "bench/imports/tip_adapter.py",
+        "keys = trained if kind == TRAINED else cached",
+        "keys = F.normalize(trained, dim=1) if kind == TRAINED and trained is not None else cached",
+        ("tests/imports/test_tip_adapter.py", "-k", "authors_formula"),
+    ),
+    Mutant(
+        "prompts that a plug-in brings along are not read",
+        "bench/plugins/evaluation.py",
+        "if not templates:",
+        "if templates:",
+        ("tests/plugins/test_plugin_evaluation.py", "-k", "prompts_that_a_file"),
+    ),
 )
 
 

@@ -82,7 +82,8 @@ class ClipLoraFile(Format):
 
 def check(file: Foreign) -> dict[str, Any]:
     """The metadata. Raises UserError for a file that CLIP-LoRA's own code does not write."""
-    told: dict[str, Any] = file.plain.get("metadata") or {}
+    given = file.plain.get("metadata")
+    told: dict[str, Any] = given if isinstance(given, dict) else {}
     if strange := [name for name in told if name not in METADATA]:
         raise UserError(
             f"{where(file)}: its metadata names {', '.join(map(quoted, map(str, strange)))}, which CLIP-LoRA's own "

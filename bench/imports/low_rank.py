@@ -84,7 +84,7 @@ def written(size: Sequence[int]) -> str:
 def check_numbers(where: str, tensors: Mapping[str, Tensor]) -> None:
     """Raises UserError for tensors that hold no finite floating-point numbers."""
     for name, value in tensors.items():
-        if not value.is_floating_point() or not torch.isfinite(value).all():
+        if not value.is_floating_point() or not torch.isfinite(value.float()).all():
             raise UserError(
                 f"{where}: tensor {quoted(name)} holds NaN, infinity or no floating-point numbers; expected weights"
             )

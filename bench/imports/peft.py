@@ -332,14 +332,16 @@ def read(
         own = part.tensors
         down, up = own.get("lora_A.weight"), own.get("lora_B.weight")
         if (down is None) != (up is None):
-            raise UserError(f"{where(file)}: {part.name} has lora_{'A' if up is None else 'B'} alone; expected a pair")
+            raise UserError(
+                f"{where(file)}: {quoted(part.name)} has lora_{'A' if up is None else 'B'} alone; expected a pair"
+            )
         if down is not None and up is not None:
             scale = scale_of(file, config, part, down, up)
             low += [LowRank(place, down, rows, scale) for place, rows in spread(part.place, "weight", up).items()]
             if "lora_B.bias" in own:
                 whole |= spread(part.place, "bias", scale * own["lora_B.bias"].float())
         elif {"lora_B.bias", "lora_magnitude_vector"} & set(own):
-            raise UserError(f"{where(file)}: {part.name} has no lora_A and lora_B")
+            raise UserError(f"{where(file)}: {quoted(part.name)} has no lora_A and lora_B")
         for kind in ("weight", "bias"):
             copies |= spread(part.place, kind, own[kind]) if kind in own else {}
     return low, whole, copies
@@ -357,10 +359,10 @@ def scale_of(file: Foreign, config: dict[str, Any], part: Parts, down: Tensor, u
     name = part.name.removesuffix(".out_proj") if part.within else part.name  # it has what its attention has
     rank = of_pattern(config.get("rank_pattern") or {}, name, config["r"])
     alpha = of_pattern(config.get("alpha_pattern") or {}, name, config["lora_alpha"])
-    if down.dim() != 2 or up.dim() != 2 or down.shape[0] != rank or up.shape[1] != rank:
+    if rank < 1 or down.dim() != 2 or up.dim() != 2 or down.shape[0] != rank or up.shape[1] != rank:
         raise UserError(
-            f"{where(file)}: lora_A and lora_B of {part.name} have shapes {tuple(down.shape)} and {tuple(up.shape)}, "
-            f"expected those of rank {rank}, as adapter_config.json says"
+            f"{where(file)}: lora_A and lora_B of {quoted(part.name)} have shapes {tuple(down.shape)} and "
+            f"{tuple(up.shape)}, expected those of rank {rank}, as adapter_config.json says"
         )
     scale = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
     return TWICE * scale if part.within else scale

@@ -63,10 +63,12 @@ class TipAdapterCache(Format):
 
     @classmethod
     def recognises(cls, file):
-        return "values" in file.tensors and {"keys", "best_F"} & set(file.tensors)
+        return "values" in file.tensors and bool({"keys", "best_F"} & set(file.tensors))
 
     @classmethod
     def facts(cls, file):
+        if not cls.recognises(file):
+            raise UserError(f"{where(file)} holds no values with keys or best_F beside them; expected keys_Nshots.pt")
         found = searched(file)
         log = "in the log of its run, 'New best setting, beta: …, alpha: …', or init_{} of its config"
         return (

@@ -14,7 +14,7 @@ from carryover.bench.host.tensor_files import write_tensors
 from carryover.bench.imports.base import FORMATS, Facts, Foreign, Format, Imported
 from carryover.bench.plan.runs import NUMBERS_VERSION
 from carryover.bench.plugins.contract import config_of, made, of_tensors
-from carryover.bench.plugins.format import Plugin
+from carryover.bench.plugins.format import Plugin, is_templates
 from carryover.methods.base import METHODS
 
 SHOWN = 6  # tensors that a message lists
@@ -74,6 +74,10 @@ def plugin_of(file: Foreign, kind: type[Format], facts: Facts, found: Imported) 
     }
     if found.templates:
         header["templates"] = list(found.templates)
+        if not is_templates(header["templates"]):
+            raise UserError(
+                f"import: --template {header['templates']}: expected texts with one {{}} for the class name"
+            )
     plugin = Plugin(str(file.path), "", found.tensors, header)
     config, wrong = config_of(METHODS[found.method], found.config)
     if config is not None:

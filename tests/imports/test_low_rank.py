@@ -255,6 +255,26 @@ def test_an_adapter_answers_as_its_weights_merged_by_hand(names, pair, tmp_path,
         assert relative(answered(plugin, backbone, PIXELS), expected) < TOLERANCE
 
 
+@pytest.mark.parametrize("template", ["a photo.", "{} or {}", "a {0}", "a {"])
+def test_a_prompt_without_one_place_for_the_name_is_refused(names, tmp_path, template):
+    with pytest.raises(UserError, match="expected texts with one {} for the class name"):
+        imported("peft", adapter(ALL[:1])[0], tmp_path / "p.safetensors", facts(names[0], templates=[template]))
+    assert not (tmp_path / "p.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "kind, expected",
+    [
+        ("clip-lora", "metadata lacks r, alpha, encoder, params, position"),
+        ("tip-adapter", "holds no values with keys or best_F"),
+        ("peft", "there is no adapter_config.json beside it"),
+    ],
+)
+def test_a_kind_that_the_file_is_not_is_refused(names, tmp_path, kind, expected):
+    with pytest.raises(UserError, match=expected):
+        imported(kind, foreign({"weight": torch.ones(2, 3)}), tmp_path / "p.safetensors", facts(names[0]))
+
+
 def test_several_prompts_are_averaged(names, pair, tmp_path):
     file, modules = adapter(ALL[:3])
     prompts = ["{} in the wild.", "a {}."]
@@ -440,7 +460,7 @@ def test_a_configuration_that_is_not_read_is_refused_by_name(names, tmp_path, co
         ("classifier.weight", (2, 32), "'base_model.model.classifier.weight' is of a head of its own"),
         ("text_model.embeddings.token_embedding.weight", (8, 32), "changes an embedding, which is not read"),
         ("text_model.encoder.layers.0.self_attn.gate.weight", (8, 32), "is of no layer of CLIP's towers that is read"),
-        ("text_model.encoder.layers.0.self_attn.v_proj.lora_A.weight", (4, 32), "v_proj has lora_A alone"),
+        ("text_model.encoder.layers.0.self_attn.v_proj.lora_A.weight", (4, 32), "v_proj. has lora_A alone"),
         ("text_model.encoder.layers.9.layer_norm1.weight", (32,), "text.9.ln_1.weight is 32, .* has no such weight"),
         ("vision_model.post_layernorm.bias", (32,), "image.ln_post.bias is 32, .* has 48"),
         ("clip.text_model.final_layer_norm.bias", (32,), "stand under '' and 'clip.'; expected one model's"),
