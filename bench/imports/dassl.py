@@ -30,7 +30,6 @@ IN_PATH = re.compile(r"(?:^|[_/\\-])ctp(end|middle|front)(?=$|[_/\\-])")
 IN_LOG = re.compile(r"CLASS_TOKEN_POSITION:\s*['\"]?(end|middle|front)\b")
 TCP_ROWS = 4  # of its meta-net's output, in text widths: a row for each of its tokens
 MAPLES_WORDS = "a photo of a"
-NEAR = 2e-3  # relative: weights that went through half precision
 
 
 def position(text: str) -> str:
@@ -130,11 +129,11 @@ def proven(
     check_buffers(where, own, ctx)
     if PREFIX not in own and SUFFIX not in own:
         return None, [], []
-    backbone, told = facts.backbone, []
-    if PREFIX in own:
-        class_names.check_start(where, own[PREFIX], backbone)
+    backbone = facts.backbone
+    exact = class_names.check_start(where, own[PREFIX], backbone) if PREFIX in own else True
     rows = class_names.rows_of(where, own[SUFFIX], backbone) if SUFFIX in own else []
-    told = [f"the text tower's token embeddings are those of {backbone.label}"]
+    rounded = "" if exact else ", to the rounding of half precision,"
+    told = [f"the text tower's token embeddings are{rounded} those of {backbone.label}"]
     return backbone, rows, told + [f"names of {len(rows)} classes in their order"] * bool(rows)
 
 
@@ -373,7 +372,7 @@ def compared(where: str, tensors: Mapping[str, Tensor], backbone: Backbone) -> l
         both = {name: own.get(ours + name.removeprefix(theirs)) for name in tensors if name.startswith(theirs)}
         pairs = [(name, tensors[name], value.cpu()) for name, value in both.items() if value is not None]
         for name, given, value in pairs:
-            if given.shape != value.shape or not distance(given, value) <= NEAR:
+            if given.shape != value.shape or not distance(given, value) <= class_names.NEAR:
                 raise UserError(
                     f"{where}: its {tower} tower is not that of {backbone.label} (tensor {quoted(name)} differs); give "
                     "the backbone that it was trained on by --backbone"
