@@ -1,9 +1,9 @@
-"""Checkpoints of CoOp's family as Dassl.pytorch writes them: CoOp, CoCoOp, KgCoOp, MaPLe; and CLIP-Adapter.
+"""Checkpoints of CoOp, CoCoOp and KgCoOp as Dassl.pytorch writes them, and what MaPLe's share with them.
 
 A learner of prompts keeps the token embeddings that stand around its context. They say which text tower it was trained
 on, and the class names in their order (``class_names``), so that little has to be asked.
 
-Letters: n context tokens, C classes, W text width, D joint width, V width of the image tower, J blocks with prompts.
+Letters: n context tokens, C classes, W text width, D joint width.
 """
 
 from __future__ import annotations
@@ -13,15 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from carryover.bench.backbones.loading import Backbone
-from carryover.bench.errors import UserError, quoted
+from carryover.bench.errors import UserError
 from carryover.bench.imports import class_names
-from carryover.bench.imports.base import BACKBONE, CLASSES, TEMPLATES, Fact, Facts, Foreign, Format, Imported, register
+from carryover.bench.imports.base import BACKBONE, CLASSES, Fact, Facts, Foreign, Format, Imported, register
 from carryover.methods.base import Shape
-from carryover.methods.clip_adapter import RELEASED_RATIO
 
 POSITIONS = ("end", "middle", "front")
 PREFIX, SUFFIX = "token_prefix", "token_suffix"
@@ -29,24 +27,12 @@ LEARNER = "prompt_learner."
 IN_PATH = re.compile(r"(?:^|[_/\\-])ctp(end|middle|front)(?=$|[_/\\-])")
 IN_LOG = re.compile(r"CLASS_TOKEN_POSITION:\s*['\"]?(end|middle|front)\b")
 TCP_ROWS = 4  # of its meta-net's output, in text widths: a row for each of its tokens
-MAPLES_WORDS = "a photo of a"
-NEAR = 2e-3  # relative: weights that went through half precision
 
 
 def position(text: str) -> str:
     if text not in POSITIONS:
         raise ValueError(" or ".join(POSITIONS))
     return text
-
-
-def share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise ValueError("a number from 0 to 1")
-    return value
 
 
 def tensors_of(file: Foreign) -> Mapping[str, Tensor]:
@@ -130,11 +116,11 @@ def proven(
     check_buffers(where, own, ctx)
     if PREFIX not in own and SUFFIX not in own:
         return None, [], []
-    backbone, told = facts.backbone, []
-    if PREFIX in own:
-        class_names.check_start(where, own[PREFIX], backbone)
+    backbone = facts.backbone
+    exact = class_names.check_start(where, own[PREFIX], backbone) if PREFIX in own else True
     rows = class_names.rows_of(where, own[SUFFIX], backbone) if SUFFIX in own else []
-    told = [f"the text tower's token embeddings are those of {backbone.label}"]
+    rounded = "" if exact else ", to the rounding of half precision,"
+    told = [f"the text tower's token embeddings are{rounded} those of {backbone.label}"]
     return backbone, rows, told + [f"names of {len(rows)} classes in their order"] * bool(rows)
 
 
@@ -281,148 +267,3 @@ class KgCoOp(Prompts):
 
 
 UNUSED = {"bias_vectors", "meta_net.linear1.weight", "meta_net.linear1.bias"}
-
-
-@register("maple")
-class MaPLe(Prompts):
-    name = "MaPLe"
-    source = "muzairkhattak/multimodal-prompt-learning, trainers/maple.py"
-    WORDS = Fact(
-        "initial_words",
-        "TRAINER.MAPLE.CTX_INIT: those behind the first n tokens stay in front of each class name",
-        default=MAPLES_WORDS,
-    )
-
-    @classmethod
-    def recognises(cls, file):
-        return has(tensors_of(file), "ctx proj.weight", 2)
-
-    @classmethod
-    def facts(cls, file):
-        return (*super().facts(file), cls.WORDS)
-
-    @classmethod
-    def made(cls, file, facts):
-        where, own = where_of(file, cls.name), tensors_of(file)
-        tensors = maples(where, own)
-        ctx, (blocks, there, _) = tensors["context"], tensors["coupling"].shape
-        backbone, rows, told = proven(where, own, ctx, facts)
-        backbone = backbone or facts.backbone
-        shape = Shape.of(backbone, (), 0)
-        if there != shape.image_width:
-            raise UserError(
-                f"{where}: its prompts of the image tower have width {there}, that of {backbone.label} "
-                f"{shape.image_width or 'no transformer'}; give the backbone that it was trained on by --backbone"
-            )
-        if blocks > min(shape.text_layers, shape.image_layers):
-            raise UserError(f"{where}: it has prompts for {blocks} blocks, {backbone.label} fewer")
-        words = words_of(where, rows, len(ctx), facts, backbone)
-        kept = len(backbone.text.tokens([words])[0][len(ctx) :]) if words else 0
-        names = named(where, [row[kept:] for row in rows], ctx, own, facts)
-        told += compared(where, file.tensors, backbone)
-        config = {"context_length": len(ctx), "depth": blocks, "initial_words": words}
-        shape = Shape.of(backbone, names, 0)
-        notes = tuple(notes_of(rows, facts))
-        return Imported("maple", config, tensors, shape, tuple(told), notes, fingerprint=backbone.fingerprint)
-
-
-def maples(where: str, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """context (n, W), deep (J - 1, n, W), coupling (J, V, W), coupling_bias (J, V)."""
-    parts = "compound_prompt_projections"
-    blocks = range(
-        len({name.split(".")[1] for name in own if name.startswith(("compound_prompts_text.", f"{parts}."))})
-    )
-    layers = ["proj", *(f"{parts}.{i}" for i in blocks)]
-    names = ["ctx", *(f"{layer}.weight" for layer in layers), *(f"compound_prompts_text.{i}" for i in blocks)]
-    need(where, own, names, 2)
-    need(where, own, [f"{layer}.bias" for layer in layers], 1)
-    ctx = own["ctx"].float()
-    texts = [own[f"compound_prompts_text.{i}"].float() for i in blocks]
-    try:
-        return {
-            "context": ctx,
-            "deep": torch.stack(texts) if texts else ctx.new_zeros(0, *ctx.shape),
-            "coupling": torch.stack([own[f"{layer}.weight"].float() for layer in layers]),
-            "coupling_bias": torch.stack([own[f"{layer}.bias"].float() for layer in layers]),
-        }
-    except RuntimeError:
-        shapes = ", ".join(f"{name} {tuple(own[name].shape)}" for name in names[:6])
-        raise UserError(f"{where}: its tensors are not of one model: {shapes}") from None
-
-
-def words_of(where: str, rows: Sequence[Sequence[int]], n: int, facts: Facts, backbone: Backbone) -> str:
-    """The words whose first n tokens the context replaced and whose others stand in every row; empty where none do."""
-    given = MaPLe.WORDS.name in facts.given
-    words = str(facts[MaPLe.WORDS])
-    rest = backbone.text.tokens([words])[0][n:] if words else []
-    if rest and all(list(row[: len(rest)]) == rest for row in rows):
-        return words
-    if not rest or (not given and len({tuple(row[:1]) for row in rows}) > 1):
-        return ""
-    start = quoted(class_names.name_of(rows[0], backbone), 40)
-    raise UserError(
-        f"{where}: behind its {n} tokens the first class reads {start}, which does not go on '{words}'; give the words "
-        "that it started from by --fact initial_words='…' (empty for none)"
-    )
-
-
-def compared(where: str, tensors: Mapping[str, Tensor], backbone: Backbone) -> list[str]:
-    """What the towers in the file prove. Raises UserError for one that is not the backbone's."""
-    own, told = dict(backbone.model.state_dict()), []
-    for tower, theirs, ours in (("image", "image_encoder.", "visual."), ("text", "text_encoder.", "text.")):
-        both = {name: own.get(ours + name.removeprefix(theirs)) for name in tensors if name.startswith(theirs)}
-        pairs = [(name, tensors[name], value.cpu()) for name, value in both.items() if value is not None]
-        for name, given, value in pairs:
-            if given.shape != value.shape or not distance(given, value) <= NEAR:
-                raise UserError(
-                    f"{where}: its {tower} tower is not that of {backbone.label} (tensor {quoted(name)} differs); give "
-                    "the backbone that it was trained on by --backbone"
-                )
-        if pairs:
-            told.append(f"{len(pairs)} tensors of the {tower} tower")
-    return told
-
-
-def distance(given: Tensor, own: Tensor) -> float:
-    """Largest difference in units of the largest value."""
-    given, own = given.float(), own.float()
-    largest = own.abs().max().item() if own.numel() else 0.0
-    return (given - own).abs().max().item() / (largest or 1.0) if own.numel() else 0.0
-
-
-@register("clip-adapter")
-class CLIPAdapter(Format):
-    name = "CLIP-Adapter"
-    source = "gaopengcuhk/CLIP-Adapter, clip_adapter.py"
-    RATIO = Fact("ratio", f"share of the adapter's output in the blend, {RELEASED_RATIO} in the released code", share)
-
-    @classmethod
-    def recognises(cls, file):
-        own = adapters(file)
-        if set(own) != {"fc.0.weight", "fc.2.weight"} or not has(own, "fc.0.weight fc.2.weight", 2):
-            return False
-        return own["fc.0.weight"].shape == own["fc.2.weight"].shape[::-1]
-
-    @classmethod
-    def facts(cls, file):
-        return BACKBONE, CLASSES, TEMPLATES, cls.RATIO
-
-    @classmethod
-    def made(cls, file, facts):
-        where, own, tower = where_of(file, cls.name), adapters(file), facts.tower
-        if not cls.recognises(file):
-            raise UserError(f"{where}: expected the tensors fc.0.weight (h, D) and fc.2.weight (D, h), and no others")
-        hidden, dim = own["fc.0.weight"].shape
-        if dim != tower.dim:
-            raise UserError(
-                f"{where}: it adapts features of width {dim}, {tower.label} has {tower.dim}; give the backbone that it "
-                "was trained on by --backbone"
-            )
-        config = {"ratio": facts[cls.RATIO], "reduction": reduction(where, dim, hidden)}
-        tensors = {f"adapter.{i}.weight": own[f"fc.{i}.weight"] for i in (0, 2)}
-        shape = Shape(tower.width, tower.dim, spaced(facts.classes), 0)
-        return Imported("clip-adapter", config, tensors, shape, templates=facts.templates)
-
-
-def adapters(file: Foreign) -> dict[str, Tensor]:
-    return {name.removeprefix("adapter."): value for name, value in file.tensors.items()}

@@ -3,6 +3,7 @@ authors' assembly of prompts, written out here over open_clip's own modules at f
 
 import contextlib
 import json
+import shutil
 from types import SimpleNamespace
 
 import open_clip
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from command_line import call, mistake
 from dassl_files import saved
 from local_towers import saved_locally
+from safetensors.torch import load_file, save_file
 from tiny_towers import DIM, WIDTH
 
 from carryover import datasets
@@ -37,6 +39,10 @@ def towers(tmp_path_factory):
     home = tmp_path_factory.mktemp("towers")
     model = saved_locally(home / "a", 0, True).eval()
     saved_locally(home / "b", 3, True)
+    for name, change in (("half", lambda value: value.half().float()), ("tuned", lambda value: value * 1.02)):
+        shutil.copytree(home / "a", home / name)
+        file = home / name / "open_clip_model.safetensors"
+        save_file({key: change(value) for key, value in load_file(file).items()}, file)
     torch.manual_seed(5)
     pixels = torch.randn(IMAGES, 3, SIZE, SIZE)
     return SimpleNamespace(
@@ -206,6 +212,18 @@ def test_another_backbone_is_refused_by_name(towers, capsys, tmp_path, dtype):
     del state["token_prefix"]
     line = refused(capsys, tmp_path, saved(tmp_path / "ctpend", state), towers.b)
     assert "place 1 behind the context of row 1 is no token of local-dir:" in line
+
+
+def test_weights_that_went_through_half_precision_are_the_same_backbone(towers, capsys, tmp_path):
+    file = saved(tmp_path / "ctpend", coops(towers.model, 4, False)[0])
+    plugin, told = imported(capsys, tmp_path, file, f"local-dir:{towers.home / 'half'}")
+    assert plugin.shape.classnames == NAMES and "are, to the rounding of half precision, those of" in told
+    state, _ = maples(towers.model)
+    file = saved(tmp_path / "whole", state, "MultiModalPromptLearner")
+    plugin, _ = imported(capsys, tmp_path, file, f"local-dir:{towers.home / 'half'}")
+    assert plugin.shape.classnames == NAMES
+    line = refused(capsys, tmp_path / "x", file, f"local-dir:{towers.home / 'tuned'}")
+    assert "its start token is not that of local-dir:" in line
 
 
 def test_without_its_buffers_a_file_asks_for_class_names(towers, backbone, capsys, tmp_path):
