@@ -230,7 +230,7 @@ def test_without_its_buffers_a_file_asks_for_class_names(towers, backbone, capsy
     state, _ = coops(towers.model, 4, True)
     file = saved(tmp_path / "x", {"ctx": state["ctx"]})
     line = refused(capsys, tmp_path, file, towers.a)
-    assert "does not say 2 things that are needed. classes: class names in the order of training" in line
+    assert "does not say all that is needed. classes: class names in the order of training" in line
     assert "position: where the class name stands: end, middle or front" in line and "--fact position=…" in line
     (tmp_path / "classes.txt").write_text("\n".join(NAMES[:4]))
     told = ("--fact", "position=end", "--classes", tmp_path / "classes.txt")
@@ -459,7 +459,7 @@ def test_clip_adapter_gives_its_own_logits(towers, backbone, capsys, tmp_path):
     down, up = torch.randn(DIM // 4, DIM) * 0.3, torch.randn(DIM, DIM // 4) * 0.3
     file = saved(tmp_path, {"fc.0.weight": down, "fc.2.weight": up}, "clip_adapter")
     line = refused(capsys, tmp_path, tmp_path, towers.a)
-    assert "does not say 3 things that are needed. classes: " in line and "templates: " in line
+    assert "does not say all that is needed. classes: " in line and "templates: " in line
     assert "ratio: share of the adapter's output in the blend, 0.2 in the released code (--fact ratio=…)" in line
     (tmp_path / "classes.txt").write_text("\n".join(NAMES))
     told = ("--classes", tmp_path / "classes.txt", "--template", "a photo of a {}, a thing.", "--fact")

@@ -59,7 +59,7 @@ def test_facts_are_arguments_and_the_plugin_is_bound_and_saved(stub):
 
 
 def test_what_is_missing_is_named_in_one_line(stub):
-    with pytest.raises(UserError, match="does not say 3 things that are needed. classes: .*templates: .*alpha: "):
+    with pytest.raises(UserError, match="does not say all that is needed. classes: .*templates: .*alpha: "):
         carryover.import_plugin(stub, "micro-base")
     with pytest.raises(UserError, match="unknown fact .* 'alpa'"):
         facts = {"classes": ["a"], "templates": ["{}"], "alpha": 1, "alpa": 2}
