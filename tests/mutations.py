@@ -204,6 +204,27 @@ MUTANTS = (
         "return []",
         ("tests/host/test_source_identity.py", "-k", "is_followed or elsewhere"),
     ),
+    Mutant(
+        "a class name in the middle stands a context token too late",
+        "methods/elsewhere/prompts.py",
+        '"middle": n // 2, ',
+        '"middle": n - n // 2, ',
+        ("tests/imports/test_dassl.py", "-k", "coop_gives"),
+    ),
+    Mutant(
+        "any start token is taken for the backbone's",
+        "bench/imports/class_names.py",
+        "if not near(prefix, own).all():",
+        "if prefix.shape[-1] != own.shape[-1]:",
+        ("tests/imports/test_dassl.py", "-k", "another_backbone"),
+    ),
+    Mutant(
+        "whatever a pickle asks for gets a stand-in",
+        "bench/imports/torch_files.py",
+        "if IDLE.fullmatch(name) or name in SCALARS",
+        "if name or name in SCALARS",
+        ("tests/imports/test_reading.py", "-k", "malicious or what_the_file_asks"),
+    ),
 )
 
 

@@ -99,7 +99,7 @@ def read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], list[str]
         check_archive(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            idle = [one for one in map(stand_in, asked_for(path)) if one is not None]
+            idle: list[Any] = [one for one in map(stand_in, asked_for(path)) if one is not None]
         with warnings.catch_warnings(), torch.serialization.safe_globals(idle), open(path, "rb") as file:
             warnings.simplefilter("ignore")
             held = torch.load(file, map_location="cpu", weights_only=True)  # of a path it would go by the name's ending

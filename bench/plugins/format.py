@@ -138,8 +138,8 @@ def not_tensors(path: Path, error: UserError) -> str:
         start = file.read(4)
     if start.startswith(PICKLES):
         return (
-            f"'{path}' is a pickle, which is a program and is not opened; {EXPECTED}, which also shows how to convert "
-            "a checkpoint"
+            f"'{path}' is a pickle, which is a program and is not opened; {EXPECTED}. The command import makes "
+            "one of a checkpoint (docs/import.md)"
         )
     return f"'{path}' cannot be read as safetensors; {EXPECTED}"
 

@@ -1,6 +1,5 @@
 """Foreign files as tensors: what is read, what is refused in one line, and that nothing of a file is ever run."""
 
-import collections
 import io
 import os
 import pickle
@@ -14,6 +13,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from dassl_files import checkpoint
 from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
 from torch import nn
@@ -29,35 +29,6 @@ def refused(path):
     line = str(caught.value)
     assert "\n" not in line and line.startswith("import: ") and str(path.name if path.is_file() else path) in line
     return line
-
-
-class WarmUp(torch.optim.lr_scheduler.LRScheduler):
-    """Keeps its successor, and through it the optimiser, in its own state, as Dassl's does."""
-
-    def __init__(self, optimizer, successor):
-        self.successor = successor
-        super().__init__(optimizer)
-
-    def get_lr(self):
-        return [1e-5]
-
-
-def checkpoint(state, solver=torch.optim.SGD, scheduler=torch.optim.lr_scheduler.CosineAnnealingLR, **more):
-    """As ``TrainerBase.save_model`` of Dassl writes one after a step."""
-    trained = nn.Parameter(torch.ones(2))
-    optimizer = solver([trained], lr=0.1, **({"momentum": 0.9} if solver is torch.optim.SGD else {}))
-    warm = WarmUp(optimizer, scheduler(optimizer, 5))
-    trained.sum().backward()
-    optimizer.step()
-    warm.step()
-    return {
-        "state_dict": collections.OrderedDict(state),
-        "epoch": 50,
-        "optimizer": optimizer.state_dict(),
-        "scheduler": warm.state_dict(),
-        "val_result": None,
-        **more,
-    }
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The plug-in format: what runs write, what is refused and in which words, and the document's own converter."""
 
-import json
 import pickle
 import re
 from dataclasses import asdict, fields
@@ -203,25 +202,3 @@ def test_plugins_that_older_runs_wrote_are_still_read_by_the_store(tmp_path):
     save_file({"context": torch.ones(2)}, path, metadata={"plugin": canonical(header)})
     tensors, metadata = store.read_plugin("key")
     assert tensors["context"].tolist() == [1, 1] and metadata == {"method": "coop", "base": "ab"}
-
-
-def test_the_documents_converter_makes_a_plugin_of_a_checkpoint_as_coop_saves_one(tmp_path):
-    (code,) = re.findall(r"<!-- convert -->\n```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.S)
-    namespace: dict = {}
-    exec(code, namespace)
-    context = torch.randn(4, 32).half()
-    trained = torch.nn.Parameter(context.float())
-    solver = torch.optim.SGD([trained], 0.002)
-    saved = {
-        "state_dict": {"ctx": context, "token_prefix": torch.zeros(2, 1, 32), "token_suffix": torch.zeros(2, 72, 32)},
-        "epoch": 50,
-        "optimizer": solver.state_dict(),
-        "scheduler": {"last_epoch": 50},
-    }
-    torch.save(saved, tmp_path / "model.pth.tar-50")
-    target = tmp_path / "coop.safetensors"
-    namespace["convert"](tmp_path / "model.pth.tar-50", target, "a/b", 32, ["cat", "dog"], "pets", 16, 1)
-    plugin = read(target)
-    assert torch.equal(plugin.tensors["context"], context.float()) and plugin.shape.support == 32
-    assert plugin.home["backbone"] == "a/b" and json.loads(canonical(plugin.header)) == plugin.header
-    assert len(code.split("def convert")[1].strip().splitlines()) <= 10
