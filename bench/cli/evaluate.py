@@ -67,6 +67,9 @@ def main(args: argparse.Namespace) -> int:
     if args.images and args.dataset:
         raise UserError("evaluate: --images and --dataset; expected one of them: pictures without labels, or a dataset")
     arrays = bool(args.new) or is_arrays(args.old or "")
+    for flag in ("dry_run", "limit"):
+        if (arrays or args.images) and getattr(args, flag):
+            raise UserError(f"evaluate: --{flag.replace('_', '-')} is for a --dataset; leave it out without labels")
     for flag in () if arrays or args.images else ("backbone", "dataset"):
         if not getattr(args, flag):
             raise UserError(f"evaluate: --{flag} is missing; expected {FORM}, or without labels {agreement.FORM}")
@@ -80,7 +83,9 @@ def main(args: argparse.Namespace) -> int:
         raise UserError("evaluate: --count bounds the pictures of --images; of a dataset --limit N takes N a class")
     from carryover import datasets
 
-    if tells_scores(plugin) and not args.dry_run:
+    if tells_scores(plugin):
+        if args.dry_run:
+            raise UserError("evaluate: it scores and fits by width alone; there is nothing to try without the pictures")
         show_warnings(["it scores, and labels name classes: what follows is agreement with its old model"])
         return agreement.of_pictures(args, plugin, datasets.identify(args.dataset))
     if args.old:

@@ -167,8 +167,8 @@ def several(left: dict[str, Tensor]) -> tuple[list[Layer], bool] | None:
     numbered = len({re.sub(r"\d+", "#", layer.name) for layer in layers}) == 1
     layers = layers if numbered else [replace(layer, position=None) for layer in layers]
     turned = [replace(layer, weight=layer.weight.T) for layer in layers]
-    for given in (layers, turned):
-        chains = [given] if numbered and fits(given) else [] if numbered else orders(given)
+    for lying in (layers, turned):
+        chains = orders(lying) if not numbered else [lying] if fits(lying) else []
         if len(chains) == 1:
             ends = len(chains[0][-1].weight), chains[0][0].weight.shape[1]
             return None if ends[0] == ends[1] else (chains[0], True)

@@ -8,6 +8,7 @@ behind the map: with x_old = (x_new - mean_new) M + mean_old,
 
 from __future__ import annotations
 
+import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from carryover.bench.host.files import read_arrays, whole
 from carryover.bench.ports.maps import Map
 
 ARRAYS, TENSORS = ".npz", ".safetensors"
+ROWS = re.compile(r"(.+)\[(-?\d*):(-?\d*)(?::([1-9]\d*))?\]")
 FEATURES, IDS, WEIGHT, BIAS = "features", "ids", "weight", "bias"
 
 
@@ -79,14 +81,31 @@ def arrays_in(path: Path, flag: str) -> tuple[dict[str, np.ndarray], dict[str, s
 
 def is_arrays(text: str) -> bool:
     """Whether a word names a file of arrays, or one of its arrays."""
-    parts = (text, text.rpartition(":")[0])  # MODEL=FILE.safetensors is a backbone
+    parts = (text, split_name(text)[0])  # MODEL=FILE.safetensors is a backbone
     return any(part.endswith(ARRAYS) or (part.endswith(TENSORS) and "=" not in part) for part in parts)
+
+
+def split_name(text: str) -> tuple[str, str, str]:
+    """The file, a colon, and the array's name, of whose own brackets may hold colons."""
+    bracket = text.find("[", max(text.rfind(ARRAYS), text.rfind(TENSORS), 0))
+    whole, rest = (text, "") if bracket < 0 else (text[:bracket], text[bracket:])
+    file, colon, name = whole.rpartition(":")
+    return (file, colon, name + rest) if colon else (text, "", "")
+
+
+def some_rows(name: str) -> tuple[str, slice]:
+    """``NAME[START:STOP:STEP]``, as Python has it: the array's name, and which of its rows."""
+    if not (found := ROWS.fullmatch(name)):
+        return name, slice(None)
+    start, stop, step = (int(part) if part else None for part in found.groups()[1:])
+    return found[1], slice(start, stop, step)
 
 
 def stored(path: str, flag: str) -> Stored:
     """The array ``features``, or the only one of two dimensions, and ``ids`` if there; of ``FILE:NAME`` the array of
-    that name."""
-    file, colon, name = path.rpartition(":")
+    that name, of ``FILE:NAME[0::2]`` some of its rows."""
+    file, colon, name = split_name(path)
+    name, rows = some_rows(name)
     named = bool(colon) and not Path(path).is_file() and file.endswith((ARRAYS, TENSORS))
     arrays, _ = arrays_in(Path(file if named else path), flag)
     if named and name not in arrays:
@@ -97,6 +116,8 @@ def stored(path: str, flag: str) -> Stored:
         raise UserError(
             f"{flag}: '{path}' has {IDS} of shape {ids.shape} for {len(features)} rows; expected one id a row"
         )
+    if named:
+        features, ids = features[rows], ids if ids is None else ids[rows]
     return Stored(path, features, ids)
 
 

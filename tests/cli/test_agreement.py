@@ -123,6 +123,31 @@ def scores_of(model, rows):
     return model.predict(unit(rows))
 
 
+def test_some_rows_of_an_array_are_taken_as_python_takes_them(capsys, world, tmp_path):
+    head, _ = head_file(capsys, world, tmp_path)
+    old, new = features(1, 0.7)
+    pair_file(tmp_path / "all.npz", old, new)
+    parts = {}
+    for name, rows in (("even", slice(0, None, 2)), ("odd", slice(1, None, 2)), ("some", slice(3, -40))):
+        pair_file(tmp_path / f"{name}.npz", old[rows], new[rows])
+        parts[name] = f"[{rows.start}:{'' if rows.stop is None else rows.stop}:{rows.step or 1}]"
+    for name, words in parts.items():
+        sides = [f"{tmp_path / 'all.npz'}:{side}{words}" for side in ("old", "new")]
+        sliced = ["--old", sides[0], "--new", sides[1]]
+        whole = ["--old", f"{tmp_path / name}.npz:old", "--new", f"{tmp_path / name}.npz:new"]
+        ported(capsys, head, sliced, tmp_path / "a.safetensors")
+        ported(capsys, head, whole, tmp_path / "b.safetensors")
+        one, other = (read(tmp_path / f"{letter}.safetensors") for letter in "ab")
+        assert all(torch.equal(one.tensors[key], other.tensors[key]) for key in one.tensors)
+        found = [evaluated(capsys, world, tmp_path, tmp_path / "a.safetensors", *given) for given in (sliced, whole)]
+        assert found[0]["agreement"] == found[1]["agreement"]
+    told = refused(
+        capsys, world, tmp_path, "evaluate", "--plugin", head, "--old", f"{tmp_path / 'all.npz'}:old[2]",
+        "--new", f"{tmp_path / 'all.npz'}:new",
+    )  # fmt: skip
+    assert "unknown array" in told and "'old[2]'" in told
+
+
 def test_a_turn_is_undone_and_rows_in_another_order_are_matched_by_their_ids(capsys, world, tmp_path):
     head, _ = head_file(capsys, world, tmp_path)
     old, new = features(1)
@@ -295,6 +320,8 @@ def test_what_cannot_be_asked_is_named(capsys, world, tmp_path):
         ([*probe, *seen], "--backbone is missing"),
         ([*probe, *b, *seen, "--dataset", world.data()], "expected one of them"),
         ([*probe, *b, *seen], "name it by --old"),
+        ([*probe, *b, *seen, "--dry-run"], "--dry-run is for a --dataset"),
+        ([*probe, *b, *seen, "--limit", 2], "--limit is for a --dataset"),
         ([*probe, *b, "--old", world.backbone("a"), "--dataset", world.data()], "--old is for agreement"),
         ([*probe, *b, *seen, "--old", world.backbone("b")], "name that backbone by --old"),
         (["evaluate", "--plugin", world.plugin("tpt"), *b, *seen, "--old", world.backbone("a")], "many views"),

@@ -19,7 +19,8 @@ MAPS = [id for id in CLOSED if "images" in PORTS[id].needs]
 
 
 def carried_by(port):
-    return [name for name in METHODS if PORT_SPECS[port].reason(name) is None and METHODS[name].needs == "features"]
+    trained = [name for name in METHODS if METHODS[name].trained_here]
+    return [name for name in trained if PORT_SPECS[port].reason(name) is None and METHODS[name].needs == "features"]
 
 
 PAIRS = [(port, method) for port in CLOSED for method in carried_by(port)]
