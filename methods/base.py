@@ -91,8 +91,6 @@ class Method(nn.Module):
                   ``--dry-run`` measures rows of an ablation that differ in them alone only once
     transductive  whether it predicts an image with the help of other test images, as test-time caches do. Every table
                   then says so; a method that does not declare it is asked twice about some images, and marked
-    trained_here  whether runs train it. False for what comes from a file alone (``methods/elsewhere``): plans, lists
-                  and tables of runs do not know it, plug-in files do
     least_views   augmented views that ``start`` wants where a fresh one is made for every epoch
     """
 
@@ -102,7 +100,6 @@ class Method(nn.Module):
     needs = "features"
     whole = True
     transductive = False
-    trained_here = True
     least_views = 1
     cost_free: tuple[str, ...] = ()
     learned_buffers: tuple[str, ...] = ()

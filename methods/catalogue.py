@@ -53,9 +53,15 @@ def import_file(path: Path) -> None:
         raise UserError(f"plug-in file '{path}' cannot be imported: {type(error).__name__}: {error}") from error
 
 
+def trained_here(name: str) -> bool:
+    """Whether runs train a method. Not where its class says ``trained_here = False``: it comes from files alone
+    (``methods/elsewhere``). The base class does not say it, so that no run's key hangs on it."""
+    return getattr(METHODS[name], "trained_here", True)
+
+
 def ordered() -> list[str]:
     """The ids of all methods that runs train, in the order of tables."""
-    return places.ordered({name: METHODS[name].depth for name in METHODS if METHODS[name].trained_here})
+    return places.ordered({name: METHODS[name].depth for name in METHODS if trained_here(name)})
 
 
 def source_hash(method: type[Method]) -> str:
@@ -85,7 +91,7 @@ class Registered(Mapping[str, Any]):
         return len(ordered())
 
     def __contains__(self, name: object) -> bool:
-        return name in METHODS.entries and METHODS.entries[str(name)].trained_here
+        return name in METHODS.entries and trained_here(str(name))
 
     def learns(self, name: str) -> bool:
         """Whether there is anything to carry: not in zero-shot, nor in what adapts to each test image by itself, nor

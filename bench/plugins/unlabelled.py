@@ -40,7 +40,7 @@ from carryover.datasets.withheld import no_labels
 from carryover.methods import source_hash
 from carryover.methods.base import METHODS, Classes
 
-SEEN = "these are the rows that it was fitted on, so the agreement flatters; give others"
+SEEN = "these are the {} that it was fitted on, so the agreement flatters; give others"
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,8 @@ def evaluate_pictures(
         ported, head = kept_old(plugin)
         check_side(home, old.backbone, "--old")
         check_side(plugin.ported["new"], new.backbone, "--backbone")
+        if plugin.ported["anchors"].get("sha256") == seen.told.get("sha256", ""):
+            notes.append(SEEN.format("pictures"))
         ported.bind(new.backbone, ported.classes)
         classes, scores = ported.classes, gives_scores(ported)
         features = [store.features(seen.split, seen.classnames, f"{len(seen.split)} pictures") for store in (old, new)]
@@ -181,7 +183,7 @@ def evaluate_stored(
     after = answers(other, rows[1])
     sha = sha256_of_rows(old, new)
     anchors = plugin.ported["anchors"] if plugin.ported is not None else {}
-    notes = [SEEN] if anchors.get("sha256") == sha else []
+    notes = [SEEN.format("rows")] if anchors.get("sha256") == sha else []
     files = {"old": Path(old.path).name, "new": Path(new.path).name, "matched": "by id" if both else "by place"}
     told = {
         "old": {"label": home["backbone"], "fingerprint": home["fingerprint"]},

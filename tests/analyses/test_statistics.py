@@ -351,7 +351,7 @@ def test_the_reports_section_says_what_is_significant_and_shows_each_figure_once
     row = statistics.row_of(outputs.made_from(eight)["pairs"].frame, "average", "h", "coop", "kg")
     assert f"{row['difference']:+.2f} points" in first and f"{row['low']:+.2f} to {row['high']:+.2f}" in first
     tables = MarkdownIt("commonmark").enable("table").render(section)
-    assert tables.count("<table>") == 6 and page.count("<script") == 1
+    assert tables.count("<table>") == 7 and page.count("<script") == 1
 
 
 @pytest.mark.parametrize(

@@ -285,6 +285,7 @@ def test_a_ported_plugin_is_compared_with_the_one_it_keeps(capsys, world, tmp_pa
     assert call(capsys, *argv)[0] == 0
     both = ["--backbone", world.backbone("b"), "--images", seen]
     found = evaluated(capsys, world, tmp_path, to, *both, "--old", world.backbone("a"))
+    assert any("pictures that it was fitted on" in line for line in found["warnings"])
     own = evaluated(capsys, world, tmp_path, world.plugin("coop"), *both, "--old", world.backbone("a"))
     old = [
         read_tensors(RunStore(tmp_path / "out", "evaluations").path("predictions", one["key"]))[0]["old.predicted"]

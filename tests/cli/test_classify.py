@@ -188,7 +188,7 @@ def test_prompts_come_from_the_header_or_are_a_guess_that_is_told(capsys, world,
     assert not err
     assert out == classify(capsys, "--json", "--plugin", plugin, folder, "--template", "a {} here")[0]
     bad = rewritten(plugin, tmp_path / "bad.safetensors", lambda header: {**header, "templates": ["{:>9999999999}"]})
-    assert "templates are not texts" in mistake(capsys, "classify", "--plugin", bad, folder)
+    assert "templates are no list of texts" in mistake(capsys, "classify", "--plugin", bad, folder)
 
 
 @dataclass(frozen=True)
@@ -204,6 +204,10 @@ def test_a_head_of_scores_says_them_as_they_are(clean_registry, tiny, tmp_path):
         def __init__(self, config, shape):
             super().__init__(config, shape)
             self.weight = torch.nn.Parameter(torch.zeros(len(shape.classnames), shape.dim))
+
+        @classmethod
+        def tells_scores(cls, config):
+            return config.outputs == "scores"
 
         def bind(self, backbone, classes):
             self.rows = self.class_rows(classes)

@@ -196,7 +196,7 @@ def test_flags_that_say_how_or_where_leave_the_plan_and_its_keys_as_they_are(ope
     what |= {"sweep", "precision", "base_weights", "new_weights", "plugin_dir", "manifests"}
     elsewhere = {"plugin", "backbone", "dataset", "json", "to"}  # of commands that train nothing
     elsewhere |= {"base", "new", "old", "map", "port", "head", "images", "count", "encode"}
-    elsewhere |= {"kind", "classes", "template", "fact", "facts"}
+    elsewhere |= {"kind", "classes", "template", "fact", "facts", "top", "push"}
     about = {
         "command",
         "what",

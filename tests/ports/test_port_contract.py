@@ -11,6 +11,7 @@ from carryover.bench.ports import PORTS, Anchors, Port, discover, register
 from carryover.bench.ports.files import ported_of
 from carryover.bench.training.trainer import fit
 from carryover.methods.base import METHODS
+from carryover.methods.catalogue import trained_here
 
 discover()
 MANY = 3 * DIM  # more anchors than dimensions
@@ -19,7 +20,7 @@ MAPS = [id for id in CLOSED if "images" in PORTS[id].needs]
 
 
 def carried_by(port):
-    trained = [name for name in METHODS if METHODS[name].trained_here]
+    trained = [name for name in METHODS if trained_here(name)]
     return [name for name in trained if PORT_SPECS[port].reason(name) is None and METHODS[name].needs == "features"]
 
 
