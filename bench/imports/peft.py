@@ -10,7 +10,6 @@ Letters: r rank.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,75 +17,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from carryover.bench.backbones.loading import tags_of_hub
 from carryover.bench.backbones.places import spot
 from carryover.bench.errors import UserError, quoted
-from carryover.bench.imports.base import BACKBONE, CLASSES, TEMPLATES, Fact, Facts, Foreign, Format, register
+from carryover.bench.imports.base import BACKBONE, CLASSES, TEMPLATES, Fact, Foreign, Format, register
 from carryover.bench.imports.low_rank import LowRank, as_method, check_numbers, check_places, frame, stacks
+from carryover.bench.imports.peft_config import check, compare, known, of_pattern, tower_of, where
+from carryover.bench.imports.peft_places import STARTS, TOWERS, no_place, place_of, spread
 
 FRONT = "base_model.model."
-TOWERS = {"text_model.": "text", "vision_model.": "image"}  # transformers' names
-CLASSES_OF_TOWERS = {"CLIPText": "text", "CLIPVision": "image"}  # how names of its classes of one tower begin
-IN_BLOCK = {
-    "self_attn.q_proj": "q",
-    "self_attn.k_proj": "k",
-    "self_attn.v_proj": "v",
-    "self_attn.out_proj": "out",
-    "mlp.fc1": "fc1",
-    "mlp.fc2": "fc2",
-    "layer_norm1": "ln_1",
-    "layer_norm2": "ln_2",
-}
-OF_TOWER = {
-    ("text", "final_layer_norm"): "ln_post",
-    ("image", "pre_layrnorm"): "ln_pre",  # spelt so there
-    ("image", "post_layernorm"): "ln_post",
-}
-PROJECTIONS = {"text_projection": "text", "visual_projection": "image"}
-LAYER = re.compile(r"encoder\.layers\.(\d{1,4})\.(.+)")
-RESBLOCK = re.compile(r"(text\.|visual\.)?transformer\.resblocks\.(\d{1,4})\.(.+)")  # open_clip's and OpenAI's names
-QKV = "qkv"  # of an attention's input matrix, as these keep it: three places
 WITHIN = ".attn.base_layer.out_proj."
 TWICE = 2  # there peft (0.17 to 0.21) adds the change of the output matrix twice, in training too
-IN_RESBLOCK = {
-    "attn": QKV,
-    "attn.out_proj": "out",
-    "mlp.c_fc": "fc1",
-    "mlp.c_proj": "fc2",
-    "ln_1": "ln_1",
-    "ln_2": "ln_2",
-}
-OF_OPEN_CLIP = {
-    "ln_final": "text.ln_post",
-    "text.ln_final": "text.ln_post",
-    "visual.ln_pre": "image.ln_pre",
-    "visual.ln_post": "image.ln_post",
-}
-STARTS = re.compile(  # where CLIP begins in the name of a module
-    r"(?:^|\.)(text_model\.|vision_model\.|text_projection|visual_projection|encoder\.layers\.|final_layer_norm|"
-    r"pre_layrnorm|post_layernorm|text\.transformer\.|text\.ln_final|visual\.|transformer\.resblocks\.|ln_final)"
-)
 ENDS = (
     *("lora_A.weight", "lora_B.weight", "lora_B.bias", "lora_magnitude_vector"),
     *("in_proj_weight", "in_proj_bias", "weight", "bias"),
 )
-PLAIN = {  # fields of adapter_config.json that do not say what its numbers mean, or are read below
-    "alpha_pattern", "auto_mapping", "base_model_name_or_path", "bias", "ensure_weight_tying", "eva_config",
-    "exclude_modules", "fan_in_fan_out", "inference_mode", "init_lora_weights", "layers_pattern", "layers_to_transform",
-    "lora_alpha", "lora_bias", "lora_dropout", "megatron_core", "modules_to_save", "peft_type", "peft_version",
-    "qalora_group_size", "r", "rank_pattern", "revision", "runtime_config", "target_modules", "task_type", "use_dora",
-    "use_rslora", "velora_config",
-}  # fmt: skip
-HARMLESS = (True, False, None, "gaussian", "eva", "orthogonal")  # starts that leave the base as it is
-TASKS = (None, "FEATURE_EXTRACTION")
-MERGE = "merge it in peft (merge_and_unload) and convert the whole model for open_clip"
-LONGEST, STARS = 200, 3  # of a pattern of names: more could take for ever to match
 FAR, NEAR = 1.0, 0.1  # how far copies may lie from the base's own weights, as parts of these
 TOWER = Fact("tower", "which tower its layers are of: CLIPTextModel or CLIPVisionModel", default=None)
-
-
-def where(file: Foreign) -> str:
-    return f"import: '{file.path}' (peft LoRA)"
 
 
 def read_tower(text: str) -> str:
@@ -170,93 +116,6 @@ class PeftLora(Format):
         )
 
 
-# ---- adapter_config.json ---------------------------------------------------------------------------------------------
-
-
-def check(file: Foreign) -> dict[str, Any]:
-    """The configuration. Raises UserError, before anything is asked, for an adapter that is not read."""
-    config = file.plain.get("adapter_config")
-    if not isinstance(config, dict):
-        raise UserError(f"{where(file)}: there is no adapter_config.json beside it, which says its scale")
-    if config.get("peft_type") != "LORA":
-        raise UserError(f"{where(file)}: peft_type is {quoted(str(config.get('peft_type')))}, expected LORA; {MERGE}")
-    if config.get("task_type") not in TASKS:
-        raise UserError(
-            f"{where(file)}: task_type is {quoted(str(config['task_type']))}, an adapter with a head of that task; "
-            "what is read is an adapter of CLIP itself, whose classes are texts (task_type null)"
-        )
-    if not any(config.get("init_lora_weights") is one or config.get("init_lora_weights") == one for one in HARMLESS):
-        raise UserError(
-            f"{where(file)}: init_lora_weights is {quoted(str(config['init_lora_weights']))}, which changed the base's "
-            "own weights too; save it in peft with path_initial_model_for_weight_conversion, and it is a plain LoRA"
-        )
-    if config.get("fan_in_fan_out"):
-        raise UserError(f"{where(file)}: fan_in_fan_out is true, and CLIP's matrices are not kept so; {MERGE}")
-    if strange := [name for name, value in config.items() if name not in PLAIN and value]:
-        raise UserError(
-            f"{where(file)}: adapter_config.json sets {', '.join(map(quoted, strange))}, which is not read; {MERGE}"
-        )
-    for name in ("rank_pattern", "alpha_pattern"):
-        check_pattern(file, name, config.get(name) or {})
-    for name, least in (("r", 1), ("lora_alpha", -math.inf)):
-        if not is_number(config.get(name)) or config[name] < least:
-            raise UserError(f"{where(file)}: {name} is {quoted(repr(config.get(name)))}, expected a number")
-    return config
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def check_pattern(file: Foreign, name: str, given: Any) -> None:
-    """Patterns are matched as peft does; none that could take for ever."""
-    if not isinstance(given, dict) or not all(is_number(value) for value in given.values()):
-        raise UserError(f"{where(file)}: {name} is no object of names and numbers")
-    for text in given:
-        repeats = len(re.findall(r"[*+{]", text))
-        try:
-            sound = len(text) <= LONGEST and repeats <= STARS and not re.search(r"\)\s*[*+{?]", text)
-            re.compile(text)
-        except (re.error, RecursionError, OverflowError):
-            sound = False
-        if not sound:
-            raise UserError(f"{where(file)}: {name} has the pattern {quoted(text)}, which is not read; {MERGE}")
-
-
-def of_pattern(given: Mapping[str, Any], name: str, default: float) -> float:
-    """peft's own rule: the first pattern that the end of a module's name matches, from a dot on."""
-    for text, value in given.items():
-        if re.match(rf"(.*\.)?({text})$", name):
-            return value
-    return default
-
-
-def tower_of(config: dict[str, Any]) -> str:
-    """Of an adapter of a model of one tower, by its class; empty where that is not said, or the model has both."""
-    mapping = config.get("auto_mapping")
-    kind = mapping.get("base_model_class") if isinstance(mapping, dict) else None
-    return next((tower for start, tower in CLASSES_OF_TOWERS.items() if str(kind).startswith(start)), "")
-
-
-def known(name: Any) -> list[str]:
-    """open_clip's names of a model of the hub, nearest first; none for a path or a model that it does not have."""
-    return tags_of_hub(name) if isinstance(name, str) else []
-
-
-def compare(file: Foreign, config: dict[str, Any], facts: Facts) -> None:
-    """Raises UserError where the named backbone is another than the file's, as far as both have public names."""
-    named, tower = config.get("base_model_name_or_path"), facts.tower
-    tags = known(named)
-    hosted = f"hf-hub:{named}"
-    if not tags or tower.weights or tower.model.startswith("local-dir:") or tower.model == hosted:
-        return
-    if tower.label not in tags:
-        raise UserError(
-            f"{where(file)}: adapter_config.json says it was trained on {quoted(str(named))}, which is {tags[0]}; "
-            f"--backbone names {tower.label}"
-        )
-
-
 # ---- names -----------------------------------------------------------------------------------------------------------
 
 
@@ -292,31 +151,6 @@ def modules(file: Foreign, tower: str) -> tuple[list[Parts], list[str]]:
     return list(found.values()), [f"its CLIP stands under {quoted(front)} in a model of its own"] if front else []
 
 
-def place_of(module: str, tower: str) -> str:
-    """Without weight or bias; empty where there is none. ``tower``: of layers that do not say theirs."""
-    if module in PROJECTIONS:
-        return f"{PROJECTIONS[module]}.projection"
-    if block := RESBLOCK.fullmatch(module):
-        part = IN_RESBLOCK.get(block[3])
-        return f"{'image' if block[1] == 'visual.' else 'text'}.{int(block[2])}.{part}" if part else ""
-    if module in OF_OPEN_CLIP:
-        return OF_OPEN_CLIP[module]
-    side = next((side for start, side in TOWERS.items() if module.startswith(start)), tower)
-    inner = module.removeprefix("text_model.").removeprefix("vision_model.")
-    layer = LAYER.fullmatch(inner)
-    if side and layer and layer[2] in IN_BLOCK:
-        return f"{side}.{int(layer[1])}.{IN_BLOCK[layer[2]]}"
-    return f"{side}.{OF_TOWER[side, inner]}" if (side, inner) in OF_TOWER else ""
-
-
-def no_place(name: str) -> str:
-    if "lora_embedding" in name or "embed" in name:
-        return f"changes an embedding, which is not read; {MERGE}"
-    if any(word in name for word in ("classifier", "score", "head")):
-        return "is of a head of its own; what is read is an adapter of CLIP itself, whose classes are texts"
-    return f"is of no layer of CLIP's towers that is read (attention, MLP, norms, projections); {MERGE}"
-
-
 # ---- numbers ---------------------------------------------------------------------------------------------------------
 
 
@@ -345,14 +179,6 @@ def read(
         for kind in ("weight", "bias"):
             copies |= spread(part.place, kind, own[kind]) if kind in own else {}
     return low, whole, copies
-
-
-def spread(place: str, kind: str, rows: Tensor) -> dict[str, Tensor]:
-    """By place: a third of the rows each, where they are those of queries, keys and values."""
-    start = place.removesuffix(QKV)
-    if start == place:
-        return {f"{place}.{kind}": rows}
-    return {f"{start}{letter}.{kind}": part for letter, part in zip(QKV, rows.chunk(3), strict=False)}
 
 
 def scale_of(file: Foreign, config: dict[str, Any], part: Parts, down: Tensor, up: Tensor) -> float:
