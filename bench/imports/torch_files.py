@@ -55,7 +55,7 @@ class Inert:
 
 def stand_in(name: str) -> Callable[..., Any] | None:
     """What the name ``module.object`` stands for here; None for what is left to torch's own list. torch finds it by
-    its own module and name."""
+    its own module and name (2.6 by ``__name__``, later versions by ``__qualname__``)."""
     module, _, own = name.rpartition(".")
     if name == "builtins.dict":
         return dict
@@ -64,7 +64,7 @@ def stand_in(name: str) -> Callable[..., Any] | None:
         def empty(*args: Any) -> dict[Any, Any]:
             return {}
 
-        empty.__module__, empty.__qualname__ = module, own
+        empty.__module__, empty.__name__, empty.__qualname__ = module, own, own
         return empty
     if IDLE.fullmatch(name) or name in SCALARS or name == "argparse.Namespace":
         return type(own, (Inert,), {"__module__": module, "__qualname__": own})
