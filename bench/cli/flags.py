@@ -7,101 +7,36 @@ mistake there.
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
+from carryover.bench.cli import flag_values as values
 from carryover.bench.host.paths import RESULTS
 from carryover.bench.plan.defaults import ARCH, MICRO_VIEWS, PRECISION, PUBLISHED_VIEWS, SHOTS, TEXT_MEMORY
-
-FOLDER = "folder:"  # what a dataset of one's own starts with; a path keeps its case and its commas
-
-# ---- values ----------------------------------------------------------------------------------------------------------
-
-
-def items(text: str) -> list[str]:
-    """One word of a list, of which commas make more."""
-    return [part.strip() for part in text.split(",") if part.strip()] or [text]
-
-
-def lowered(text: str) -> list[str]:
-    return items(text.lower())
-
-
-def integers(text: str) -> list[int]:
-    try:
-        return [int(part) for part in items(text)]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}': expected whole numbers") from None
-
-
-def datasets(text: str) -> list[str]:
-    """Ids, and at the end a ``folder:PATH``."""
-    start = text.lower().find(FOLDER)
-    before = text[: max(start, 0)]
-    if start < 0 or (before and not before.endswith(",")):
-        return lowered(text)
-    return [*(lowered(before) if before else []), FOLDER + text[start + len(FOLDER) :]]
-
-
-def dataset(text: str) -> str:
-    return FOLDER + text[len(FOLDER) :] if text.lower().startswith(FOLDER) else text.lower()
-
-
-def arch(text: str) -> str:
-    return text if text.endswith(".toml") else text.lower()
-
-
-def views(text: str) -> int:
-    """--views; 0 stands for a fresh one every epoch (``plan.runs.FRESH_VIEWS``)."""
-    if text == "epoch":
-        return 0
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected 1 or more, or 'epoch'")
-    return int(text)
-
-
-class Lists(argparse.Action):
-    """The items of all its words; a flag that is given again replaces them."""
-
-    def __call__(self, parser, namespace, values, option_string=None):
-        setattr(namespace, self.dest, [item for value in values for item in value])
-
-
-class MoreLists(Lists):
-    """A flag that is given again adds to them."""
-
-    def __call__(self, parser, namespace, values, option_string=None):
-        before = getattr(namespace, self.dest) or []
-        super().__call__(parser, namespace, values)
-        setattr(namespace, self.dest, [*before, *getattr(namespace, self.dest)])
-
-
-# ---- flags -----------------------------------------------------------------------------------------------------------
 
 Group = dict[str, dict[str, Any]]
 
 CHOICE: Group = {
     "--suite": dict(
         nargs="+",
-        action=MoreLists,
-        type=items,
+        action=values.MoreLists,
+        type=values.items,
         help="experiments (default: all the arch has): main, ood, components, lambda, heads, condition, "
         "context_length, layers, drift; beyond the paper: targets, retention, chains",
     ),
     "--methods": dict(
         nargs="+",
-        action=MoreLists,
-        type=items,
+        action=values.MoreLists,
+        type=values.items,
         help="method ids or names, or all (default: those on frozen features; the others train towers or adapt to "
         "each test image, and cost more); zero-shot (zs-clip) runs with them, named or not",
     ),
     "--datasets": dict(
         nargs="+",
-        action=Lists,
-        type=datasets,
+        action=values.Lists,
+        type=values.datasets,
         help="dataset ids, or folder:PATH for your own images (default: the arch's)",
     ),
-    "--seeds": dict(nargs="+", action=MoreLists, type=integers, help="few-shot draws (default: 1 2 3)"),
+    "--seeds": dict(nargs="+", action=values.MoreLists, type=values.integers, help="few-shot draws (default: 1 2 3)"),
 }
 SETTINGS: Group = {
     "--shots": dict(type=int, help=f"training images a class (default: {SHOTS})"),
@@ -112,7 +47,7 @@ SETTINGS: Group = {
         "arch's)",
     ),
     "--views": dict(
-        type=views,
+        type=values.views,
         metavar="N|epoch",
         help="augmented views kept of each training image, of which an epoch draws one; or 'epoch': a fresh one every "
         f"epoch, as published (default: {PUBLISHED_VIEWS}, micro {MICRO_VIEWS})",
@@ -140,7 +75,7 @@ SETTINGS: Group = {
 }
 BACKBONES: Group = {
     "--arch": dict(
-        type=arch,
+        type=values.arch,
         default=ARCH,
         help="a base and its update: micro (default), vit-b16, vit-l14; a base and many targets: micro-all, "
         "vit-b16-all, vit-l14-all; or FILE.toml",
@@ -200,7 +135,7 @@ PLUGINS: Group = {
     ),
     "--dataset": dict(
         metavar="ID",
-        type=dataset,
+        type=values.dataset,
         help="a dataset id or folder:PATH; its test images are used (port: its class names and prompts alone; default: "
         "those the plug-in was trained on)",
     ),

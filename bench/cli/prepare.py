@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
 from carryover import datasets
-from carryover.bench.cli import flags
+from carryover.bench.cli import flag_values, flags
 from carryover.bench.errors import UserError, printable, unknown
 from carryover.bench.render.terminal import console, say, words_column
 from carryover.datasets import fetch
@@ -31,7 +31,7 @@ def main(args: argparse.Namespace) -> int:
     """0 only where every named dataset is ready."""
     if not args.data_root:
         raise UserError("prepare needs --data-root: the folder to put the datasets in, or with --check to look at")
-    ids = ids_of([id for word in args.what for id in flags.datasets(word)] + args.datasets)
+    ids = ids_of([id for word in args.what for id in flag_values.datasets(word)] + args.datasets)
     if args.check:
         findings = []
         for id in ids:
