@@ -21,6 +21,7 @@ from carryover.bench.backbones.loading import Backbone, first_line
 from carryover.bench.errors import UserError, quoted, unknown
 from carryover.bench.host.source_identity import same_scheme
 from carryover.bench.plugins.format import Plugin
+from carryover.bench.plugins.ported import is_among
 from carryover.bench.ports.base import Ported
 from carryover.datasets.base import Dataset
 from carryover.methods import source_hash
@@ -155,8 +156,10 @@ def check_ported(plugin: Plugin, ported: Ported, tower: Tower, data: Dataset) ->
             f"it was ported with its own {len(own)} classes; {len(strange)} of {data.id} are none of them: "
             f"{listed(strange)}"
         )
-    elif own != given:
-        reasons.append(f"it was ported with its {len(own)} classes, found {len(given)} in another order or number")
+    elif own != given and not is_among(given, own):
+        reasons.append(
+            f"it was ported with its {len(own)} classes, found {len(given)}, with names that stand there twice"
+        )
     if ported.needs != "features":
         reasons.append("it looks into the image tower, which no file of a ported plug-in can be evaluated with yet")
     if reasons:

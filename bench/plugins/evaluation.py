@@ -38,7 +38,7 @@ from carryover.bench.plugins.contract import (
     warnings_of,
 )
 from carryover.bench.plugins.format import PORTED_VERSION, Plugin
-from carryover.bench.plugins.ported import restored
+from carryover.bench.plugins.ported import for_classes, restored
 from carryover.bench.ports.base import Ported
 from carryover.bench.stats.intervals import NORMAL
 from carryover.datasets.withheld import no_labels
@@ -149,8 +149,9 @@ def predictions(
 
 def ported_predictions(session: Session, zero: Run, ported: Ported) -> tuple[dict[str, Tensor], list[str]]:
     """Of the same features as zero-shot's; nothing of a text tower is asked."""
-    inputs = session.inputs.test_features(zero, "base").clone()
-    return asked(lambda: ported, session.backbone("base"), tested_classes(session, zero), inputs)
+    inputs, classes = session.inputs.test_features(zero, "base").clone(), tested_classes(session, zero)
+    ported = for_classes(ported, classes)
+    return asked(lambda: ported, session.backbone("base"), classes, inputs)
 
 
 def asked(

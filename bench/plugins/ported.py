@@ -7,6 +7,7 @@ needed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from carryover.bench.ports.base import Ported
 from carryover.bench.ports.carried import Carried
 from carryover.bench.ports.files import ported_of
 from carryover.methods import source_hash
+from carryover.methods.base import Classes
 
 TRIAL_ROWS = 2  # features on which a file that was read must give logits
 ENDING = ".safetensors"
@@ -80,6 +82,36 @@ def write(path: str | Path, plugin: Plugin, ported: Ported, told: dict[str, Any]
 def check_name(path: Path) -> None:
     if path.suffix != ENDING or path.is_dir():
         raise UserError(f"--to {path}: expected a file that ends in {ENDING}")
+
+
+class Columns(Ported):
+    """A ported plug-in asked for some of its classes, or in another order: columns of its logits."""
+
+    columns: Tensor
+
+    def __init__(self, ported: Ported, classes: Classes):
+        super().__init__()
+        self.ported, self.classes, self.home, self.needs = ported, classes, ported.home, ported.needs
+        place = {name: column for column, name in enumerate(ported.classes.names)}
+        self.register_buffer("columns", torch.tensor([place[name] for name in classes.names]))
+
+    def logits(self, x: Tensor) -> Tensor:
+        return self.ported.logits(x)[:, self.columns]
+
+    def bind(self, backbone: Backbone, classes: Classes) -> None:
+        self.ported.bind(backbone, self.ported.classes)
+        super().bind(backbone, classes)
+
+
+def is_among(given: Sequence[str], own: Sequence[str]) -> bool:
+    """Whether the names are some of the plug-in's own, in any order, with none twice on either side."""
+    return len(set(own)) == len(own) and len(set(given)) == len(given) and set(given) <= set(own)
+
+
+def for_classes(ported: Ported, classes: Classes) -> Ported:
+    """The ported plug-in for these classes, by name; itself where they are its own, or not among them."""
+    own = ported.classes.names
+    return Columns(ported, classes) if classes.names != own and is_among(classes.names, own) else ported
 
 
 def restored(plugin: Plugin) -> Ported:

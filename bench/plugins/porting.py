@@ -16,7 +16,7 @@ from carryover.bench.features.pixels import Pictures, views_of
 from carryover.bench.features.store import FeatureStore
 from carryover.bench.plugins.contract import config_of, left_open, made, of_tensors, widths_of
 from carryover.bench.plugins.format import OF_BACKBONE, Plugin, of_kinds
-from carryover.bench.plugins.ported import of_backbone, restored
+from carryover.bench.plugins.ported import for_classes, of_backbone, restored
 from carryover.bench.plugins.scores import correlations, gives_scores, tells_scores
 from carryover.bench.ports import words
 from carryover.bench.ports.anchors import Anchors
@@ -98,7 +98,7 @@ def check_home(plugin: Plugin, old: Backbone) -> None:
 def bound(plugin: Plugin, old: Any, classes: Classes) -> Method | Ported:
     """The plug-in in eval mode, as it answers on the old backbone. Raises UserError for a file that does not fit."""
     if plugin.ported is not None:
-        ported = restored(plugin)
+        ported = for_classes(restored(plugin), classes)
         if not isinstance(old, NoTower):
             ported.bind(old, classes)
         return ported

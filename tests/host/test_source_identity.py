@@ -27,7 +27,8 @@ def roots(method):
 
 
 def own_methods():
-    return [name for name in METHODS if METHODS[name].__module__.startswith(HOME)]
+    """Those that runs train."""
+    return [name for name in METHODS if METHODS[name].__module__.rpartition(".")[0] == HOME]
 
 
 def hashes(library=ON_DISK):

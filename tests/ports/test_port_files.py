@@ -2,7 +2,8 @@
 
 import json
 import pickle
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -122,8 +123,6 @@ def test_a_method_that_was_trained_on_the_new_backbone_is_an_ordinary_plugin_of_
 
 
 def test_another_backbone_other_classes_and_another_width_are_named(written, tiny, narrow, classes):
-    from types import SimpleNamespace
-
     plugin = read(written)
     again = ported.restored(plugin)
     data = SimpleNamespace(id="toy", classnames=classes.names)
@@ -131,12 +130,24 @@ def test_another_backbone_other_classes_and_another_width_are_named(written, tin
     for tower, names, expected in (
         (narrow.tower, classes.names, "joint width D: it was ported to 32, tiny-narrow has 24"),
         (tiny.new.tower, (*classes.names, "dog"), "1 of toy are none of them: 'dog'"),
-        (tiny.new.tower, classes.names[::-1], "another order"),
+        (tiny.new.tower, (*classes.names, classes.names[0]), "names that stand there twice"),
     ):
         with pytest.raises(Incompatible, match=expected):
             check_ported(plugin, again, tower, SimpleNamespace(id="toy", classnames=names))
     with pytest.raises(UserError, match="port it to that one"):
         again.bind(tiny.base, classes)
+
+
+def test_some_of_its_classes_in_another_order_are_columns_of_its_answers(written, tiny, classes):
+    plugin = read(written)
+    whole, some = ported.restored(plugin), classes.names[::-1][:2]
+    chosen = ported.for_classes(ported.restored(plugin), replace(classes, names=some))
+    check_ported(plugin, whole, tiny.new.tower, SimpleNamespace(id="toy", classnames=some))
+    chosen.bind(tiny.new, replace(classes, names=some))
+    x = make_support().features
+    expected = {name: whole.predict(x)[:, column] for column, name in enumerate(classes.names)}
+    assert torch.equal(chosen.predict(x), torch.stack([expected[name] for name in some], 1))
+    assert ported.for_classes(whole, classes) is whole
 
 
 def test_a_backbone_that_is_not_the_plugins_own_is_refused(tmp_path, tiny, narrow, classes):
