@@ -39,6 +39,14 @@ FLAGS = (
     "--plugin-dir",
     *flags.DEVICE,
 )
+NEEDS = "--plugin FILE"
+HELP = {
+    "--backbone": f"where it is asked (default: the plug-in's own): {flags.NAMES}",
+    "--classes": "other class names, a name a line, for a plug-in without weights of each class's own",
+    "--top": "how many names are shown of each picture, the most probable first (default: 5)",
+    "--json": "print JSON lines in place of the table",
+    "--to": "a file .csv or .jsonl (default: a table here)",
+}
 EXAMPLES = (
     ("classify --plugin FILE FOLDER", "on the backbone that the plug-in belongs to; then on its update:"),
     ("classify --plugin FILE --backbone micro-update FOLDER --to answers.csv", "a row a picture and name"),

@@ -6,6 +6,8 @@ FLAGS      the flags of ``bench.cli.flags`` that the command reads
 EXAMPLES   (what stands behind ``run_all.py``, what that does), two or more
 WORDS      its further words as (metavar, help); empty for a command that takes none
 NOTE       a paragraph for the head of its help, where there is one
+NEEDS      the flags that it cannot do without, as its usage line shows them, where there are any
+HELP       what a flag means for this command, where that is not what ``bench.cli.flags`` says
 """
 
 from __future__ import annotations

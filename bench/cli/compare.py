@@ -28,6 +28,7 @@ WORDS = (
     "command evaluate stored (or some of its .json files)",
 )
 FLAGS = ("--to", "--methods", *flags.RECORDS)
+HELP = {"--to": "a file .md or .csv (default: a table here)"}
 EXAMPLES = (
     ("compare THEIRS.csv", "their accuracies beside ours, as Markdown; THEIRS.csv begins dataset,method,base,new,seed"),
     (

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from carryover.bench.cli import agreement, flags
-from carryover.bench.cli.backbones import local
+from carryover.bench.cli.backbones import Alone, local, named_home
 from carryover.bench.cli.progress import Progress
 from carryover.bench.cli.shown import few_threads, ported_rows, show_warnings
 from carryover.bench.errors import UserError
@@ -33,6 +33,20 @@ FLAGS = (
     *flags.DEVICE,
     *flags.LOOK,
 )
+NEEDS = "--plugin FILE --backbone NAME --dataset ID"
+HELP = {
+    "--backbone": f"where it is asked (of a ported plug-in default: where it was ported to): {flags.NAMES}",
+    "--dataset": "a dataset id, or folder:PATH with PATH/<class>/*.jpg; its test images are used, of a bare folder a "
+    "part, which is noted",
+    "--images": "pictures without labels, in any folders below it, in place of --dataset: how far the plug-in agrees "
+    "with itself on its old backbone",
+    "--count": "at most so many of the pictures, the same ones each time (default: all)",
+    "--old": "for agreement: the old backbone (default: the one that the file names); or its features, "
+    "FILE.npz, FILE.npz:NAME, or some rows, FILE.npz:NAME[0::2]",
+    "--new": "features of the new backbone of the same pictures, in the forms of --old",
+    "--json": "print the result as it is stored, in place of the table",
+    "--dry-run": "only say whether the plug-in fits that backbone and dataset",
+}
 EXAMPLES = (
     (
         "evaluate --plugin FILE --backbone micro-update --dataset micro_stars",
@@ -70,11 +84,14 @@ def main(args: argparse.Namespace) -> int:
     for flag in ("dry_run", "limit"):
         if (arrays or args.images) and getattr(args, flag):
             raise UserError(f"evaluate: --{flag.replace('_', '-')} is for a --dataset; leave it out without labels")
-    for flag in () if arrays or args.images else ("backbone", "dataset"):
-        if not getattr(args, flag):
-            raise UserError(f"evaluate: --{flag} is missing; expected {FORM}, or without labels {agreement.FORM}")
+    if not (arrays or args.images or args.dataset):
+        raise UserError(f"evaluate: --dataset is missing; expected {FORM}, or without labels {agreement.FORM}")
     discover(args.plugin_dir)
     plugin = read(local(args.plugin, args))
+    if plugin.ported and not (args.backbone or arrays):
+        args.backbone = named_home(Alone(args), "evaluate", "", plugin, "--backbone")
+    if not (arrays or args.images or args.backbone):
+        raise UserError(f"evaluate: --backbone is missing; expected {FORM}, or without labels {agreement.FORM}")
     if arrays:
         return agreement.of_arrays(args, plugin)
     if args.images:
@@ -114,7 +131,7 @@ def main(args: argparse.Namespace) -> int:
     session.store.check_writable()
     with few_threads(tower.is_micro and options.device == "cpu"):
         stored = evaluate_plugin(session, plugin, dataset, args.limit)
-    show_warnings(stored["warnings"])
+    show_warnings([*stored["dataset"]["marks"], *stored["warnings"]])
     if args.json:
         print(json.dumps(stored, indent=1, sort_keys=True))
         return 0

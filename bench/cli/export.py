@@ -17,6 +17,8 @@ WORDS = (
     "runs that ported a plug-in keep none: export that of the base, the command port carries it over",
 )
 FLAGS = ("--to", "--push", *flags.CHOICE, *flags.RECORDS)
+NEEDS = "--to PATH"
+HELP = {"--to": "a folder, or for one plug-in a file .safetensors"}
 EXAMPLES = (
     ("export --methods coop --datasets micro_stars --seeds 1 --to plugins", "one plug-in of the micro world"),
     (

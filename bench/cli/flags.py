@@ -14,6 +14,10 @@ from carryover.bench.host.paths import RESULTS
 from carryover.bench.plan.defaults import ARCH, MICRO_VIEWS, PRECISION, PUBLISHED_VIEWS, SHOTS, TEXT_MEMORY
 
 Group = dict[str, dict[str, Any]]
+NAMES = (
+    "MODEL/TAG of open_clip, MODEL=FILE for a local checkpoint, hf-hub:ORG/NAME, local-dir:PATH, an embedded model "
+    "such as micro-update, a role of --arch (base, new, …), or ARCH:ROLE, e.g. vit-b16:new"
+)
 
 CHOICE: Group = {
     "--suite": dict(
@@ -127,67 +131,34 @@ PLUGINS: Group = {
     "--plugin": dict(
         metavar="FILE", help="the plug-in, a .safetensors file; hf://ORG/NAME[@REV]/FILE fetches it from the hub"
     ),
-    "--backbone": dict(
-        metavar="NAME",
-        help="a role of --arch (base, new, …); ARCH:ROLE, e.g. vit-b16:new; an embedded model, e.g. micro-update; "
-        "MODEL/TAG of open_clip; MODEL=FILE for a local checkpoint; hf-hub:ORG/NAME; local-dir:PATH (classify: default "
-        "the plug-in's own)",
-    ),
-    "--dataset": dict(
-        metavar="ID",
-        type=values.dataset,
-        help="a dataset id or folder:PATH; its test images are used (port: its class names and prompts alone; default: "
-        "those the plug-in was trained on)",
-    ),
+    "--backbone": dict(metavar="NAME", help=NAMES),
+    "--dataset": dict(metavar="ID", type=values.dataset, help="a dataset id or folder:PATH"),
     "--push": dict(
         metavar="ORG/NAME",
         help="for export: make of the folder --to what the hub's own client can send there, with a page of what was "
         "measured; nothing is sent",
     ),
-    "--top": dict(type=int, metavar="N", help="names a picture, the most probable first (default: 5)"),
-    "--json": dict(
-        action="store_true", help="print JSON in place of the table: the stored result; for classify a line a picture"
-    ),
-    "--to": dict(
-        metavar="PATH",
-        help="for export: a folder, or for one plug-in a file .safetensors; for import, port and map: the file to "
-        "write; for leaderboard: the page to write (default: leaderboard.html); for compare: a file .md or .csv; for "
-        "classify: a file .csv or .jsonl (default: a table here)",
-    ),
+    "--top": dict(type=int, metavar="N", help="how many names are shown of each picture"),
+    "--json": dict(action="store_true", help="print JSON in place of the table"),
+    "--to": dict(metavar="PATH", help="what to write"),
 }
 PORTS: Group = {
     "--port": dict(
         metavar="ID", type=str.lower, help="how it is carried over: 'ls ports' names them (default: procrustes)"
     ),
-    "--images": dict(
-        metavar="FOLDER",
-        help="pictures that a map is fitted on, or that evaluate asks about, in any folders below it; no label is read",
-    ),
+    "--images": dict(metavar="FOLDER", help="pictures, in any folders below it; no label is read"),
     "--count": dict(
-        type=int, default=0, metavar="N", help="at most so many of the pictures, always the same (default: all)"
+        type=int, default=0, metavar="N", help="at most so many of the pictures, the same ones each time (default: all)"
     ),
     "--map": dict(metavar="FILE", help="a map that the command map wrote, in place of pictures or beside a few"),
-    "--base": dict(metavar="NAME", help="for map: the old backbone, as --backbone takes it"),
-    "--old": dict(
-        metavar="NAME|FILE",
-        help="for port, and evaluate without labels: the backbone that the plug-in was trained on (default: the one "
-        "that its file names), or stored features of it, .npz or .safetensors (FILE:NAME: one array of several)",
-    ),
-    "--new": dict(
-        metavar="NAME|FILE",
-        help="for map: the new backbone; for port and evaluate: stored features of the new backbone",
-    ),
+    "--base": dict(metavar="NAME", help="the old backbone, as --backbone takes it"),
+    "--old": dict(metavar="NAME|FILE", help="the old backbone, or stored features of it"),
+    "--new": dict(metavar="NAME|FILE", help="the new backbone, or stored features of it"),
     "--head": dict(metavar="FILE", help="a linear head on old features: 'weight' (outputs, width), 'bias' (outputs,)"),
 }
 IMPORTS: Group = {
-    "--kind": dict(
-        metavar="FORMAT", type=str.lower, default="", help="what kind of file it is, where it may be several"
-    ),
-    "--classes": dict(
-        metavar="FILE",
-        help="class names, a name a line, in the order of training; for classify others, where the plug-in has no "
-        "weights of each class's own",
-    ),
+    "--kind": dict(metavar="FORMAT", type=str.lower, default="", help="which format it is"),
+    "--classes": dict(metavar="FILE", help="class names, a name a line"),
     "--template": dict(nargs="+", metavar="TEXT", help="prompts of the text classifier, with {} for the class name"),
     "--fact": dict(
         nargs="+",

@@ -27,9 +27,19 @@ FLAGS = (
     *flags.BACKBONES,
     "--data-root",
     "--make-split",
-    *flags.FILES,
-    *flags.DEVICE,
+    "--plugin-dir",
+    "--device",
+    "--text-memory",
 )
+NEEDS = "--backbone NAME --to FILE"
+HELP = {
+    "--backbone": f"the model that it was trained on: {flags.NAMES}",
+    "--dataset": "what it was trained on, for its class names and prompts; of a part of its classes give --classes",
+    "--classes": "class names in the order of training, a name a line",
+    "--kind": "which format it is, where it may be several: coop, cocoop, kgcoop, maple, clip-adapter, tip-adapter, "
+    "clip-lora, peft, head",
+    "--to": "the plug-in file to write, .safetensors",
+}
 EXAMPLES = (
     (
         "import prompt_learner/model.pth.tar-50 --backbone ViT-B-16-quickgelu/openai --fact position=end --to "

@@ -9,6 +9,7 @@ from carryover.bench.render.terminal import say
 
 WORDS = ("[[NAME=]FOLDER …]", "results folders, each with the name of its group where wanted (none: --out)")
 FLAGS = ("--to", "--plugin-dir", "--out")
+HELP = {"--to": "the page to write (default: leaderboard.html)"}
 EXAMPLES = (
     ("leaderboard ours=results theirs=FOLDER --to leaderboard.html", "two groups' results side by side"),
     ("leaderboard", "one's own results alone"),

@@ -23,6 +23,12 @@ FLAGS = (
     *flags.FILES,
     *flags.DEVICE,
 )
+NEEDS = "--base NAME --new NAME --images FOLDER --to FILE"
+HELP = {
+    "--base": f"the old backbone: {flags.NAMES}",
+    "--new": "the new backbone, as --base",
+    "--to": "the map to write, .safetensors",
+}
 EXAMPLES = (
     (
         "map --base micro-base --new micro-update --images FOLDER --to base-to-update.safetensors",

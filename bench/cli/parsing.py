@@ -17,7 +17,7 @@ STATUS = (
     "exit status: 0 every planned run is done, every dataset ready; 1 a run failed, a check found a difference or a "
     "dataset is not ready; 2 bad input; 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP"
 )
-OTHERS = "The flags of a run may stand behind this command too; those that are not named here are not read."
+OTHERS = "Other flags of a run may stand behind this command, and are not read."
 
 
 class Parser(argparse.ArgumentParser):
@@ -35,16 +35,19 @@ def parser(command: str = "") -> Parser:
     if note := getattr(module, "NOTE", ""):
         about += "\n\n" + textwrap.fill(note, 100)
     words = f" {module.WORDS[0]}" if module.WORDS else ""
+    needs, own = (f" {module.NEEDS}" if hasattr(module, "NEEDS") else ""), getattr(module, "HELP", {})
     p = Parser(
         prog=program(),
-        usage=f"{program()} {command or '[COMMAND]'}{words} [FLAG …]",
+        usage=f"{program()} {command or '[COMMAND]'}{words}{needs} [FLAG …]",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description=about,
         epilog=epilog(command, module.EXAMPLES),
         add_help=False,
     )
     p.add_argument("command", nargs="?", default="run", help=argparse.SUPPRESS)
-    p.add_argument("what", nargs="*", metavar="WHAT", help=module.WORDS[1] if module.WORDS else argparse.SUPPRESS)
+    p.add_argument(
+        "what", nargs="*", metavar=words.strip() or "WHAT", help=module.WORDS[1] if module.WORDS else argparse.SUPPRESS
+    )
     for title, group in flags.GROUPS.items():
         shown = p.add_argument_group(title)
         for flag, settings in group.items():
@@ -52,6 +55,8 @@ def parser(command: str = "") -> Parser:
             action = shown.add_argument(*names, **settings)
             if flag not in module.FLAGS and group is not flags.CALL:
                 action.help = argparse.SUPPRESS
+            elif flag in own:
+                action.help = own[flag]
     return p
 
 

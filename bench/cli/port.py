@@ -41,6 +41,17 @@ FLAGS = (
     *flags.FILES,
     *flags.DEVICE,
 )
+NEEDS = "--plugin FILE --backbone NAME --images FOLDER --to FILE"
+HELP = {
+    "--backbone": f"the new backbone: {flags.NAMES}",
+    "--dataset": "whose class names and prompts it is ported with (default: those of the file); no picture is read",
+    "--images": "pictures that the map is fitted on, in any folders below it; no label is read",
+    "--count": "at most so many of the pictures, the same ones each time (default: all)",
+    "--old": "the backbone that the plug-in was trained on (default: the one that its file names); or features of it, "
+    "FILE.npz, FILE.npz:NAME, or some rows, FILE.npz:NAME[0::2]",
+    "--new": "features of the new backbone of the same pictures, in the forms of --old",
+    "--to": "the ported plug-in to write, .safetensors; with --head a file of the head's own form",
+}
 EXAMPLES = (
     (
         "port --plugin FILE --backbone micro-update --images FOLDER --to PORTED.safetensors",

@@ -173,7 +173,7 @@ def other_home(plugin: Plugin, ported: Ported, backbone: Backbone) -> list[str]:
     new = quoted(plugin.header["ported"]["new"]["backbone"])
     return [
         f"it was ported to {new} of fingerprint {ported.home[:12]}, {backbone.label} has {backbone.fingerprint[:12]}: "
-        "port it to this one"
+        "port the plug-in that it was made of to this one (its own old backbone needs no port)"
     ]
 
 

@@ -109,7 +109,7 @@ def test_the_plugins_own_backbone_is_found_by_its_name_and_a_ported_ones_is_the_
         capsys, "--plugin", to, folder, "--backbone", world.backbone("b")
     )
     line = mistake(capsys, "classify", "--plugin", to, folder, "--backbone", world.backbone("a"))
-    assert "it was ported to" in line and "port it to this one" in line
+    assert "it was ported to" in line and "port the plug-in that it was made of" in line
     lost = rewritten(
         plugin, tmp_path / "lost.safetensors", lambda header: header["trained_on"][-1].update(backbone="Vit")
     )

@@ -374,6 +374,6 @@ def test_flags_of_these_commands_are_refused_elsewhere(capsys):
     for flag, command in (("plugin", "evaluate"), ("backbone", "evaluate"), ("dataset", "evaluate"), ("to", "export")):
         assert f"--{flag} goes with {command}" in refused(capsys, f"--{flag}", "x")
     assert "--json goes with evaluate" in refused(capsys, "export", "--json", "--to", "x")
-    for flag in ("plugin", "backbone", "dataset"):
+    for flag in ("plugin", "dataset"):
         given = [word for other in ("plugin", "backbone", "dataset") if other != flag for word in (f"--{other}", "x")]
         assert f"--{flag} is missing" in refused(capsys, "evaluate", *given)
