@@ -31,6 +31,7 @@ from carryover.bench.plan.run_labels import ZERO_SHOT
 from carryover.bench.plan.runs import NUMBERS_VERSION, Run
 from carryover.bench.plugins.contract import (
     Incompatible,
+    at_home,
     check,
     check_ported,
     left_home,
@@ -112,7 +113,9 @@ def evaluate_plugin(session: Session, plugin: Plugin, dataset: str, limit: int |
         **score(outcomes["plugin"]),
         "zero_shot": score(outcomes["zero_shot"]),
         "difference": difference(right["plugin"], right["zero_shot"]),
-        "warnings": warnings_of(plugin, backbone) + [f"{plugin.method}: {mark}" for mark in made["plugin"][1]],
+        "warnings": warnings_of(plugin, backbone)
+        + [f"{plugin.method}: {mark}" for mark in made["plugin"][1]]
+        + worse_than_chance(plugin, backbone, outcomes["plugin"], len(data.classnames)),
         "limit": limit,
         "precision": precision,
         "identity": identity,
@@ -125,6 +128,17 @@ def evaluate_plugin(session: Session, plugin: Plugin, dataset: str, limit: int |
     }
     session.store.write_note(f"{key}.json", sealed(stored))
     return stored
+
+
+def worse_than_chance(plugin: Plugin, backbone: Backbone, outcome: dict[str, Tensor], classes: int) -> list[str]:
+    """Of a plug-in on the backbone that it was trained on, which mostly means that names stand in another order."""
+    accuracy = score(outcome)["accuracy"]
+    if plugin.ported is not None or not at_home(plugin, backbone) or accuracy >= 100 / classes:
+        return []
+    return [
+        f"{accuracy:.1f} % is below chance ({100 / classes:.1f} %) on the backbone that it was trained on: are its class "
+        "names in the order of training?"
+    ]
 
 
 def predictions(

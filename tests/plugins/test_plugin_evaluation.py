@@ -183,6 +183,25 @@ def test_a_plugin_of_another_program_is_evaluated(world, tmp_path, capsys):
     assert own["plugin"]["seed"] is None and own["plugin"]["made_by"] == "me"
 
 
+def test_class_names_in_a_wrong_order_are_guessed_from_answers_below_chance_at_home(world, tmp_path, capsys):
+    plugin = world.plugin("linear-probe")
+
+    def turned(header):
+        names = header["shape"]["classnames"]
+        return {**header, "shape": {**header["shape"], "classnames": [*names[1:], names[0]]}}
+
+    wrong = rewritten(plugin, tmp_path / "wrong.safetensors", turned)
+    notes = {}
+    for path in (plugin, wrong):
+        for role in ("a", "b"):
+            argv = ["--backbone", world.backbone(role), "--dataset", world.data(), "--out", tmp_path]
+            found = evaluated(capsys, "--plugin", path, *argv)
+            told = any("is below chance" in line for line in found["warnings"])
+            notes[path == wrong, role] = told, found["accuracy"]
+    assert notes[True, "a"][0] and notes[True, "a"][1] < 50 < notes[False, "a"][1]
+    assert not any(told for (changed, role), (told, _) in notes.items() if not (changed and role == "a"))
+
+
 # ---- the interval ----------------------------------------------------------------------------------------------------
 
 
