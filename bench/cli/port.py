@@ -107,6 +107,7 @@ def main(args: argparse.Namespace) -> int:
 
 def over_anchors(args: argparse.Namespace, plugin: Plugin, classes: Classes) -> Outcome:
     from carryover.bench.plugins import porting
+    from carryover.bench.plugins.contract import doubt
     from carryover.datasets import pictures
 
     wanting("port", args, ("backbone",), FORM)
@@ -131,6 +132,8 @@ def over_anchors(args: argparse.Namespace, plugin: Plugin, classes: Classes) -> 
         )
     if prior is not None:
         porting.check_pair(f"--map '{args.map}'", prior, porting.home_of(plugin), new)
+    porting.check_home(plugin, old)
+    show_warnings(doubt(porting.home_of(plugin), old.label))
     with few_threads(old.tower.is_micro and new.tower.is_micro and alone.device == "cpu"):
         if split is None:
             anchors = porting.anchors_of_texts(port, old)
@@ -151,7 +154,7 @@ def through_map(args: argparse.Namespace, plugin: Plugin, classes: Classes) -> O
         raise UserError(f"port: --port {args.port}, and the map of --map is {fitted.about['name']}; leave --port out")
     alone, where = Alone(args), f"--map '{args.map}'"
     new = alone.load(args.backbone) if args.backbone else None
-    porting.check_pair(where, fitted, porting.home_of(plugin), new)
+    show_warnings(porting.check_pair(where, fitted, porting.home_of(plugin), new))
     outcome = None if args.old else porting.carry_through(plugin, fitted, None, classes)
     if outcome is None:
         old = alone.load(named_home(alone, "port", args.old, plugin, "--old"))

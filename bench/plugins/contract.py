@@ -18,6 +18,7 @@ from torch import Tensor
 from carryover.bench.backbones import loading
 from carryover.bench.backbones.archs import Tower
 from carryover.bench.backbones.loading import Backbone, first_line
+from carryover.bench.backbones.names import differ
 from carryover.bench.errors import UserError, quoted, unknown
 from carryover.bench.host.source_identity import same_scheme
 from carryover.bench.plugins.format import Plugin
@@ -126,6 +127,24 @@ def unsure_of(plugin: Plugin, backbone: Tower | Backbone) -> list[str]:
     return [
         f"it was ported from stored features of a backbone named {quoted(new['backbone'])}; whether {backbone.label} "
         "is that very one cannot be checked"
+    ]
+
+
+def misnamed(home: dict[str, Any], label: str) -> str:
+    """Why a backbone of that label is not the one that a header names, where the header proves none by fingerprint and
+    both names are known; empty where it may be."""
+    if home["fingerprint"] is not None or not differ(home["backbone"], label):
+        return ""
+    return f"it belongs to {quoted(home['backbone'])} by its file, {label} is another one"
+
+
+def doubt(home: dict[str, Any], label: str) -> list[str]:
+    """A note where neither fingerprint nor name can tell whether it is the one that a header names."""
+    if home["fingerprint"] is not None or differ(home["backbone"], label) is not None:
+        return []
+    return [
+        f"the file proves no backbone: it names {quoted(home['backbone'])}, and whether {label} is that very one cannot "
+        "be checked"
     ]
 
 

@@ -26,7 +26,7 @@ from carryover.bench.host import environment
 from carryover.bench.host.identity import digest, sealed, sha256_of
 from carryover.bench.plan.runs import NUMBERS_VERSION
 from carryover.bench.plugins import agreement
-from carryover.bench.plugins.contract import carried_by, left_home, warnings_of
+from carryover.bench.plugins.contract import carried_by, doubt, left_home, misnamed, warnings_of
 from carryover.bench.plugins.evaluation import FOLDER, without_names
 from carryover.bench.plugins.format import Plugin
 from carryover.bench.plugins.ported import restored
@@ -107,9 +107,10 @@ def evaluate_pictures(
 ) -> dict[str, Any]:
     """The result as it is stored, written with the answers. Raises UserError for other backbones than the plug-in's."""
     start, home = time.perf_counter(), old_home(plugin)
-    notes = []
+    notes: list[str] = []
     if plugin.ported is None:
         check_home(plugin, old.backbone)
+        notes += doubt(home, old.backbone.label)
         for store in (old, new):
             if reasons := left_home(plugin, store.backbone):
                 raise UserError(f"evaluate: {reasons[0]}")
@@ -121,6 +122,7 @@ def evaluate_pictures(
     else:
         ported, head = kept_old(plugin)
         check_side(home, old.backbone, "--old")
+        notes += doubt(home, old.backbone.label)
         check_side(plugin.ported["new"], new.backbone, "--backbone")
         if plugin.ported["anchors"].get("sha256") == seen.told.get("sha256", ""):
             notes.append(SEEN.format("pictures"))
@@ -205,6 +207,8 @@ def check_side(home: dict[str, Any], backbone: Backbone, flag: str) -> None:
             f"evaluate: the plug-in belongs to {home['backbone']} there ({own}, joint width {home['dim']}), "
             f"{flag} gave {backbone.label} ({backbone.fingerprint[:12]}, {backbone.dim})"
         )
+    if reason := misnamed(home, backbone.label):
+        raise UserError(f"evaluate: {flag} {backbone.label} is not the plug-in's: {reason}")
 
 
 # ---- what is stored --------------------------------------------------------------------------------------------------
