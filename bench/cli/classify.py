@@ -62,7 +62,7 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(f"--to {args.to}: expected a file that ends in {' or '.join(ENDINGS)}")
     from carryover.bench.cli.registries import discover
     from carryover.bench.plugins.answers import bound
-    from carryover.bench.plugins.contract import of_source
+    from carryover.bench.plugins.contract import of_source, unsure_of
     from carryover.bench.plugins.format import read
     from carryover.bench.plugins.porting import home_of
     from carryover.datasets import pictures
@@ -75,6 +75,7 @@ def main(args: argparse.Namespace) -> int:
     alone = Alone(args)
     backbone = alone.load(named_home(alone, "classify", args.backbone, plugin, "--backbone"))
     notes = [*of_source(plugin), note, TRANSDUCTIVE if METHODS[plugin.method].transductive else ""]
+    notes += [] if plugin.ported is None else unsure_of(plugin, backbone)
     known = home_of(plugin)["fingerprint"]
     if not args.backbone and plugin.ported is None and known not in (None, backbone.fingerprint):
         notes.append(f"the plug-in was trained on another {backbone.label} than the one found here, by fingerprint")

@@ -169,6 +169,8 @@ def check_ported(plugin: Plugin, ported: Ported, tower: Tower, data: Dataset) ->
     reasons, own, given = [], ported.classes.names, data.classnames
     if (dim := plugin.header["ported"]["new"]["dim"]) != tower.dim:
         reasons.append(f"joint width D: it was ported to {dim}, {tower.label} has {tower.dim}")
+    if reason := misnamed(plugin.header["ported"]["new"], tower.label):
+        reasons.append(reason)
     if strange := [name for name in dict.fromkeys(given) if name not in set(own)]:
         reasons.append(
             f"it was ported with its own {len(own)} classes; {len(strange)} of {data.id} are none of them: "

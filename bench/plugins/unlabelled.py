@@ -17,9 +17,10 @@ from torch import Tensor
 
 from carryover.bench.backbones.archs import Tower
 from carryover.bench.backbones.loading import Backbone
+from carryover.bench.backbones.names import differ
 from carryover.bench.engine.evaluator import ROWS
 from carryover.bench.engine.run_store import RunStore
-from carryover.bench.errors import UserError
+from carryover.bench.errors import UserError, quoted
 from carryover.bench.features.pixels import Pictures, views_of
 from carryover.bench.features.store import FEATURES_VERSION, FeatureStore
 from carryover.bench.host import environment
@@ -145,7 +146,7 @@ def evaluate_stored(
     plugin: Plugin, classes: Classes, old: Stored, new: Stored, out: str, tower: Tower | None = None
 ) -> dict[str, Any]:
     """The same from stored features, without any backbone; ``tower``: the new one, where it is named."""
-    start, home = time.perf_counter(), old_home(plugin)
+    start, home, notes = time.perf_counter(), old_home(plugin), list[str]()
     both = old.ids is not None and new.ids is not None
     rows = [rows_of(old), rows_of(new)]
     if both:
@@ -172,6 +173,11 @@ def evaluate_stored(
         other, one = kept_old(plugin)
         classes, part = other.classes, plugin.ported["new"]
         new_side, new_dim = {"label": part["backbone"], "fingerprint": part["fingerprint"]}, part["dim"]
+        notes += [] if tower is None else check_name(part, tower)
+    if tower is not None and tower.dim != new_dim:
+        raise UserError(
+            f"evaluate: --backbone {tower.label} gives features of width {tower.dim}, the plug-in takes {new_dim} there"
+        )
     for flag, side, dim in (("--old", old, home["dim"]), ("--new", new, new_dim)):
         if side.features.shape[1] != dim:
             raise UserError(
@@ -185,7 +191,7 @@ def evaluate_stored(
     after = answers(other, rows[1])
     sha = sha256_of_rows(old, new)
     anchors = plugin.ported["anchors"] if plugin.ported is not None else {}
-    notes = [SEEN.format("rows")] if anchors.get("sha256") == sha else []
+    notes += [SEEN.format("rows")] if anchors.get("sha256") == sha else []
     files = {"old": Path(old.path).name, "new": Path(new.path).name, "matched": "by id" if both else "by place"}
     told = {
         "old": {"label": home["backbone"], "fingerprint": home["fingerprint"]},
@@ -209,6 +215,20 @@ def check_side(home: dict[str, Any], backbone: Backbone, flag: str) -> None:
         )
     if reason := misnamed(home, backbone.label):
         raise UserError(f"evaluate: {flag} {backbone.label} is not the plug-in's: {reason}")
+
+
+def check_name(home: dict[str, Any], tower: Tower) -> list[str]:
+    """Raises UserError where --backbone names another backbone than the ported file's header, whose weights are not
+    read; notes where the names cannot tell."""
+    other = differ(home["backbone"], tower.label)
+    if other:
+        raise UserError(
+            f"evaluate: the plug-in belongs to {home['backbone']}, --backbone gave {tower.label}: leave it out, or name "
+            "that one"
+        )
+    if other is None:
+        return [f"whether {tower.label} is {quoted(home['backbone'])}, which the plug-in belongs to, cannot be checked"]
+    return []
 
 
 # ---- what is stored --------------------------------------------------------------------------------------------------

@@ -43,6 +43,7 @@ from carryover.bench.features.store import FeatureStore
 from carryover.bench.host.untouched import leaves_untouched
 from carryover.bench.plugins import format, ported, porting, stored_features
 from carryover.bench.plugins.answers import BoundPlugin
+from carryover.bench.plugins.contract import misnamed
 from carryover.bench.plugins.format import Plugin
 from carryover.bench.ports import Anchors as Anchors
 from carryover.bench.ports import Port as Port
@@ -111,6 +112,8 @@ class PortedPlugin:
 
     def bind(self, backbone: Backbone) -> BoundPlugin:
         """On the backbone that it was ported to, to be asked about pictures. Raises UserError for another one."""
+        if reason := misnamed(self.told["new"], backbone.label):
+            raise UserError(f"{self.plugin.method} cannot be bound to {backbone.label}: {reason}")
         self.ported.bind(backbone, self.ported.classes)
         return BoundPlugin(self.plugin, backbone, self.ported, self.ported.classes, backbone.text.precision)
 

@@ -102,3 +102,35 @@ def test_a_name_that_cannot_tell_is_noted(capsys, home, tmp_path):
     assert status == 0 and any(note in line for line in json.loads(out)["warnings"])
     status, _, err = call(capsys, "port", *words, "--to", tmp_path / "x.safetensors", *common(home))
     assert status == 0 and note in " ".join(err.split())
+
+
+# ---- ported from stored features: no fingerprint of the new backbone -------------------------------------------------
+
+
+def test_what_was_ported_from_stored_features_answers_on_the_backbone_that_was_named(capsys, home, ported):
+    from carryover import datasets
+
+    folder = f"folder:{home / 'sets'}"
+    rng = np.random.default_rng(1)
+    for label, name in enumerate("abc"):
+        (home / "sets" / name).mkdir(parents=True, exist_ok=True)
+        for i in range(8):
+            picture(rng, label).save(home / "sets" / name / f"{i}.png")
+    assert datasets.identify(folder)
+    asked = (
+        ["classify", "--plugin", ported, home / "pictures", "--device", "cpu"],
+        ["evaluate", "--plugin", ported, "--dataset", folder, *common(home)],
+        ["evaluate", "--plugin", ported, "--dataset", folder, "--dry-run", *common(home)],
+        ["evaluate", "--plugin", ported, "--images", home / "pictures", *common(home)],
+        ["evaluate", "--plugin", ported, *stored(home), *common(home)],
+    )
+    for words in asked:
+        line = mistake(capsys, *words, "--backbone", "micro-second")
+        assert "micro-update" in line and "micro-second" in line
+        status, _, err = call(capsys, *words, "--backbone", "micro-update")
+        assert status == 0, err
+    assert "cannot be checked" in call(capsys, *asked[0], "--backbone", "micro-update")[2]
+    second = carryover.load_backbone("micro-second")
+    assert "micro-second is another one" in carryover.load_plugin(ported).fits(second)
+    with pytest.raises(UserError, match="micro-second is another one"):
+        carryover.ports.load(ported).bind(second)
