@@ -61,6 +61,7 @@ def main(args: argparse.Namespace) -> int:
     if args.to and Path(args.to).suffix not in ENDINGS:
         raise UserError(f"--to {args.to}: expected a file that ends in {' or '.join(ENDINGS)}")
     from carryover.bench.cli.registries import discover
+    from carryover.bench.host.outputs import check_output
     from carryover.bench.plugins.answers import bound
     from carryover.bench.plugins.contract import of_source, unsure_of
     from carryover.bench.plugins.format import read
@@ -68,6 +69,9 @@ def main(args: argparse.Namespace) -> int:
     from carryover.datasets import pictures
     from carryover.methods.base import METHODS
 
+    if args.to:
+        files = [one for one in args.what if not Path(one).is_dir()]
+        check_output(args.to, [args.plugin, args.classes, args.backbone, *files])
     discover(args.plugin_dir)
     plugin = read(local(args.plugin, args))
     split, called = pictures.given(args.what)  # what is not there is said before weights are read

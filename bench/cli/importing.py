@@ -48,6 +48,7 @@ def main(args: argparse.Namespace) -> int:
     """Reads the file without running anything of it, asks for what it does not say, writes a plug-in."""
     from carryover.bench import imports
     from carryover.bench.cli.registries import discover
+    from carryover.bench.host.outputs import PLUGIN, check_output
     from carryover.bench.imports import writing
     from carryover.bench.imports.base import FORMATS, Facts
     from carryover.bench.imports.reading import read
@@ -59,11 +60,10 @@ def main(args: argparse.Namespace) -> int:
     if not args.to:
         raise UserError("import: --to is missing; expected import FILE --to PLUGIN.safetensors")
     check_name(Path(args.to))
-    if Path(args.to).resolve() == Path(args.what[0]).resolve():
-        raise UserError(f"import: --to {args.to} is the file itself; expected another name")
     discover(args.plugin_dir)
     imports.discover()
     args.what = [local(args.what[0], args)]
+    check_output(args.to, [*args.what, args.backbone, args.classes, args.facts], PLUGIN)
     file = read(args.what[0])
     kind = writing.format_of(file, args.kind)
     alone = Alone(args)

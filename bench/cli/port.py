@@ -78,14 +78,14 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(f"port: --plugin is missing; expected {FORM}, or {FORM_OF_ARRAYS}")
     wanting("port", args, ("to",), FORM)
     from carryover.bench.cli.registries import discover
+    from carryover.bench.host.outputs import PLUGIN, check_output
     from carryover.bench.plugins.format import read
     from carryover.bench.plugins.ported import check_name, write
 
     discover(args.plugin_dir)
     check_name(Path(args.to))
     args.plugin = local(args.plugin, args)
-    if Path(args.to).resolve() == Path(args.plugin).resolve():
-        raise UserError(f"port: --to {args.to} is the plug-in itself; expected another file")
+    check_output(args.to, [args.plugin, *inputs_of(args)], PLUGIN)
     plugin = read(args.plugin)
     classes, note = prompts(args, plugin)
     if arrays:
@@ -100,6 +100,14 @@ def main(args: argparse.Namespace) -> int:
     few = f"{count} {things} for {names} classes are too few to rely on" if count < names else ""
     show_warnings([line for line in (note, few) if line])
     return 0
+
+
+def inputs_of(args: argparse.Namespace) -> list[str | None]:
+    """Files and folders that are read, beside the plug-in; of FILE.npz:NAME the file."""
+    from carryover.bench.plugins.stored_features import split_name
+
+    sides = [part for given in (args.old, args.new) if given for part in (given, split_name(given)[0])]
+    return [*sides, args.map, args.head, args.images, args.backbone]
 
 
 # ---- plug-ins --------------------------------------------------------------------------------------------------------
@@ -269,9 +277,11 @@ def of_arrays(args: argparse.Namespace) -> int:
                 f"port: --{name} beside features in files; expected {FORM_OF_ARRAYS}, or for a plug-in {FORM}"
             )
     wanting("port", args, ("old", "new", "head", "to"), FORM_OF_ARRAYS)
+    from carryover.bench.host.outputs import check_output
     from carryover.bench.plugins.porting import kind_of_map
     from carryover.bench.plugins.stored_features import carry_head, head_of, stored, write
 
+    check_output(args.to, inputs_of(args))
     kind = kind_of_map(args.port)
     old, new, head = stored(args.old, "--old"), stored(args.new, "--new"), head_of(args.head)
     ported, told = carry_head(old, new, head, kind())

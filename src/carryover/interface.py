@@ -26,6 +26,7 @@ from carryover.bench.backbones import loading
 from carryover.bench.backbones.loading import Backbone
 from carryover.bench.backbones.names import tower_of
 from carryover.bench.errors import UserError, unknown
+from carryover.bench.host.outputs import PLUGIN, check_output
 from carryover.bench.host.untouched import leaves_untouched
 from carryover.bench.plugins import answers, format, hub, porting
 from carryover.bench.plugins.answers import BoundPlugin
@@ -76,6 +77,7 @@ class Plugin(format.Plugin):
         from carryover.bench.plugins.ported import check_name
 
         check_name(Path(path))
+        check_output(path, (), PLUGIN, "save:")
         writing.write(self, path)
 
     def _named(self, classes: Classes | Sequence[str] | None) -> Classes:

@@ -40,6 +40,7 @@ from carryover.bench.backbones.loading import Backbone
 from carryover.bench.backbones.names import tower_of
 from carryover.bench.errors import UserError
 from carryover.bench.features.store import FeatureStore
+from carryover.bench.host.outputs import PLUGIN, check_output
 from carryover.bench.host.untouched import leaves_untouched
 from carryover.bench.plugins import format, ported, porting, stored_features
 from carryover.bench.plugins.answers import BoundPlugin
@@ -119,6 +120,7 @@ class PortedPlugin:
 
     def save(self, path: str | Path) -> None:
         """A plug-in file (docs/plugins.md)."""
+        check_output(path, (), PLUGIN, "save:")
         ported.write(path, self.plugin, self.ported, self.told)
 
 
@@ -182,6 +184,7 @@ def port_head(
     Returns how many rows were matched, and on rows that the map was fitted without: fit (R²) and agreement (share with
     the same largest output; of a single output the correlation).
     """
+    check_output(to, (file for one in (old, new, head) for file in (one, stored_features.split_name(str(one))[0])))
     first, second = stored_features.stored(str(old), "old"), stored_features.stored(str(new), "new")
     given, kind = stored_features.head_of(str(head), "head"), porting.kind_of_map(port)
     ported, told = stored_features.carry_head(first, second, given, kind())
