@@ -80,7 +80,8 @@ def differ(one: str, other: str) -> bool | None:
 
 
 def published(label: str) -> str | None:
-    """The label as open_clip writes it, where it is an embedded model's or one of open_clip's tags; the archs name no others."""
+    """The label as open_clip writes it, where it is an embedded model's or one of open_clip's tags; the archs
+    name no others."""
     import open_clip
 
     if label in micro():

@@ -143,8 +143,8 @@ def doubt(home: dict[str, Any], label: str) -> list[str]:
     if home["fingerprint"] is not None or differ(home["backbone"], label) is not None:
         return []
     return [
-        f"the file proves no backbone: it names {quoted(home['backbone'])}, and whether {label} is that very one cannot "
-        "be checked"
+        f"the file proves no backbone: it names {quoted(home['backbone'])}, and whether {label} is that very one "
+        "cannot be checked"
     ]
 
 

@@ -279,8 +279,8 @@ def check_pair(where: str, fitted: Map, old: dict[str, Any], new: Backbone | Non
         )
     if reason := misnamed(old, theirs["backbone"]):
         raise UserError(
-            f"{where} has {theirs['backbone']} as its old backbone, and of the plug-in {reason}: expected a map of this "
-            "very pair (the command map fits one)"
+            f"{where} has {theirs['backbone']} as its old backbone, and of the plug-in {reason}: expected a map of "
+            "this very pair (the command map fits one)"
         )
     return doubt(old, theirs["backbone"])
 

@@ -223,8 +223,8 @@ def check_name(home: dict[str, Any], tower: Tower) -> list[str]:
     other = differ(home["backbone"], tower.label)
     if other:
         raise UserError(
-            f"evaluate: the plug-in belongs to {home['backbone']}, --backbone gave {tower.label}: leave it out, or name "
-            "that one"
+            f"evaluate: the plug-in belongs to {home['backbone']}, --backbone gave {tower.label}: leave it out, or "
+            "name that one"
         )
     if other is None:
         return [f"whether {tower.label} is {quoted(home['backbone'])}, which the plug-in belongs to, cannot be checked"]
