@@ -46,6 +46,7 @@ from carryover.bench.plugins import format, ported, porting, stored_features
 from carryover.bench.plugins.answers import BoundPlugin
 from carryover.bench.plugins.contract import misnamed
 from carryover.bench.plugins.format import Plugin
+from carryover.bench.plugins.scores import gives_scores
 from carryover.bench.ports import Anchors as Anchors
 from carryover.bench.ports import Port as Port
 from carryover.bench.ports import Ported as Ported
@@ -105,11 +106,12 @@ class PortedPlugin:
         return made if isinstance(features, Tensor) else made.cpu().numpy()
 
     def classify(self, features: Tensor | np.ndarray) -> tuple[list[str], Any]:
-        """(B, Dn) -> the name of the most probable class of each row, and the probabilities (B, C)."""
+        """(B, Dn) -> the name of the most probable class of each row, and the probabilities (B, C); of a head of scores
+        the name of the largest and the scores, as they are."""
         logits = torch.as_tensor(self.logits(features))
-        probabilities = logits.softmax(-1)
-        names = [self.classnames[best] for best in probabilities.argmax(-1).tolist()]
-        return names, probabilities if isinstance(features, Tensor) else probabilities.numpy()
+        values = logits if gives_scores(self.ported) else logits.softmax(-1)
+        names = [self.classnames[best] for best in values.argmax(-1).tolist()]
+        return names, values if isinstance(features, Tensor) else values.numpy()
 
     def bind(self, backbone: Backbone) -> BoundPlugin:
         """On the backbone that it was ported to, to be asked about pictures. Raises UserError for another one."""
