@@ -21,6 +21,7 @@ from carryover.bench.backbones.loading import Backbone, first_line
 from carryover.bench.backbones.names import differ
 from carryover.bench.errors import UserError, quoted, unknown
 from carryover.bench.host.source_identity import same_scheme
+from carryover.bench.host.untouched import OwnDraws
 from carryover.bench.plugins.format import Plugin
 from carryover.bench.ports.base import Ported
 from carryover.datasets.base import Dataset
@@ -261,10 +262,11 @@ def built(kind: type[Method], config: TrainConfig, plugin: Plugin) -> Method:
     """On torch's meta device where the method can, so that a header's large numbers take no memory."""
     try:
         try:
-            with torch.device("meta"):
+            with torch.device("meta"), OwnDraws():
                 return kind(config, plugin.shape)
         except (NotImplementedError, RuntimeError):
-            return kind(config, plugin.shape)
+            with OwnDraws():
+                return kind(config, plugin.shape)
     except Exception as error:  # a method of anyone's raises what it likes
         raise UserError(f"{plugin.method} cannot be made with that config and shape: {first_line(error)}") from error
 
@@ -294,7 +296,8 @@ def type_of(tensor: Tensor) -> str:
 
 def architecture(tower: Tower) -> Backbone:
     """The backbone with random weights: shapes, tokenizer and blocks are its own, and nothing is downloaded."""
-    model = loading.build(tower.model)
+    with OwnDraws():
+        model = loading.build(tower.model)
     loading.check(model, tower)
     return Backbone(model, tower, loading.tokenizer(tower.model))
 
@@ -327,7 +330,8 @@ def on_model(
     """What binding, attaching and a prediction show with some of the classes ``names``. ``rows_only``: only whether
     rows for the classes are missing, as what is wrong already would make the rest fail."""
     trained = set(plugin.shape.classnames)
-    method = kind(config, plugin.shape).to(backbone.device).eval()
+    with OwnDraws():
+        method = kind(config, plugin.shape).to(backbone.device).eval()
     method.load_learned(plugin.tensors)
 
     def bind(names: Sequence[str]) -> str:

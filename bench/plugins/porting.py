@@ -14,6 +14,7 @@ from carryover.bench.backbones.loading import Backbone, first_line
 from carryover.bench.errors import UserError
 from carryover.bench.features.pixels import Pictures, views_of
 from carryover.bench.features.store import FeatureStore
+from carryover.bench.host.untouched import OwnDraws
 from carryover.bench.plugins.contract import config_of, doubt, left_open, made, misnamed, of_tensors, widths_of
 from carryover.bench.plugins.format import OF_BACKBONE, Plugin, of_kinds
 from carryover.bench.plugins.ported import of_backbone, restored
@@ -112,7 +113,8 @@ def bound(plugin: Plugin, old: Any, classes: Classes) -> Method | Ported:
         wrong = wrong + of_tensors(made(kind, config, plugin), plugin.tensors) + left_open(kind, config, plugin)
     if wrong or config is None:
         raise UserError(f"--plugin: '{plugin.path}': {'; '.join(wrong)}")
-    method = kind(config, plugin.shape).to(old.device).eval()
+    with OwnDraws():
+        method = kind(config, plugin.shape).to(old.device).eval()
     method.load_learned(plugin.tensors)
     try:
         method.bind(old, classes)

@@ -27,7 +27,7 @@ from carryover.bench.backbones.loading import Backbone
 from carryover.bench.backbones.names import tower_of
 from carryover.bench.errors import UserError, unknown
 from carryover.bench.host.outputs import PLUGIN, check_output
-from carryover.bench.host.untouched import leaves_untouched
+from carryover.bench.host.untouched import OwnDraws, draws_untouched, leaves_untouched
 from carryover.bench.plugins import answers, format, hub, porting
 from carryover.bench.plugins.answers import BoundPlugin
 from carryover.methods import discover
@@ -107,7 +107,8 @@ def load_backbone(
     "bf16". cache_dir: where open_clip keeps what it downloads."""
     if precision not in ("fp32", "bf16"):
         raise unknown("precision", precision, ("fp32", "bf16"))
-    return loading.load(tower_of(name, cache_dir=cache_dir), device, cache_dir, precision=precision)
+    with OwnDraws():
+        return loading.load(tower_of(name, cache_dir=cache_dir), device, cache_dir, precision=precision)
 
 
 @leaves_untouched
@@ -139,11 +140,11 @@ def import_plugin(
     given = {**facts, **{name: value for name, value in named.items() if value}}
     file = read(hub.local_file(path).path)
     kind_of = writing.format_of(file, kind)
-    found = Facts(given, tower_of, lambda name: loading.load(tower_of(name)), dataset)
+    found = Facts(given, tower_of, load_backbone, dataset)
     return plugin_of(writing.imported(file, kind_of, found))
 
 
-@leaves_untouched
+@draws_untouched
 def run(
     arch: str = "micro",
     methods: Sequence[str] = (),

@@ -41,7 +41,7 @@ from carryover.bench.backbones.names import tower_of
 from carryover.bench.errors import UserError
 from carryover.bench.features.store import FeatureStore
 from carryover.bench.host.outputs import PLUGIN, check_output
-from carryover.bench.host.untouched import leaves_untouched
+from carryover.bench.host.untouched import OwnDraws, draws_untouched, leaves_untouched
 from carryover.bench.plugins import format, ported, porting, stored_features
 from carryover.bench.plugins.answers import BoundPlugin
 from carryover.bench.plugins.contract import misnamed
@@ -134,7 +134,7 @@ def load(path: str | Path) -> PortedPlugin:
     return PortedPlugin(ported.restored(found), found, found.ported)
 
 
-@leaves_untouched
+@draws_untouched
 def fit(
     port: str,
     plugin: str | Path | Plugin,

@@ -46,3 +46,86 @@ def test_a_ported_head_of_scores_gives_them_as_they_are(heads, base):
     assert names == [("one", "two")[i] for i in values.argmax(1)]
     classes = carryover.ports.fit("linear", heads[0], base, base, (old, old)).classify(rows)[1]
     np.testing.assert_allclose(classes.sum(1), 1, rtol=1e-5)
+
+
+# ---- threads ---------------------------------------------------------------------------------------------------------
+
+
+def switches():
+    return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+
+
+@pytest.fixture
+def with_tf32():
+    before = switches()
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    yield
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+@pytest.mark.parametrize("within", [full_precision, untouched])
+def test_the_last_of_several_threads_puts_back(within, with_tf32):
+    entered, leave = threading.Event(), threading.Event()
+
+    def other():
+        with within():
+            entered.set()
+            leave.wait(60)
+            found.append(switches())
+
+    found, thread = [], threading.Thread(target=other)
+    with within():
+        thread.start()
+        assert entered.wait(60)
+    assert switches() == (False, False)  # the other thread computes still
+    leave.set()
+    thread.join()
+    assert found == [(False, False)] and switches() == (True, True)
+
+
+def test_no_random_number_is_drawn_twice_while_another_thread_loads_binds_and_classifies(heads):
+    from carryover.bench.plugins import contract
+
+    def drawn():
+        return [float(torch.rand(())) for _ in range(20)]
+
+    root = logging.getLogger()
+    handlers, start = list(root.handlers), torch.get_rng_state()
+    expected = drawn() + drawn()
+    torch.set_rng_state(start)
+    found = drawn()
+    thread_errors = []
+
+    def other():
+        try:
+            backbone = carryover.load_backbone("micro-update")
+            contract.architecture(backbone.tower)
+            assert heads[0].fits(backbone) is None
+            heads[0].bind(backbone).classify(Image.new("RGB", (64, 64)))
+        except BaseException as error:
+            thread_errors.append(error)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    state = torch.get_rng_state()
+    thread.join()
+    assert not thread_errors and torch.equal(state, torch.get_rng_state())
+    assert found + drawn() == expected and list(root.handlers) == handlers
+
+
+def test_numbers_drawn_while_a_call_lasts_stay_drawn(heads, monkeypatch):
+    """As of another thread: it draws within the call."""
+    from carryover.bench.plugins import format
+
+    read = format.read
+    found = []
+
+    def drawing(path):
+        found.append(float(torch.rand(())))
+        return read(path)
+
+    monkeypatch.setattr(format, "read", drawing)
+    for _ in range(2):
+        with pytest.raises(UserError, match="no file"):
+            carryover.load_plugin("nowhere.safetensors")
+    assert found[0] != found[1]
