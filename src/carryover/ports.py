@@ -41,8 +41,8 @@ from carryover.bench.backbones.names import tower_of
 from carryover.bench.errors import UserError
 from carryover.bench.features.store import FeatureStore
 from carryover.bench.host.outputs import PLUGIN, check_output
-from carryover.bench.host.untouched import OwnDraws, draws_untouched, leaves_untouched
-from carryover.bench.plugins import format, ported, porting, stored_features
+from carryover.bench.host.untouched import draws_untouched, leaves_untouched
+from carryover.bench.plugins import format, given, ported, porting, stored_features
 from carryover.bench.plugins.answers import BoundPlugin
 from carryover.bench.plugins.contract import misnamed
 from carryover.bench.plugins.format import Plugin
@@ -96,12 +96,7 @@ class PortedPlugin:
     def logits(self, features: Tensor | np.ndarray) -> Any:
         """Features (B, Dn) of the new image tower, not normalised -> (B, C), fp32: an array for an array, a tensor, on
         its device, for a tensor. Raises UserError for features of another width."""
-        rows = features if isinstance(features, Tensor) else torch.from_numpy(np.ascontiguousarray(features))
-        if rows.dim() != 2 or rows.shape[1] != self.told["new"]["dim"]:
-            raise UserError(
-                f"features have shape {tuple(rows.shape)}, expected (rows, {self.told['new']['dim']}) of "
-                f"{self.told['new']['backbone']}"
-            )
+        rows = given.rows(features, self.told["new"]["dim"], self.told["new"]["backbone"])
         made = self.ported.to(rows.device).predict(rows.float())
         return made if isinstance(features, Tensor) else made.cpu().numpy()
 
@@ -115,7 +110,7 @@ class PortedPlugin:
 
     def bind(self, backbone: Backbone) -> BoundPlugin:
         """On the backbone that it was ported to, to be asked about pictures. Raises UserError for another one."""
-        if reason := misnamed(self.told["new"], backbone.label):
+        if reason := misnamed(self.told["new"], given.backbone(backbone).label):
             raise UserError(f"{self.plugin.method} cannot be bound to {backbone.label}: {reason}")
         self.ported.bind(backbone, self.ported.classes)
         return BoundPlugin(self.plugin, backbone, self.ported, self.ported.classes, backbone.text.precision)
@@ -157,9 +152,10 @@ def fit(
     cache      folder of feature files; None keeps none
     """
     found = plugin if isinstance(plugin, Plugin) else read(plugin)
+    place = given.device(device)
     _ports.discover()
     chosen = porting.port_of(port, found)
-    first, second = (one if isinstance(one, Backbone) else loading.load(tower_of(one), device) for one in (old, new))
+    first, second = (one if isinstance(one, Backbone) else loading.load(tower_of(one), place) for one in (old, new))
     if "images" not in chosen.needs:
         anchors, told = porting.anchors_of_texts(chosen, first), {"kind": "texts"}
         told |= {"count": len(anchors.nouns) + len(set(found.shape.classnames))}
@@ -188,8 +184,8 @@ def port_head(
     """
     check_output(to, (file for one in (old, new, head) for file in (one, stored_features.split_name(str(one))[0])))
     first, second = stored_features.stored(str(old), "old"), stored_features.stored(str(new), "new")
-    given, kind = stored_features.head_of(str(head), "head"), porting.kind_of_map(port)
-    ported, told = stored_features.carry_head(first, second, given, kind())
+    own, kind = stored_features.head_of(str(head), "head"), porting.kind_of_map(port)
+    ported, told = stored_features.carry_head(first, second, own, kind())
     stored_features.write(ported, str(to))
     return told
 

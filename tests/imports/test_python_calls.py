@@ -1,4 +1,4 @@
-"""The Python interface for what was made elsewhere: scores as they are, threads beside each other, one line a mistake."""
+"""The Python interface for what was made elsewhere: scores as they are, threads side by side, one line a mistake."""
 
 import logging
 import threading
@@ -129,3 +129,61 @@ def test_numbers_drawn_while_a_call_lasts_stay_drawn(heads, monkeypatch):
         with pytest.raises(UserError, match="no file"):
             carryover.load_plugin("nowhere.safetensors")
     assert found[0] != found[1]
+
+
+# ---- mistakes --------------------------------------------------------------------------------------------------------
+
+
+def test_a_text_alone_is_one_item_but_no_list_of_classes(heads, monkeypatch):
+    from carryover.bench.cli import whole_runs
+
+    given = []
+    monkeypatch.setattr(whole_runs, "frame_of", lambda words, quiet: given.append(words))
+    carryover.run(methods="zs-clip", datasets="micro_stars")
+    carryover.run(methods=("zs-clip",), datasets=["micro_stars"])
+    assert given[0] == given[1] and given[0]["methods"] == ["zs-clip"] and given[0]["datasets"] == ["micro_stars"]
+    with pytest.raises(UserError, match="methods: found .5., expected a text or a list of texts"):
+        carryover.run(methods=5)
+
+
+@pytest.mark.parametrize("classes", ["abcd", [1, 2], ["a", ""], [], 5, [["a"]]])
+def test_what_is_no_list_of_names_is_refused(heads, base, classes, tmp_path):
+    np.savez(tmp_path / "head.npz", weight=np.zeros((4, DIM)))
+    calls = (
+        lambda: heads[0].bind(base, classes),
+        lambda: heads[0].fits(base, classes),
+        lambda: carryover.import_plugin(tmp_path / "head.npz", "micro-base", classes=classes, inputs="raw"),
+    )
+    for call in calls:
+        with pytest.raises(UserError, match="^classes: found .*, expected a list of names$"):
+            call()
+
+
+def test_other_things_than_are_expected_are_refused_in_one_line(heads, base):
+    bound = heads[0].bind(base)
+    old = np.random.default_rng(0).normal(size=(300, DIM)).astype("f4")
+    ported = carryover.ports.fit("procrustes", heads[0], base, base, (old, old))
+    calls = {
+        "expected load_backbone\\('micro-base'\\)": [
+            lambda: heads[0].bind("micro-base"),
+            lambda: heads[0].fits("micro-base"),
+            lambda: ported.bind("micro-base"),
+        ],
+        "pictures: found '5', expected paths": [lambda: bound.classify(5), lambda: list(bound.answers(5))],
+        "device: 'xyz' cannot be used here": [
+            lambda: carryover.load_backbone("micro-base", device="xyz"),
+            lambda: carryover.ports.fit("procrustes", heads[0], "micro-base", base, (old, old), device="xyz"),
+        ],
+        "expected an array of numbers": [
+            lambda: bound.logits(np.array([["a", None]], dtype=object)),
+            lambda: ported.logits(np.array([["a"] * DIM])),
+        ],
+        "NaN or infinite": [lambda: bound.logits(old * np.nan), lambda: ported.logits(old * np.nan)],
+    }
+    if not torch.cuda.is_available():
+        calls["device: 'cuda' cannot be used"] = [lambda: carryover.load_backbone("micro-base", device="cuda")]
+    for expected, several in calls.items():
+        for one in several:
+            with pytest.raises(UserError, match=expected) as found:
+                one()
+            assert "\n" not in str(found.value)
