@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -148,12 +149,21 @@ def evaluate_stored(
     """The same from stored features, without any backbone; ``tower``: the new one, where it is named."""
     start, home, notes = time.perf_counter(), old_home(plugin), list[str]()
     both = old.ids is not None and new.ids is not None
-    rows = [rows_of(old), rows_of(new)]
+    rows, chosen = [rows_of(old), rows_of(new)], ""
+    if (old.ids is None) != (new.ids is None):
+        notes.append("only one of the files has ids: rows were matched by their place")
     if both:
+        for flag, side in (("--old", old), ("--new", new)):
+            if twice := repeated(side):
+                raise UserError(f"evaluate: {flag} '{side.path}' has the id {twice} more than once; expected one a row")
         order = matched(old, new)
         where = {one: row for row, one in enumerate(new.ids.tolist())}  # type: ignore[union-attr]
         theirs = [where[old.ids.tolist()[row]] for row in order]  # type: ignore[union-attr]
-        rows = [rows[0][order], rows[1][theirs]]
+        if not order:
+            raise UserError(f"evaluate: no row of --old '{old.path}' has an id of --new '{new.path}'")
+        rows, chosen = [rows[0][order], rows[1][theirs]], digest([order, theirs])
+        if alone := len(old.features) + len(new.features) - 2 * len(order):
+            notes.append(f"{alone} rows have no partner and are left out")
     if len(rows[0]) != len(rows[1]) or not len(rows[0]):
         raise UserError(
             f"evaluate: --old '{old.path}' holds {len(rows[0])} rows, --new '{new.path}' {len(rows[1])}; expected the "
@@ -198,7 +208,8 @@ def evaluate_stored(
         "backbone": {name: new_side[name] for name in ("label", "fingerprint")},
         "pictures": {"count": len(before), "files": files, "sha256": sha},
     }
-    return written(plugin, classes, gives_scores(one), (before, after), {"rows": sha}, told, notes, out, start)
+    identity = {"rows": sha, "matched": chosen}
+    return written(plugin, classes, gives_scores(one), (before, after), identity, told, notes, out, start)
 
 
 def of_side(backbone: Backbone) -> dict[str, Any]:
@@ -215,6 +226,13 @@ def check_side(home: dict[str, Any], backbone: Backbone, flag: str) -> None:
         )
     if reason := misnamed(home, backbone.label):
         raise UserError(f"evaluate: {flag} {backbone.label} is not the plug-in's: {reason}")
+
+
+def repeated(side: Stored) -> str:
+    """An id that stands twice, as a message has it; empty where none does."""
+    assert side.ids is not None
+    found, times = np.unique(side.ids, return_counts=True)
+    return quoted(str(found[times > 1][0]), 60) if (times > 1).any() else ""
 
 
 def check_name(home: dict[str, Any], tower: Tower) -> list[str]:

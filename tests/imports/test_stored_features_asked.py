@@ -1,0 +1,76 @@
+"""Stored features: matched by id, counted, refused in one line where they cannot be read; and flags that are not read."""
+
+import json
+
+import numpy as np
+import pytest
+from command_line import call, mistake
+from tiny_caltech import picture
+
+import carryover
+from carryover.bench.cli import main
+
+DIM = 96  # of the micro models
+ROWS = 240
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A head of micro-base and one that was ported from stored features; files of features with ids."""
+    home = tmp_path_factory.mktemp("home")
+    rng = np.random.default_rng(0)
+    (home / "pictures").mkdir()
+    for i in range(4):
+        picture(rng, i % 4).save(home / "pictures" / f"{i:02}.png")
+    np.savez(home / "head.npz", weight=rng.normal(size=(3, DIM)), bias=np.zeros(3))
+    (home / "names.txt").write_text("a\nb\nc\n")
+    facts = {"inputs": "raw", "outputs": "classes"}
+    carryover.import_plugin(home / "head.npz", "micro-base", classes=["a", "b", "c"], **facts).save(
+        home / "head.safetensors"
+    )
+    old = rng.normal(size=(ROWS, DIM)).astype("f4")
+    new = (old @ np.linalg.qr(rng.normal(size=(DIM, DIM)))[0] + 3 * rng.normal(size=old.shape)).astype("f4")
+    ids = np.array([f"picture {i}" for i in range(ROWS)])
+    np.savez(home / "old.npz", features=old, ids=ids)
+    np.savez(home / "new.npz", features=new, ids=ids)
+    np.savez(home / "bare.npz", features=new)
+    np.savez(home / "turned.npz", features=new, ids=ids[::-1])
+    np.savez(home / "fewer.npz", features=new[:200], ids=np.array([*ids[:190], *(f"other {i}" for i in range(10))]))
+    np.savez(home / "twice.npz", features=new, ids=np.array([*ids[:-1], ids[0]]))
+    words = ["port", "--plugin", home / "head.safetensors", "--old", home / "old.npz", "--new", home / "new.npz"]
+    assert main.main([str(word) for word in [*words, "--to", home / "ported.safetensors"]]) == 0
+    return home
+
+
+def words_of(home, new="new", old="old"):
+    plugin = ["--plugin", home / "ported.safetensors"]
+    return ["evaluate", *plugin, "--old", home / f"{old}.npz", "--new", home / f"{new}.npz", "--out", home / "out"]
+
+
+def evaluated(capsys, home, *names):
+    status, out, err = call(capsys, *words_of(home, *names), "--json")
+    assert status == 0, err
+    return json.loads(out)
+
+
+# ---- ids -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_key_is_of_the_rows_that_the_ids_choose(capsys, home):
+    straight, turned = evaluated(capsys, home), evaluated(capsys, home, "turned")
+    assert straight["agreement"]["same"] != turned["agreement"]["same"]
+    assert straight["key"] != turned["key"] and straight["key"] == evaluated(capsys, home)["key"]
+    assert evaluated(capsys, home, "bare")["key"] != straight["key"]  # other rows by place, or the same: not known
+
+
+def test_rows_without_a_partner_and_a_lone_side_of_ids_are_noted(capsys, home):
+    found = evaluated(capsys, home, "fewer")
+    assert found["pictures"]["count"] == 190 and "60 rows have no partner" in " ".join(found["warnings"])
+    found = evaluated(capsys, home, "bare")
+    assert found["pictures"]["count"] == ROWS and "only one of the files has ids" in " ".join(found["warnings"])
+    assert not any("partner" in line or "ids" in line for line in evaluated(capsys, home)["warnings"])
+
+
+def test_ids_that_stand_twice_are_refused_on_either_side(capsys, home):
+    assert "--new" in (line := mistake(capsys, *words_of(home, "twice"))) and "'picture 0' more than once" in line
+    assert "--old" in mistake(capsys, *words_of(home, "new", "twice"))
