@@ -68,6 +68,8 @@ def main(args: argparse.Namespace) -> int:
     kind = writing.format_of(file, args.kind)
     alone = Alone(args)
     given, dataset = given_in(args)
+    if args.template or (args.facts and "templates" in from_toml(args.facts)):
+        writing.check_templates(file, kind)
     plugin = writing.imported(file, kind, Facts(given, alone.tower, alone.load, dataset))
     size = writing.write(plugin, args.to)
     told, home = plugin.header["imported"], plugin.home["backbone"]
@@ -90,11 +92,15 @@ def main(args: argparse.Namespace) -> int:
 def given_in(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Facts of --facts FILE.toml, of --fact and of their own flags, the later over the earlier; the dataset's id."""
     given = from_toml(args.facts) if args.facts else {}
+    said: dict[str, str] = {}
     for item in args.fact or ():
         name, equals, value = item.partition("=")
         if not (equals and name.strip()):
             raise UserError(f"--fact {item}: expected NAME=VALUE, e.g. alpha=1.17")
-        given[name.strip()] = value.strip()
+        name, value = name.strip(), value.strip()
+        if said.setdefault(name, value) != value:
+            raise UserError(f"--fact {item}: {name} is {said[name]} by another --fact; expected one value")
+        given[name] = value
     if args.backbone:
         given["backbone"] = args.backbone
     if args.classes:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from carryover.bench.cli import flags
-from carryover.bench.cli.backbones import Alone, local, named_home, wanting
+from carryover.bench.cli.agreement import OF_DATASETS
+from carryover.bench.cli.backbones import Alone, local, named_home, not_read, wanting
 from carryover.bench.cli.commands import command_line
 from carryover.bench.cli.evaluate import few_threads, show_warnings
 from carryover.bench.errors import UserError
@@ -77,6 +78,10 @@ def main(args: argparse.Namespace) -> int:
     if not args.plugin:
         raise UserError(f"port: --plugin is missing; expected {FORM}, or {FORM_OF_ARRAYS}")
     wanting("port", args, ("to",), FORM)
+    if not args.dataset:
+        not_read("port", args, OF_DATASETS, "without --dataset")
+    if not args.images:
+        not_read("port", args, ("--count",), "without --images")
     from carryover.bench.cli.registries import discover
     from carryover.bench.host.outputs import PLUGIN, check_output
     from carryover.bench.plugins.format import read
@@ -180,6 +185,7 @@ def over_arrays(args: argparse.Namespace, plugin: Plugin, classes: Classes) -> O
     for name in ("images", "map"):
         if getattr(args, name):
             raise UserError(f"port: --{name} beside features in files; expected {FORM_OF_BOTH}, or {FORM}")
+    not_read("port", args, ("--count", "--precision"), "beside features in files")
     wanting("port", args, ("old", "new"), FORM_OF_BOTH)
     from carryover.bench.plugins.porting import port_of, usual_port
     from carryover.bench.plugins.porting_stored import carry_stored
@@ -276,6 +282,7 @@ def of_arrays(args: argparse.Namespace) -> int:
             raise UserError(
                 f"port: --{name} beside features in files; expected {FORM_OF_ARRAYS}, or for a plug-in {FORM}"
             )
+    not_read("port", args, ("--count", "--precision", *OF_DATASETS), "beside features in files")
     wanting("port", args, ("old", "new", "head", "to"), FORM_OF_ARRAYS)
     from carryover.bench.host.outputs import check_output
     from carryover.bench.plugins.porting import kind_of_map

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -131,6 +132,28 @@ def without_tower(plugin: Plugin, classes: Classes) -> Method | Ported | None:
         return bound(plugin, NoTower(), classes)
     except TowerNeeded:
         return None
+
+
+@dataclass(frozen=True)
+class Watched(Classes):
+    """Knows whether its templates were read."""
+
+    reads: list[str] = field(default_factory=list, compare=False)
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "templates":
+            object.__getattribute__(self, "reads").append(name)
+        return object.__getattribute__(self, name)
+
+
+def reads_prompts(plugin: Plugin, backbone: Backbone, classes: Classes) -> bool:
+    """Whether the plug-in looks at the templates of the classes that it is bound with; a ported one brings its own."""
+    if plugin.ported is not None:
+        return False
+    watched = Watched(classes.dataset, classes.names, classes.templates)
+    with contextlib.suppress(UserError):  # what is wrong with it is said where it is bound to answer
+        bound(plugin, backbone, watched)
+    return bool(watched.reads)
 
 
 # ---- anchors ---------------------------------------------------------------------------------------------------------

@@ -143,6 +143,8 @@ def import_plugin(
     told |= {} if templates is None else {"templates": given.texts(templates, "templates")}
     file = read(hub.local_file(path).path)
     kind_of = writing.format_of(file, kind)
+    if told.get("templates"):
+        writing.check_templates(file, kind_of)
     found = Facts(told, tower_of, load_backbone, dataset)
     return plugin_of(writing.imported(file, kind_of, found))
 

@@ -1,6 +1,7 @@
-"""Stored features: matched by id, counted, refused in one line where they cannot be read; and flags that are not read."""
+"""Stored features: matched by id, counted, refused where they cannot be read; and flags that nothing reads."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -74,3 +75,76 @@ def test_rows_without_a_partner_and_a_lone_side_of_ids_are_noted(capsys, home):
 def test_ids_that_stand_twice_are_refused_on_either_side(capsys, home):
     assert "--new" in (line := mistake(capsys, *words_of(home, "twice"))) and "'picture 0' more than once" in line
     assert "--old" in mistake(capsys, *words_of(home, "new", "twice"))
+
+
+# ---- flags that nothing reads ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words, expected",
+    [
+        (["evaluate", "ported", "STORED", "--count", "3"], "--count is not read beside features in files"),
+        (["evaluate", "ported", "STORED", "--precision", "bf16"], "--precision is not read"),
+        (["evaluate", "ported", "STORED", "--data-root", "x"], "--data-root is not read"),
+        (["evaluate", "head", "IMAGES", "--data-root", "x"], "--data-root is not read beside --images"),
+        (["evaluate", "head", "IMAGES", "--make-split"], "--make-split is not read beside --images"),
+        (["port", "head", "STORED", "--count", "3", "TO"], "--count is not read"),
+        (["port", "head", "STORED", "--precision", "bf16", "TO"], "--precision is not read"),
+        (["port", "head", "IMAGES", "--data-root", "x", "TO"], "--data-root is not read without --dataset"),
+        (["classify", "head", "pictures", "--json", "--to", "x.csv"], "--json and --to"),
+        (["classify", "head", "pictures", "--template", "a {}."], "head reads no --template here"),
+        (["classify", "ported", "pictures", "--backbone", "micro-base", "--template", "a {}."], "reads no --template"),
+        (["IMPORT", "--fact", "inputs=raw", "inputs=unit"], "inputs is raw by another --fact"),
+        (["IMPORT", "--fact", "inputs=raw", "outputs=classes", "--template", "a {}."], "reads no prompts"),
+    ],
+)
+def test_a_flag_that_nothing_reads_is_refused(capsys, home, tmp_path, monkeypatch, words, expected):
+    monkeypatch.chdir(home)
+    meant = {
+        "head": ["--plugin", "head.safetensors"],
+        "ported": ["--plugin", "ported.safetensors"],
+        "STORED": ["--old", "old.npz", "--new", "new.npz"],
+        "IMAGES": ["--backbone", "micro-update", "--images", "pictures"],
+        "TO": ["--to", tmp_path / "x.safetensors"],
+        "IMPORT": ["import", "head.npz", "--backbone", "micro-base", "--classes", "names.txt", "--to",
+                   tmp_path / "x.safetensors"],
+    }  # fmt: skip
+    given = [one for word in words for one in meant.get(word, [word])]
+    assert expected in mistake(capsys, *given, "--out", tmp_path / "out", "--device", "cpu")
+    assert not list(tmp_path.glob("x.*"))
+
+
+def test_the_same_fact_twice_and_prompts_of_a_plugin_that_reads_them_are_taken(capsys, home, tmp_path, monkeypatch):
+    monkeypatch.chdir(home)
+    words = ["import", "head.npz", "--backbone", "micro-base", "--classes", "names.txt"]
+    words += ["--fact", "inputs=raw", "inputs=raw", "outputs=classes", "--to", tmp_path / "x.safetensors"]
+    assert call(capsys, *words)[0] == 0
+    from plugin_files import plugin_file
+
+    from carryover.methods.base import Classes
+
+    backbone = carryover.load_backbone("micro-base")
+    names = Classes("toy", ("cat", "dog"), ("a {}.",))
+    plugin = plugin_file(tmp_path / "made", backbone, names, "clip-adapter")
+    words = ["classify", "--plugin", plugin, "pictures", "--device", "cpu", "--template", "one {} there"]
+    status, _, err = call(capsys, *words)
+    assert status == 0, err
+
+
+def test_a_head_is_told_nothing_of_prompts_and_rows_are_no_pictures(capsys, home):
+    words = ["--backbone", "micro-update", "--images", home / "pictures", "--out", home / "out", "--device", "cpu"]
+    status, _, err = call(capsys, "evaluate", "--plugin", home / "head.safetensors", *words)
+    assert status == 0 and "prompts" not in err
+    status, out, err = call(capsys, *words_of(home))
+    assert status == 0 and f"fitted on {ROWS} rows" in out, out + err
+
+
+@pytest.mark.parametrize("needs, expected", [("pixels", "needs pixels and"), ("views", "needs many views of each")])
+def test_a_method_on_pictures_says_what_it_needs(home, needs, expected):
+    from carryover.bench.errors import UserError
+    from carryover.bench.plugins.answers import BoundPlugin
+
+    plugin, asked = carryover.load_plugin(home / "head.safetensors"), SimpleNamespace(needs=needs)
+    bound = BoundPlugin(plugin, carryover.load_backbone("micro-base"), asked, plugin.classes)
+    with pytest.raises(UserError, match=f"head {expected}.*not features: give pictures to classify"):
+        bound.logits(np.zeros((2, DIM), "f4"))
