@@ -1,6 +1,7 @@
 """Stored features: matched by id, counted, refused where they cannot be read; and flags that nothing reads."""
 
 import json
+import zipfile
 from types import SimpleNamespace
 
 import numpy as np
@@ -148,3 +149,56 @@ def test_a_method_on_pictures_says_what_it_needs(home, needs, expected):
     bound = BoundPlugin(plugin, carryover.load_backbone("micro-base"), asked, plugin.classes)
     with pytest.raises(UserError, match=f"head {expected}.*not features: give pictures to classify"):
         bound.logits(np.zeros((2, DIM), "f4"))
+
+
+# ---- files that cannot be read ---------------------------------------------------------------------------------------
+
+
+def promising(path, name, shape):
+    """An archive whose array has a header of that shape, and few bytes."""
+    with zipfile.ZipFile(path, "w") as file, file.open(f"{name}.npy", "w") as part:
+        np.lib.format.write_array_header_1_0(part, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        part.write(b"\0" * 64)
+    return path
+
+
+def test_a_header_that_promises_more_than_the_file_holds_is_one_line(capsys, home, tmp_path):
+    huge = promising(tmp_path / "huge.npz", "features", (10**12, DIM))
+    head = promising(tmp_path / "head.npz", "weight", (10**12, DIM))
+    evaluate = ["evaluate", "--plugin", home / "ported.safetensors", "--out", tmp_path, "--new", home / "new.npz"]
+    assert "more than the file holds" in mistake(capsys, *evaluate, "--old", huge)
+    arrays = ["--old", home / "old.npz", "--new", home / "new.npz", "--to", tmp_path / "x.npz"]
+    assert "more than the file holds" in mistake(capsys, "port", *arrays, "--head", head)
+    for shape in ((-(10**12), -DIM), (-1, DIM)):
+        promising(tmp_path / "less.npz", "features", shape)
+        assert "less.npz' is damaged" in mistake(capsys, *evaluate, "--old", tmp_path / "less.npz")
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_numbers_beyond_fp32_are_one_line(capsys, home, tmp_path):
+    with np.load(home / "old.npz") as file:
+        np.savez(tmp_path / "large.npz", features=file["features"].astype("f8") * 1e60, ids=file["ids"])
+    evaluate = ["evaluate", "--plugin", home / "ported.safetensors", "--out", tmp_path, "--new", home / "new.npz"]
+    assert "holds features beyond 3.4e+38" in mistake(capsys, *evaluate, "--old", tmp_path / "large.npz")
+    words = [
+        "port",
+        "--plugin",
+        home / "head.safetensors",
+        "--new",
+        home / "new.npz",
+        "--to",
+        tmp_path / "x.safetensors",
+    ]
+    assert "holds features beyond" in mistake(capsys, *words, "--old", tmp_path / "large.npz")
+
+
+def test_arrays_of_every_order_and_packed_ones_are_read_as_numpy_reads_them(tmp_path):
+    from carryover.bench.plugins.stored_features import stored
+
+    rows = np.random.default_rng(0).normal(size=(7, 5))
+    for save in (np.savez, np.savez_compressed):
+        for value in (rows, np.asfortranarray(rows), rows.astype(">f4"), rows.astype("f2"), rows[:0]):
+            save(tmp_path / "rows.npz", features=value, ids=np.arange(len(value)))
+            found = stored(str(tmp_path / "rows.npz"), "--old")
+            np.testing.assert_array_equal(found.features, value)
+            np.testing.assert_array_equal(found.ids, np.arange(len(value)))
