@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,8 @@ def given(what: Any) -> tuple[Split, list[str | int]]:
     """Pictures and what each is called: files, folders with all pictures below them, Pillow pictures, or a list of
     such. A file is called by its path, a Pillow picture by its place. Files are not opened. Raises UserError for a path
     that is not there and a folder without a picture."""
+    if not isinstance(what, (str, os.PathLike, Image.Image, Iterable)):
+        raise UserError(f"pictures: found {quoted(repr(what), 60)}, expected paths, a folder or Pillow pictures")
     items = [what] if isinstance(what, (str, os.PathLike, Image.Image)) else list(what)
     pictures: list[Path | Image.Image] = []
     names: list[str | int] = []

@@ -1,4 +1,4 @@
-"""What ``--backbone`` takes: one name, any backbone."""
+"""What ``--backbone`` takes: one name, any backbone; and what the names of two backbones tell of each other."""
 
 from __future__ import annotations
 
@@ -70,6 +70,26 @@ def of_role(role: str, arch: str, base_weights: str, new_weights: str) -> Tower:
         known = [*(f"{role}" for role in towers), *micro(), "ARCH:ROLE", "MODEL/TAG", "MODEL=FILE", *HOSTED]
         raise unknown(f"--backbone (for --arch {arch})", role, known)
     return towers[role]
+
+
+def differ(one: str, other: str) -> bool | None:
+    """Whether two backbones are different ones, by their labels; None where a name cannot tell: that of a local file or
+    folder, of a hub id, whose weights may be published under a tag too, and of what is not known here."""
+    names = [published(label) for label in (one, other)]
+    return None if None in names else names[0] != names[1]
+
+
+def published(label: str) -> str | None:
+    """The label as open_clip writes it, where it is an embedded model's or one of open_clip's tags; the archs
+    name no others."""
+    import open_clip
+
+    if label in micro():
+        return label
+    model, slash, tag = label.partition("/")
+    tag = tag.lower().replace("-", "_")
+    known = {found.lower().replace("-", "_") for found in open_clip.list_pretrained_tags_by_model(model)}
+    return f"{model}/{tag}" if slash and tag in known else None
 
 
 def micro() -> list[str]:

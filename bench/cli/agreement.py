@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from carryover.bench.cli.backbones import Alone, named_home
+from carryover.bench.cli.backbones import Alone, named_home, not_read
 from carryover.bench.cli.shown import few_threads, ported_rows, show_warnings
 from carryover.bench.errors import UserError
 from carryover.bench.plan.defaults import PRECISION
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 FORM = "--plugin FILE --backbone NEW --images FOLDER [--old OLD]"
 FORM_OF_ARRAYS = "--plugin FILE --old OLD.npz --new NEW.npz"
+OF_DATASETS = ("--data-root", "--make-split")
 FIGURES = {
     "pearson": ("Pearson", "{:.3f}"),
     "spearman": ("Spearman", "{:.3f}"),
@@ -28,18 +29,21 @@ FIGURES = {
 
 def of_pictures(args: argparse.Namespace, plugin: Plugin, dataset: str = "") -> int:
     """Over --images, or the test pictures of a dataset, whose labels are not read."""
-    from carryover.bench.plugins.porting import classes_of
+    from carryover.bench.plugins.porting import classes_of, without_tower
     from carryover.bench.plugins.unlabelled import evaluate_pictures, old_home
 
     if not args.backbone:
         raise UserError(f"evaluate: --backbone is missing; expected {FORM}, or for stored features {FORM_OF_ARRAYS}")
+    if not dataset:
+        not_read("evaluate", args, OF_DATASETS, "beside --images")
     seen, (classes, note), alone = pictures_of(args, dataset), classes_of(plugin), Alone(args)
     named = named_home(alone, "evaluate", args.old, plugin, "--old", old_home(plugin))
     old, new = (alone.store(alone.load(name)) for name in (named, args.backbone))
     micro = old.backbone.tower.is_micro and new.backbone.tower.is_micro
     with few_threads(micro and alone.device == "cpu"):
         stored = evaluate_pictures(plugin, classes, old, new, seen, args.out, args.precision or PRECISION)
-    stored["warnings"] += [note] if note and plugin.ported is None and not scored(stored) else []
+    if note and plugin.ported is None and without_tower(plugin, classes) is None:
+        stored["warnings"].append(note)
     return show(args, stored)
 
 
@@ -48,6 +52,7 @@ def of_arrays(args: argparse.Namespace, plugin: Plugin) -> int:
     for name in ("images", "dataset"):
         if getattr(args, name):
             raise UserError(f"evaluate: --{name} beside features in files; expected {FORM_OF_ARRAYS}")
+    not_read("evaluate", args, ("--count", "--precision", *OF_DATASETS), "beside features in files")
     for name in ("old", "new"):
         if not getattr(args, name):
             raise UserError(f"evaluate: --{name} is missing; expected {FORM_OF_ARRAYS}")

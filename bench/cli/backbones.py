@@ -56,6 +56,14 @@ def wanting(command: str, args: argparse.Namespace, names: tuple[str, ...], expe
             raise UserError(f"{command}: --{name} is missing; expected {expected}")
 
 
+def not_read(command: str, args: argparse.Namespace, flags: tuple[str, ...], beside: str) -> None:
+    """Raises UserError for the first of these flags that is given where nothing reads it. Those of a --config stand for
+    every command."""
+    for flag in () if args.config else flags:
+        if getattr(args, flag[2:].replace("-", "_")):
+            raise UserError(f"{command}: {flag} is not read {beside}; leave it out")
+
+
 def named_home(
     alone: Alone, command: str, given: str | None, plugin: Plugin, flag: str, home: dict[str, Any] | None = None
 ) -> str:

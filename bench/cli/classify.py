@@ -68,14 +68,20 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(f"classify: {'pictures are' if args.plugin else '--plugin is'} missing; expected {FORM}")
     if args.to and Path(args.to).suffix not in ENDINGS:
         raise UserError(f"--to {args.to}: expected a file that ends in {' or '.join(ENDINGS)}")
+    if args.to and args.json:
+        raise UserError("classify: --json and --to; expected one of them (--to FILE.jsonl writes JSON lines)")
     from carryover.bench.cli.registries import discover
+    from carryover.bench.host.outputs import check_output
     from carryover.bench.plugins.answers import bound
-    from carryover.bench.plugins.contract import of_source
+    from carryover.bench.plugins.contract import of_source, unsure_of
     from carryover.bench.plugins.format import read
-    from carryover.bench.plugins.porting import home_of
+    from carryover.bench.plugins.porting import home_of, reads_prompts
     from carryover.datasets import pictures
     from carryover.methods.base import METHODS
 
+    if args.to:
+        files = [one for one in args.what if not Path(one).is_dir()]
+        check_output(args.to, [args.plugin, args.classes, args.backbone, *files])
     discover(args.plugin_dir)
     plugin = read(local(args.plugin, args))
     split, called = pictures.given(args.what)  # what is not there is said before weights are read
@@ -83,10 +89,13 @@ def main(args: argparse.Namespace) -> int:
     alone = Alone(args)
     backbone = alone.load(named_home(alone, "classify", args.backbone, plugin, "--backbone"))
     notes = [*of_source(plugin), note, TRANSDUCTIVE if METHODS[plugin.method].transductive else ""]
+    notes += [] if plugin.ported is None else unsure_of(plugin, backbone)
     known = home_of(plugin)["fingerprint"]
     if not args.backbone and plugin.ported is None and known not in (None, backbone.fingerprint):
         notes.append(f"the plug-in was trained on another {backbone.label} than the one found here, by fingerprint")
     with few_threads(backbone.tower.is_micro and alone.device == "cpu"):
+        if args.template and not reads_prompts(plugin, backbone, classes):
+            raise UserError(f"classify: {plugin.method} reads no --template here; leave it out")
         model = bound(plugin, backbone, classes, alone.precision, alone.loader)
         show_warnings([line for line in notes if line])
         count, top = Count(), args.top or TOP

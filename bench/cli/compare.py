@@ -48,6 +48,11 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(f"compare: {len(args.what)} files; expected one: {program()} compare FILE.csv")
     if args.to and not args.to.lower().endswith(ENDINGS):
         raise UserError(f"--to {args.to}: expected a file that ends in {' or '.join(ENDINGS)}")
+    from carryover.bench.host.outputs import check_output
+
+    scores_to = Path(args.to).with_name(f"{Path(args.to).stem}-scores.csv") if args.to else Path()
+    for to in (args.to, scores_to) if args.to else ():
+        check_output(to, args.what)
     from carryover.bench.analyses.parts import beside_theirs
     from carryover.bench.cli.registries import discover
     from carryover.bench.cli.results import some_records
@@ -68,7 +73,6 @@ def main(args: argparse.Namespace) -> int:
     for line in theirs.left_out:
         say(("note", "yellow"), f" {line}", to=aside)
     if args.to and args.to.lower().endswith(".csv"):
-        scores_to = Path(args.to).with_name(f"{Path(args.to).stem}-scores.csv")
         write_text(Path(args.to), csv_text(differences), "--to")
         write_text(scores_to, csv_text(scores), "--to")
         say(f"differences: {args.to}; scores: {scores_to}")

@@ -58,6 +58,7 @@ def main(args: argparse.Namespace) -> int:
     """Reads the file without running anything of it, asks for what it does not say, writes a plug-in."""
     from carryover.bench import imports
     from carryover.bench.cli.registries import discover
+    from carryover.bench.host.outputs import PLUGIN, check_output
     from carryover.bench.imports import writing
     from carryover.bench.imports.base import FORMATS, Facts
     from carryover.bench.imports.reading import read
@@ -69,15 +70,16 @@ def main(args: argparse.Namespace) -> int:
     if not args.to:
         raise UserError("import: --to is missing; expected import FILE --to PLUGIN.safetensors")
     check_name(Path(args.to))
-    if Path(args.to).resolve() == Path(args.what[0]).resolve():
-        raise UserError(f"import: --to {args.to} is the file itself; expected another name")
     discover(args.plugin_dir)
     imports.discover()
     args.what = [local(args.what[0], args)]
+    check_output(args.to, [*args.what, args.backbone, args.classes, args.facts], PLUGIN)
     file = read(args.what[0])
     kind = writing.format_of(file, args.kind)
     alone = Alone(args)
     given, dataset = given_in(args)
+    if args.template or (args.facts and "templates" in from_toml(args.facts)):
+        writing.check_templates(file, kind)
     plugin = writing.imported(file, kind, Facts(given, alone.tower, alone.load, dataset))
     size = writing.write(plugin, args.to)
     told, home = plugin.header["imported"], plugin.home["backbone"]
@@ -100,11 +102,15 @@ def main(args: argparse.Namespace) -> int:
 def given_in(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Facts of --facts FILE.toml, of --fact and of their own flags, the later over the earlier; the dataset's id."""
     given = from_toml(args.facts) if args.facts else {}
+    said: dict[str, str] = {}
     for item in args.fact or ():
         name, equals, value = item.partition("=")
         if not (equals and name.strip()):
             raise UserError(f"--fact {item}: expected NAME=VALUE, e.g. alpha=1.17")
-        given[name.strip()] = value.strip()
+        name, value = name.strip(), value.strip()
+        if said.setdefault(name, value) != value:
+            raise UserError(f"--fact {item}: {name} is {said[name]} by another --fact; expected one value")
+        given[name] = value
     if args.backbone:
         given["backbone"] = args.backbone
     if args.classes:

@@ -48,6 +48,7 @@ def main(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from carryover.bench.cli.registries import discover
+    from carryover.bench.host.outputs import MAP, check_output
     from carryover.bench.plugins.ported import check_name, of_backbone
     from carryover.bench.plugins.porting import kind_of_map
     from carryover.datasets import pictures
@@ -55,6 +56,7 @@ def main(args: argparse.Namespace) -> int:
     discover(args.plugin_dir)
     kind = kind_of_map(args.port)
     check_name(Path(args.to))
+    check_output(args.to, [args.base, args.new, args.images], MAP)
     split, alone = pictures.load(args.images, args.count), Alone(args)
     old, new = alone.load(args.base), alone.load(args.new)
     features = [

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from carryover.bench.cli import flags
-from carryover.bench.cli.backbones import Alone, local, named_home, wanting
+from carryover.bench.cli.agreement import OF_DATASETS
+from carryover.bench.cli.backbones import Alone, local, named_home, not_read, wanting
 from carryover.bench.cli.commands import command_line
 from carryover.bench.cli.evaluate import few_threads, show_warnings
 from carryover.bench.errors import UserError
@@ -88,15 +89,19 @@ def main(args: argparse.Namespace) -> int:
     if not args.plugin:
         raise UserError(f"port: --plugin is missing; expected {FORM}, or {FORM_OF_ARRAYS}")
     wanting("port", args, ("to",), FORM)
+    if not args.dataset:
+        not_read("port", args, OF_DATASETS, "without --dataset")
+    if not args.images:
+        not_read("port", args, ("--count",), "without --images")
     from carryover.bench.cli.registries import discover
+    from carryover.bench.host.outputs import PLUGIN, check_output
     from carryover.bench.plugins.format import read
     from carryover.bench.plugins.ported import check_name, write
 
     discover(args.plugin_dir)
     check_name(Path(args.to))
     args.plugin = local(args.plugin, args)
-    if Path(args.to).resolve() == Path(args.plugin).resolve():
-        raise UserError(f"port: --to {args.to} is the plug-in itself; expected another file")
+    check_output(args.to, [args.plugin, *inputs_of(args)], PLUGIN)
     plugin = read(args.plugin)
     classes, note = prompts(args, plugin)
     if arrays:
@@ -113,11 +118,20 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
+def inputs_of(args: argparse.Namespace) -> list[str | None]:
+    """Files and folders that are read, beside the plug-in; of FILE.npz:NAME the file."""
+    from carryover.bench.plugins.stored_features import split_name
+
+    sides = [part for given in (args.old, args.new) if given for part in (given, split_name(given)[0])]
+    return [*sides, args.map, args.head, args.images, args.backbone]
+
+
 # ---- plug-ins --------------------------------------------------------------------------------------------------------
 
 
 def over_anchors(args: argparse.Namespace, plugin: Plugin, classes: Classes) -> Outcome:
     from carryover.bench.plugins import porting
+    from carryover.bench.plugins.contract import doubt
     from carryover.datasets import pictures
 
     wanting("port", args, ("backbone",), FORM)
@@ -142,6 +156,8 @@ def over_anchors(args: argparse.Namespace, plugin: Plugin, classes: Classes) -> 
         )
     if prior is not None:
         porting.check_pair(f"--map '{args.map}'", prior, porting.home_of(plugin), new)
+    porting.check_home(plugin, old)
+    show_warnings(doubt(porting.home_of(plugin), old.label))
     with few_threads(old.tower.is_micro and new.tower.is_micro and alone.device == "cpu"):
         if split is None:
             anchors = porting.anchors_of_texts(port, old)
@@ -162,7 +178,7 @@ def through_map(args: argparse.Namespace, plugin: Plugin, classes: Classes) -> O
         raise UserError(f"port: --port {args.port}, and the map of --map is {fitted.about['name']}; leave --port out")
     alone, where = Alone(args), f"--map '{args.map}'"
     new = alone.load(args.backbone) if args.backbone else None
-    porting.check_pair(where, fitted, porting.home_of(plugin), new)
+    show_warnings(porting.check_pair(where, fitted, porting.home_of(plugin), new))
     outcome = None if args.old else porting.carry_through(plugin, fitted, None, classes)
     if outcome is None:
         old = alone.load(named_home(alone, "port", args.old, plugin, "--old"))
@@ -180,6 +196,7 @@ def over_arrays(args: argparse.Namespace, plugin: Plugin, classes: Classes) -> O
     for name in ("images", "map"):
         if getattr(args, name):
             raise UserError(f"port: --{name} beside features in files; expected {FORM_OF_BOTH}, or {FORM}")
+    not_read("port", args, ("--count", "--precision"), "beside features in files")
     wanting("port", args, ("old", "new"), FORM_OF_BOTH)
     from carryover.bench.plugins.porting import port_of, usual_port
     from carryover.bench.plugins.porting_stored import carry_stored
@@ -276,10 +293,13 @@ def of_arrays(args: argparse.Namespace) -> int:
             raise UserError(
                 f"port: --{name} beside features in files; expected {FORM_OF_ARRAYS}, or for a plug-in {FORM}"
             )
+    not_read("port", args, ("--count", "--precision", *OF_DATASETS), "beside features in files")
     wanting("port", args, ("old", "new", "head", "to"), FORM_OF_ARRAYS)
+    from carryover.bench.host.outputs import check_output
     from carryover.bench.plugins.porting import kind_of_map
     from carryover.bench.plugins.stored_features import carry_head, head_of, stored, write
 
+    check_output(args.to, inputs_of(args))
     kind = kind_of_map(args.port)
     old, new, head = stored(args.old, "--old"), stored(args.new, "--new"), head_of(args.head)
     ported, told = carry_head(old, new, head, kind())

@@ -33,6 +33,6 @@ def ported_rows(header: dict[str, Any]) -> dict[str, str]:
     if not isinstance(told, dict) or not isinstance(told.get("anchors"), dict):
         return {}
     anchors = told["anchors"]
-    kind = "texts" if anchors.get("kind") == "texts" else "pictures"
+    kind = {"texts": "texts", "features": "rows"}.get(str(anchors.get("kind")), "pictures")
     source = f" of {anchors['folder']}" if anchors.get("folder") else ""
     return {"ported by": f"{told.get('name')}, fitted on {anchors.get('count')} {kind}{source}"}

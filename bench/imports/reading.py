@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from torch import Tensor
 
 from carryover.bench.backbones.loading import first_line
 from carryover.bench.errors import UserError, quoted
+from carryover.bench.host import array_files
 from carryover.bench.host.files import check_regular
 from carryover.bench.host.identity import sha256_of
 from carryover.bench.imports.base import Foreign
@@ -155,25 +154,10 @@ def arrays(path: Path) -> Parts:
 
 
 def of_stream(path: Path, stream: Any, size: int) -> np.ndarray:
-    """One array, once its header is seen to promise no more than there is."""
     try:
-        version = np.lib.format.read_magic(stream)
-        header: Callable = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[
-            version
-        ]
-        shape, columns, kind = header(stream)
-        if kind.hasobject or kind.names or kind.subdtype:
-            what = "Python objects, which are not opened" if kind.hasobject else "tables"
-            raise UserError(f"import: '{path}' holds {what}; expected arrays of numbers, as numpy.savez writes them")
-        count = math.prod(shape)
-        if count < 0 or count * kind.itemsize > size:
-            raise UserError(f"import: '{path}' is damaged: an array {shape} is more than the file holds; get it again")
-        data = stream.read(count * kind.itemsize)
-        return np.frombuffer(data, kind, count).reshape(shape, order="F" if columns else "C")
-    except UserError:
-        raise
-    except Exception as error:  # numpy's, zlib's, a header that is no header
-        raise UserError(f"import: '{path}' is damaged ({first_line(error)}); get it again") from None
+        return array_files.of_stream(stream, size)
+    except ValueError as error:
+        raise UserError(f"import: '{path}' {error}") from None
 
 
 def numbers(path: Path, found: dict[str, np.ndarray]) -> Parts:

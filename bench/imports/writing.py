@@ -11,7 +11,7 @@ from carryover.bench.engine.run_store import PLUGIN_FORMAT, PLUGIN_VERSION
 from carryover.bench.errors import UserError, quoted, unknown
 from carryover.bench.host.identity import canonical
 from carryover.bench.host.tensor_files import write_tensors
-from carryover.bench.imports.base import FORMATS, Facts, Foreign, Format, Imported
+from carryover.bench.imports.base import FORMATS, TEMPLATES, Facts, Foreign, Format, Imported
 from carryover.bench.plan.runs import NUMBERS_VERSION
 from carryover.bench.plugins.contract import config_of, made, of_tensors
 from carryover.bench.plugins.format import Plugin, is_templates
@@ -45,6 +45,12 @@ def imported(file: Foreign, kind: type[Format], facts: Facts) -> Plugin:
     make a plug-in."""
     facts.check(f"import: '{file.path}' ({kind.name})", kind.facts(file))
     return plugin_of(file, kind, facts, kind.made(file, facts))
+
+
+def check_templates(file: Foreign, kind: type[Format]) -> None:
+    """Raises UserError for a format that takes no prompts, where some are given."""
+    if TEMPLATES not in kind.facts(file):
+        raise UserError(f"import: '{file.path}' ({kind.name}) reads no prompts; leave --template out")
 
 
 def plugin_of(file: Foreign, kind: type[Format], facts: Facts, found: Imported) -> Plugin:

@@ -22,7 +22,7 @@ from carryover.bench.features.pixels import views_of
 from carryover.bench.features.store import FeatureStore
 from carryover.bench.features.transforms import Recipe, look_up
 from carryover.bench.host.untouched import full_precision
-from carryover.bench.plugins import porting
+from carryover.bench.plugins import given, porting
 from carryover.bench.plugins.contract import Incompatible, check, check_ported, other_home
 from carryover.bench.plugins.format import Plugin
 from carryover.bench.plugins.ported import restored
@@ -94,13 +94,9 @@ class BoundPlugin:
         tensor, on its device, for a tensor. Raises UserError for features of another width, and for a method that
         looks at pictures themselves."""
         if self._asked.needs != "features":
-            raise UserError(f"{self.plugin.method} looks at more than one feature a picture: give pictures to classify")
-        rows = features if isinstance(features, Tensor) else torch.from_numpy(np.ascontiguousarray(features))
-        if rows.dim() != 2 or rows.shape[1] != self.backbone.dim:
-            raise UserError(
-                f"features have shape {tuple(rows.shape)}, expected (rows, {self.backbone.dim}) of "
-                f"{self.backbone.label}"
-            )
+            seen = "pixels" if self._asked.needs == "pixels" else "many views of each picture"
+            raise UserError(f"{self.plugin.method} needs {seen} and not features: give pictures to classify")
+        rows = given.rows(features, self.backbone.dim, self.backbone.label)
         parts = [self._answered(part.to(self.backbone.device).float()) for part in rows.split(4096)]
         made = torch.cat(parts) if parts else torch.zeros(0, len(self.names))
         return made.to(rows.device) if isinstance(features, Tensor) else made.cpu().numpy()
@@ -157,15 +153,17 @@ class BoundPlugin:
         return (logits if self.scores else logits.softmax(-1)).cpu().numpy()
 
     @torch.no_grad()
-    def _answered(self, given: Tensor) -> Tensor:
+    def _answered(self, asked: Tensor) -> Tensor:
         """What the method ``needs`` of B pictures -> logits (B, C), finite."""
         with full_precision(), self._asked.attach(self.backbone):
-            logits = self._asked.predict(given).float()
-        if logits.shape != (len(given), len(self.names)) or not logits.isfinite().all():
+            logits = self._asked.predict(asked).float()
+        if logits.shape != (len(asked), len(self.names)):
             raise UserError(
-                f"{self.plugin.method} gave logits of shape {tuple(logits.shape)}, expected finite ones of shape "
-                f"{(len(given), len(self.names))} (pictures, names)"
+                f"{self.plugin.method} gave logits of shape {tuple(logits.shape)}, expected "
+                f"{(len(asked), len(self.names))} (pictures, names)"
             )
+        if not logits.isfinite().all():
+            raise UserError(f"{self.plugin.method} gave logits that are not finite (NaN or infinity)")
         return logits
 
 

@@ -18,8 +18,10 @@ from torch import Tensor
 from carryover.bench.backbones import loading
 from carryover.bench.backbones.archs import Tower
 from carryover.bench.backbones.loading import Backbone, first_line
+from carryover.bench.backbones.names import differ
 from carryover.bench.errors import UserError, quoted, unknown
 from carryover.bench.host.source_identity import same_scheme
+from carryover.bench.host.untouched import OwnDraws
 from carryover.bench.plugins.format import Plugin
 from carryover.bench.plugins.ported import is_among
 from carryover.bench.ports.base import Ported
@@ -130,6 +132,24 @@ def unsure_of(plugin: Plugin, backbone: Tower | Backbone) -> list[str]:
     ]
 
 
+def misnamed(home: dict[str, Any], label: str) -> str:
+    """Why a backbone of that label is not the one that a header names, where the header proves none by fingerprint and
+    both names are known; empty where it may be."""
+    if home["fingerprint"] is not None or not differ(home["backbone"], label):
+        return ""
+    return f"it belongs to {quoted(home['backbone'])} by its file, {label} is another one"
+
+
+def doubt(home: dict[str, Any], label: str) -> list[str]:
+    """A note where neither fingerprint nor name can tell whether it is the one that a header names."""
+    if home["fingerprint"] is not None or differ(home["backbone"], label) is not None:
+        return []
+    return [
+        f"the file proves no backbone: it names {quoted(home['backbone'])}, and whether {label} is that very one "
+        "cannot be checked"
+    ]
+
+
 def at_home(plugin: Plugin, backbone: Tower | Backbone) -> bool:
     """Whether it is the backbone it was trained on: by fingerprint, or where that is not known by name, which tells
     nothing of a local file."""
@@ -151,6 +171,8 @@ def check_ported(plugin: Plugin, ported: Ported, tower: Tower, data: Dataset) ->
     reasons, own, given = [], ported.classes.names, data.classnames
     if (dim := plugin.header["ported"]["new"]["dim"]) != tower.dim:
         reasons.append(f"joint width D: it was ported to {dim}, {tower.label} has {tower.dim}")
+    if reason := misnamed(plugin.header["ported"]["new"], tower.label):
+        reasons.append(reason)
     if strange := [name for name in dict.fromkeys(given) if name not in set(own)]:
         reasons.append(
             f"it was ported with its own {len(own)} classes; {len(strange)} of {data.id} are none of them: "
@@ -243,10 +265,11 @@ def built(kind: type[Method], config: TrainConfig, plugin: Plugin) -> Method:
     """On torch's meta device where the method can, so that a header's large numbers take no memory."""
     try:
         try:
-            with torch.device("meta"):
+            with torch.device("meta"), OwnDraws():
                 return kind(config, plugin.shape)
         except (NotImplementedError, RuntimeError):
-            return kind(config, plugin.shape)
+            with OwnDraws():
+                return kind(config, plugin.shape)
     except Exception as error:  # a method of anyone's raises what it likes
         raise UserError(f"{plugin.method} cannot be made with that config and shape: {first_line(error)}") from error
 
@@ -276,7 +299,8 @@ def type_of(tensor: Tensor) -> str:
 
 def architecture(tower: Tower) -> Backbone:
     """The backbone with random weights: shapes, tokenizer and blocks are its own, and nothing is downloaded."""
-    model = loading.build(tower.model)
+    with OwnDraws():
+        model = loading.build(tower.model)
     loading.check(model, tower)
     return Backbone(model, tower, loading.tokenizer(tower.model))
 
@@ -309,7 +333,8 @@ def on_model(
     """What binding, attaching and a prediction show with some of the classes ``names``. ``rows_only``: only whether
     rows for the classes are missing, as what is wrong already would make the rest fail."""
     trained = set(plugin.shape.classnames)
-    method = kind(config, plugin.shape).to(backbone.device).eval()
+    with OwnDraws():
+        method = kind(config, plugin.shape).to(backbone.device).eval()
     method.load_learned(plugin.tensors)
 
     def bind(names: Sequence[str]) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,8 @@ from carryover.bench.backbones.loading import Backbone, first_line
 from carryover.bench.errors import UserError
 from carryover.bench.features.pixels import Pictures, views_of
 from carryover.bench.features.store import FeatureStore
-from carryover.bench.plugins.contract import config_of, left_open, made, of_tensors, widths_of
+from carryover.bench.host.untouched import OwnDraws
+from carryover.bench.plugins.contract import config_of, doubt, left_open, made, misnamed, of_tensors, widths_of
 from carryover.bench.plugins.format import OF_BACKBONE, Plugin, of_kinds
 from carryover.bench.plugins.ported import for_classes, of_backbone, restored
 from carryover.bench.plugins.scores import correlations, gives_scores, tells_scores
@@ -93,6 +95,8 @@ def check_home(plugin: Plugin, old: Backbone) -> None:
             f"the plug-in belongs to {home['backbone']} of text and joint width {home['width']}/{home['dim']}; "
             f"{old.label} has {old.width}/{old.dim}: name that backbone by --old"
         )
+    if reason := misnamed(home, old.label):
+        raise UserError(f"{plugin.method} cannot be carried from {old.label}: {reason}; name that one by --old")
 
 
 def bound(plugin: Plugin, old: Any, classes: Classes) -> Method | Ported:
@@ -110,7 +114,8 @@ def bound(plugin: Plugin, old: Any, classes: Classes) -> Method | Ported:
         wrong = wrong + of_tensors(made(kind, config, plugin), plugin.tensors) + left_open(kind, config, plugin)
     if wrong or config is None:
         raise UserError(f"--plugin: '{plugin.path}': {'; '.join(wrong)}")
-    method = kind(config, plugin.shape).to(old.device).eval()
+    with OwnDraws():
+        method = kind(config, plugin.shape).to(old.device).eval()
     method.load_learned(plugin.tensors)
     try:
         method.bind(old, classes)
@@ -127,6 +132,28 @@ def without_tower(plugin: Plugin, classes: Classes) -> Method | Ported | None:
         return bound(plugin, NoTower(), classes)
     except TowerNeeded:
         return None
+
+
+@dataclass(frozen=True)
+class Watched(Classes):
+    """Knows whether its templates were read."""
+
+    reads: list[str] = field(default_factory=list, compare=False)
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "templates":
+            object.__getattribute__(self, "reads").append(name)
+        return object.__getattribute__(self, name)
+
+
+def reads_prompts(plugin: Plugin, backbone: Backbone, classes: Classes) -> bool:
+    """Whether the plug-in looks at the templates of the classes that it is bound with; a ported one brings its own."""
+    if plugin.ported is not None:
+        return False
+    watched = Watched(classes.dataset, classes.names, classes.templates)
+    with contextlib.suppress(UserError):  # what is wrong with it is said where it is bound to answer
+        bound(plugin, backbone, watched)
+    return bool(watched.reads)
 
 
 # ---- anchors ---------------------------------------------------------------------------------------------------------
@@ -256,8 +283,9 @@ def kind_of_map(id: str | None) -> type[Procrustes] | type[Linear]:
     return MAPS[id or "procrustes"]
 
 
-def check_pair(where: str, fitted: Map, old: dict[str, Any], new: Backbone | None) -> None:
-    """Raises UserError for a map of another pair of backbones than the plug-in's and the new one."""
+def check_pair(where: str, fitted: Map, old: dict[str, Any], new: Backbone | None) -> list[str]:
+    """Raises UserError for a map of another pair of backbones than the plug-in's and the new one; notes where the
+    plug-in's file proves no backbone, and its name cannot tell."""
     for side, wanted, label in (
         ("old", old["fingerprint"], f"the plug-in's backbone {old['backbone']}"),
         ("new", new and new.fingerprint, new and new.label),
@@ -268,6 +296,18 @@ def check_pair(where: str, fitted: Map, old: dict[str, Any], new: Backbone | Non
                 f"{where} has {found['backbone']} of fingerprint {found['fingerprint'][:12]} as its {side} backbone, "
                 f"{label} has {wanted[:12]}: expected a map of this very pair (the command map fits one)"
             )
+    theirs = fitted.header["old"]
+    if old["dim"] != theirs["dim"]:
+        raise UserError(
+            f"{where} is of an old backbone {theirs['backbone']} of joint width {theirs['dim']}, the plug-in's, "
+            f"{old['backbone']}, has {old['dim']}: expected a map of this very pair (the command map fits one)"
+        )
+    if reason := misnamed(old, theirs["backbone"]):
+        raise UserError(
+            f"{where} has {theirs['backbone']} as its old backbone, and of the plug-in {reason}: expected a map of "
+            "this very pair (the command map fits one)"
+        )
+    return doubt(old, theirs["backbone"])
 
 
 def read_map(path: str) -> Map:

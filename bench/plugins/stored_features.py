@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib.npyio import NpzFile
 
 from carryover.bench.errors import UserError, quoted, unknown
-from carryover.bench.host.files import read_arrays, whole
+from carryover.bench.host.array_files import of_stream
+from carryover.bench.host.files import check_regular, read_arrays, whole
 from carryover.bench.ports.maps import Map
 
 ARRAYS, TENSORS = ".npz", ".safetensors"
@@ -68,15 +68,26 @@ def arrays_in(path: Path, flag: str) -> tuple[dict[str, np.ndarray], dict[str, s
         raise UserError(f"{flag}: no file '{path}'; expected {ARRAYS} or {TENSORS}")
     if path.suffix == TENSORS:
         return read_arrays(path)
+    found = {}
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, NpzFile):
-                raise ValueError("one array alone")
-            return {name: file[name] for name in file.files}, {}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        objects = "allow_pickle" in str(error) or "pickle" in str(error)
-        what = "holds Python objects, which are not opened" if objects else f"cannot be read ({error})"
-        raise UserError(f"{flag}: '{path}' {what}; expected arrays of numbers, as numpy.savez writes them") from None
+        check_regular(path)
+        with zipfile.ZipFile(path) as file:
+            for member in file.infolist():
+                with file.open(member) as part:
+                    found[member.filename.removesuffix(".npy")] = of_member(path, flag, part, member.file_size)
+    except (OSError, ValueError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{flag}: '{path}' cannot be read ({error}); expected arrays of numbers, as numpy.savez writes them"
+        ) from None
+    return found, {}
+
+
+def of_member(path: Path, flag: str, stream: Any, size: int) -> np.ndarray:
+    """Writable, in memory of its own."""
+    try:
+        return of_stream(stream, size).copy()
+    except ValueError as error:
+        raise UserError(f"{flag}: '{path}' {error}") from None
 
 
 def is_arrays(text: str) -> bool:
@@ -116,9 +127,19 @@ def stored(path: str, flag: str) -> Stored:
         raise UserError(
             f"{flag}: '{path}' has {IDS} of shape {ids.shape} for {len(features)} rows; expected one id a row"
         )
+    check_size(path, flag, features)
     if named:
         features, ids = features[rows], ids if ids is None else ids[rows]
     return Stored(path, features, ids)
+
+
+def check_size(path: str, flag: str, features: np.ndarray) -> None:
+    """Raises UserError for numbers that fp32, in which features are computed with, has not."""
+    largest = np.finfo(np.float32).max
+    if features.dtype.itemsize > 4 and (np.isfinite(features) & (np.abs(features) > largest)).any():
+        raise UserError(
+            f"{flag}: '{path}' holds features beyond {largest:.1e}; expected them as a backbone gives them, in fp32"
+        )
 
 
 def one_of(path: str, flag: str, arrays: dict[str, np.ndarray], name: str, dims: int) -> np.ndarray:

@@ -12,21 +12,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from carryover.bench.backbones.archs import Tower
 from carryover.bench.backbones.loading import Backbone
+from carryover.bench.backbones.names import differ
 from carryover.bench.engine.evaluator import ROWS
 from carryover.bench.engine.run_store import RunStore
-from carryover.bench.errors import UserError
+from carryover.bench.errors import UserError, quoted
 from carryover.bench.features.pixels import Pictures, views_of
 from carryover.bench.features.store import FEATURES_VERSION, FeatureStore
 from carryover.bench.host import environment
 from carryover.bench.host.identity import digest, sealed, sha256_of
 from carryover.bench.plan.runs import NUMBERS_VERSION
 from carryover.bench.plugins import agreement
-from carryover.bench.plugins.contract import carried_by, left_home, warnings_of
+from carryover.bench.plugins.contract import carried_by, doubt, left_home, misnamed, warnings_of
 from carryover.bench.plugins.evaluation import FOLDER, without_names
 from carryover.bench.plugins.format import Plugin
 from carryover.bench.plugins.ported import restored
@@ -107,9 +109,10 @@ def evaluate_pictures(
 ) -> dict[str, Any]:
     """The result as it is stored, written with the answers. Raises UserError for other backbones than the plug-in's."""
     start, home = time.perf_counter(), old_home(plugin)
-    notes = []
+    notes: list[str] = []
     if plugin.ported is None:
         check_home(plugin, old.backbone)
+        notes += doubt(home, old.backbone.label)
         for store in (old, new):
             if reasons := left_home(plugin, store.backbone):
                 raise UserError(f"evaluate: {reasons[0]}")
@@ -121,6 +124,7 @@ def evaluate_pictures(
     else:
         ported, head = kept_old(plugin)
         check_side(home, old.backbone, "--old")
+        notes += doubt(home, old.backbone.label)
         check_side(plugin.ported["new"], new.backbone, "--backbone")
         if plugin.ported["anchors"].get("sha256") == seen.told.get("sha256", ""):
             notes.append(SEEN.format("pictures"))
@@ -143,14 +147,23 @@ def evaluate_stored(
     plugin: Plugin, classes: Classes, old: Stored, new: Stored, out: str, tower: Tower | None = None
 ) -> dict[str, Any]:
     """The same from stored features, without any backbone; ``tower``: the new one, where it is named."""
-    start, home = time.perf_counter(), old_home(plugin)
+    start, home, notes = time.perf_counter(), old_home(plugin), list[str]()
     both = old.ids is not None and new.ids is not None
-    rows = [rows_of(old), rows_of(new)]
+    rows, chosen = [rows_of(old), rows_of(new)], ""
+    if (old.ids is None) != (new.ids is None):
+        notes.append("only one of the files has ids: rows were matched by their place")
     if both:
+        for flag, side in (("--old", old), ("--new", new)):
+            if twice := repeated(side):
+                raise UserError(f"evaluate: {flag} '{side.path}' has the id {twice} more than once; expected one a row")
         order = matched(old, new)
         where = {one: row for row, one in enumerate(new.ids.tolist())}  # type: ignore[union-attr]
         theirs = [where[old.ids.tolist()[row]] for row in order]  # type: ignore[union-attr]
-        rows = [rows[0][order], rows[1][theirs]]
+        if not order:
+            raise UserError(f"evaluate: no row of --old '{old.path}' has an id of --new '{new.path}'")
+        rows, chosen = [rows[0][order], rows[1][theirs]], digest([order, theirs])
+        if alone := len(old.features) + len(new.features) - 2 * len(order):
+            notes.append(f"{alone} rows have no partner and are left out")
     if len(rows[0]) != len(rows[1]) or not len(rows[0]):
         raise UserError(
             f"evaluate: --old '{old.path}' holds {len(rows[0])} rows, --new '{new.path}' {len(rows[1])}; expected the "
@@ -170,6 +183,11 @@ def evaluate_stored(
         other, one = kept_old(plugin)
         classes, part = other.classes, plugin.ported["new"]
         new_side, new_dim = {"label": part["backbone"], "fingerprint": part["fingerprint"]}, part["dim"]
+        notes += [] if tower is None else check_name(part, tower)
+    if tower is not None and tower.dim != new_dim:
+        raise UserError(
+            f"evaluate: --backbone {tower.label} gives features of width {tower.dim}, the plug-in takes {new_dim} there"
+        )
     for flag, side, dim in (("--old", old, home["dim"]), ("--new", new, new_dim)):
         if side.features.shape[1] != dim:
             raise UserError(
@@ -183,14 +201,15 @@ def evaluate_stored(
     after = answers(other, rows[1])
     sha = sha256_of_rows(old, new)
     anchors = plugin.ported["anchors"] if plugin.ported is not None else {}
-    notes = [SEEN.format("rows")] if anchors.get("sha256") == sha else []
+    notes += [SEEN.format("rows")] if anchors.get("sha256") == sha else []
     files = {"old": Path(old.path).name, "new": Path(new.path).name, "matched": "by id" if both else "by place"}
     told = {
         "old": {"label": home["backbone"], "fingerprint": home["fingerprint"]},
         "backbone": {name: new_side[name] for name in ("label", "fingerprint")},
         "pictures": {"count": len(before), "files": files, "sha256": sha},
     }
-    return written(plugin, classes, gives_scores(one), (before, after), {"rows": sha}, told, notes, out, start)
+    identity = {"rows": sha, "matched": chosen}
+    return written(plugin, classes, gives_scores(one), (before, after), identity, told, notes, out, start)
 
 
 def of_side(backbone: Backbone) -> dict[str, Any]:
@@ -205,6 +224,29 @@ def check_side(home: dict[str, Any], backbone: Backbone, flag: str) -> None:
             f"evaluate: the plug-in belongs to {home['backbone']} there ({own}, joint width {home['dim']}), "
             f"{flag} gave {backbone.label} ({backbone.fingerprint[:12]}, {backbone.dim})"
         )
+    if reason := misnamed(home, backbone.label):
+        raise UserError(f"evaluate: {flag} {backbone.label} is not the plug-in's: {reason}")
+
+
+def repeated(side: Stored) -> str:
+    """An id that stands twice, as a message has it; empty where none does."""
+    assert side.ids is not None
+    found, times = np.unique(side.ids, return_counts=True)
+    return quoted(str(found[times > 1][0]), 60) if (times > 1).any() else ""
+
+
+def check_name(home: dict[str, Any], tower: Tower) -> list[str]:
+    """Raises UserError where --backbone names another backbone than the ported file's header, whose weights are not
+    read; notes where the names cannot tell."""
+    other = differ(home["backbone"], tower.label)
+    if other:
+        raise UserError(
+            f"evaluate: the plug-in belongs to {home['backbone']}, --backbone gave {tower.label}: leave it out, or "
+            "name that one"
+        )
+    if other is None:
+        return [f"whether {tower.label} is {quoted(home['backbone'])}, which the plug-in belongs to, cannot be checked"]
+    return []
 
 
 # ---- what is stored --------------------------------------------------------------------------------------------------

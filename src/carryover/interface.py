@@ -26,8 +26,9 @@ from carryover.bench.backbones import loading
 from carryover.bench.backbones.loading import Backbone
 from carryover.bench.backbones.names import tower_of
 from carryover.bench.errors import UserError, unknown
-from carryover.bench.host.untouched import leaves_untouched
-from carryover.bench.plugins import answers, format, hub, porting
+from carryover.bench.host.outputs import PLUGIN, check_output
+from carryover.bench.host.untouched import OwnDraws, draws_untouched, leaves_untouched
+from carryover.bench.plugins import answers, format, given, hub, porting
 from carryover.bench.plugins.answers import BoundPlugin
 from carryover.methods import discover
 from carryover.methods.base import Classes
@@ -57,8 +58,9 @@ class Plugin(format.Plugin):
     @leaves_untouched
     def fits(self, backbone: Backbone, classes: Classes | Sequence[str] | None = None) -> str | None:
         """None, or why it cannot be used on that backbone."""
+        place, named = given.backbone(backbone), self._named(classes)
         try:
-            answers.check_fits(self, backbone, self._named(classes))
+            answers.check_fits(self, place, named)
         except UserError as error:
             return "; ".join(getattr(error, "reasons", [str(error)]))
         return None
@@ -67,7 +69,7 @@ class Plugin(format.Plugin):
     def bind(self, backbone: Backbone, classes: Classes | Sequence[str] | None = None) -> BoundPlugin:
         """The plug-in on a backbone. classes: other names than its own, where it has no weights of each class's own.
         Raises UserError saying what ``fits`` says."""
-        return answers.bound(self, backbone, self._named(classes), precision=backbone.text.precision)
+        return answers.bound(self, given.backbone(backbone), self._named(classes), precision=backbone.text.precision)
 
     @leaves_untouched
     def save(self, path: str | Path) -> None:
@@ -76,12 +78,13 @@ class Plugin(format.Plugin):
         from carryover.bench.plugins.ported import check_name
 
         check_name(Path(path))
+        check_output(path, (), PLUGIN, "save:")
         writing.write(self, path)
 
     def _named(self, classes: Classes | Sequence[str] | None) -> Classes:
         if classes is None or isinstance(classes, Classes):
             return classes or self.classes
-        return Classes(self.classes.dataset, tuple(classes), self.classes.templates)
+        return Classes(self.classes.dataset, given.names(classes), self.classes.templates)
 
 
 def plugin_of(found: format.Plugin) -> Plugin:
@@ -105,7 +108,9 @@ def load_backbone(
     "bf16". cache_dir: where open_clip keeps what it downloads."""
     if precision not in ("fp32", "bf16"):
         raise unknown("precision", precision, ("fp32", "bf16"))
-    return loading.load(tower_of(name, cache_dir=cache_dir), device, cache_dir, precision=precision)
+    place = given.device(device)
+    with OwnDraws():
+        return loading.load(tower_of(name, cache_dir=cache_dir), place, cache_dir, precision=precision)
 
 
 @leaves_untouched
@@ -133,15 +138,18 @@ def import_plugin(
 
     discover()
     imports.discover()
-    named = {"backbone": backbone, "classes": classes and list(classes), "templates": templates and list(templates)}
-    given = {**facts, **{name: value for name, value in named.items() if value}}
+    told: dict[str, Any] = {**facts, **({"backbone": backbone} if backbone else {})}
+    told |= {} if classes is None else {"classes": list(given.names(classes))}
+    told |= {} if templates is None else {"templates": given.texts(templates, "templates")}
     file = read(hub.local_file(path).path)
     kind_of = writing.format_of(file, kind)
-    found = Facts(given, tower_of, lambda name: loading.load(tower_of(name)), dataset)
+    if told.get("templates"):
+        writing.check_templates(file, kind_of)
+    found = Facts(told, tower_of, load_backbone, dataset)
     return plugin_of(writing.imported(file, kind_of, found))
 
 
-@leaves_untouched
+@draws_untouched
 def run(
     arch: str = "micro",
     methods: Sequence[str] = (),
@@ -161,5 +169,5 @@ def run(
     """
     from carryover.bench.cli import whole_runs
 
-    given = {"arch": arch, "methods": list(methods), "datasets": list(datasets), **flags}
-    return whole_runs.frame_of(given, quiet)
+    listed = {"methods": given.texts(methods, "methods"), "datasets": given.texts(datasets, "datasets")}
+    return whole_runs.frame_of({"arch": arch, **listed, **flags}, quiet)

@@ -40,10 +40,13 @@ from carryover.bench.backbones.loading import Backbone
 from carryover.bench.backbones.names import tower_of
 from carryover.bench.errors import UserError
 from carryover.bench.features.store import FeatureStore
-from carryover.bench.host.untouched import leaves_untouched
-from carryover.bench.plugins import format, ported, porting, stored_features
+from carryover.bench.host.outputs import PLUGIN, check_output
+from carryover.bench.host.untouched import draws_untouched, leaves_untouched
+from carryover.bench.plugins import format, given, ported, porting, stored_features
 from carryover.bench.plugins.answers import BoundPlugin
+from carryover.bench.plugins.contract import misnamed
 from carryover.bench.plugins.format import Plugin
+from carryover.bench.plugins.scores import gives_scores
 from carryover.bench.ports import Anchors as Anchors
 from carryover.bench.ports import Port as Port
 from carryover.bench.ports import Ported as Ported
@@ -93,29 +96,28 @@ class PortedPlugin:
     def logits(self, features: Tensor | np.ndarray) -> Any:
         """Features (B, Dn) of the new image tower, not normalised -> (B, C), fp32: an array for an array, a tensor, on
         its device, for a tensor. Raises UserError for features of another width."""
-        rows = features if isinstance(features, Tensor) else torch.from_numpy(np.ascontiguousarray(features))
-        if rows.dim() != 2 or rows.shape[1] != self.told["new"]["dim"]:
-            raise UserError(
-                f"features have shape {tuple(rows.shape)}, expected (rows, {self.told['new']['dim']}) of "
-                f"{self.told['new']['backbone']}"
-            )
+        rows = given.rows(features, self.told["new"]["dim"], self.told["new"]["backbone"])
         made = self.ported.to(rows.device).predict(rows.float())
         return made if isinstance(features, Tensor) else made.cpu().numpy()
 
     def classify(self, features: Tensor | np.ndarray) -> tuple[list[str], Any]:
-        """(B, Dn) -> the name of the most probable class of each row, and the probabilities (B, C)."""
+        """(B, Dn) -> the name of the most probable class of each row, and the probabilities (B, C); of a head of scores
+        the name of the largest and the scores, as they are."""
         logits = torch.as_tensor(self.logits(features))
-        probabilities = logits.softmax(-1)
-        names = [self.classnames[best] for best in probabilities.argmax(-1).tolist()]
-        return names, probabilities if isinstance(features, Tensor) else probabilities.numpy()
+        values = logits if gives_scores(self.ported) else logits.softmax(-1)
+        names = [self.classnames[best] for best in values.argmax(-1).tolist()]
+        return names, values if isinstance(features, Tensor) else values.numpy()
 
     def bind(self, backbone: Backbone) -> BoundPlugin:
         """On the backbone that it was ported to, to be asked about pictures. Raises UserError for another one."""
+        if reason := misnamed(self.told["new"], given.backbone(backbone).label):
+            raise UserError(f"{self.plugin.method} cannot be bound to {backbone.label}: {reason}")
         self.ported.bind(backbone, self.ported.classes)
         return BoundPlugin(self.plugin, backbone, self.ported, self.ported.classes, backbone.text.precision)
 
     def save(self, path: str | Path) -> None:
         """A plug-in file (docs/plugins.md)."""
+        check_output(path, (), PLUGIN, "save:")
         ported.write(path, self.plugin, self.ported, self.told)
 
 
@@ -127,7 +129,7 @@ def load(path: str | Path) -> PortedPlugin:
     return PortedPlugin(ported.restored(found), found, found.ported)
 
 
-@leaves_untouched
+@draws_untouched
 def fit(
     port: str,
     plugin: str | Path | Plugin,
@@ -150,9 +152,10 @@ def fit(
     cache      folder of feature files; None keeps none
     """
     found = plugin if isinstance(plugin, Plugin) else read(plugin)
+    place = given.device(device)
     _ports.discover()
     chosen = porting.port_of(port, found)
-    first, second = (one if isinstance(one, Backbone) else loading.load(tower_of(one), device) for one in (old, new))
+    first, second = (one if isinstance(one, Backbone) else loading.load(tower_of(one), place) for one in (old, new))
     if "images" not in chosen.needs:
         anchors, told = porting.anchors_of_texts(chosen, first), {"kind": "texts"}
         told |= {"count": len(anchors.nouns) + len(set(found.shape.classnames))}
@@ -179,9 +182,10 @@ def port_head(
     Returns how many rows were matched, and on rows that the map was fitted without: fit (R²) and agreement (share with
     the same largest output; of a single output the correlation).
     """
+    check_output(to, (file for one in (old, new, head) for file in (one, stored_features.split_name(str(one))[0])))
     first, second = stored_features.stored(str(old), "old"), stored_features.stored(str(new), "new")
-    given, kind = stored_features.head_of(str(head), "head"), porting.kind_of_map(port)
-    ported, told = stored_features.carry_head(first, second, given, kind())
+    own, kind = stored_features.head_of(str(head), "head"), porting.kind_of_map(port)
+    ported, told = stored_features.carry_head(first, second, own, kind())
     stored_features.write(ported, str(to))
     return told
 
