@@ -146,6 +146,11 @@ class Format:
         raise NotImplementedError
 
     @classmethod
+    def beside(cls, file: Foreign) -> str:
+        """Of a file that it does not recognise, and would but for some tensors: which these are; else empty."""
+        return ""
+
+    @classmethod
     def facts(cls, file: Foreign) -> Sequence[Fact]:
         return (BACKBONE,)
 

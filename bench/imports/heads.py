@@ -13,7 +13,7 @@ from torch import Tensor
 
 from carryover.bench.errors import UserError, quoted
 from carryover.bench.imports.base import BACKBONE, CLASSES, Fact, Facts, Foreign, Format, Imported, register
-from carryover.bench.imports.head_layers import LABELS, Layer, Stack, bias_of, known, stack_of
+from carryover.bench.imports.head_layers import LABELS, Layer, Stack, beside, bias_of, known, stack_of
 from carryover.methods.base import Shape
 from carryover.methods.elsewhere.head import ACTIVATIONS
 
@@ -84,6 +84,10 @@ class HeadFile(Format):
         return stack_of(file) is not None
 
     @classmethod
+    def beside(cls, file: Foreign) -> str:
+        return beside(file)
+
+    @classmethod
     def facts(cls, file: Foreign) -> Sequence[Fact]:
         stack = known(file)
         one, several = stack.outputs == 1, len(stack.layers) > 1
@@ -144,15 +148,14 @@ def lying(where: str, stack: Stack, dim: int, label: str, layout: str) -> list[L
     """The layers with weights (out, in). Raises UserError where the first does not take the backbone's features."""
     first = stack.layers[0]
     rows, columns = first.weight.shape
-    turned = [replace(first, weight=first.weight.T), *stack.layers[1:]]
-    if not stack.sure and rows == columns == dim and not layout:
+    square = rows == columns == dim and len(stack.layers) == 1
+    if not stack.sure and square and not layout:
         raise UserError(
             f"{where}: its weight is square ({rows}, {columns}); say what it holds for an output, a row or a column: "
             "--fact layout=rows or layout=columns"
         )
-    if not stack.sure and (layout == "columns" or (columns != dim and rows == dim)):
-        return turned
-    if columns != dim:
+    turn = layout == "columns" if square else not stack.sure and columns != dim and rows == dim
+    if columns != dim and not turn:
         width = f"{columns}" if stack.sure else f"{rows} or {columns}"
         both = (
             "; one of twice the width, as of image and text side by side, cannot be read" if columns == 2 * dim else ""
@@ -161,7 +164,12 @@ def lying(where: str, stack: Stack, dim: int, label: str, layout: str) -> list[L
             f"{where} takes features of width {width}, {label} gives {dim}; name the backbone that it was trained on "
             f"by --backbone{both}"
         )
-    return list(stack.layers)
+    held = "columns" if turn or first.turned else "rows"
+    if layout and layout != held:
+        raise UserError(
+            f"{where}: layout is {layout}, and sizes say that it holds {held} for its outputs; leave it out"
+        )
+    return [replace(first, weight=first.weight.T), *stack.layers[1:]] if turn else list(stack.layers)
 
 
 def standardised(layer: Layer, mean: Tensor, deviation: Tensor) -> Layer:

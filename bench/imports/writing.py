@@ -31,7 +31,10 @@ def format_of(file: Foreign, named: str = "") -> type[Format]:
         return FORMATS[found[0]]
     if found:
         raise UserError(f"import: '{file.path}' may be {' or '.join(found)}; say which by --kind")
-    raise UserError(f"import: '{file.path}' is no file of a known kind ({', '.join(FORMATS)}); it holds {held(file)}")
+    more = next((told for id in FORMATS if (told := FORMATS[id].beside(file))), "")
+    raise UserError(
+        f"import: '{file.path}' is no file of a known kind ({', '.join(FORMATS)}); it holds {held(file)}{more}"
+    )
 
 
 def held(file: Foreign) -> str:

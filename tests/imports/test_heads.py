@@ -141,6 +141,51 @@ def test_a_scale_multiplies_the_outputs_and_unit_rows_are_noted():
     assert not scaled.header["imported"]["notes"]
 
 
+@pytest.mark.parametrize("name", ["logit_scale", "log_temperature", "gain", "thresholds", "arr_1", "other.bias"])
+def test_what_is_by_name_no_bias_is_refused_by_name(name):
+    for value in (torch.zeros(3), torch.ones(3), torch.zeros(()), torch.ones(1)):
+        file = foreign({"fc.weight": torch.ones(3, D), name: value})
+        with pytest.raises(UserError, match=f"would be a head but for '{name}'"):
+            writing.format_of(file)
+    assert "is no head" in str(pytest.raises(UserError, FORMATS["head"].facts, file).value)
+
+
+@pytest.mark.parametrize(
+    "weight, bias",
+    [
+        ("weight", "bias"), ("fc.weight", "fc.bias"), ("fc.weight", "bias"), ("coef_", "intercept_"), ("w", "b"),
+        ("coef", "intercept"), ("dense/kernel:0", "dense/bias:0"), ("W1", "b1"), ("fc_w", "fc_b"), ("w", "bias_0"),
+    ],
+)  # fmt: skip
+def test_names_of_a_bias(weight, bias):
+    values, x = torch.randn(3, D, generator=torch.Generator().manual_seed(0)), features()
+    plugin = imported(foreign({weight: values, bias: torch.arange(3.0)}), **RAW, classes=NAMES)
+    torch.testing.assert_close(answers(plugin, x), x @ values.T + torch.arange(3.0), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("new", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_weight_norm_is_refused_by_name(outputs, new, bias):
+    norm = torch.nn.utils.parametrizations.weight_norm if new else torch.nn.utils.weight_norm
+    state = state_of(norm(nn.Linear(D, outputs, bias=bias)))
+    with pytest.raises(UserError, match="weight norm|would be a head but for"):
+        writing.format_of(foreign(state))
+
+
+def test_layout_is_honoured_for_square_weights_of_any_name_and_not_against_sizes():
+    weight, x = torch.randn(D, D, generator=torch.Generator().manual_seed(0)), features()
+    names = [f"class {i}" for i in range(D)]
+    for tensors in ({"weight": weight}, {"coef_": weight}, {"weight": weight, "bias": torch.zeros(D)}):
+        for layout, own in (("rows", weight), ("columns", weight.T)):
+            plugin = imported(foreign(tensors), **RAW, classes=names, layout=layout)
+            torch.testing.assert_close(answers(plugin, x), x @ own.T, rtol=0, atol=1e-4)
+    file = foreign({"weight": torch.ones(3, D), "bias": torch.zeros(3)})
+    assert "sizes say that it holds rows" in refused(file, **RAW, classes=NAMES, layout="columns")
+    file = foreign({"weight": torch.ones(D, 3), "bias": torch.zeros(3)})
+    assert "sizes say that it holds columns" in refused(file, **RAW, classes=NAMES, layout="rows")
+
+
 # ---- scikit-learn ----------------------------------------------------------------------------------------------------
 
 
@@ -266,6 +311,13 @@ def test_layers_that_follow_one_another_have_no_activation_between_them():
     torch.testing.assert_close(answers(plugin, x), both["1"](both["0"](x).relu()).detach(), rtol=0, atol=1e-4)
 
 
+def test_numbers_that_are_no_places_of_a_sequence_tell_nothing_of_what_stands_between():
+    net = made(nn.ModuleDict({"fc1": nn.Linear(D, 9), "fc2": nn.Linear(9, 5), "fc4": nn.Linear(5, 1)}))
+    plugin, x = imported(foreign(state_of(net)), **RAW, outputs="scores", activation="relu", sigmoid="no"), features()
+    own = net["fc4"](net["fc2"](net["fc1"](x).relu()).relu()).detach()
+    torch.testing.assert_close(answers(plugin, x), own, rtol=0, atol=1e-4)
+
+
 def test_layers_with_names_of_their_own_stand_in_the_order_of_their_sizes():
     net, x = made(nn.ModuleDict({"fc": nn.Linear(D, 9), "fc2": nn.Linear(9, 5), "a_last": nn.Linear(5, 2)})), features()
     state = dict(sorted(state_of(net).items()))
@@ -365,6 +417,7 @@ def test_mistakes_are_named():
         },
         {"ctx": torch.zeros(4, D), "token_prefix": torch.zeros(3, 1, D)},
         {"weight": torch.zeros(3, D), "bias": torch.zeros(5)},
+        {"ctx": torch.zeros(4, D)},
     ],
 )
 def test_what_is_more_or_less_than_a_head_is_none(tensors):
