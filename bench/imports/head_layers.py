@@ -28,6 +28,8 @@ NO_WEIGHTS = ("ctx",)  # a context of prompts
 PLACE = re.compile(r"(?:^|\.)(\d+)\.[^.\d]+$")  # 0.weight, layers.0.weight; fc1.weight is none
 MOST = 24  # layers of a stack
 PARTS = re.compile(r"(?:_[gv]|\.original[01])$")  # of a matrix that weight norm keeps as length and direction
+NEAR_ONE = 0.02  # how far from 1 the mean square of lengths of 1 may be, by its statistics
+LEFT, ODD = 0.5, 0.02  # what must be left of that 1 where entries are odd, and the share of these at most
 SMALLEST = 1e-10  # added to deviations, as LAION's heads do
 
 
@@ -76,7 +78,8 @@ class Stack:
         variance = self.deviation.square()
         usual = (self.mean.abs() <= 1) & (variance <= 1)
         total = float((self.mean.square() + variance)[usual].sum())
-        return 0.5 <= total <= 1.1 and float((~usual).float().mean()) <= 0.02
+        least = 1 - NEAR_ONE if bool(usual.all()) else LEFT
+        return least <= total <= 1 + NEAR_ONE and float((~usual).float().mean()) <= ODD
 
 
 def known(file: Foreign) -> Stack:

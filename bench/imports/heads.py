@@ -107,14 +107,11 @@ class HeadFile(Format):
         where, wanted = f"import: '{file.path}'", {fact.name: fact for fact in cls.facts(file)}
         stack, proven = known(file), []
         tower, inputs = facts.tower, facts[wanted["inputs"]]
-        if stack.unit and inputs == "raw":
-            raise UserError(
-                f"{where} holds statistics of features of length 1, and inputs is raw; expected inputs=unit (leave it "
-                "out)"
-            )
-        proven += ["features of length 1"] if stack.unit else []
-        layers = lying(where, stack, tower.dim, tower.label, facts[LAYOUT])
         notes = list(stack.notes)
+        if stack.unit and inputs == "raw":
+            notes.append("its statistics look like those of features of length 1, and it was told inputs=raw")
+        proven += ["features of length 1"] if stack.unit and inputs == "unit" else []
+        layers = lying(where, stack, tower.dim, tower.label, facts[LAYOUT])
         if stack.mean is not None and stack.deviation is not None:
             layers = [standardised(layers[0], stack.mean, stack.deviation), *layers[1:]]
             notes.append("the standardisation that the file holds became part of the first layer")

@@ -353,10 +353,27 @@ def test_a_standardisation_is_part_of_the_first_layer_and_proves_features_of_len
     own = net["linear_2"](net["linear_1"](norm(F.normalize(x, dim=-1))).relu()).sigmoid().detach()
     torch.testing.assert_close(answers(plugin, x), own, rtol=0, atol=1e-5)
     assert plugin.header["imported"]["proven"] == ["features of length 1"]
-    assert "expected inputs=unit" in refused(file, **RAW, outputs="scores", activation="relu", sigmoid="yes")
+    told = imported(file, **RAW, outputs="scores", activation="relu", sigmoid="yes")
+    own = net["linear_2"](net["linear_1"](norm(x)).relu()).sigmoid().detach()
+    torch.testing.assert_close(answers(told, x), own, rtol=0, atol=1e-5)
+    assert not told.header["imported"]["proven"]
+    assert any("it was told inputs=raw" in note for note in told.header["imported"]["notes"])
     raw = Standardised(x.mean(0), x.var(0))
     other = foreign(state_of(net) | {f"norm.{name}": value for name, value in raw.state_dict().items()})
     assert "inputs: unit, if" in refused(other, outputs="scores", activation="relu", sigmoid="yes")
+
+
+@pytest.mark.parametrize(
+    "length, odd, shown", [(1, 0, True), (0.97, 0, False), (1.03, 0, False), (0.8, 1, True), (0.6, 1, False)]
+)
+def test_statistics_show_length_1_closely_unless_entries_are_odd(length, odd, shown):
+    g = torch.Generator().manual_seed(0)
+    x = length * F.normalize(torch.randn(500, 100, generator=g), dim=-1)
+    variance = x.var(0)
+    variance[:odd] = 50.0
+    tensors = {"weight": torch.ones(3, 100), "mean": x.mean(0), "variance": variance}
+    fact = next(fact for fact in FORMATS["head"].facts(foreign(tensors)) if fact.name == "inputs")
+    assert fact.default == ("unit" if shown else None)
 
 
 def test_weights_of_scikit_learns_networks_lie_the_other_way():
