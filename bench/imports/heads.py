@@ -120,6 +120,15 @@ class HeadFile(Format):
         outputs, sigmoid, scale = facts[wanted["outputs"]], facts[wanted["sigmoid"]], facts[SCALE]
         last = layers[-1]
         count = len(last.weight)
+        if sigmoid and scale != 1:
+            raise UserError(
+                f"{where}: sigmoid=yes and scale={scale:g} do not go together, as a scale stands in front of the "
+                "sigmoid here; leave one of them out"
+            )
+        if sigmoid and outputs == "classes" and count > 1:
+            raise UserError(
+                f"{where}: sigmoid=yes is of scores, and its {count} outputs are classes; leave it out, or give outputs=scores"
+            )
         names = named(where, stack, facts, outputs, count, proven)
         if outputs == "classes":
             outputs, sigmoid = ("binary" if count == 1 else "classes"), False

@@ -113,6 +113,15 @@ def test_one_logit_of_two_classes_gives_the_probability_of_the_second():
     torch.testing.assert_close(shares[:, 1], net(x).detach().sigmoid()[:, 0], rtol=0, atol=1e-6)
 
 
+def test_a_sigmoid_goes_with_no_scale_and_no_classes():
+    one, three = (foreign(state_of(made(nn.Linear(D, count)))) for count in (1, 3))
+    told = refused(one, **UNIT, outputs="scores", sigmoid="yes", scale="10")
+    assert "sigmoid=yes and scale=10 do not go together" in told
+    assert "its 3 outputs are classes" in refused(three, **UNIT, classes=NAMES, sigmoid="yes")
+    plain, ends = (imported(one, **RAW, outputs="classes", classes=["a", "b"], sigmoid=s) for s in ("no", "yes"))
+    assert torch.equal(answers(plain, features()), answers(ends, features())), "a sigmoid is how two classes are told"
+
+
 def test_a_bare_array_and_one_that_lies_the_other_way_are_read_where_sizes_prove_it():
     weight, x = torch.randn(2, D, generator=torch.Generator().manual_seed(0)), features()
     for array in (weight, weight.T.contiguous()):
