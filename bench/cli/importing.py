@@ -119,7 +119,7 @@ def given_in(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 def names_in(path: str) -> list[str]:
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()  # Windows writes a mark first
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"--classes: '{path}' cannot be read ({error}); expected a text file, a class name a line"

@@ -123,6 +123,7 @@ class Imported:
     proven     what was checked, a few words each ("class names", "text tower of ViT-B-16/openai")
     notes      what the user ought to know
     templates  prompts that it brings along; empty where it has none of its own
+    repeats    whether a class name may stand there twice: the file's own tokens say so, and rows are made of texts
     """
 
     method: str
@@ -133,6 +134,7 @@ class Imported:
     notes: tuple[str, ...] = ()
     templates: tuple[str, ...] = ()
     fingerprint: str | None = None  # of the backbone, where its weights were read
+    repeats: bool = False
 
 
 class Format:

@@ -166,6 +166,7 @@ def shared(
         tuple(told),
         tuple(notes_of(rows, facts)),
         fingerprint=backbone.fingerprint if backbone else None,
+        repeats=bool(rows) and ctx.dim() == 2,
     )
 
 

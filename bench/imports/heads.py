@@ -127,7 +127,8 @@ class HeadFile(Format):
             )
         if sigmoid and outputs == "classes" and count > 1:
             raise UserError(
-                f"{where}: sigmoid=yes is of scores, and its {count} outputs are classes; leave it out, or give outputs=scores"
+                f"{where}: sigmoid=yes is of scores, and its {count} outputs are classes; leave it out, or give "
+                "outputs=scores"
             )
         names = named(where, stack, facts, outputs, count, proven)
         if outputs == "classes":

@@ -59,8 +59,16 @@ class MaPLe(Prompts):
         told += compared(where, file.tensors, backbone)
         config = {"context_length": len(ctx), "depth": blocks, "initial_words": words}
         shape = Shape.of(backbone, names, 0)
-        notes = tuple(notes_of(rows, facts))
-        return Imported("maple", config, tensors, shape, tuple(told), notes, fingerprint=backbone.fingerprint)
+        return Imported(
+            "maple",
+            config,
+            tensors,
+            shape,
+            tuple(told),
+            tuple(notes_of(rows, facts)),
+            fingerprint=backbone.fingerprint,
+            repeats=bool(rows),
+        )
 
 
 def maples(where: str, own: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -241,6 +241,16 @@ def test_without_its_buffers_a_file_asks_for_class_names(towers, backbone, capsy
     assert plugin.header["imported"]["proven"] == []
 
 
+def test_a_name_stands_twice_where_the_file_has_it_so_and_has_no_rows_of_its_own(towers, capsys, tmp_path):
+    """As in CoOp's names of ImageNet."""
+    names = ("cat", "owl", "cat")
+    state = {"ctx": torch.randn(4, WIDTH), **buffers(towers.model, 4, names)[0]}
+    plugin, _ = imported(capsys, tmp_path, saved(tmp_path / "ctpend", state), towers.a)
+    assert plugin.shape.classnames == names
+    state["ctx"] = torch.randn(3, 4, WIDTH)
+    assert "the name 'cat' stands twice" in refused(capsys, tmp_path, saved(tmp_path / "csc_ctpend", state), towers.a)
+
+
 def test_the_position_is_read_of_path_and_log_and_else_asked(towers, capsys, tmp_path):
     state, _ = coops(towers.model, 4, False)
     file = saved(tmp_path / "nctx4_cscFalse_ctpmiddle" / "seed1", state)

@@ -410,6 +410,21 @@ def test_all_that_is_missing_stands_in_one_message():
         writing.imported(foreign({"weight": torch.zeros(3, D)}), FORMATS["head"], Facts({}, None, None))
 
 
+def test_names_that_stand_twice_or_are_empty_are_refused_for_classes_and_scores():
+    file = foreign(state_of(made(nn.Linear(D, 3))))
+    for outputs in ("classes", "scores"):
+        told = refused(file, **RAW, outputs=outputs, classes=["cat", "dog", "cat"])
+        assert "the name 'cat' stands twice, as 1 and as 3" in told
+        assert "class name 2 is empty" in refused(file, **RAW, outputs=outputs, classes=["cat", " ", "dog"])
+
+
+def test_a_file_of_names_may_begin_with_the_mark_that_windows_writes(tmp_path):
+    from carryover.bench.cli.importing import names_in
+
+    (tmp_path / "names.txt").write_bytes("\ufeffcat\r\nred bus\r\n".encode())
+    assert names_in(str(tmp_path / "names.txt")) == ["cat", "red bus"]
+
+
 def test_mistakes_are_named():
     net = made(nn.Linear(D, 3))
     file = foreign(state_of(net))
