@@ -74,6 +74,9 @@ class Facts:
     ):
         self.given, self._tower, self._load, self.dataset = dict(given), tower, load, dataset
 
+    def also(self, **more: Any) -> Facts:
+        return Facts({**self.given, **more}, self._tower, self._load, self.dataset)
+
     def missing(self, wanted: Sequence[Fact]) -> list[Fact]:
         return [fact for fact in wanted if fact.default is None and fact.name not in self.given]
 

@@ -130,7 +130,7 @@ class HeadFile(Format):
                 f"{where}: sigmoid=yes is of scores, and its {count} outputs are classes; leave it out, or give "
                 "outputs=scores"
             )
-        names = named(where, stack, facts, outputs, count, proven)
+        names = named(where, stack, facts, outputs, count, proven, notes)
         if outputs == "classes":
             outputs, sigmoid = ("binary" if count == 1 else "classes"), False
             notes += of_rows(last, scale, inputs)
@@ -228,7 +228,9 @@ def folded(layers: Sequence[Layer], acts: Sequence[str], notes: list[str]) -> tu
     return made, left
 
 
-def named(where: str, stack: Stack, facts: Facts, outputs: str, count: int, proven: list[str]) -> list[str]:
+def named(
+    where: str, stack: Stack, facts: Facts, outputs: str, count: int, proven: list[str], notes: list[str]
+) -> list[str]:
     """Names of the outputs in their order. Raises UserError for too few or too many, and for others than the file's."""
     given, labels = list(facts.classes), stack.labels
     if outputs == "scores":
@@ -246,9 +248,22 @@ def named(where: str, stack: Stack, facts: Facts, outputs: str, count: int, prov
                 raise UserError(f"{where} holds the class names itself: {quoted(own)}, where {quoted(other)} was given")
             proven.append("class names")
             names = stack.names
+        elif labels and any(not isinstance(one, (int, float)) for one in labels):
+            raise UserError(f"{where}: {LABELS} holds texts and numbers; expected one kind")
+        elif labels and any(one >= other for one, other in zip(labels, labels[1:], strict=False)):
+            raise UserError(
+                f"{where}: {LABELS} is {quoted(str(labels), 60)}, and scikit-learn keeps it ascending, as its rows "
+                "stand; leave it out and name the classes in the order of the rows"
+            )
         elif labels and len(given) > wanted and all(isinstance(one, int) and 0 <= one < len(given) for one in labels):
             names = [given[one] for one in labels]
-            proven.append(f"which {wanted} of the {len(given)} classes")
+            if 0 in labels:
+                proven.append(f"which {wanted} of the {len(given)} classes")
+            else:
+                notes.append(
+                    f"{LABELS} was taken to count from 0, which the file does not show: {quoted(names[0], 30)} to "
+                    f"{quoted(names[-1], 30)}; if it counts from 1, name its {wanted} classes alone"
+                )
     if len(names) != wanted:
         rows = "1 row, which tells 2 classes" if outputs == "classes" and count == 1 else f"{count} rows"
         said = f"--classes names {len(names)}" if names else "no name is given; say them by --classes"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from carryover.bench.errors import UserError, quoted, unknown
 from carryover.bench.host.identity import canonical
 from carryover.bench.host.tensor_files import write_tensors
 from carryover.bench.imports.base import FORMATS, Facts, Foreign, Format, Imported
+from carryover.bench.imports.names_beside import agreed
 from carryover.bench.plan.runs import NUMBERS_VERSION
 from carryover.bench.plugins.contract import config_of, made, of_tensors
 from carryover.bench.plugins.format import Plugin, is_templates
@@ -46,8 +47,10 @@ def held(file: Foreign) -> str:
 def imported(file: Foreign, kind: type[Format], facts: Facts) -> Plugin:
     """The plug-in as its file will hold it. Raises UserError for facts that are missing, and for a file that does not
     make a plug-in."""
-    facts.check(f"import: '{file.path}' ({kind.name})", kind.facts(file))
-    return plugin_of(file, kind, facts, kind.made(file, facts))
+    whole, proven = agreed(file, facts)
+    whole.check(f"import: '{file.path}' ({kind.name})", kind.facts(file))
+    found = kind.made(file, whole)
+    return plugin_of(file, kind, facts, replace(found, proven=(*found.proven, *proven)))
 
 
 def check_names(file: Foreign, found: Imported, told: bool) -> None:

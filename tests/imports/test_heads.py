@@ -245,6 +245,37 @@ def test_labels_of_some_classes_pick_their_names():
     model = LogisticRegression().fit(x, np.array([4, 0, 2])[y])
     plugin = imported(of_numpy(attributes(model)), **RAW, classes=["a", "b", "c", "d", "e"])
     assert plugin.shape.classnames == ("a", "c", "e")
+    assert "which 3 of the 5 classes" in plugin.header["imported"]["proven"]
+
+
+def test_labels_that_may_count_from_1_prove_nothing_and_those_out_of_order_are_refused():
+    tensors = {"coef_": torch.ones(3, D), "intercept_": torch.zeros(3)}
+    told = imported(foreign(tensors | {"classes_": torch.tensor([1, 2, 4])}), **RAW, classes=list("abcde"))
+    assert told.shape.classnames == ("b", "c", "e") and not told.header["imported"]["proven"]
+    assert any("taken to count from 0" in note for note in told.header["imported"]["notes"])
+    file = foreign(tensors | {"classes_": torch.tensor([2, 0, 1])})
+    assert "classes_ is '[2, 0, 1]'" in refused(file, **RAW, classes=NAMES)
+
+
+@pytest.mark.parametrize(
+    "plain",
+    [
+        {"classes": NAMES},
+        {"class_names": NAMES},
+        {"class_to_idx": {"red bus": 2, "cat": 0, "dog": 1}},
+        {"idx_to_class": {"1": "dog", "0": "cat", "2": "red bus"}},
+        {"hparams": {"classes": NAMES}},
+        {"metadata": {"classes": '["cat", "dog", "red bus"]'}},
+    ],
+)
+def test_class_names_beside_the_tensors_are_taken_and_others_refused(plain):
+    file = foreign({"weight": torch.ones(3, D)}, **plain)
+    plugin = imported(file, **RAW)
+    assert plugin.shape.classnames == tuple(NAMES) and "classes" not in plugin.header["imported"]["told"]
+    assert any("class names in their order" in one for one in plugin.header["imported"]["proven"])
+    assert imported(file, **RAW, classes=["Cat", "dog", "red_bus"]).shape.classnames == ("Cat", "dog", "red_bus")
+    assert "number 1 is 'cat', --classes says 'dog'" in refused(file, **RAW, classes=["dog", "cat", "red bus"])
+    assert "3 of them, and --classes names 2" in refused(file, **RAW, classes=NAMES[:2])
 
 
 @pytest.mark.parametrize("targets", [1, 2])
