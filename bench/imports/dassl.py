@@ -184,6 +184,8 @@ class CoOp(Prompts):
     @classmethod
     def facts(cls, file):
         where = "where the class name stands: end, middle or front (TRAINER.COOP.CLASS_TOKEN_POSITION)"
+        if len(said := positions(file)) > 1:
+            where += f"; its path and its logs say {' and '.join(said)}"
         return (*super().facts(file), Fact("position", where, position, default=said_position(file)))
 
     @classmethod
@@ -203,11 +205,14 @@ class CoOp(Prompts):
 
 
 def said_position(file: Foreign) -> str | None:
-    """Of the class name: from the log of the training, else from the folders' names; None where neither says one."""
-    for found in (IN_LOG.findall(str(file.plain.get("log", ""))), IN_PATH.findall(str(file.path.absolute()))):
-        if len(set(found)) == 1:
-            return found[0]
-    return None
+    """Of the class name, as logs of the training and folders say; None where neither says one, or they differ."""
+    found = positions(file)
+    return found[0] if len(found) == 1 else None
+
+
+def positions(file: Foreign) -> list[str]:
+    said = {*IN_LOG.findall(str(file.plain.get("log", ""))), *IN_PATH.findall(str(file.path.absolute()))}
+    return [place for place in POSITIONS if place in said]
 
 
 @register("cocoop")

@@ -257,7 +257,16 @@ def test_the_position_is_read_of_path_and_log_and_else_asked(towers, capsys, tmp
     plugin, told = imported(capsys, tmp_path, file, towers.a)
     assert plugin.header["config"] == {"context_length": 4, "position": "middle", "per_class": False}
     assert "position middle, as the path or the log of the file says" in told
-    (file.parent.parent / "log.txt").write_text("TRAINER:\n  COOP:\n    CLASS_TOKEN_POSITION: front\n    CSC: False\n")
+    log = "TRAINER:\n  COOP:\n    CLASS_TOKEN_POSITION: {}\n    CSC: False\n"
+    (file.parent.parent / "log.txt").write_text(log.format("front"))
+    assert "its path and its logs say middle and front" in refused(capsys, tmp_path, file, towers.a)
+    file = saved(tmp_path / "run" / "seed1", state)
+    for name, place in (("log.txt", "front"), ("log.txt-2", "end")):
+        (file.parent.parent / name).write_text(log.format(place))
+    assert "its path and its logs say end and front" in refused(capsys, tmp_path, file, towers.a)
+    plugin, _ = imported(capsys, tmp_path, file, towers.a, "--fact", "position=middle")
+    assert plugin.header["config"]["position"] == "middle"
+    (file.parent.parent / "log.txt-2").unlink()
     plugin, _ = imported(capsys, tmp_path, file, towers.a)
     assert plugin.header["config"]["position"] == "front"
     plugin, told = imported(capsys, tmp_path, file, towers.a, "--fact", "position=end")
