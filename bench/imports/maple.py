@@ -24,6 +24,7 @@ MAPLES_WORDS = "a photo of a"
 class MaPLe(Prompts):
     name = "MaPLe"
     source = "muzairkhattak/multimodal-prompt-learning, trainers/maple.py"
+    OWN = r"proj\.(weight|bias)|compound_prompts_text\.\d+|compound_prompt_projections\.\d+\.(weight|bias)"
     WORDS = Fact(
         "initial_words",
         "TRAINER.MAPLE.CTX_INIT: those behind the first n tokens stay in front of each class name",

@@ -472,6 +472,21 @@ def test_a_tower_in_maples_file_that_is_not_the_backbones_is_refused(towers, cap
     assert "tensor 'proj.bias' is missing" in line
 
 
+@pytest.mark.parametrize("kind", ["cocoop", "kgcoop", "maple"])
+def test_a_tensor_that_its_code_does_not_write_is_refused_by_name(towers, kind):
+    state = maples(towers.model)[0] if kind == "maple" else cocoops(towers.model, 4, torch.float32)[0]
+    if kind == "kgcoop":
+        state = {name: value for name, value in state.items() if "linear2" not in name}
+    imports.discover()
+    file = Foreign(towers.home / "given.pt", state)
+    assert FORMATS[kind].recognises(file) and FORMATS[kind].facts(file)
+    start = "prompt_learner." if kind == "maple" else ""
+    for name in ("gate", "meta_net.linear3.weight", "compound_prompts_text.0.gain"):
+        file = Foreign(towers.home / "given.pt", {**state, start + name: torch.ones(3)})
+        with pytest.raises(UserError, match=f"tensor '{name}' is none that .*'s own code writes"):
+            writing.imported(file, FORMATS[kind], Facts({"backbone": towers.a}, tower_of, None))
+
+
 @torch.no_grad()
 def test_clip_adapter_gives_its_own_logits(towers, backbone, capsys, tmp_path):
     torch.manual_seed(3)
