@@ -6,6 +6,7 @@ alone; ``facts`` are what the file does not say; ``made`` turns both into a plug
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,7 +17,8 @@ from torch import Tensor
 
 from carryover.bench.backbones.archs import Tower
 from carryover.bench.backbones.loading import Backbone
-from carryover.bench.errors import UserError, unknown
+from carryover.bench.errors import UserError, quoted, unknown
+from carryover.bench.plugins.format import is_templates
 from carryover.bench.registry import Registry
 from carryover.methods.base import Shape
 
@@ -81,7 +83,9 @@ class Facts:
         return [fact for fact in wanted if fact.default is None and fact.name not in self.given]
 
     def check(self, where: str, wanted: Sequence[Fact]) -> None:
-        """Raises UserError, in one line, naming all that is missing, or a fact that the format does not ask for."""
+        """Raises UserError, in one line, naming all that is missing, or a fact that the format does not ask for, or a
+        backbone, classes or templates that are none."""
+        self.check_texts()
         if missing := self.missing(wanted):
             told = "; ".join(f"{fact.name}: {fact.about} ({fact.how})" for fact in missing)
             raise UserError(f"{where} does not say all that is needed. {told}")
@@ -90,15 +94,31 @@ class Facts:
             if name not in names and name not in ("backbone", "classes", "templates"):
                 raise unknown(f"fact of {where}", name, names or ["none"])
 
+    def check_texts(self) -> None:
+        backbone = self.given.get("backbone", "-")
+        if not isinstance(backbone, str) or not backbone.strip():
+            raise UserError(f"import: backbone is {shown(backbone)}, expected the name of a model (--backbone NAME)")
+        for name in ("classes", "templates"):
+            value = self.given.get(name, [])
+            if not isinstance(value, (list, tuple)) or not all(isinstance(one, str) for one in value):
+                raise UserError(f"import: {name} are {shown(value)}, expected a list of texts")
+        if wrong := [one for one in self.templates if not is_templates([one])]:
+            raise UserError(
+                f"import: the template {quoted(wrong[0])} is none; expected a text with one {{}} for the class name "
+                "(--template 'a photo of a {}.')"
+            )
+
     def __getitem__(self, fact: Fact) -> Any:
         """Its value, read; its default where it was not given."""
         if fact.name not in self.given:
             return fact.default
         value = self.given[fact.name]
         try:
-            return fact.read(str(value)) if isinstance(value, (str, int, float, bool)) else value
+            if not isinstance(value, (str, int, float)):
+                raise ValueError("a text or a number")
+            return fact.read(str(value))
         except ValueError as error:
-            raise UserError(f"import: {fact.name} is '{value}', expected {error} ({fact.how})") from None
+            raise UserError(f"import: {fact.name} is {shown(value)}, expected {error} ({fact.how})") from None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -117,6 +137,22 @@ class Facts:
     def backbone(self) -> Backbone:
         """With its weights."""
         return self._load(self.given["backbone"])
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of a file is a number that fits one of double precision."""
+    largest = sys.float_info.max
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -largest <= value <= largest
+
+
+def shown(value: Any, write: Callable[[Any], str] = str) -> str:
+    """A value of a file or of the user in quotes, for a message; short, whatever it is."""
+    if isinstance(value, int) and not is_number(value) and not isinstance(value, bool):
+        return "a number of more than 308 digits"
+    try:
+        return quoted(write(value))
+    except ValueError:  # a number too long for Python to write, within a list
+        return f"a {type(value).__name__}"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,18 @@ from torch import Tensor
 
 from carryover.bench.backbones.weight_sources import DOWNLOAD, find
 from carryover.bench.errors import UserError
-from carryover.bench.imports.base import BACKBONE, CLASSES, TEMPLATES, Fact, Facts, Foreign, Format, Imported, register
+from carryover.bench.imports.base import (
+    BACKBONE,
+    CLASSES,
+    TEMPLATES,
+    Fact,
+    Facts,
+    Foreign,
+    Format,
+    Imported,
+    is_number,
+    register,
+)
 from carryover.methods.base import Classes, Shape
 
 CACHED, TRAINED = "cached", "trained"
@@ -125,7 +136,7 @@ def searched(file: Foreign) -> dict[str, float]:
     found = {}
     for name in ("alpha", "beta"):
         value = (told if isinstance(told, dict) else file.plain).get(f"best_{name}")
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0:
+        if isinstance(value, (int, float)) and is_number(value) and value >= 0:
             found[name] = float(value)
     return found
 

@@ -15,7 +15,7 @@ from carryover.bench.imports.base import FORMATS, Facts, Foreign, Format, Import
 from carryover.bench.imports.names_beside import agreed
 from carryover.bench.plan.runs import NUMBERS_VERSION
 from carryover.bench.plugins.contract import config_of, made, of_tensors
-from carryover.bench.plugins.format import Plugin, is_templates
+from carryover.bench.plugins.format import Plugin
 from carryover.methods.base import METHODS
 
 SHOWN = 6  # tensors that a message lists
@@ -47,6 +47,7 @@ def held(file: Foreign) -> str:
 def imported(file: Foreign, kind: type[Format], facts: Facts) -> Plugin:
     """The plug-in as its file will hold it. Raises UserError for facts that are missing, and for a file that does not
     make a plug-in."""
+    facts.check_texts()
     whole, proven = agreed(file, facts)
     whole.check(f"import: '{file.path}' ({kind.name})", kind.facts(file))
     found = kind.made(file, whole)
@@ -97,10 +98,6 @@ def plugin_of(file: Foreign, kind: type[Format], facts: Facts, found: Imported) 
     }
     if found.templates:
         header["templates"] = list(found.templates)
-        if not is_templates(header["templates"]):
-            raise UserError(
-                f"import: --template {header['templates']}: expected texts with one {{}} for the class name"
-            )
     plugin = Plugin(str(file.path), "", found.tensors, header)
     config, wrong = config_of(METHODS[found.method], found.config)
     if config is not None:

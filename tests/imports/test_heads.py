@@ -1,5 +1,6 @@
 """Heads on image features that other programs made: the answers of torch's and scikit-learn's own models."""
 
+import datetime
 from pathlib import Path
 
 import numpy as np
@@ -472,6 +473,29 @@ def test_mistakes_are_named():
     two = foreign(state_of(made(Stack(nn.Linear(D, 9), nn.ReLU(), nn.Linear(9, 5), nn.ReLU(), nn.Linear(5, 3)))))
     assert "activation names 3" in refused(two, **RAW, activation="relu,relu,relu", classes=NAMES)
     assert "one kind of activation" in refused(two, **RAW, activation="relu,tanh", classes=NAMES)
+
+
+@pytest.mark.parametrize(
+    "given, expected",
+    [
+        ({"scale": [2]}, "scale is '[2]', expected a text or a number"),
+        ({"scale": {"a": 1}}, "scale is '{'a': 1}', expected a text or a number"),
+        ({"scale": datetime.date(2020, 1, 1)}, "scale is '2020-01-01', expected a text or a number"),
+        ({"scale": 10**400}, "scale is a number of more than 308 digits, expected a number above 0"),
+        ({"inputs": ["raw"]}, "expected a text or a number"),
+        ({"backbone": 3}, "backbone is '3', expected the name of a model"),
+        ({"backbone": ["x"]}, "backbone is '['x']', expected the name of a model"),
+        ({"backbone": ""}, "expected the name of a model"),
+        ({"classes": "cat"}, "classes are 'cat', expected a list of texts"),
+        ({"classes": 3}, "classes are '3', expected a list of texts"),
+        ({"classes": [1, 2]}, "expected a list of texts"),
+        ({"templates": ["a {x}"]}, "the template 'a {x}' is none"),
+        ({"templates": ["a {}", "a {"]}, "the template 'a {' is none"),
+        ({"templates": ["a photo"]}, "the template 'a photo' is none"),
+    ],
+)
+def test_facts_of_any_kind_are_one_line(given, expected):
+    assert expected in refused(foreign(state_of(made(nn.Linear(D, 3)))), **{**RAW, "classes": NAMES, **given})
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,11 @@ def test_those_that_a_fork_saves_beside_the_keys_are_taken_and_what_is_said_come
     told = facts("micro-base", unproven="yes", beta="2")
     plugin = imported("tip-adapter", file, tmp_path / "p.safetensors", told)
     assert plugin.tensors["alpha"] == pytest.approx(3.775) and plugin.tensors["beta"] == 2
+    torch.save({"best_beta": 0.338, "best_alpha": 10**400}, tmp_path / "best_F_hp_4shots.pt")
+    with pytest.raises(UserError, match="does not say all that is needed. alpha: "):
+        imported("tip-adapter", read(tmp_path / "keys_4shots.pt"), tmp_path / "p.safetensors", told)
+    with pytest.raises(UserError, match="the template 'a {x}' is none"):
+        imported("tip-adapter", cache(), tmp_path / "p.safetensors", facts("micro-base", templates=["a {x}"], **BOTH))
 
 
 def changed(**tensors):
