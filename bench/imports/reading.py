@@ -28,6 +28,7 @@ CONFIG, ADAPTERS = "adapter_config.json", ("adapter_model.safetensors", "adapter
 CACHED = re.compile(r"(keys|values|best_F)_(\d+)shots\.pt")
 BEST, EPOCH = "model-best.pth.tar", re.compile(r"model\.pth\.tar-(\d+)")
 LOG = 100_000  # characters of a training log, which begins with its configuration
+LARGEST_PACKED, MOST_PACKED, SMALL = 4 << 30, 100, 64 << 20  # what packed arrays unpack to: bytes, times, bytes always
 LONGEST_JSON, LONGEST_HEADER = 10**7, 10**8  # bytes
 
 Parts = tuple[dict[str, Tensor], dict[str, Any], list[str]]  # tensors, plain values, notes
@@ -146,12 +147,25 @@ def arrays(path: Path) -> Parts:
     found = {}
     try:
         with zipfile.ZipFile(path) as file:
+            check_size(path, file.infolist())
             for member in file.infolist():
                 with file.open(member) as part:
                     found[member.filename.removesuffix(".npy")] = of_stream(path, part, member.file_size)
     except (zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError) as error:
         raise UserError(f"import: '{path}' is a damaged or cut archive ({first_line(error)}); get it again") from None
     return numbers(path, found)
+
+
+def check_size(path: Path, members: list[zipfile.ZipInfo]) -> None:
+    """Raises UserError, before anything is read, for packed arrays that unpack to more than is sensible."""
+    packed = [one for one in members if one.compress_type != zipfile.ZIP_STORED]
+    size = sum(one.file_size for one in packed)
+    held = sum(one.compress_size for one in packed)
+    if size > LARGEST_PACKED or size > max(SMALL, MOST_PACKED * held):
+        raise UserError(
+            f"import: '{path}' is {held / 2**20:.1f} MB that would unpack to {size / 2**20:.0f} MB: at most "
+            f"{LARGEST_PACKED >> 30} GB and {MOST_PACKED} times its size are read; save it by numpy.savez, unpacked"
+        )
 
 
 def of_stream(path: Path, stream: Any, size: int) -> np.ndarray:

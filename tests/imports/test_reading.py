@@ -20,6 +20,7 @@ from torch import nn
 
 from carryover.bench.errors import UserError
 from carryover.bench.host.identity import sha256_of
+from carryover.bench.imports import reading
 from carryover.bench.imports.reading import read
 
 
@@ -60,9 +61,9 @@ def test_a_checkpoint_with_a_live_scheduler_is_read_without_it(tmp_path, state, 
 def test_stand_ins_do_not_stay_behind(tmp_path, state):
     path = tmp_path / "a.pt"
     torch.save(checkpoint(state), path)
-    before = torch.serialization.get_safe_globals()
+    before = set(torch.serialization.get_safe_globals())  # in no order of its own
     read(path)
-    assert torch.serialization.get_safe_globals() == before
+    assert set(torch.serialization.get_safe_globals()) == before
 
 
 @pytest.mark.parametrize("name", ["adapter.pt", "weights.bin", "last.ckpt", "old", "x.safetensors"])
@@ -369,6 +370,19 @@ def test_packed_archives_and_endless_nests_are_refused(tmp_path):
         many = [many] * 10
     torch.save({"a": torch.ones(1), "b": many}, path)
     assert "holds more than 1000000 entries" in refused(path)
+
+
+def test_packed_arrays_are_read_unless_they_unpack_to_an_absurd_size(tmp_path, monkeypatch):
+    path = tmp_path / "a.npz"
+    values = np.random.default_rng(0).normal(size=(500, 64))
+    np.savez_compressed(path, weight=values, bias=np.zeros(500_000))
+    assert (read(path).tensors["weight"].numpy() == values).all()
+    bomb = tmp_path / "bomb.npz"
+    np.savez_compressed(bomb, weight=np.zeros((1100, 8192)))  # 69 MB of 70 KB
+    monkeypatch.setattr(reading, "of_stream", lambda *given: pytest.fail("it was unpacked"))
+    assert "would unpack to 69 MB: at most 4 GB and 100 times its size" in refused(bomb)
+    monkeypatch.setattr(reading, "LARGEST_PACKED", 1 << 18)
+    assert "would unpack to 4 MB" in refused(path)
 
 
 def test_what_is_no_file(tmp_path):
