@@ -50,6 +50,7 @@ class Fact:
     read: Callable[[str], Any] = str
     flag: str = ""
     default: Any = None  # None: it must be given
+    unless: tuple[str, str] | None = None  # another fact and its value, with which it need not be
 
     @property
     def how(self) -> str:
@@ -80,7 +81,8 @@ class Facts:
         return Facts({**self.given, **more}, self._tower, self._load, self.dataset)
 
     def missing(self, wanted: Sequence[Fact]) -> list[Fact]:
-        return [fact for fact in wanted if fact.default is None and fact.name not in self.given]
+        said = {(name, str(value).lower()) for name, value in self.given.items()}
+        return [one for one in wanted if one.default is None and one.name not in self.given and one.unless not in said]
 
     def check(self, where: str, wanted: Sequence[Fact]) -> None:
         """Raises UserError, in one line, naming all that is missing, or a fact that the format does not ask for, or a

@@ -63,7 +63,11 @@ OUTPUTS = Fact(
     "one of large numbers last",
     one_of("scores", "classes"),
 )
-NAMES = replace(CLASSES, about="names of its rows in their order: classes, or of a regressor what each row scores")
+NAMES = replace(
+    CLASSES,
+    about="names of its rows in their order: classes, or of a regressor what each row scores",
+    unless=("outputs", "scores"),
+)
 ACTIVATION = Fact(
     "activation",
     "what stands between its layers in the code that trained it: none or dropout alone (none), relu, gelu, …",

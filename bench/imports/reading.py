@@ -251,6 +251,8 @@ def peft(path: Path) -> Foreign:
             f"import: '{path / CONFIG}' is no configuration of peft ({first_line(error)}); get it again"
         ) from None
     tensors, plain, notes = read_file(file)
+    if all((path / name).is_file() for name in ADAPTERS):
+        notes = [f"of the files there, '{file.name}' was taken", *notes]
     return Foreign(path, tensors, {**plain, "adapter_config": config}, tuple(notes), sha256_of(file))
 
 
@@ -285,9 +287,11 @@ def latest(place: Path) -> Foreign:
     """The best checkpoint of a trainer's folder, else that of the latest epoch."""
     epochs = sorted(int(found[1]) for name in os.listdir(place) if (found := EPOCH.fullmatch(name)))
     if (place / BEST).is_file():
-        return dassl(place / BEST, [f"of the checkpoints there, {BEST} was taken"] if epochs else [])
-    note = f"of the epochs {', '.join(map(str, epochs))} there, {epochs[-1]} was taken" if len(epochs) > 1 else ""
-    return dassl(place / f"model.pth.tar-{epochs[-1]}", [note] if note else [])
+        taken, of = place / BEST, "of the checkpoints there, " if epochs else ""
+    else:
+        taken = place / f"model.pth.tar-{epochs[-1]}"
+        of = f"of the epochs {', '.join(map(str, epochs))} there, " if len(epochs) > 1 else ""
+    return dassl(taken, [f"{of}'{place.name}/{taken.name}' was taken"])
 
 
 def dassl(path: Path, notes: list[str]) -> Foreign:

@@ -107,6 +107,14 @@ def test_a_regressor_scores_and_a_sigmoid_is_part_of_it():
     assert imported(file, **UNIT, outputs="scores", classes=["beauty"]).shape.classnames == ("beauty",)
 
 
+def test_several_scores_need_no_names():
+    net, x = made(nn.Linear(D, 3)), features()
+    plugin = imported(foreign(state_of(net)), **RAW, outputs="scores")
+    assert plugin.shape.classnames == ("score 1", "score 2", "score 3")
+    torch.testing.assert_close(answers(plugin, x), net(x).detach(), rtol=0, atol=1e-4)
+    assert "does not say all that is needed. classes: " in refused(foreign(state_of(net)), **RAW)
+
+
 def test_one_logit_of_two_classes_gives_the_probability_of_the_second():
     net, x = made(nn.Linear(D, 1)), features()
     plugin = imported(foreign(state_of(net)), **RAW, outputs="classes", classes=["safe", "unsafe"])
@@ -464,7 +472,8 @@ def test_mistakes_are_named():
     assert "takes features of width 12, ViT/test gives 16" in refused(file, dim=16, **RAW, classes=NAMES)
     assert "image and text side by side" in refused(file, dim=D // 2, **RAW, classes=NAMES)
     assert "inputs is 'normalised', expected unit or raw" in refused(file, inputs="normalised", classes=NAMES)
-    assert "unknown fact" in refused(file, **RAW, classes=NAMES, temperature="2")
+    told = refused(file, **RAW, classes=NAMES, temperature="2")
+    assert "unknown fact" in told and "Known: backbone, inputs, outputs, classes, sigmoid, scale, layout" in told
     assert "scale is '0', expected a number above 0" in refused(file, **RAW, classes=NAMES, scale="0")
     one = foreign(state_of(made(nn.Linear(D, 1))))
     assert "1 row, which tells 2 classes, no name is given" in refused(one, **RAW, outputs="classes")

@@ -99,6 +99,14 @@ def test_nested_states_become_dotted_names_and_plain_values_stay_plain(tmp_path)
     assert found.plain == {"classes": ["cat", "dog"], "size": [2, 3]}
 
 
+def test_tensors_beside_those_that_were_taken_are_named_as_such(tmp_path, state):
+    torch.save({"state_dict": state, "ema": {"module": dict(state)}, "optimizer": {"state": {}}}, tmp_path / "a.pt")
+    assert read(tmp_path / "a.pt").notes == (
+        "passed over, as only training needs it: optimizer",
+        "passed over, as 'state_dict' was taken: ema",
+    )
+
+
 def test_a_tensor_alone_and_a_parameter(tmp_path):
     value = nn.Parameter(torch.randn(3, 4))
     for one in (value, value.data, value.data.t()):
@@ -175,9 +183,14 @@ def test_an_output_folder_of_dassl_at_each_of_its_levels(tmp_path, state):
         found = read(path)
         assert found.tensors["epoch_was"] == 10 and found.path == trainer / "model.pth.tar-10"
         assert "CLASS_TOKEN_POSITION: end" in found.plain["log"] and len(found.plain["log"]) <= 100_000
-    assert read(place).notes[0] == "of the epochs 5, 10 there, 10 was taken"
+    assert read(place).notes[0] == "of the epochs 5, 10 there, 'prompt_learner/model.pth.tar-10' was taken"
     torch.save(checkpoint({**state, "epoch_was": torch.tensor(7)}), trainer / "model-best.pth.tar")
     assert read(place).tensors["epoch_was"] == 7
+    assert read(place).notes[0] == "of the checkpoints there, 'prompt_learner/model-best.pth.tar' was taken"
+    for epoch in (5, 10):
+        (trainer / f"model.pth.tar-{epoch}").unlink()
+    assert read(place).notes[0] == "'prompt_learner/model-best.pth.tar' was taken"
+    assert not any("was taken" in note for note in read(trainer / "model-best.pth.tar").notes)
     (place / "clip_adapter").mkdir()
     torch.save(checkpoint(state), place / "clip_adapter" / "model.pth.tar-1")
     assert "checkpoints in 'clip_adapter', 'prompt_learner'; give one" in refused(place)
