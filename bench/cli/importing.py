@@ -126,16 +126,12 @@ def given_in(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         data = datasets.load(dataset, args.data_root, make_split=args.make_split, folders=folders)
         given.setdefault("classes", list(data.classnames))
         given.setdefault("templates", list(data.templates))
-    for name in ("classes", "templates"):
-        value = given.get(name, [])
-        if not isinstance(value, list) or not all(isinstance(one, str) and one.strip() for one in value):
-            raise UserError(f"import: {name} of --facts: expected a list of texts")
     return given, dataset
 
 
 def names_in(path: str) -> list[str]:
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()  # Windows writes a mark first
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"--classes: '{path}' cannot be read ({error}); expected a text file, a class name a line"

@@ -10,7 +10,7 @@ from typing import Any
 from carryover.bench.backbones.archs import Tower
 from carryover.bench.backbones.attention import Stack
 from carryover.bench.errors import UserError, quoted
-from carryover.bench.imports.base import BACKBONE, CLASSES, TEMPLATES, Foreign, Format, register
+from carryover.bench.imports.base import BACKBONE, CLASSES, TEMPLATES, Foreign, Format, is_number, register, shown
 from carryover.bench.imports.low_rank import (
     LowRank,
     as_method,
@@ -94,14 +94,14 @@ def check(file: Foreign) -> dict[str, Any]:
         raise UserError(f"{where(file)}: its metadata lacks {', '.join(missing)}; expected what save_lora writes")
     rank, alpha, encoder, params, position = (told[name] for name in METADATA)
     for right, name, expected in (
-        (type(rank) is int and rank > 0, "r", "a whole number of at least 1"),
-        (type(alpha) in (int, float) and math.isfinite(alpha), "alpha", "a number"),
+        (type(rank) is int and is_number(rank) and rank > 0, "r", "a whole number of at least 1"),
+        (is_number(alpha), "alpha", "a number"),
         (isinstance(encoder, str) and encoder in ENCODERS, "encoder", " or ".join(ENCODERS)),
         (is_params(params), "params", f"some of {', '.join(MODULES)}"),
         (isinstance(position, str) and position in POSITIONS, "position", ", ".join(POSITIONS)),
     ):
         if not right:
-            raise UserError(f"{where(file)}: {name} of its metadata is {quoted(repr(told[name]))}, expected {expected}")
+            raise UserError(f"{where(file)}: {name} of its metadata is {shown(told[name], repr)}, expected {expected}")
     check_tensors(file, told)
     return {**told, "params": [param for param in MODULES if param in params]}
 

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from carryover.bench.backbones.loading import Backbone
-from carryover.bench.errors import UserError
+from carryover.bench.errors import UserError, quoted
 from carryover.bench.imports import class_names
 from carryover.bench.imports.base import BACKBONE, CLASSES, Fact, Facts, Foreign, Format, Imported, register
 from carryover.methods.base import Shape
@@ -72,10 +72,22 @@ def need(where: str, own: Mapping[str, Tensor], names: Sequence[str], *dims: int
 
 
 class Prompts(Format):
-    """What the learners of prompts share: class names are asked for only where the file does not prove them."""
+    """What the learners of prompts share: class names are asked for only where the file does not prove them. OWN:
+    names of what its code saves beside context and token embeddings, a pattern."""
+
+    OWN = ""
 
     @classmethod
     def facts(cls, file: Foreign) -> Sequence[Fact]:
+        known = rf"ctx|{PREFIX}|{SUFFIX}|logit_scale|(image_encoder|text_encoder)\..+|{cls.OWN}"
+        own = tensors_of(file)
+        strange = [name for name in own if not re.fullmatch(known, name)]
+        if strange and "ctx" in own:
+            more = f" and {len(strange) - 1} more" if len(strange) > 1 else ""
+            raise UserError(
+                f"{where_of(file, cls.name)}: tensor {quoted(strange[0])}{more} is none that {cls.name}'s own code "
+                "writes: it is another method's, and is not read"
+            )
         return (BACKBONE,) if SUFFIX in tensors_of(file) else (BACKBONE, CLASSES)
 
 
@@ -166,6 +178,7 @@ def shared(
         tuple(told),
         tuple(notes_of(rows, facts)),
         fingerprint=backbone.fingerprint if backbone else None,
+        repeats=bool(rows) and ctx.dim() == 2,
     )
 
 
@@ -173,6 +186,7 @@ def shared(
 class CoOp(Prompts):
     name = "CoOp"
     source = "KaiyangZhou/CoOp, trainers/coop.py"
+    OWN = "token_midfix"
 
     @classmethod
     def recognises(cls, file):
@@ -183,6 +197,8 @@ class CoOp(Prompts):
     @classmethod
     def facts(cls, file):
         where = "where the class name stands: end, middle or front (TRAINER.COOP.CLASS_TOKEN_POSITION)"
+        if len(said := positions(file)) > 1:
+            where += f"; its path and its logs say {' and '.join(said)}"
         return (*super().facts(file), Fact("position", where, position, default=said_position(file)))
 
     @classmethod
@@ -202,17 +218,21 @@ class CoOp(Prompts):
 
 
 def said_position(file: Foreign) -> str | None:
-    """Of the class name: from the log of the training, else from the folders' names; None where neither says one."""
-    for found in (IN_LOG.findall(str(file.plain.get("log", ""))), IN_PATH.findall(str(file.path.absolute()))):
-        if len(set(found)) == 1:
-            return found[0]
-    return None
+    """Of the class name, as logs of the training and folders say; None where neither says one, or they differ."""
+    found = positions(file)
+    return found[0] if len(found) == 1 else None
+
+
+def positions(file: Foreign) -> list[str]:
+    said = {*IN_LOG.findall(str(file.plain.get("log", ""))), *IN_PATH.findall(str(file.path.absolute()))}
+    return [place for place in POSITIONS if place in said]
 
 
 @register("cocoop")
 class CoCoOp(Prompts):
     name = "CoCoOp"
     source = "KaiyangZhou/CoOp, trainers/cocoop.py"
+    OWN = r"meta_net\.linear[12]\.(weight|bias)"
 
     @classmethod
     def recognises(cls, file):
@@ -252,6 +272,7 @@ def reduction(where: str, dim: int, hidden: int) -> int:
 class KgCoOp(Prompts):
     name = "KgCoOp"
     source = "htyao89/KgCoOp, trainers/kgcoop.py"
+    OWN = r"bias_vectors|meta_net\.linear1\.(weight|bias)"
 
     @classmethod
     def recognises(cls, file):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from carryover.bench.errors import UserError, quoted
 from carryover.bench.imports.base import Foreign
+from carryover.bench.plugins.head_names import is_bias
 
 WEIGHTS = ("weight", "coef_", "kernel", "coefs_", "coefs")
 BIASES = {"weight": "bias", "coef_": "intercept_", "kernel": "bias", "coefs_": "intercepts_", "coefs": "intercepts"}
@@ -22,18 +23,26 @@ MEANS, VARIANCES, DEVIATIONS = ("mean", "mean_"), ("variance", "var", "var_"), (
 LABELS = "classes_"
 # Attributes of scikit-learn's models that say how they were fitted, and of layers that count batches.
 PASSED_OVER = ("n_iter_", "n_features_in_", "n_samples_seen_", "feature_names_in_", "C_", "alpha_", "l1_ratio_")
+NAMED = (*MEANS, *VARIANCES, *DEVIATIONS, LABELS, *PASSED_OVER, "num_batches_tracked")
+NO_WEIGHTS = ("ctx",)  # a context of prompts
+PLACE = re.compile(r"(?:^|\.)(\d+)\.[^.\d]+$")  # 0.weight, layers.0.weight; fc1.weight is none
 MOST = 24  # layers of a stack
+PARTS = re.compile(r"(?:weight_[gv]|\.original[01])$")  # of a matrix that weight norm keeps as length and direction
+NEAR_ONE = 0.02  # how far from 1 the mean square of lengths of 1 may be, by its statistics
+LEFT, ODD = 0.5, 0.02  # what must be left of that 1 where entries are odd, and the share of these at most
 SMALLEST = 1e-10  # added to deviations, as LAION's heads do
 
 
 @dataclass(frozen=True)
 class Layer:
-    """weight (out, in), bias (out,) or None. ``position``: the number that ends its name, or None."""
+    """weight (out, in), bias (out,) or None. ``position``: its place in ``nn.Sequential``, as its name has it, or None;
+    ``turned``: whether the file holds the weight the other way."""
 
     name: str
     weight: Tensor
     bias: Tensor | None
     position: int | None = None
+    turned: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,8 @@ class Stack:
         variance = self.deviation.square()
         usual = (self.mean.abs() <= 1) & (variance <= 1)
         total = float((self.mean.square() + variance)[usual].sum())
-        return 0.5 <= total <= 1.1 and float((~usual).float().mean()) <= 0.02
+        least = 1 - NEAR_ONE if bool(usual.all()) else LEFT
+        return least <= total <= 1 + NEAR_ONE and float((~usual).float().mean()) <= ODD
 
 
 def known(file: Foreign) -> Stack:
@@ -78,9 +88,33 @@ def known(file: Foreign) -> Stack:
         shown = ", ".join(f"{quoted(name, 60)} {tuple(value.shape)}" for name, value in list(file.tensors.items())[:6])
         raise UserError(
             f"import: '{file.path}' is no head: expected weights of linear layers that fit one another, with or "
-            f"without their biases, and nothing else; it holds {shown or 'no tensor'}"
+            f"without their biases, and nothing else; it holds {shown or 'no tensor'}{beside(file)}"
         )
     return stack
+
+
+def beside(file: Foreign) -> str:
+    """Of a file that is a head but for some tensors, which these are, and what to do."""
+    weights = [name for name, value in file.tensors.items() if value.dim() == 2 and not PARTS.search(name)]
+    odd = [
+        name
+        for name, value in file.tensors.items()
+        if name not in weights and last(name) not in NAMED and not any(is_bias(name, weight) for weight in weights)
+    ]
+    if not weights or not odd:
+        parts = [name for name in file.tensors if PARTS.search(name)]
+        if not parts:
+            return ""
+        return (
+            f". {quoted(parts[0], 60)} is part of a weight that weight norm keeps in two: take it away "
+            "(torch.nn.utils.parametrize.remove_parametrizations or remove_weight_norm) and save the head again"
+        )
+    if stack_of(replace(file, tensors={name: file.tensors[name] for name in file.tensors if name not in odd})) is None:
+        return ""
+    return (
+        f". It would be a head but for {', '.join(quoted(name, 60) for name in odd[:4])}, by name no bias of a weight "
+        "(bias, intercept_, b): save a bias under such a name, and work all else into the layers"
+    )
 
 
 def stack_of(file: Foreign) -> Stack | None:
@@ -133,19 +167,21 @@ def single(left: dict[str, Tensor]) -> tuple[list[Layer], bool] | None:
     if len(wide) != 1:
         return None
     name, weight = next(iter(wide.items()))
-    rest = [value for other, value in left.items() if other != name]
-    if len(rest) > 1 or (rest and rest[0].dim() > 1) or "lora" in name.lower():
+    rest = [other for other in left if other != name]
+    if len(rest) > 1 or last(name) in NO_WEIGHTS or PARTS.search(name) or "lora" in name.lower():
+        return None
+    if rest and (left[rest[0]].dim() > 1 or not is_bias(rest[0], name)):
         return None
     weight = weight.double()
     sure = left[name].dim() == 1 or (last(name) in WEIGHTS[:2] and weight.shape[0] == weight.shape[1])
     if not rest:
         return [Layer(name, weight, None)], sure
-    bias = rest[0].double().flatten()
+    bias = left[rest[0]].double().flatten()
     if len(bias) == 1 and float(bias) == 0:  # scikit-learn's, where none was fitted
         return [Layer(name, weight, None)], sure
     if len(bias) == len(weight):
         return [Layer(name, weight, bias)], len(bias) != weight.shape[1] or sure
-    return ([Layer(name, weight.T, bias)], True) if len(bias) == weight.shape[1] else None
+    return ([Layer(name, weight.T, bias, turned=True)], True) if len(bias) == weight.shape[1] else None
 
 
 def several(left: dict[str, Tensor]) -> tuple[list[Layer], bool] | None:
@@ -155,18 +191,18 @@ def several(left: dict[str, Tensor]) -> tuple[list[Layer], bool] | None:
         if left[name].dim() != 2:
             continue
         own = next((part for part in (*WEIGHTS, "") if part and part in name), "")
-        if not own or "lora" in name.lower():
+        if not own or PARTS.search(name) or "lora" in name.lower():
             return None
         bias = BIASES[own].join(name.rsplit(own, 1))
         used |= {name, bias}
-        number = re.search(r"(\d+)\D*$", name)
+        place = PLACE.search(name)
         given = left[bias].double().flatten() if bias in left else None
-        layers.append(Layer(name, left[name].double(), given, int(number[1]) if number else None))
+        layers.append(Layer(name, left[name].double(), given, int(place[1]) if place else None))
     if not 2 <= len(layers) <= MOST or set(left) - used:
         return None
     numbered = len({re.sub(r"\d+", "#", layer.name) for layer in layers}) == 1
     layers = layers if numbered else [replace(layer, position=None) for layer in layers]
-    turned = [replace(layer, weight=layer.weight.T) for layer in layers]
+    turned = [replace(layer, weight=layer.weight.T, turned=True) for layer in layers]
     for lying in (layers, turned):
         chains = orders(lying) if not numbered else [lying] if fits(lying) else []
         if len(chains) == 1:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from carryover.bench.errors import UserError, quoted
 from carryover.bench.imports.base import BACKBONE, CLASSES, Fact, Facts, Foreign, Format, Imported, register
-from carryover.bench.imports.head_layers import LABELS, Layer, Stack, bias_of, known, stack_of
+from carryover.bench.imports.head_layers import LABELS, Layer, Stack, beside, bias_of, known, stack_of
 from carryover.methods.base import Shape
 from carryover.methods.elsewhere.head import ACTIVATIONS
 
@@ -63,7 +63,11 @@ OUTPUTS = Fact(
     "one of large numbers last",
     one_of("scores", "classes"),
 )
-NAMES = replace(CLASSES, about="names of its rows in their order: classes, or of a regressor what each row scores")
+NAMES = replace(
+    CLASSES,
+    about="names of its rows in their order: classes, or of a regressor what each row scores",
+    unless=("outputs", "scores"),
+)
 ACTIVATION = Fact(
     "activation",
     "what stands between its layers in the code that trained it: none or dropout alone (none), relu, gelu, …",
@@ -82,6 +86,10 @@ class HeadFile(Format):
     @classmethod
     def recognises(cls, file: Foreign) -> bool:
         return stack_of(file) is not None
+
+    @classmethod
+    def beside(cls, file: Foreign) -> str:
+        return beside(file)
 
     @classmethod
     def facts(cls, file: Foreign) -> Sequence[Fact]:
@@ -103,14 +111,11 @@ class HeadFile(Format):
         where, wanted = f"import: '{file.path}'", {fact.name: fact for fact in cls.facts(file)}
         stack, proven = known(file), []
         tower, inputs = facts.tower, facts[wanted["inputs"]]
-        if stack.unit and inputs == "raw":
-            raise UserError(
-                f"{where} holds statistics of features of length 1, and inputs is raw; expected inputs=unit (leave it "
-                "out)"
-            )
-        proven += ["features of length 1"] if stack.unit else []
-        layers = lying(where, stack, tower.dim, tower.label, facts[LAYOUT])
         notes = list(stack.notes)
+        if stack.unit and inputs == "raw":
+            notes.append("its statistics look like those of features of length 1, and it was told inputs=raw")
+        proven += ["features of length 1"] if stack.unit and inputs == "unit" else []
+        layers = lying(where, stack, tower.dim, tower.label, facts[LAYOUT])
         if stack.mean is not None and stack.deviation is not None:
             layers = [standardised(layers[0], stack.mean, stack.deviation), *layers[1:]]
             notes.append("the standardisation that the file holds became part of the first layer")
@@ -119,7 +124,17 @@ class HeadFile(Format):
         outputs, sigmoid, scale = facts[wanted["outputs"]], facts[wanted["sigmoid"]], facts[SCALE]
         last = layers[-1]
         count = len(last.weight)
-        names = named(where, stack, facts, outputs, count, proven)
+        if sigmoid and scale != 1:
+            raise UserError(
+                f"{where}: sigmoid=yes and scale={scale:g} do not go together, as a scale stands in front of the "
+                "sigmoid here; leave one of them out"
+            )
+        if sigmoid and outputs == "classes" and count > 1:
+            raise UserError(
+                f"{where}: sigmoid=yes is of scores, and its {count} outputs are classes; leave it out, or give "
+                "outputs=scores"
+            )
+        names = named(where, stack, facts, outputs, count, proven, notes)
         if outputs == "classes":
             outputs, sigmoid = ("binary" if count == 1 else "classes"), False
             notes += of_rows(last, scale, inputs)
@@ -144,15 +159,14 @@ def lying(where: str, stack: Stack, dim: int, label: str, layout: str) -> list[L
     """The layers with weights (out, in). Raises UserError where the first does not take the backbone's features."""
     first = stack.layers[0]
     rows, columns = first.weight.shape
-    turned = [replace(first, weight=first.weight.T), *stack.layers[1:]]
-    if not stack.sure and rows == columns == dim and not layout:
+    square = rows == columns == dim and len(stack.layers) == 1
+    if not stack.sure and square and not layout:
         raise UserError(
             f"{where}: its weight is square ({rows}, {columns}); say what it holds for an output, a row or a column: "
             "--fact layout=rows or layout=columns"
         )
-    if not stack.sure and (layout == "columns" or (columns != dim and rows == dim)):
-        return turned
-    if columns != dim:
+    turn = layout == "columns" if square else not stack.sure and columns != dim and rows == dim
+    if columns != dim and not turn:
         width = f"{columns}" if stack.sure else f"{rows} or {columns}"
         both = (
             "; one of twice the width, as of image and text side by side, cannot be read" if columns == 2 * dim else ""
@@ -161,7 +175,12 @@ def lying(where: str, stack: Stack, dim: int, label: str, layout: str) -> list[L
             f"{where} takes features of width {width}, {label} gives {dim}; name the backbone that it was trained on "
             f"by --backbone{both}"
         )
-    return list(stack.layers)
+    held = "columns" if turn or first.turned else "rows"
+    if layout and layout != held:
+        raise UserError(
+            f"{where}: layout is {layout}, and sizes say that it holds {held} for its outputs; leave it out"
+        )
+    return [replace(first, weight=first.weight.T), *stack.layers[1:]] if turn else list(stack.layers)
 
 
 def standardised(layer: Layer, mean: Tensor, deviation: Tensor) -> Layer:
@@ -213,7 +232,9 @@ def folded(layers: Sequence[Layer], acts: Sequence[str], notes: list[str]) -> tu
     return made, left
 
 
-def named(where: str, stack: Stack, facts: Facts, outputs: str, count: int, proven: list[str]) -> list[str]:
+def named(
+    where: str, stack: Stack, facts: Facts, outputs: str, count: int, proven: list[str], notes: list[str]
+) -> list[str]:
     """Names of the outputs in their order. Raises UserError for too few or too many, and for others than the file's."""
     given, labels = list(facts.classes), stack.labels
     if outputs == "scores":
@@ -231,9 +252,22 @@ def named(where: str, stack: Stack, facts: Facts, outputs: str, count: int, prov
                 raise UserError(f"{where} holds the class names itself: {quoted(own)}, where {quoted(other)} was given")
             proven.append("class names")
             names = stack.names
+        elif labels and any(not isinstance(one, (int, float)) for one in labels):
+            raise UserError(f"{where}: {LABELS} holds texts and numbers; expected one kind")
+        elif labels and any(one >= other for one, other in zip(labels, labels[1:], strict=False)):
+            raise UserError(
+                f"{where}: {LABELS} is {quoted(str(labels), 60)}, and scikit-learn keeps it ascending, as its rows "
+                "stand; leave it out and name the classes in the order of the rows"
+            )
         elif labels and len(given) > wanted and all(isinstance(one, int) and 0 <= one < len(given) for one in labels):
             names = [given[one] for one in labels]
-            proven.append(f"which {wanted} of the {len(given)} classes")
+            if 0 in labels:
+                proven.append(f"which {wanted} of the {len(given)} classes")
+            else:
+                notes.append(
+                    f"{LABELS} was taken to count from 0, which the file does not show: {quoted(names[0], 30)} to "
+                    f"{quoted(names[-1], 30)}; if it counts from 1, name its {wanted} classes alone"
+                )
     if len(names) != wanted:
         rows = "1 row, which tells 2 classes" if outputs == "classes" and count == 1 else f"{count} rows"
         said = f"--classes names {len(names)}" if names else "no name is given; say them by --classes"

@@ -24,6 +24,7 @@ MAPLES_WORDS = "a photo of a"
 class MaPLe(Prompts):
     name = "MaPLe"
     source = "muzairkhattak/multimodal-prompt-learning, trainers/maple.py"
+    OWN = r"proj\.(weight|bias)|compound_prompts_text\.\d+|compound_prompt_projections\.\d+\.(weight|bias)"
     WORDS = Fact(
         "initial_words",
         "TRAINER.MAPLE.CTX_INIT: those behind the first n tokens stay in front of each class name",
@@ -59,8 +60,16 @@ class MaPLe(Prompts):
         told += compared(where, file.tensors, backbone)
         config = {"context_length": len(ctx), "depth": blocks, "initial_words": words}
         shape = Shape.of(backbone, names, 0)
-        notes = tuple(notes_of(rows, facts))
-        return Imported("maple", config, tensors, shape, tuple(told), notes, fingerprint=backbone.fingerprint)
+        return Imported(
+            "maple",
+            config,
+            tensors,
+            shape,
+            tuple(told),
+            tuple(notes_of(rows, facts)),
+            fingerprint=backbone.fingerprint,
+            repeats=bool(rows),
+        )
 
 
 def maples(where: str, own: Mapping[str, Tensor]) -> dict[str, Tensor]:

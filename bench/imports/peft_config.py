@@ -9,7 +9,7 @@ from typing import Any
 
 from carryover.bench.backbones.loading import tags_of_hub
 from carryover.bench.errors import UserError, quoted
-from carryover.bench.imports.base import Facts, Foreign
+from carryover.bench.imports.base import Facts, Foreign, is_number, shown
 
 CLASSES_OF_TOWERS = {"CLIPText": "text", "CLIPVision": "image"}  # how names of its classes of one tower begin
 PLAIN = {  # fields of adapter_config.json that do not say what its numbers mean, or are read below
@@ -56,12 +56,8 @@ def check(file: Foreign) -> dict[str, Any]:
         check_pattern(file, name, config.get(name) or {})
     for name, least in (("r", 1), ("lora_alpha", -math.inf)):
         if not is_number(config.get(name)) or config[name] < least:
-            raise UserError(f"{where(file)}: {name} is {quoted(repr(config.get(name)))}, expected a number")
+            raise UserError(f"{where(file)}: {name} is {shown(config.get(name), repr)}, expected a number")
     return config
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def check_pattern(file: Foreign, name: str, given: Any) -> None:

@@ -27,6 +27,7 @@ CONFIG, ADAPTERS = "adapter_config.json", ("adapter_model.safetensors", "adapter
 CACHED = re.compile(r"(keys|values|best_F)_(\d+)shots\.pt")
 BEST, EPOCH = "model-best.pth.tar", re.compile(r"model\.pth\.tar-(\d+)")
 LOG = 100_000  # characters of a training log, which begins with its configuration
+LARGEST_PACKED, MOST_PACKED, SMALL = 4 << 30, 100, 64 << 20  # what packed arrays unpack to: bytes, times, bytes always
 LONGEST_JSON, LONGEST_HEADER = 10**7, 10**8  # bytes
 
 Parts = tuple[dict[str, Tensor], dict[str, Any], list[str]]  # tensors, plain values, notes
@@ -145,12 +146,25 @@ def arrays(path: Path) -> Parts:
     found = {}
     try:
         with zipfile.ZipFile(path) as file:
+            check_size(path, file.infolist())
             for member in file.infolist():
                 with file.open(member) as part:
                     found[member.filename.removesuffix(".npy")] = of_stream(path, part, member.file_size)
     except (zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError) as error:
         raise UserError(f"import: '{path}' is a damaged or cut archive ({first_line(error)}); get it again") from None
     return numbers(path, found)
+
+
+def check_size(path: Path, members: list[zipfile.ZipInfo]) -> None:
+    """Raises UserError, before anything is read, for packed arrays that unpack to more than is sensible."""
+    packed = [one for one in members if one.compress_type != zipfile.ZIP_STORED]
+    size = sum(one.file_size for one in packed)
+    held = sum(one.compress_size for one in packed)
+    if size > LARGEST_PACKED or size > max(SMALL, MOST_PACKED * held):
+        raise UserError(
+            f"import: '{path}' is {held / 2**20:.1f} MB that would unpack to {size / 2**20:.0f} MB: at most "
+            f"{LARGEST_PACKED >> 30} GB and {MOST_PACKED} times its size are read; save it by numpy.savez, unpacked"
+        )
 
 
 def of_stream(path: Path, stream: Any, size: int) -> np.ndarray:
@@ -221,6 +235,8 @@ def peft(path: Path) -> Foreign:
             f"import: '{path / CONFIG}' is no configuration of peft ({first_line(error)}); get it again"
         ) from None
     tensors, plain, notes = read_file(file)
+    if all((path / name).is_file() for name in ADAPTERS):
+        notes = [f"of the files there, '{file.name}' was taken", *notes]
     return Foreign(path, tensors, {**plain, "adapter_config": config}, tuple(notes), sha256_of(file))
 
 
@@ -255,9 +271,11 @@ def latest(place: Path) -> Foreign:
     """The best checkpoint of a trainer's folder, else that of the latest epoch."""
     epochs = sorted(int(found[1]) for name in os.listdir(place) if (found := EPOCH.fullmatch(name)))
     if (place / BEST).is_file():
-        return dassl(place / BEST, [f"of the checkpoints there, {BEST} was taken"] if epochs else [])
-    note = f"of the epochs {', '.join(map(str, epochs))} there, {epochs[-1]} was taken" if len(epochs) > 1 else ""
-    return dassl(place / f"model.pth.tar-{epochs[-1]}", [note] if note else [])
+        taken, of = place / BEST, "of the checkpoints there, " if epochs else ""
+    else:
+        taken = place / f"model.pth.tar-{epochs[-1]}"
+        of = f"of the epochs {', '.join(map(str, epochs))} there, " if len(epochs) > 1 else ""
+    return dassl(taken, [f"{of}'{place.name}/{taken.name}' was taken"])
 
 
 def dassl(path: Path, notes: list[str]) -> Foreign:

@@ -14,15 +14,27 @@ from torch import Tensor
 
 from carryover.bench.backbones.weight_sources import DOWNLOAD, find
 from carryover.bench.errors import UserError
-from carryover.bench.imports.base import BACKBONE, CLASSES, TEMPLATES, Fact, Facts, Foreign, Format, Imported, register
+from carryover.bench.imports.base import (
+    BACKBONE,
+    CLASSES,
+    TEMPLATES,
+    Fact,
+    Facts,
+    Foreign,
+    Format,
+    Imported,
+    is_number,
+    register,
+)
 from carryover.methods.base import Classes, Shape
 
 CACHED, TRAINED = "cached", "trained"
 SLACK = 0.01  # of a length of 1, in half precision
 CHANCE = 0.01  # a share of keys named right is above chance where chance gives as many this rarely
-SURE = 1e-6  # and proves backbone and order here
+SURE = 1e-6  # and proves the backbone here
 FEWEST = 30  # keys that tell anything
 SAME = 0.5  # share of a class's keys that name one other class, where names stand in another order
+SHOWN = 3  # classes that a message names
 
 
 def number(text: str) -> float:
@@ -124,7 +136,7 @@ def searched(file: Foreign) -> dict[str, float]:
     found = {}
     for name in ("alpha", "beta"):
         value = (told if isinstance(told, dict) else file.plain).get(f"best_{name}")
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0:
+        if isinstance(value, (int, float)) and is_number(value) and value >= 0:
             found[name] = float(value)
     return found
 
@@ -192,34 +204,80 @@ def rows_in(file: Foreign, facts: Facts, count: int) -> tuple[Tensor | None, Ten
 
 def checked(file: Foreign, facts: Facts, keys: Tensor, labels: Tensor) -> tuple[list[str], list[str], str | None]:
     """(what is proven, notes, the backbone's fingerprint). The backbone's own texts name the keys, which are features
-    of images: above chance for the right backbone and order of the names. Raises UserError for names no better than
-    chance, or in another order."""
+    of images: above chance proves the backbone; a name's place is proven where its own keys name it most often. Raises
+    UserError for names no better than chance, or in another order."""
     source = find(facts.tower)
     if source.problem or source.text == DOWNLOAD or source.size is None:
         return [], [f"whether {facts.tower.label} made the keys was not checked: its weights are not here"], None
-    backbone = facts.backbone
-    texts = backbone.zero_shot(Classes("import", names_of(facts), facts.templates)).cpu()
+    backbone, names, anyway = facts.backbone, names_of(facts), facts[UNPROVEN] == "yes"
+    texts = backbone.zero_shot(Classes("import", names, facts.templates)).cpu()
     named = (F.normalize(keys, dim=1) @ texts.T).argmax(1)
-    count, classes = len(labels), texts.shape[0]
-    right = int((named == labels).sum())
+    counts = counted(named, labels, len(names))
+    count, right = len(labels), int(counts.trace())
     told = (
-        f"{right} of {count} keys are named right by the texts of {facts.tower.label}, chance is {count / classes:.0f}"
+        f"{right} of {count} keys are named right by the texts of {facts.tower.label}, chance is "
+        f"{count / len(names):.0f}"
     )
-    rare = tail(right, count, 1 / classes)
-    if rare < SURE:
-        return [f"backbone and order of the names ({told})"], [], backbone.fingerprint
-    if rare > CHANCE and count >= FEWEST and facts[UNPROVEN] != "yes":
+    rare = tail(right, count, 1 / len(names))
+    if rare > CHANCE and count >= FEWEST and not anyway:
         raise UserError(
-            f"{where(file)}: {told}: {order(named, labels, names_of(facts))}. Name the backbone that made them and its "
+            f"{where(file)}: {told}: {order(counts, names)}. Name the backbone that made them and its "
             "class names in the order of training, or give --fact unproven=yes if CLIP knows nothing of such pictures"
         )
-    return [], [f"backbone and order of the names are not proven: {told}"], backbone.fingerprint
+    turned = exchanged(counts)
+    if turned and not anyway:
+        pairs = zip(turned, [*turned[1:], turned[0]], strict=True)
+        looks = " and ".join(f"of '{names[row]}' look like '{names[other]}'" for row, other in [*pairs][:SHOWN])
+        raise UserError(
+            f"{where(file)}: {len(turned)} of its {len(names)} names stand in each other's places: keys {looks}. Give "
+            "the class names in the order of training, or --fact unproven=yes if the order is right and CLIP takes "
+            "these for one another"
+        )
+    if rare >= SURE:
+        return [], [f"backbone and order of the names are not proven: {told}"], backbone.fingerprint
+    open_ = unsettled(counts)
+    if not open_:
+        return [f"backbone and order of the names ({told})"], [], backbone.fingerprint
+    other = int(counts[open_[0]].argmax())
+    looks = f", whose keys look like '{names[other]}'" if other != open_[0] and counts[open_[0], other] else ""
+    more = f", nor of {len(open_) - 1} others" if len(open_) > 1 else ""
+    note = f"the order of the names is not proven: not the place of '{names[open_[0]]}'{looks}{more}"
+    settled = len(names) - len(open_)
+    places = [f"the places of {settled} of {len(names)} names"] if settled else []
+    return [f"backbone ({told})", *places], [note], backbone.fingerprint
 
 
-def order(named: Tensor, labels: Tensor, names: tuple[str, ...]) -> str:
+def counted(named: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """(C, C): how many keys of each class (row) have each name (column)."""
+    counts = torch.zeros(classes, classes)
+    return counts.index_put_((labels, named), torch.ones(len(labels)), accumulate=True)
+
+
+def exchanged(counts: Tensor) -> list[int]:
+    """Classes whose keys name the next of them, those of the last the first, more often than chance and confusion of
+    two names would have it (a sign test); empty where there are none."""
+    best = counts.argmax(1).tolist()
+    goes = {row: other for row, other in enumerate(best) if counts[row, other] > counts[row, row]}
+    for start in goes:
+        ring = [start]
+        while (following := goes.get(ring[-1])) is not None and following not in ring:
+            ring.append(following)
+        if following == start:
+            moved, own = (int(sum(counts[row, to[row]] for row in ring)) for to in (best, range(len(best))))
+            if tail(moved, moved + own, 0.5) < CHANCE:
+                return ring
+    return []
+
+
+def unsettled(counts: Tensor) -> list[int]:
+    """Classes that their own keys do not name more often than each other one."""
+    others = counts.clone().fill_diagonal_(0)
+    rest = others.max(1).values
+    return (counts.diag() <= rest).nonzero().flatten().tolist()
+
+
+def order(counts: Tensor, names: tuple[str, ...]) -> str:
     """What is wrong, as far as the keys tell: each class's keys have one other name, or none at all."""
-    counts = torch.zeros(len(names), len(names))
-    counts.index_put_((labels, named), torch.ones(len(labels)), accumulate=True)
     best = counts.max(1)
     share = best.values.sum() / counts.sum()
     if counts.sum(1).max() > 1 and share >= SAME and len(best.indices.unique()) > len(names) / 2:

@@ -147,6 +147,8 @@ class Walk:
         self.tensors: dict[str, Tensor] = {}
         self.plain: dict[str, Any] = {}
         self.over: dict[str, None] = {}
+        self.second: dict[str, None] = {}  # tensors beside those that were taken
+        self.inner = ""
         self.left = MOST
 
     def taken(self, held: Any) -> tuple[dict[str, Tensor], dict[str, Any], list[str]]:
@@ -156,6 +158,7 @@ class Walk:
             raise UserError(f"import: '{self.path}' holds one {type(held).__name__}; expected tensors by name")
         self.top(held)
         notes = [f"passed over, as only training needs it: {', '.join(self.over)}"] if self.over else []
+        notes += [f"passed over, as '{self.inner}' was taken: {', '.join(self.second)}"] if self.second else []
         return self.tensors, self.plain, notes
 
     def top(self, held: dict[Any, Any], levels: int = 3) -> None:
@@ -168,16 +171,19 @@ class Walk:
                 self.over[quoted(name, 40)[1:-1]] = None
             elif inner is None or not isinstance(value, (dict, list, tuple)) or not self.holds_tensors(value):
                 self.walk(name, value, name, 1)
+            elif self.holds_tensors(value, kinds=(Tensor,)):
+                self.second[quoted(name, 40)[1:-1]] = None
             else:
                 self.over[quoted(name, 40)[1:-1]] = None
         if inner is not None and levels:
+            self.inner = inner
             self.top(held[inner], levels - 1)
 
-    def holds_tensors(self, value: Any, levels: int = 4) -> bool:
+    def holds_tensors(self, value: Any, levels: int = 4, kinds: tuple[type, ...] = (Tensor, Inert)) -> bool:
         self.count()
         inside = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
-        return isinstance(value, (Tensor, Inert)) or (
-            levels > 0 and any(self.holds_tensors(v, levels - 1) for v in inside)
+        return isinstance(value, kinds) or (
+            levels > 0 and any(self.holds_tensors(v, levels - 1, kinds) for v in inside)
         )
 
     def count(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ from carryover.bench.errors import UserError, quoted, unknown
 from carryover.bench.host.identity import canonical
 from carryover.bench.host.tensor_files import write_tensors
 from carryover.bench.imports.base import FORMATS, TEMPLATES, Facts, Foreign, Format, Imported
+from carryover.bench.imports.names_beside import agreed
 from carryover.bench.plan.runs import NUMBERS_VERSION
 from carryover.bench.plugins.contract import config_of, made, of_tensors
-from carryover.bench.plugins.format import Plugin, is_templates
+from carryover.bench.plugins.format import Plugin
 from carryover.methods.base import METHODS
 
 SHOWN = 6  # tensors that a message lists
@@ -31,7 +32,10 @@ def format_of(file: Foreign, named: str = "") -> type[Format]:
         return FORMATS[found[0]]
     if found:
         raise UserError(f"import: '{file.path}' may be {' or '.join(found)}; say which by --kind")
-    raise UserError(f"import: '{file.path}' is no file of a known kind ({', '.join(FORMATS)}); it holds {held(file)}")
+    more = next((told for id in FORMATS if (told := FORMATS[id].beside(file))), "")
+    raise UserError(
+        f"import: '{file.path}' is no file of a known kind ({', '.join(FORMATS)}); it holds {held(file)}{more}"
+    )
 
 
 def held(file: Foreign) -> str:
@@ -43,8 +47,27 @@ def held(file: Foreign) -> str:
 def imported(file: Foreign, kind: type[Format], facts: Facts) -> Plugin:
     """The plug-in as its file will hold it. Raises UserError for facts that are missing, and for a file that does not
     make a plug-in."""
-    facts.check(f"import: '{file.path}' ({kind.name})", kind.facts(file))
-    return plugin_of(file, kind, facts, kind.made(file, facts))
+    facts.check_texts()
+    whole, proven = agreed(file, facts)
+    whole.check(f"import: '{file.path}' ({kind.name})", kind.facts(file))
+    found = kind.made(file, whole)
+    return plugin_of(file, kind, facts, replace(found, proven=(*found.proven, *proven)))
+
+
+def check_names(file: Foreign, found: Imported, told: bool) -> None:
+    """Raises UserError for class names that are empty, or stand there twice: answers are told by name. ``told``:
+    whether the user gave them."""
+    names = [name.strip() for name in found.shape.classnames]
+    said = "--classes or the file" if told else "the file"
+    if "" in names:
+        raise UserError(f"import: '{file.path}': class name {names.index('') + 1} is empty, as {said} says it")
+    first: dict[str, int] = {}
+    for number, name in enumerate(names, start=1):
+        if first.setdefault(name, number) != number and not found.repeats:
+            raise UserError(
+                f"import: '{file.path}': the name {quoted(name)} stands twice, as {first[name]} and as {number}; "
+                "answers are told by name: give each class one of its own by --classes"
+            )
 
 
 def check_templates(file: Foreign, kind: type[Format]) -> None:
@@ -54,6 +77,7 @@ def check_templates(file: Foreign, kind: type[Format]) -> None:
 
 
 def plugin_of(file: Foreign, kind: type[Format], facts: Facts, found: Imported) -> Plugin:
+    check_names(file, found, bool(facts.classes))
     tower = facts.tower
     fingerprint = found.fingerprint
     home = described(tower.label, fingerprint, found.shape.width, found.shape.dim, tower.activation or None)
@@ -80,10 +104,6 @@ def plugin_of(file: Foreign, kind: type[Format], facts: Facts, found: Imported) 
     }
     if found.templates:
         header["templates"] = list(found.templates)
-        if not is_templates(header["templates"]):
-            raise UserError(
-                f"import: --template {header['templates']}: expected texts with one {{}} for the class name"
-            )
     plugin = Plugin(str(file.path), "", found.tensors, header)
     config, wrong = config_of(METHODS[found.method], found.config)
     if config is not None:

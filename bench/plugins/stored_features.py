@@ -19,10 +19,12 @@ import numpy as np
 from carryover.bench.errors import UserError, quoted, unknown
 from carryover.bench.host.array_files import of_stream
 from carryover.bench.host.files import check_regular, read_arrays, whole
+from carryover.bench.plugins.head_names import is_bias
 from carryover.bench.ports.maps import Map
 
 ARRAYS, TENSORS = ".npz", ".safetensors"
 ROWS = re.compile(r"(.+)\[(-?\d*):(-?\d*)(?::([1-9]\d*))?\]")
+TOLD = ("classes_", "C_", "alpha_", "l1_ratio_")  # what scikit-learn's models tell of how they were fitted
 FEATURES, IDS, WEIGHT, BIAS = "features", "ids", "weight", "bias"
 
 
@@ -161,8 +163,13 @@ def head_of(path: str, flag: str = "--head") -> Head:
     arrays, metadata = arrays_in(Path(path), flag)
     weight = one_of(path, flag, arrays, WEIGHT, 2)
     name = next(key for key, value in arrays.items() if value is weight)
-    flat = [key for key, value in arrays.items() if value.shape == weight.shape[:1] and value.dtype.kind == "f"]
-    own = BIAS if BIAS in arrays else flat[0] if len(flat) == 1 else None
+    own = next((key for key in arrays if key == BIAS), None) or next((k for k in arrays if is_bias(k, name)), None)
+    odd = [key for key, value in arrays.items() if key not in (name, own, *TOLD) and value.dtype.kind == "f"]
+    if odd:
+        raise UserError(
+            f"{flag}: '{path}' holds {quoted(odd[0])} {arrays[odd[0]].shape} beside its weight {quoted(name)}, by name "
+            "no bias (bias, intercept_, b); save a bias under such a name, and leave out what is no part of the head"
+        )
     bias = np.zeros(len(weight)) if own is None else arrays[own]
     if bias.shape != weight.shape[:1] or bias.dtype.kind not in "fiu":
         raise UserError(

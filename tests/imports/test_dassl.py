@@ -241,13 +241,32 @@ def test_without_its_buffers_a_file_asks_for_class_names(towers, backbone, capsy
     assert plugin.header["imported"]["proven"] == []
 
 
+def test_a_name_stands_twice_where_the_file_has_it_so_and_has_no_rows_of_its_own(towers, capsys, tmp_path):
+    """As in CoOp's names of ImageNet."""
+    names = ("cat", "owl", "cat")
+    state = {"ctx": torch.randn(4, WIDTH), **buffers(towers.model, 4, names)[0]}
+    plugin, _ = imported(capsys, tmp_path, saved(tmp_path / "ctpend", state), towers.a)
+    assert plugin.shape.classnames == names
+    state["ctx"] = torch.randn(3, 4, WIDTH)
+    assert "the name 'cat' stands twice" in refused(capsys, tmp_path, saved(tmp_path / "csc_ctpend", state), towers.a)
+
+
 def test_the_position_is_read_of_path_and_log_and_else_asked(towers, capsys, tmp_path):
     state, _ = coops(towers.model, 4, False)
     file = saved(tmp_path / "nctx4_cscFalse_ctpmiddle" / "seed1", state)
     plugin, told = imported(capsys, tmp_path, file, towers.a)
     assert plugin.header["config"] == {"context_length": 4, "position": "middle", "per_class": False}
     assert "position middle, as the path or the log of the file says" in told
-    (file.parent.parent / "log.txt").write_text("TRAINER:\n  COOP:\n    CLASS_TOKEN_POSITION: front\n    CSC: False\n")
+    log = "TRAINER:\n  COOP:\n    CLASS_TOKEN_POSITION: {}\n    CSC: False\n"
+    (file.parent.parent / "log.txt").write_text(log.format("front"))
+    assert "its path and its logs say middle and front" in refused(capsys, tmp_path, file, towers.a)
+    file = saved(tmp_path / "run" / "seed1", state)
+    for name, place in (("log.txt", "front"), ("log.txt-2", "end")):
+        (file.parent.parent / name).write_text(log.format(place))
+    assert "its path and its logs say end and front" in refused(capsys, tmp_path, file, towers.a)
+    plugin, _ = imported(capsys, tmp_path, file, towers.a, "--fact", "position=middle")
+    assert plugin.header["config"]["position"] == "middle"
+    (file.parent.parent / "log.txt-2").unlink()
     plugin, _ = imported(capsys, tmp_path, file, towers.a)
     assert plugin.header["config"]["position"] == "front"
     plugin, told = imported(capsys, tmp_path, file, towers.a, "--fact", "position=end")
@@ -451,6 +470,21 @@ def test_a_tower_in_maples_file_that_is_not_the_backbones_is_refused(towers, cap
     del state["prompt_learner.proj.bias"]
     line = refused(capsys, tmp_path, saved(tmp_path, state, "MultiModalPromptLearner"), towers.a)
     assert "tensor 'proj.bias' is missing" in line
+
+
+@pytest.mark.parametrize("kind", ["cocoop", "kgcoop", "maple"])
+def test_a_tensor_that_its_code_does_not_write_is_refused_by_name(towers, kind):
+    state = maples(towers.model)[0] if kind == "maple" else cocoops(towers.model, 4, torch.float32)[0]
+    if kind == "kgcoop":
+        state = {name: value for name, value in state.items() if "linear2" not in name}
+    imports.discover()
+    file = Foreign(towers.home / "given.pt", state)
+    assert FORMATS[kind].recognises(file) and FORMATS[kind].facts(file)
+    start = "prompt_learner." if kind == "maple" else ""
+    for name in ("gate", "meta_net.linear3.weight", "compound_prompts_text.0.gain"):
+        file = Foreign(towers.home / "given.pt", {**state, start + name: torch.ones(3)})
+        with pytest.raises(UserError, match=f"tensor '{name}' is none that .*'s own code writes"):
+            writing.imported(file, FORMATS[kind], Facts({"backbone": towers.a}, tower_of, None))
 
 
 @torch.no_grad()

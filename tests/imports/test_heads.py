@@ -1,5 +1,6 @@
 """Heads on image features that other programs made: the answers of torch's and scikit-learn's own models."""
 
+import datetime
 from pathlib import Path
 
 import numpy as np
@@ -106,11 +107,28 @@ def test_a_regressor_scores_and_a_sigmoid_is_part_of_it():
     assert imported(file, **UNIT, outputs="scores", classes=["beauty"]).shape.classnames == ("beauty",)
 
 
+def test_several_scores_need_no_names():
+    net, x = made(nn.Linear(D, 3)), features()
+    plugin = imported(foreign(state_of(net)), **RAW, outputs="scores")
+    assert plugin.shape.classnames == ("score 1", "score 2", "score 3")
+    torch.testing.assert_close(answers(plugin, x), net(x).detach(), rtol=0, atol=1e-4)
+    assert "does not say all that is needed. classes: " in refused(foreign(state_of(net)), **RAW)
+
+
 def test_one_logit_of_two_classes_gives_the_probability_of_the_second():
     net, x = made(nn.Linear(D, 1)), features()
     plugin = imported(foreign(state_of(net)), **RAW, outputs="classes", classes=["safe", "unsafe"])
     shares = answers(plugin, x).softmax(-1)
     torch.testing.assert_close(shares[:, 1], net(x).detach().sigmoid()[:, 0], rtol=0, atol=1e-6)
+
+
+def test_a_sigmoid_goes_with_no_scale_and_no_classes():
+    one, three = (foreign(state_of(made(nn.Linear(D, count)))) for count in (1, 3))
+    told = refused(one, **UNIT, outputs="scores", sigmoid="yes", scale="10")
+    assert "sigmoid=yes and scale=10 do not go together" in told
+    assert "its 3 outputs are classes" in refused(three, **UNIT, classes=NAMES, sigmoid="yes")
+    plain, ends = (imported(one, **RAW, outputs="classes", classes=["a", "b"], sigmoid=s) for s in ("no", "yes"))
+    assert torch.equal(answers(plain, features()), answers(ends, features())), "a sigmoid is how two classes are told"
 
 
 def test_a_bare_array_and_one_that_lies_the_other_way_are_read_where_sizes_prove_it():
@@ -139,6 +157,51 @@ def test_a_scale_multiplies_the_outputs_and_unit_rows_are_noted():
     torch.testing.assert_close(answers(scaled, x), 100 * answers(plain, x), rtol=0, atol=1e-4)
     assert any("scale=100" in note for note in plain.header["imported"]["notes"])
     assert not scaled.header["imported"]["notes"]
+
+
+@pytest.mark.parametrize("name", ["logit_scale", "log_temperature", "gain", "thresholds", "arr_1", "other.bias"])
+def test_what_is_by_name_no_bias_is_refused_by_name(name):
+    for value in (torch.zeros(3), torch.ones(3), torch.zeros(()), torch.ones(1)):
+        file = foreign({"fc.weight": torch.ones(3, D), name: value})
+        with pytest.raises(UserError, match=f"would be a head but for '{name}'"):
+            writing.format_of(file)
+    assert "is no head" in str(pytest.raises(UserError, FORMATS["head"].facts, file).value)
+
+
+@pytest.mark.parametrize(
+    "weight, bias",
+    [
+        ("weight", "bias"), ("fc.weight", "fc.bias"), ("fc.weight", "bias"), ("coef_", "intercept_"), ("w", "b"),
+        ("coef", "intercept"), ("dense/kernel:0", "dense/bias:0"), ("W1", "b1"), ("fc_w", "fc_b"), ("w", "bias_0"),
+    ],
+)  # fmt: skip
+def test_names_of_a_bias(weight, bias):
+    values, x = torch.randn(3, D, generator=torch.Generator().manual_seed(0)), features()
+    plugin = imported(foreign({weight: values, bias: torch.arange(3.0)}), **RAW, classes=NAMES)
+    torch.testing.assert_close(answers(plugin, x), x @ values.T + torch.arange(3.0), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("new", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_weight_norm_is_refused_by_name(outputs, new, bias):
+    norm = torch.nn.utils.parametrizations.weight_norm if new else torch.nn.utils.weight_norm
+    state = state_of(norm(nn.Linear(D, outputs, bias=bias)))
+    with pytest.raises(UserError, match="weight norm|would be a head but for"):
+        writing.format_of(foreign(state))
+
+
+def test_layout_is_honoured_for_square_weights_of_any_name_and_not_against_sizes():
+    weight, x = torch.randn(D, D, generator=torch.Generator().manual_seed(0)), features()
+    names = [f"class {i}" for i in range(D)]
+    for tensors in ({"weight": weight}, {"coef_": weight}, {"weight": weight, "bias": torch.zeros(D)}):
+        for layout, own in (("rows", weight), ("columns", weight.T)):
+            plugin = imported(foreign(tensors), **RAW, classes=names, layout=layout)
+            torch.testing.assert_close(answers(plugin, x), x @ own.T, rtol=0, atol=1e-4)
+    file = foreign({"weight": torch.ones(3, D), "bias": torch.zeros(3)})
+    assert "sizes say that it holds rows" in refused(file, **RAW, classes=NAMES, layout="columns")
+    file = foreign({"weight": torch.ones(D, 3), "bias": torch.zeros(3)})
+    assert "sizes say that it holds columns" in refused(file, **RAW, classes=NAMES, layout="rows")
 
 
 # ---- scikit-learn ----------------------------------------------------------------------------------------------------
@@ -191,6 +254,37 @@ def test_labels_of_some_classes_pick_their_names():
     model = LogisticRegression().fit(x, np.array([4, 0, 2])[y])
     plugin = imported(of_numpy(attributes(model)), **RAW, classes=["a", "b", "c", "d", "e"])
     assert plugin.shape.classnames == ("a", "c", "e")
+    assert "which 3 of the 5 classes" in plugin.header["imported"]["proven"]
+
+
+def test_labels_that_may_count_from_1_prove_nothing_and_those_out_of_order_are_refused():
+    tensors = {"coef_": torch.ones(3, D), "intercept_": torch.zeros(3)}
+    told = imported(foreign(tensors | {"classes_": torch.tensor([1, 2, 4])}), **RAW, classes=list("abcde"))
+    assert told.shape.classnames == ("b", "c", "e") and not told.header["imported"]["proven"]
+    assert any("taken to count from 0" in note for note in told.header["imported"]["notes"])
+    file = foreign(tensors | {"classes_": torch.tensor([2, 0, 1])})
+    assert "classes_ is '[2, 0, 1]'" in refused(file, **RAW, classes=NAMES)
+
+
+@pytest.mark.parametrize(
+    "plain",
+    [
+        {"classes": NAMES},
+        {"class_names": NAMES},
+        {"class_to_idx": {"red bus": 2, "cat": 0, "dog": 1}},
+        {"idx_to_class": {"1": "dog", "0": "cat", "2": "red bus"}},
+        {"hparams": {"classes": NAMES}},
+        {"metadata": {"classes": '["cat", "dog", "red bus"]'}},
+    ],
+)
+def test_class_names_beside_the_tensors_are_taken_and_others_refused(plain):
+    file = foreign({"weight": torch.ones(3, D)}, **plain)
+    plugin = imported(file, **RAW)
+    assert plugin.shape.classnames == tuple(NAMES) and "classes" not in plugin.header["imported"]["told"]
+    assert any("class names in their order" in one for one in plugin.header["imported"]["proven"])
+    assert imported(file, **RAW, classes=["Cat", "dog", "red_bus"]).shape.classnames == ("Cat", "dog", "red_bus")
+    assert "number 1 is 'cat', --classes says 'dog'" in refused(file, **RAW, classes=["dog", "cat", "red bus"])
+    assert "3 of them, and --classes names 2" in refused(file, **RAW, classes=NAMES[:2])
 
 
 @pytest.mark.parametrize("targets", [1, 2])
@@ -266,6 +360,13 @@ def test_layers_that_follow_one_another_have_no_activation_between_them():
     torch.testing.assert_close(answers(plugin, x), both["1"](both["0"](x).relu()).detach(), rtol=0, atol=1e-4)
 
 
+def test_numbers_that_are_no_places_of_a_sequence_tell_nothing_of_what_stands_between():
+    net = made(nn.ModuleDict({"fc1": nn.Linear(D, 9), "fc2": nn.Linear(9, 5), "fc4": nn.Linear(5, 1)}))
+    plugin, x = imported(foreign(state_of(net)), **RAW, outputs="scores", activation="relu", sigmoid="no"), features()
+    own = net["fc4"](net["fc2"](net["fc1"](x).relu()).relu()).detach()
+    torch.testing.assert_close(answers(plugin, x), own, rtol=0, atol=1e-4)
+
+
 def test_layers_with_names_of_their_own_stand_in_the_order_of_their_sizes():
     net, x = made(nn.ModuleDict({"fc": nn.Linear(D, 9), "fc2": nn.Linear(9, 5), "a_last": nn.Linear(5, 2)})), features()
     state = dict(sorted(state_of(net).items()))
@@ -301,10 +402,27 @@ def test_a_standardisation_is_part_of_the_first_layer_and_proves_features_of_len
     own = net["linear_2"](net["linear_1"](norm(F.normalize(x, dim=-1))).relu()).sigmoid().detach()
     torch.testing.assert_close(answers(plugin, x), own, rtol=0, atol=1e-5)
     assert plugin.header["imported"]["proven"] == ["features of length 1"]
-    assert "expected inputs=unit" in refused(file, **RAW, outputs="scores", activation="relu", sigmoid="yes")
+    told = imported(file, **RAW, outputs="scores", activation="relu", sigmoid="yes")
+    own = net["linear_2"](net["linear_1"](norm(x)).relu()).sigmoid().detach()
+    torch.testing.assert_close(answers(told, x), own, rtol=0, atol=1e-5)
+    assert not told.header["imported"]["proven"]
+    assert any("it was told inputs=raw" in note for note in told.header["imported"]["notes"])
     raw = Standardised(x.mean(0), x.var(0))
     other = foreign(state_of(net) | {f"norm.{name}": value for name, value in raw.state_dict().items()})
     assert "inputs: unit, if" in refused(other, outputs="scores", activation="relu", sigmoid="yes")
+
+
+@pytest.mark.parametrize(
+    "length, odd, shown", [(1, 0, True), (0.97, 0, False), (1.03, 0, False), (0.8, 1, True), (0.6, 1, False)]
+)
+def test_statistics_show_length_1_closely_unless_entries_are_odd(length, odd, shown):
+    g = torch.Generator().manual_seed(0)
+    x = length * F.normalize(torch.randn(500, 100, generator=g), dim=-1)
+    variance = x.var(0)
+    variance[:odd] = 50.0
+    tensors = {"weight": torch.ones(3, 100), "mean": x.mean(0), "variance": variance}
+    fact = next(fact for fact in FORMATS["head"].facts(foreign(tensors)) if fact.name == "inputs")
+    assert fact.default == ("unit" if shown else None)
 
 
 def test_weights_of_scikit_learns_networks_lie_the_other_way():
@@ -332,6 +450,21 @@ def test_all_that_is_missing_stands_in_one_message():
         writing.imported(foreign({"weight": torch.zeros(3, D)}), FORMATS["head"], Facts({}, None, None))
 
 
+def test_names_that_stand_twice_or_are_empty_are_refused_for_classes_and_scores():
+    file = foreign(state_of(made(nn.Linear(D, 3))))
+    for outputs in ("classes", "scores"):
+        told = refused(file, **RAW, outputs=outputs, classes=["cat", "dog", "cat"])
+        assert "the name 'cat' stands twice, as 1 and as 3" in told
+        assert "class name 2 is empty" in refused(file, **RAW, outputs=outputs, classes=["cat", " ", "dog"])
+
+
+def test_a_file_of_names_may_begin_with_the_mark_that_windows_writes(tmp_path):
+    from carryover.bench.cli.importing import names_in
+
+    (tmp_path / "names.txt").write_bytes("\ufeffcat\r\nred bus\r\n".encode())
+    assert names_in(str(tmp_path / "names.txt")) == ["cat", "red bus"]
+
+
 def test_mistakes_are_named():
     net = made(nn.Linear(D, 3))
     file = foreign(state_of(net))
@@ -339,7 +472,8 @@ def test_mistakes_are_named():
     assert "takes features of width 12, ViT/test gives 16" in refused(file, dim=16, **RAW, classes=NAMES)
     assert "image and text side by side" in refused(file, dim=D // 2, **RAW, classes=NAMES)
     assert "inputs is 'normalised', expected unit or raw" in refused(file, inputs="normalised", classes=NAMES)
-    assert "unknown fact" in refused(file, **RAW, classes=NAMES, temperature="2")
+    told = refused(file, **RAW, classes=NAMES, temperature="2")
+    assert "unknown fact" in told and "Known: backbone, inputs, outputs, classes, sigmoid, scale, layout" in told
     assert "scale is '0', expected a number above 0" in refused(file, **RAW, classes=NAMES, scale="0")
     one = foreign(state_of(made(nn.Linear(D, 1))))
     assert "1 row, which tells 2 classes, no name is given" in refused(one, **RAW, outputs="classes")
@@ -348,6 +482,29 @@ def test_mistakes_are_named():
     two = foreign(state_of(made(Stack(nn.Linear(D, 9), nn.ReLU(), nn.Linear(9, 5), nn.ReLU(), nn.Linear(5, 3)))))
     assert "activation names 3" in refused(two, **RAW, activation="relu,relu,relu", classes=NAMES)
     assert "one kind of activation" in refused(two, **RAW, activation="relu,tanh", classes=NAMES)
+
+
+@pytest.mark.parametrize(
+    "given, expected",
+    [
+        ({"scale": [2]}, "scale is '[2]', expected a text or a number"),
+        ({"scale": {"a": 1}}, "scale is '{'a': 1}', expected a text or a number"),
+        ({"scale": datetime.date(2020, 1, 1)}, "scale is '2020-01-01', expected a text or a number"),
+        ({"scale": 10**400}, "scale is a number of more than 308 digits, expected a number above 0"),
+        ({"inputs": ["raw"]}, "expected a text or a number"),
+        ({"backbone": 3}, "backbone is '3', expected the name of a model"),
+        ({"backbone": ["x"]}, "backbone is '['x']', expected the name of a model"),
+        ({"backbone": ""}, "expected the name of a model"),
+        ({"classes": "cat"}, "classes are 'cat', expected a list of texts"),
+        ({"classes": 3}, "classes are '3', expected a list of texts"),
+        ({"classes": [1, 2]}, "expected a list of texts"),
+        ({"templates": ["a {x}"]}, "the template 'a {x}' is none"),
+        ({"templates": ["a {}", "a {"]}, "the template 'a {' is none"),
+        ({"templates": ["a photo"]}, "the template 'a photo' is none"),
+    ],
+)
+def test_facts_of_any_kind_are_one_line(given, expected):
+    assert expected in refused(foreign(state_of(made(nn.Linear(D, 3)))), **{**RAW, "classes": NAMES, **given})
 
 
 @pytest.mark.parametrize(
@@ -365,6 +522,7 @@ def test_mistakes_are_named():
         },
         {"ctx": torch.zeros(4, D), "token_prefix": torch.zeros(3, 1, D)},
         {"weight": torch.zeros(3, D), "bias": torch.zeros(5)},
+        {"ctx": torch.zeros(4, D)},
     ],
 )
 def test_what_is_more_or_less_than_a_head_is_none(tensors):

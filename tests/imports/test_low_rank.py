@@ -180,6 +180,10 @@ def test_another_backbone_is_refused_by_name(tmp_path, backbone, expected):
 def test_missing_metadata_numbers_that_are_none_and_strange_tensors_are_refused(names, tmp_path):
     for change, expected in (
         (lambda file: file.plain["metadata"].pop("alpha"), "metadata lacks alpha"),
+        (
+            lambda file: file.plain["metadata"].update(alpha=10**400),
+            "alpha of its metadata is a number of more than 308",
+        ),
         (lambda file: file.tensors["layer_1.q_proj.w_lora_A"].fill_(math.nan), "holds NaN"),
         (lambda file: file.tensors.update({"layer_0.q_proj.expert_0.w_lora_A": torch.zeros(2, 32)}), "is none that"),
         (lambda file: file.tensors.pop("layer_1.q_proj.w_lora_A"), "layer_1 lacks q_proj.w_lora_A"),
@@ -257,7 +261,7 @@ def test_an_adapter_answers_as_its_weights_merged_by_hand(names, pair, tmp_path,
 
 @pytest.mark.parametrize("template", ["a photo.", "{} or {}", "a {0}", "a {"])
 def test_a_prompt_without_one_place_for_the_name_is_refused(names, tmp_path, template):
-    with pytest.raises(UserError, match="expected texts with one {} for the class name"):
+    with pytest.raises(UserError, match="expected a text with one {} for the class name"):
         imported("peft", adapter(ALL[:1])[0], tmp_path / "p.safetensors", facts(names[0], templates=[template]))
     assert not (tmp_path / "p.safetensors").exists()
 
@@ -443,6 +447,9 @@ def test_peft_itself_around_open_clips_towers_answers_the_same(names, pair, tmp_
         ({"a_field_of_tomorrow": {"x": 1}}, "sets 'a_field_of_tomorrow', which is not read"),
         ({"r": 8}, r"shapes \(4, 32\) and \(32, 4\), expected those of rank 8"),
         ({"r": None}, "r is 'None', expected a number"),
+        ({"lora_alpha": 10**400}, "lora_alpha is a number of more than 308 digits, expected a number"),
+        ({"r": 10**400}, "r is a number of more than 308 digits, expected a number"),
+        ({"alpha_pattern": {"q_proj": 10**400}}, "alpha_pattern is no object of names and numbers"),
         ({"lora_alpha": math.nan}, "lora_alpha is 'nan', expected a number"),
         ({"rank_pattern": {"(a+)+q_proj": 4}}, "rank_pattern has the pattern .* is not read"),
         ({"alpha_pattern": {"(": 4}}, "alpha_pattern has the pattern"),

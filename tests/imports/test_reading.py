@@ -20,6 +20,7 @@ from torch import nn
 
 from carryover.bench.errors import UserError
 from carryover.bench.host.identity import sha256_of
+from carryover.bench.imports import reading
 from carryover.bench.imports.reading import read
 
 
@@ -60,9 +61,9 @@ def test_a_checkpoint_with_a_live_scheduler_is_read_without_it(tmp_path, state, 
 def test_stand_ins_do_not_stay_behind(tmp_path, state):
     path = tmp_path / "a.pt"
     torch.save(checkpoint(state), path)
-    before = torch.serialization.get_safe_globals()
+    before = set(torch.serialization.get_safe_globals())  # in no order of its own
     read(path)
-    assert torch.serialization.get_safe_globals() == before
+    assert set(torch.serialization.get_safe_globals()) == before
 
 
 @pytest.mark.parametrize("name", ["adapter.pt", "weights.bin", "last.ckpt", "old", "x.safetensors"])
@@ -96,6 +97,14 @@ def test_nested_states_become_dotted_names_and_plain_values_stay_plain(tmp_path)
     found = read(tmp_path / "rows")
     assert list(found.tensors) == ["rows.0", "rows.1", "3"]
     assert found.plain == {"classes": ["cat", "dog"], "size": [2, 3]}
+
+
+def test_tensors_beside_those_that_were_taken_are_named_as_such(tmp_path, state):
+    torch.save({"state_dict": state, "ema": {"module": dict(state)}, "optimizer": {"state": {}}}, tmp_path / "a.pt")
+    assert read(tmp_path / "a.pt").notes == (
+        "passed over, as only training needs it: optimizer",
+        "passed over, as 'state_dict' was taken: ema",
+    )
 
 
 def test_a_tensor_alone_and_a_parameter(tmp_path):
@@ -174,9 +183,14 @@ def test_an_output_folder_of_dassl_at_each_of_its_levels(tmp_path, state):
         found = read(path)
         assert found.tensors["epoch_was"] == 10 and found.path == trainer / "model.pth.tar-10"
         assert "CLASS_TOKEN_POSITION: end" in found.plain["log"] and len(found.plain["log"]) <= 100_000
-    assert read(place).notes[0] == "of the epochs 5, 10 there, 10 was taken"
+    assert read(place).notes[0] == "of the epochs 5, 10 there, 'prompt_learner/model.pth.tar-10' was taken"
     torch.save(checkpoint({**state, "epoch_was": torch.tensor(7)}), trainer / "model-best.pth.tar")
     assert read(place).tensors["epoch_was"] == 7
+    assert read(place).notes[0] == "of the checkpoints there, 'prompt_learner/model-best.pth.tar' was taken"
+    for epoch in (5, 10):
+        (trainer / f"model.pth.tar-{epoch}").unlink()
+    assert read(place).notes[0] == "'prompt_learner/model-best.pth.tar' was taken"
+    assert not any("was taken" in note for note in read(trainer / "model-best.pth.tar").notes)
     (place / "clip_adapter").mkdir()
     torch.save(checkpoint(state), place / "clip_adapter" / "model.pth.tar-1")
     assert "checkpoints in 'clip_adapter', 'prompt_learner'; give one" in refused(place)
@@ -369,6 +383,19 @@ def test_packed_archives_and_endless_nests_are_refused(tmp_path):
         many = [many] * 10
     torch.save({"a": torch.ones(1), "b": many}, path)
     assert "holds more than 1000000 entries" in refused(path)
+
+
+def test_packed_arrays_are_read_unless_they_unpack_to_an_absurd_size(tmp_path, monkeypatch):
+    path = tmp_path / "a.npz"
+    values = np.random.default_rng(0).normal(size=(500, 64))
+    np.savez_compressed(path, weight=values, bias=np.zeros(500_000))
+    assert (read(path).tensors["weight"].numpy() == values).all()
+    bomb = tmp_path / "bomb.npz"
+    np.savez_compressed(bomb, weight=np.zeros((1100, 8192)))  # 69 MB of 70 KB
+    monkeypatch.setattr(reading, "of_stream", lambda *given: pytest.fail("it was unpacked"))
+    assert "would unpack to 69 MB: at most 4 GB and 100 times its size" in refused(bomb)
+    monkeypatch.setattr(reading, "LARGEST_PACKED", 1 << 18)
+    assert "would unpack to 4 MB" in refused(path)
 
 
 def test_what_is_no_file(tmp_path):

@@ -16,6 +16,7 @@ from carryover.bench.backbones.weight_sources import Source
 from carryover.bench.errors import UserError
 from carryover.bench.imports import tip_adapter
 from carryover.bench.imports.reading import read
+from carryover.methods.base import Classes
 
 LABELS = torch.tensor([2, 0, 3, 1, 1, 2, 0, 3, 3, 0])  # in the order of a loader, not sorted
 PROMPTS = ["a photo of a {}.", "the {}."]
@@ -89,6 +90,11 @@ def test_those_that_a_fork_saves_beside_the_keys_are_taken_and_what_is_said_come
     told = facts("micro-base", unproven="yes", beta="2")
     plugin = imported("tip-adapter", file, tmp_path / "p.safetensors", told)
     assert plugin.tensors["alpha"] == pytest.approx(3.775) and plugin.tensors["beta"] == 2
+    torch.save({"best_beta": 0.338, "best_alpha": 10**400}, tmp_path / "best_F_hp_4shots.pt")
+    with pytest.raises(UserError, match="does not say all that is needed. alpha: "):
+        imported("tip-adapter", read(tmp_path / "keys_4shots.pt"), tmp_path / "p.safetensors", told)
+    with pytest.raises(UserError, match="the template 'a {x}' is none"):
+        imported("tip-adapter", cache(), tmp_path / "p.safetensors", facts("micro-base", templates=["a {x}"], **BOTH))
 
 
 def changed(**tensors):
@@ -181,6 +187,45 @@ def test_names_in_another_order_and_another_backbone_are_refused(shapes, tmp_pat
         imported("tip-adapter", file, to, told_of(data, "micro-unrelated"))
     plugin = imported("tip-adapter", file, to, told_of(data, "micro-unrelated", unproven="yes"))
     assert "not proven" in plugin.header["imported"]["notes"][-1]
+
+
+def known_to(base, data, features, labels):
+    """The names, features and labels of the classes that the micro model itself tells."""
+    texts = base.zero_shot(Classes("x", data.classnames, data.templates))
+    counts = torch.zeros(len(data.classnames), len(data.classnames))
+    counts.index_put_((labels, (features @ texts.T).argmax(1)), torch.ones(len(labels)), accumulate=True)
+    return counts
+
+
+@pytest.mark.parametrize("size", [2, 5])
+def test_a_few_names_in_each_others_places_are_refused_by_name(shapes, base, tmp_path, size):
+    data, features, labels = shapes
+    counts = known_to(base, data, features, labels)
+    some = counts.diag().argsort(descending=True)[:size].tolist()
+    assert counts.diag()[some].min() == 5, "the micro model must know these"
+    names = list(data.classnames)
+    for row, other in zip(some, [*some[1:], some[0]], strict=True):
+        names[row] = data.classnames[other]
+    file, to = cache(labels, keys=features), tmp_path / "p.safetensors"
+    with pytest.raises(UserError, match=f"{size} of its {len(names)} names stand in each other's places") as error:
+        imported("tip-adapter", file, to, told_of(data, "micro-base", names))
+    assert any(f"of '{names[row]}' look like '{data.classnames[row]}'" in str(error.value) for row in some)
+    plugin = imported("tip-adapter", file, to, told_of(data, "micro-base", names, unproven="yes"))
+    assert not any("order" in one for one in plugin.header["imported"]["proven"])
+
+
+def test_the_order_is_proven_class_by_class_alone(shapes, base, tmp_path):
+    data, features, labels = shapes
+    names = list(data.classnames)
+    known = int(known_to(base, data, features, labels).diag().argmax())
+    names[known] = "zebra crossing"
+    plugin = imported(
+        "tip-adapter", cache(labels, keys=features), tmp_path / "p.safetensors", told_of(data, "micro-base", names)
+    )
+    told = plugin.header["imported"]
+    assert any(one.startswith("backbone (") for one in told["proven"])
+    assert not any("order" in one for one in told["proven"])
+    assert "order of the names is not proven: not the place of" in told["notes"][-1]
 
 
 def test_weights_that_are_not_here_leave_it_unproven_and_none_is_fetched(shapes, tmp_path, monkeypatch):
