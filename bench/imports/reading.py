@@ -27,7 +27,7 @@ CONFIG, ADAPTERS = "adapter_config.json", ("adapter_model.safetensors", "adapter
 CACHED = re.compile(r"(keys|values|best_F)_(\d+)shots\.pt")
 BEST, EPOCH = "model-best.pth.tar", re.compile(r"model\.pth\.tar-(\d+)")
 LOG = 100_000  # characters of a training log, which begins with its configuration
-LARGEST_PACKED, MOST_PACKED, SMALL = 4 << 30, 100, 64 << 20  # what packed arrays unpack to: bytes, times, bytes always
+LARGEST_PACKED, MOST_PACKED, SMALL = 4 << 30, 100, 64 << 20  # what packed arrays unpack to: bytes, times, always
 LONGEST_JSON, LONGEST_HEADER = 10**7, 10**8  # bytes
 
 Parts = tuple[dict[str, Tensor], dict[str, Any], list[str]]  # tensors, plain values, notes
