@@ -492,7 +492,7 @@ def test_clip_adapter_gives_its_own_logits(towers, backbone, capsys, tmp_path):
     torch.manual_seed(3)
     down, up = torch.randn(DIM // 4, DIM) * 0.3, torch.randn(DIM, DIM // 4) * 0.3
     file = saved(tmp_path, {"fc.0.weight": down, "fc.2.weight": up}, "clip_adapter")
-    line = refused(capsys, tmp_path, tmp_path, towers.a)
+    line = refused(capsys, tmp_path, file.parent, towers.a)
     assert "does not say all that is needed. classes: " in line and "templates: " in line
     assert "ratio: share of the adapter's output in the blend, 0.2 in the released code (--fact ratio=…)" in line
     (tmp_path / "classes.txt").write_text("\n".join(NAMES))
