@@ -137,7 +137,9 @@ def import_plugin(
     given = {**facts, **{name: value for name, value in named.items() if value}}
     file = read(hub.local_file(path).path)
     kind_of = writing.format_of(file, kind)
-    found = Facts(given, tower_of, lambda name: loading.load(tower_of(name)), dataset)
+    found = Facts(
+        given, tower_of, lambda name: loading.load(tower_of(name)), dataset, (classes or ()) if dataset else ()
+    )
     return plugin_of(writing.imported(file, kind_of, found))
 
 
