@@ -77,10 +77,10 @@ def main(args: argparse.Namespace) -> int:
     file = read(args.what[0])
     kind = writing.format_of(file, args.kind)
     alone = Alone(args)
-    given, dataset = given_in(args)
+    given, dataset, listed = given_in(args)
     if args.template or (args.facts and "templates" in from_toml(args.facts)):
         writing.check_templates(file, kind)
-    plugin = writing.imported(file, kind, Facts(given, alone.tower, alone.load, dataset))
+    plugin = writing.imported(file, kind, Facts(given, alone.tower, alone.load, dataset, listed))
     size = writing.write(plugin, args.to)
     told, home = plugin.header["imported"], plugin.home["backbone"]
     format = next(id for id in FORMATS if FORMATS[id] is kind)
@@ -99,8 +99,9 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def given_in(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Facts of --facts FILE.toml, of --fact and of their own flags, the later over the earlier; the dataset's id."""
+def given_in(args: argparse.Namespace) -> tuple[dict[str, Any], str, list[str]]:
+    """Facts of --facts FILE.toml, of --fact and of their own flags, the later over the earlier; the dataset's id and
+    class names."""
     given = from_toml(args.facts) if args.facts else {}
     said: dict[str, str] = {}
     for item in args.fact or ():
@@ -117,16 +118,17 @@ def given_in(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         given["classes"] = names_in(args.classes)
     if args.template:
         given["templates"] = list(args.template)
-    dataset = ""
+    dataset, listed = "", []
     if args.dataset:
         from carryover import datasets
 
         dataset = datasets.identify(args.dataset)
         folders = datasets.folder.paths_of([args.dataset])
         data = datasets.load(dataset, args.data_root, make_split=args.make_split, folders=folders)
-        given.setdefault("classes", list(data.classnames))
+        listed = list(data.classnames)
+        given.setdefault("classes", listed)
         given.setdefault("templates", list(data.templates))
-    return given, dataset
+    return given, dataset, listed
 
 
 def names_in(path: str) -> list[str]:

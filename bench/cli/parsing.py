@@ -27,6 +27,13 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (see --help)")
 
 
+class Unbroken(argparse.RawDescriptionHelpFormatter):
+    """Flags and addresses are not broken at their hyphens."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
+
+
 def parser(command: str = "") -> Parser:
     """The parser of a command, whose help shows the flags that it reads; without one that of ``run``, whose help names
     the commands too. All take the same words."""
@@ -39,7 +46,7 @@ def parser(command: str = "") -> Parser:
     p = Parser(
         prog=program(),
         usage=f"{program()} {command or '[COMMAND]'}{words}{needs} [FLAG …]",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Unbroken,
         description=about,
         epilog=epilog(command, module.EXAMPLES),
         add_help=False,

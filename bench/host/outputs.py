@@ -16,7 +16,7 @@ PLUGIN, MAP = OWN
 
 
 def check_output(to: str | Path, inputs: Iterable[str | Path | None], own: str = "", flag: str = "--to") -> None:
-    """Raises UserError where ``to`` is one of the inputs or lies in one that is a folder, by whatever names; and, with
+    """Raises UserError where ``to`` is one of the inputs or a file that lies in one, by whatever names; and, with
     ``own``, where a .safetensors file is there already that is none of that kind (``PLUGIN``, ``MAP``).
 
     inputs  paths; also what ``--backbone`` takes, of which files and folders are looked at
@@ -28,8 +28,8 @@ def check_output(to: str | Path, inputs: Iterable[str | Path | None], own: str =
             continue
         if source.resolve() == place or (place.exists() and os.path.samefile(source, place)):
             raise UserError(f"{flag} {to} is an input of this command and would be lost; expected another name")
-        if source.is_dir() and source.resolve() in place.parents:
-            raise UserError(f"{flag} {to} lies in {quoted(given, 200)}, an input; expected a place outside it")
+        if source.is_dir() and source.resolve() in place.parents and place.exists():
+            raise UserError(f"{flag} {to} is a file of {quoted(given, 200)}, an input; expected another name")
     if own and place.is_file() and own not in entries_of(place):
         raise UserError(
             f"{flag} {to} is there already and is not {OWN[own]} that this suite wrote; expected another name, or "

@@ -66,7 +66,8 @@ TEMPLATES = Fact("templates", "the prompts of the text classifier", flag="--temp
 
 class Facts:
     """What the user says of a file: names to texts, as flags and ``--facts FILE.toml`` give them (lists for classes and
-    templates). ``tower`` and ``load`` find the backbone of a name, without and with its weights."""
+    templates). ``tower`` and ``load`` find the backbone of a name, without and with its weights. ``listed``: class
+    names as ``dataset`` has them, which may stand there twice (ImageNet's do)."""
 
     def __init__(
         self,
@@ -74,11 +75,13 @@ class Facts:
         tower: Callable[[str], Tower],
         load: Callable[[str], Backbone],
         dataset: str = "",
+        listed: Sequence[str] = (),
     ):
         self.given, self._tower, self._load, self.dataset = dict(given), tower, load, dataset
+        self.listed = tuple(listed)
 
     def also(self, **more: Any) -> Facts:
-        return Facts({**self.given, **more}, self._tower, self._load, self.dataset)
+        return Facts({**self.given, **more}, self._tower, self._load, self.dataset, self.listed)
 
     def missing(self, wanted: Sequence[Fact]) -> list[Fact]:
         said = {(name, str(value).lower()) for name, value in self.given.items()}

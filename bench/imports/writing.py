@@ -54,16 +54,17 @@ def imported(file: Foreign, kind: type[Format], facts: Facts) -> Plugin:
     return plugin_of(file, kind, facts, replace(found, proven=(*found.proven, *proven)))
 
 
-def check_names(file: Foreign, found: Imported, told: bool) -> None:
-    """Raises UserError for class names that are empty, or stand there twice: answers are told by name. ``told``:
-    whether the user gave them."""
+def check_names(file: Foreign, found: Imported, facts: Facts) -> None:
+    """Raises UserError for class names that are empty, or stand there twice, unless the dataset or the file's own
+    tokens have them so: answers are told by name."""
     names = [name.strip() for name in found.shape.classnames]
-    said = "--classes or the file" if told else "the file"
+    said = "--classes or the file" if facts.classes else "the file"
+    twice = found.repeats or (bool(facts.listed) and facts.classes == facts.listed)
     if "" in names:
         raise UserError(f"import: '{file.path}': class name {names.index('') + 1} is empty, as {said} says it")
     first: dict[str, int] = {}
     for number, name in enumerate(names, start=1):
-        if first.setdefault(name, number) != number and not found.repeats:
+        if first.setdefault(name, number) != number and not twice:
             raise UserError(
                 f"import: '{file.path}': the name {quoted(name)} stands twice, as {first[name]} and as {number}; "
                 "answers are told by name: give each class one of its own by --classes"
@@ -77,7 +78,7 @@ def check_templates(file: Foreign, kind: type[Format]) -> None:
 
 
 def plugin_of(file: Foreign, kind: type[Format], facts: Facts, found: Imported) -> Plugin:
-    check_names(file, found, bool(facts.classes))
+    check_names(file, found, facts)
     tower = facts.tower
     fingerprint = found.fingerprint
     home = described(tower.label, fingerprint, found.shape.width, found.shape.dim, tower.activation or None)

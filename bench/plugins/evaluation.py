@@ -136,8 +136,8 @@ def worse_than_chance(plugin: Plugin, backbone: Backbone, outcome: dict[str, Ten
     if plugin.ported is not None or not at_home(plugin, backbone) or accuracy >= 100 / classes:
         return []
     return [
-        f"{accuracy:.1f} % is below chance ({100 / classes:.1f} %) on the backbone that it was trained on: are its class "
-        "names in the order of training?"
+        f"{accuracy:.1f} % is below chance ({100 / classes:.1f} %) on the backbone that it was trained on: are its "
+        "class names in the order of training?"
     ]
 
 

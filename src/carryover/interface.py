@@ -145,7 +145,7 @@ def import_plugin(
     kind_of = writing.format_of(file, kind)
     if told.get("templates"):
         writing.check_templates(file, kind_of)
-    found = Facts(told, tower_of, load_backbone, dataset)
+    found = Facts(told, tower_of, load_backbone, dataset, told.get("classes", ()) if dataset else ())
     return plugin_of(writing.imported(file, kind_of, found))
 
 

@@ -456,6 +456,14 @@ def test_names_that_stand_twice_or_are_empty_are_refused_for_classes_and_scores(
         told = refused(file, **RAW, outputs=outputs, classes=["cat", "dog", "cat"])
         assert "the name 'cat' stands twice, as 1 and as 3" in told
         assert "class name 2 is empty" in refused(file, **RAW, outputs=outputs, classes=["cat", " ", "dog"])
+    told = Facts(
+        {"backbone": "ViT", **RAW, "classes": ["cat", "dog", "cat"]},
+        lambda name: Tower(name, "test", "gelu", width=16, dim=D),
+        None,
+        "imagenet",
+        ["cat", "dog", "cat"],
+    )
+    assert writing.imported(file, FORMATS["head"], told).shape.classnames == ("cat", "dog", "cat")
 
 
 def test_a_file_of_names_may_begin_with_the_mark_that_windows_writes(tmp_path):
