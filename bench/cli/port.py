@@ -253,6 +253,7 @@ def tell(args: argparse.Namespace, plugin: Plugin, outcome: Outcome, size: int) 
             for name, r in (told.get("correlation") or {}).items()
         ),
         *lead(told),
+        as_it_is(plugin),
         "this fit is of texts and tells nothing of pictures: evaluate it before you rely on it"
         if anchors["kind"] == "texts"
         else "",
@@ -269,8 +270,17 @@ def lead(told: dict[str, Any]) -> list[str]:
     if zero is None:
         return []
     ahead = told["agreement"] - zero
-    advice = "port it" if ahead > 0 else "zero-shot is likely as good or better"
+    advice = "it is likely better than zero-shot" if ahead > 0 else "zero-shot is likely as good or better"
     return [f"the new zero-shot model does so on {100 * zero:.1f} %: a lead of {100 * ahead:+.1f} points, so {advice}"]
+
+
+def as_it_is(plugin: Plugin) -> str:
+    """What a lead over zero-shot does not tell: whether the plug-in would do better without a port."""
+    from carryover.methods.base import METHODS
+
+    if plugin.ported is not None or METHODS[plugin.method].depth != "input":
+        return ""
+    return "learned prompts often carry over as they are: evaluate the plug-in itself on the new backbone too"
 
 
 def told_of(fitted: Any) -> str | None:

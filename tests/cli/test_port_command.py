@@ -93,6 +93,7 @@ def test_what_is_ported_from_a_folder_is_evaluated_as_the_run_that_ported_it_ove
         assert ours[f"plugin.{part}"].tolist() == theirs[f"new.{part}"].tolist()
     assert found["accuracy"] == record["targets"]["new"]["accuracy"]
     assert "agreement: old and ported plug-in" in said and "fit: R²" in said and "a lead of" in said
+    assert ("often carry over as they are" in said) == (method == "coop")
     told = found["plugin"]["ported"]
     assert told["anchors"]["count"] == 8 and "state" not in told
 
