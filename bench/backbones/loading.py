@@ -28,12 +28,6 @@ from carryover.bench.host.paths import MICRO_WEIGHTS
 MICRO = MICRO_WEIGHTS
 CLIP_TRANSFORM = ("shortest", "bicubic", open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
 ACTIVATIONS = {"quick_gelu": QuickGELU, "gelu": nn.GELU}
-OPENAI_ON_HUB = {  # the same weights for transformers and for open_clip
-    "openai/clip-vit-base-patch32": "timm/vit_base_patch32_clip_224.openai",
-    "openai/clip-vit-base-patch16": "timm/vit_base_patch16_clip_224.openai",
-    "openai/clip-vit-large-patch14": "timm/vit_large_patch14_clip_224.openai",
-    "openai/clip-vit-large-patch14-336": "timm/vit_large_patch14_clip_336.openai",
-}
 
 
 class Backbone:
@@ -238,18 +232,6 @@ def hub_files(tower: Tower) -> tuple[str, tuple[str, ...]]:
         return tower.model.removeprefix("hf-hub:"), ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
     repository, _, name = open_clip.get_pretrained_cfg(tower.model, tower.pretrained).get("hf_hub", "").rpartition("/")
     return repository, (name,) if name else ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-
-
-def tags_of_hub(repository: str) -> list[str]:
-    """MODEL/TAG of open_clip for weights that lie in that repository of the hub, or that OpenAI has there for
-    transformers; the model of the right activation first. Empty for what open_clip does not have."""
-    found = []
-    for model, tag in open_clip.list_pretrained():
-        published = open_clip.get_pretrained_cfg(model, tag)
-        if published.get("hf_hub", "").strip("/") == OPENAI_ON_HUB.get(repository, repository):
-            quick = bool(published.get("quick_gelu")) == model.endswith("-quickgelu")
-            found.append((not quick, f"{model}/{tag}"))
-    return [name for _, name in sorted(found)] if repository else []
 
 
 def projection(backbone: Backbone) -> Tensor:

@@ -6,11 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import huggingface_hub
+import open_clip
 
 from carryover.bench.backbones.archs import Tower
 from carryover.bench.backbones.loading import MICRO, first_line, hub_files
 
 DOWNLOAD = "to be downloaded"
+OPENAI_ON_HUB = {  # the same weights for transformers and for open_clip
+    "openai/clip-vit-base-patch32": "timm/vit_base_patch32_clip_224.openai",
+    "openai/clip-vit-base-patch16": "timm/vit_base_patch16_clip_224.openai",
+    "openai/clip-vit-large-patch14": "timm/vit_large_patch14_clip_224.openai",
+    "openai/clip-vit-large-patch14-336": "timm/vit_large_patch14_clip_336.openai",
+}
 HUB_PATIENCE = 10.0  # seconds to wait for the hub's answer
 
 
@@ -63,3 +70,15 @@ def ask_hub(repository: str, names: tuple[str, ...]) -> Source:
     return Source(
         "hub", None, f"'{repository}' is not in the hub cache and the hub does not answer ({reason}); {advice}"
     )
+
+
+def tags_of_hub(repository: str) -> list[str]:
+    """MODEL/TAG of open_clip for weights that lie in that repository of the hub, or that OpenAI has there for
+    transformers; the model of the right activation first. Empty for what open_clip does not have."""
+    found = []
+    for model, tag in open_clip.list_pretrained():
+        published = open_clip.get_pretrained_cfg(model, tag)
+        if published.get("hf_hub", "").strip("/") == OPENAI_ON_HUB.get(repository, repository):
+            quick = bool(published.get("quick_gelu")) == model.endswith("-quickgelu")
+            found.append((not quick, f"{model}/{tag}"))
+    return [name for _, name in sorted(found)] if repository else []

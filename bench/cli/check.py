@@ -30,7 +30,7 @@ def main(args: argparse.Namespace) -> int:
     from carryover.bench.cli.results import some_records
     from carryover.bench.cli.settings import arch_of
     from carryover.bench.records import answers, plans, stored_files
-    from carryover.bench.records.selection import of_unclear_options
+    from carryover.bench.records.selection_unknown import of_unclear_options
     from carryover.bench.records.store import Store
     from carryover.bench.report import drawings, recompute, written
     from carryover.methods import Registered

@@ -73,8 +73,8 @@ def main(args: argparse.Namespace) -> int:
     from carryover.bench.cli.registries import discover
     from carryover.bench.host.outputs import check_output
     from carryover.bench.plugins.answers import bound
-    from carryover.bench.plugins.contract import of_source, unsure_of
     from carryover.bench.plugins.format import read
+    from carryover.bench.plugins.homes import of_source, unsure_of
     from carryover.bench.plugins.porting import home_of, reads_prompts
     from carryover.datasets import pictures
     from carryover.methods.base import METHODS

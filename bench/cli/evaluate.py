@@ -110,8 +110,9 @@ def main(args: argparse.Namespace) -> int:
     from carryover.bench.backbones.names import tower_of
     from carryover.bench.cli.options import options_of
     from carryover.bench.engine.session import Session
-    from carryover.bench.plugins.contract import check, check_ported, warnings_of
+    from carryover.bench.plugins.contract import check, check_ported
     from carryover.bench.plugins.evaluation import FOLDER, alone, evaluate_plugin
+    from carryover.bench.plugins.homes import warnings_of
     from carryover.bench.plugins.ported import restored
 
     args.datasets = [args.dataset]

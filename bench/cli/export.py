@@ -43,8 +43,8 @@ def main(args: argparse.Namespace) -> int:
     from carryover.bench.engine.run_store import RunStore
     from carryover.bench.host.tensor_files import read_tensors
     from carryover.bench.plugins import model_card
-    from carryover.bench.plugins.contract import EMPTY
     from carryover.bench.plugins.export import ENDING, name_of, of_keys, of_runs, write
+    from carryover.bench.plugins.homes import EMPTY
     from carryover.bench.records.reading import counted
 
     discover(args.plugin_dir)

@@ -131,7 +131,7 @@ def inputs_of(args: argparse.Namespace) -> list[str | None]:
 
 def over_anchors(args: argparse.Namespace, plugin: Plugin, classes: Classes) -> Outcome:
     from carryover.bench.plugins import porting
-    from carryover.bench.plugins.contract import doubt
+    from carryover.bench.plugins.homes import doubt
     from carryover.datasets import pictures
 
     wanting("port", args, ("backbone",), FORM)

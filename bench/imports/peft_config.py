@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from carryover.bench.backbones.loading import tags_of_hub
+from carryover.bench.backbones.weight_sources import tags_of_hub
 from carryover.bench.errors import UserError, quoted
 from carryover.bench.imports.base import Facts, Foreign, is_number, shown
 

@@ -23,8 +23,9 @@ from carryover.bench.features.store import FeatureStore
 from carryover.bench.features.transforms import Recipe, look_up
 from carryover.bench.host.untouched import full_precision
 from carryover.bench.plugins import given, porting
-from carryover.bench.plugins.contract import Incompatible, check, check_ported, other_home
+from carryover.bench.plugins.contract import Incompatible, check, check_ported
 from carryover.bench.plugins.format import Plugin
+from carryover.bench.plugins.homes import other_home
 from carryover.bench.plugins.ported import restored
 from carryover.bench.plugins.scores import tells_scores
 from carryover.bench.ports.base import Ported

@@ -29,16 +29,9 @@ from carryover.bench.host.device import device_name
 from carryover.bench.host.identity import digest, sealed, sha256_of
 from carryover.bench.plan.run_labels import ZERO_SHOT
 from carryover.bench.plan.runs import NUMBERS_VERSION, Run
-from carryover.bench.plugins.contract import (
-    Incompatible,
-    at_home,
-    check,
-    check_ported,
-    left_home,
-    other_home,
-    warnings_of,
-)
+from carryover.bench.plugins.contract import Incompatible, check, check_ported
 from carryover.bench.plugins.format import PORTED_VERSION, Plugin
+from carryover.bench.plugins.homes import at_home, left_home, other_home, warnings_of
 from carryover.bench.plugins.ported import for_classes, restored
 from carryover.bench.ports.base import Ported
 from carryover.bench.stats.intervals import NORMAL

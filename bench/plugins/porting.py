@@ -16,8 +16,9 @@ from carryover.bench.errors import UserError
 from carryover.bench.features.pixels import Pictures, views_of
 from carryover.bench.features.store import FeatureStore
 from carryover.bench.host.untouched import OwnDraws
-from carryover.bench.plugins.contract import config_of, doubt, left_open, made, misnamed, of_tensors, widths_of
+from carryover.bench.plugins.contract import config_of, left_open, made, of_tensors, widths_of
 from carryover.bench.plugins.format import OF_BACKBONE, Plugin, of_kinds
+from carryover.bench.plugins.homes import doubt, misnamed
 from carryover.bench.plugins.ported import for_classes, of_backbone, restored
 from carryover.bench.plugins.scores import correlations, gives_scores, tells_scores
 from carryover.bench.ports import words

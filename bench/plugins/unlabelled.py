@@ -28,9 +28,9 @@ from carryover.bench.host import environment
 from carryover.bench.host.identity import digest, sealed, sha256_of
 from carryover.bench.plan.runs import NUMBERS_VERSION
 from carryover.bench.plugins import agreement
-from carryover.bench.plugins.contract import carried_by, doubt, left_home, misnamed, warnings_of
 from carryover.bench.plugins.evaluation import FOLDER, without_names
 from carryover.bench.plugins.format import Plugin
+from carryover.bench.plugins.homes import carried_by, doubt, left_home, misnamed, warnings_of
 from carryover.bench.plugins.ported import restored
 from carryover.bench.plugins.porting import bound, check_home, without_tower
 from carryover.bench.plugins.porting_stored import matched, rows_of, sha256_of_rows

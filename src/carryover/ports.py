@@ -44,8 +44,8 @@ from carryover.bench.host.outputs import PLUGIN, check_output
 from carryover.bench.host.untouched import draws_untouched, leaves_untouched
 from carryover.bench.plugins import format, given, ported, porting, stored_features
 from carryover.bench.plugins.answers import BoundPlugin
-from carryover.bench.plugins.contract import misnamed
 from carryover.bench.plugins.format import Plugin
+from carryover.bench.plugins.homes import misnamed
 from carryover.bench.plugins.scores import gives_scores
 from carryover.bench.ports import Anchors as Anchors
 from carryover.bench.ports import Port as Port

@@ -17,7 +17,7 @@ from carryover.bench.backbones.archs import ARCHS
 from carryover.bench.cli import main, parsing
 from carryover.bench.errors import UserError
 from carryover.bench.host.source_identity import SCHEME
-from carryover.bench.plugins import contract
+from carryover.bench.plugins import contract, homes
 from carryover.bench.plugins.contract import Incompatible, check
 from carryover.bench.plugins.format import read
 from carryover.datasets import folder
@@ -205,12 +205,12 @@ def test_a_method_that_trained_towers_is_refused_at_home_alone(world, tmp_path, 
     file = changed(world, tmp_path, "coop", method="opened")
     plugin = read(file)
     loaded = {name: loading.load(names.tower_of(world.backbone(name))) for name in "ab"}
-    (reason,) = contract.left_home(plugin, loaded["a"])
+    (reason,) = homes.left_home(plugin, loaded["a"])
     assert "what they became is not in the file" in reason
-    assert contract.left_home(plugin, loaded["b"]) == reasons(world, file, "b") == []
+    assert homes.left_home(plugin, loaded["b"]) == reasons(world, file, "b") == []
     by_name = changed(world, tmp_path, "coop", method="opened", trained_on=[home_called("micro-base")])
     micro = ARCHS["micro"].base
-    assert contract.left_home(read(by_name), micro) and not contract.left_home(
+    assert homes.left_home(read(by_name), micro) and not homes.left_home(
         read(by_name), replace(micro, weights="mine.safetensors")
     )
 
@@ -257,15 +257,15 @@ def test_a_changed_source_is_noted_and_not_refused(world, tmp_path):
     file = changed(world, tmp_path, "coop", source=f"{SCHEME}:{'ab' * 32}")
     tower = names.tower_of(world.backbone("b"))
     assert reasons(world, file) == []
-    (note,) = contract.warnings_of(read(file), tower)
+    (note,) = homes.warnings_of(read(file), tower)
     assert note.startswith("coop has changed since") and "source abababababab" in note
-    assert contract.warnings_of(read(world.plugin("coop")), tower) == []
-    assert contract.warnings_of(read(changed(world, tmp_path, "coop", source=None)), tower) == []
+    assert homes.warnings_of(read(world.plugin("coop")), tower) == []
+    assert homes.warnings_of(read(changed(world, tmp_path, "coop", source=None)), tower) == []
 
 
 def test_of_a_file_that_hashes_the_method_in_the_older_way_it_is_said_that_this_tells_nothing(world, tmp_path):
     file = changed(world, tmp_path, "coop", source="ab" * 32)
-    (note,) = contract.warnings_of(read(file), names.tower_of(world.backbone("b")))
+    (note,) = homes.warnings_of(read(file), names.tower_of(world.backbone("b")))
     assert note.startswith("whether coop has changed since") and "not known" in note and "\n" not in note
     assert reasons(world, file) == []
 

@@ -16,8 +16,9 @@ from worlds import header_in, rewritten
 from carryover.bench import ports
 from carryover.bench.errors import UserError
 from carryover.bench.plugins import ported, porting
-from carryover.bench.plugins.contract import Incompatible, check_ported, warnings_of
+from carryover.bench.plugins.contract import Incompatible, check_ported
 from carryover.bench.plugins.format import read
+from carryover.bench.plugins.homes import warnings_of
 from carryover.bench.ports.anchors import Anchors
 from carryover.methods.base import METHODS, Classes
 
