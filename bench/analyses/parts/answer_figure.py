@@ -82,7 +82,8 @@ def draw_row(axes, place: int, row: pd.Series, edge: float) -> None:
             continue
         if gain < edge:
             axes.plot([edge], [y], "<", color=look["color"], markersize=6, zorder=3)
-            axes.text(edge + 0.8, y, f"{gain:.1f}", va="center", fontsize=8)
+            beside = {"xytext": (6, 0), "textcoords": "offset points"}
+            axes.annotate(f"{gain:.1f}", (edge, y), va="center", fontsize=8, **beside)
             continue
         ends = None if math.isnan(low) else [[max(0.0, gain - low)], [max(0.0, high - gain)]]
         axes.errorbar([gain], [y], xerr=ends, elinewidth=1, capsize=2, linestyle="", label=label, zorder=3, **look)
