@@ -25,6 +25,8 @@ RECORDED = Path(__file__).with_name("number_sources.json")
 DECIDE: dict[str, tuple[str, ...]] = {  # whole modules, or what of them is named
     "carryover.bench.backbones.attention": (),
     "carryover.bench.backbones.loading": (),
+    "carryover.bench.backbones.configs": (),
+    "carryover.bench.backbones.weight_checks": (),
     "carryover.bench.backbones.class_tokens": (),
     "carryover.bench.engine.evaluator": (),
     "carryover.bench.engine.carried": (),
@@ -39,6 +41,9 @@ DECIDE: dict[str, tuple[str, ...]] = {  # whole modules, or what of them is name
     "carryover.bench.backbones.text_tower": (),
     "carryover.bench.seeds": (),
     "carryover.bench.backbones.text_pass": (),
+    "carryover.bench.backbones.whole_pass": (),
+    "carryover.bench.backbones.text_parts": (),
+    "carryover.bench.backbones.layout": (),
     "carryover.bench.training.chosen": (),
     "carryover.bench.training.generators": (),
     "carryover.bench.training.trainer": (),
