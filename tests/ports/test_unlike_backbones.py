@@ -7,21 +7,20 @@ import pytest
 import torch
 import unlike_towers
 from tiny_fits import make_support, pixels_of, short
-from tiny_towers import NAMES
 from torch import nn
 
 from carryover.bench.plan.port_specs import PORT_SPECS
-from carryover.bench.ports import PORTS, Anchors, discover
+from carryover.bench.ports import PORTS, Anchors, discover, words
 from carryover.bench.ports.checks import checked
 from carryover.bench.training.trainer import fit
 from carryover.methods.base import METHODS, Classes, Shape
 from carryover.methods.catalogue import trained_here
 
 discover()
+NAMES = ("circle", "dark forest", "five pink roses", "hexagon")  # words that the SigLIP-like tower knows
 CLASSES = Classes("toy", NAMES, ("a photo of a {}.",))
 PAIRS = [("clip", "alike"), ("clip", "wider"), ("clip", "deeper"), ("clip", "siglip"), ("siglip", "clip")]
 COUNT, TESTS = 60, 6
-TOWERS = ("clip-lora",)  # carried by ports of weights
 
 
 @functools.cache
@@ -61,7 +60,7 @@ def anchors(port, old, new, **more):
         "_old": features(old, COUNT, 1),
         "_new": features(new, COUNT, 1),
         "_labels": torch.arange(COUNT) % len(NAMES),
-        "_nouns": tuple(f"thing {i}" for i in range(200)) if "texts" in PORTS[port].needs else (),
+        "_nouns": words.micro_nouns()[::5] if "texts" in PORTS[port].needs else (),
         "_pixels": read,
     }
     return Anchors(kind, frozenset(PORTS[port].needs), **{**given, **more})
@@ -94,7 +93,7 @@ def test_every_port_gives_a_result_or_a_reason_with_every_method(port, old, new)
         reason = made.fits(given, backbone(old), there)
         expected = REFUSED.get((port, old, new))
         if port == "reuse":
-            expected = expected_of_reuse(given, there)
+            expected = expected_of_reuse(method, old, new)
         assert bool(reason) == bool(expected), (method, reason)
         if reason:
             assert "\n" not in reason and there.label in reason and all(word in reason for word in expected), reason
@@ -102,6 +101,8 @@ def test_every_port_gives_a_result_or_a_reason_with_every_method(port, old, new)
         ported = made.fit(given, backbone(old), there, CLASSES, anchors(port, old, new))
         ported.bind(there, CLASSES)
         x = pixels(TESTS, 2) if ported.needs == "pixels" else features(new, TESTS, 2)
+        if ported.needs == "views":
+            x = x[:, None] + 0.1 * torch.arange(given.test_views(given.config)[0])[:, None]
         with ported.attach(there):
             logits = ported.predict(x)
         assert logits.shape == (TESTS, len(NAMES)) and logits.isfinite().all(), method
@@ -110,5 +111,64 @@ def test_every_port_gives_a_result_or_a_reason_with_every_method(port, old, new)
             assert 0 <= told["agreement"] <= 1
 
 
-def expected_of_reuse(given, there):
-    return []
+# What plug-ins ask for where no port carries them: text width, joint width, towers like their own.
+ASKS = {
+    **dict.fromkeys(("coop", "kgcoop", "contcoop"), "W"), "cocoop": "WD",
+    **dict.fromkeys(("clip-adapter", "taskres", "rada", "rada-towers", "rada-tt"), "D"),
+    **dict.fromkeys(("linear-probe", "tip-adapter-f"), "D"),
+    **dict.fromkeys(("clip-lora", "maple"), "WT"), **dict.fromkeys(("zs-clip", "tpt", "fine-tuning"), ""),
+}  # fmt: skip
+
+
+def expected_of_reuse(method, old, new):
+    sizes = {}
+    for name in (old, new):
+        dim, vision, text = unlike_towers.MADE[name]
+        towers = text["layers"], vision["layers"] if vision["layers"] != unlike_towers.RESNET["layers"] else 0
+        sizes[name] = {"W": text["width"], "D": dim, "T": (*towers, vision["width"] if towers[1] else 0)}
+    wrong = [what for what in ASKS[method] if sizes[old][what] != sizes[new][what]]
+    return ["it needs", f"{backbone(new).label} has"] if wrong else []
+
+
+# ---- what a closed form undoes ---------------------------------------------------------------------------------------
+
+
+class Seen:
+    """A backbone whose joint space is another one's behind a matrix (D, more): turned, or turned and padded."""
+
+    def __init__(self, name, matrix):
+        self.of, self.matrix, self.dim, self.width = backbone(name), matrix, matrix.shape[1], backbone(name).width
+        self.label = self.fingerprint = "seen"
+        self.scale, self.device, self.tower = self.of.scale, self.of.device, self.of.tower
+
+    def zero_shot(self, classes):
+        return self.of.zero_shot(classes) @ self.matrix
+
+
+def padded(rows, columns, turn):
+    """Zeros behind, then turned by an orthogonal matrix of the wider space where ``turn``."""
+    matrix = torch.eye(rows, columns, dtype=torch.float64)
+    draw = torch.Generator().manual_seed(3)
+    q, _ = torch.linalg.qr(torch.randn(columns, columns, generator=draw, dtype=torch.float64))
+    return (matrix @ q if turn else matrix).float()
+
+
+@pytest.mark.parametrize("turn", [False, True])
+@pytest.mark.parametrize("more", [0, 9])
+@pytest.mark.parametrize("port", ["procrustes", "linear", "delta", "texts"])
+def test_a_copy_that_was_padded_with_zeros_or_turned_is_undone_there_and_back(port, more, turn):
+    """Into the wider space and from it: on as many directions as there are the answers are those of the plug-in."""
+    own = backbone("wider")  # texts vary in all of its joint space
+    matrix = padded(own.dim, own.dim + more, turn)
+    wide, given = Seen("wider", matrix), plugin("taskres", "wider")
+    x = torch.randn(COUNT, own.dim, generator=torch.Generator().manual_seed(1))
+    test = torch.randn(20, own.dim, generator=torch.Generator().manual_seed(2))
+    there = {"_old": x, "_new": x @ matrix}
+    ported = PORTS[port]().fit(given, own, wide, CLASSES, anchors(port, "wider", "wider", **there))
+    near = {"atol": 2e-2 if port == "linear" else 1e-4, "rtol": 0.0}  # ridge shrinks a little
+    found, expected = ported.predict(test @ matrix).softmax(-1), given.predict(test).softmax(-1)
+    torch.testing.assert_close(found, expected, **near)
+    assert (expected.argmax(-1) != expected.argmax(-1)[0]).any()
+    back = {"_old": x @ matrix, "_new": x}
+    again = PORTS[port]().fit(ported, wide, own, CLASSES, anchors(port, "wider", "wider", **back))
+    torch.testing.assert_close(again.predict(test).softmax(-1), expected, **(near | {"atol": 3 * near["atol"]}))
