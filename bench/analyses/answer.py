@@ -228,7 +228,8 @@ class Answer(Analysis):
         if frame["target"].nunique() > 1:  # a table as wide as the page, below the figure
             parts.append(("text", GAINS))
         parts += [("grid", grid(selection, frame)), ("text", " ".join([RULE, *notes(frame)]))]
-        parts += [("text", " ".join(told))] if (told := refused.told(selection.main)) else []
+        if reasons := refused.told(selection.main):
+            parts.append(("text", " ".join(reasons)))
         return [*parts, ("files", self.files(selection, tables["answer"]))]
 
     def parts(self, selection: Selection, tables: Tables) -> list[Part]:

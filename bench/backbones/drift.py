@@ -152,10 +152,10 @@ def _vision(base: Backbone, other: Backbone, pixels: tuple[Tensor, Tensor] | Non
         return _part(parameters, [], [*notes, f"vision features: {kinds} cannot be compared layer by layer"])
     if pixels is None:
         return _part(parameters, [], [*notes, "vision features: no pictures were given"])
-    streams = (vision_residuals(backbone, seen) for backbone, seen in zip((base, other), pixels, strict=True))
+    was, now = (vision_residuals(backbone, seen) for backbone, seen in zip((base, other), pixels, strict=True))
     features = [
-        {"layer": layer, "dataset": POOLED, **compare(was, now)}
-        for layer, was, now, compare in matched(*streams, "vision", notes)
+        {"layer": layer, "dataset": POOLED, **compare(old, new)}
+        for layer, old, new, compare in matched(was, now, "vision", notes)
     ]
     return _part(parameters, features, notes)
 

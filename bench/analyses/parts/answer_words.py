@@ -90,8 +90,8 @@ def sentence(case: Case) -> str:
         return f"There is no verdict: the stored predictions are missing. {as_found(known, case.where)}"
     if len(known) == 1 and not case.refused:
         return " ".join([of_one(known[0], case.where), *ported_one(known[0])])
-    told = [of_one(known[0], case.where)] if len(known) == 1 else of_places(known, case.where)
-    return " ".join([*told, *not_plugged(case.refused), *ported_all([*known, *case.refused])])
+    judged = [of_one(known[0], case.where)] if len(known) == 1 else of_places(known, case.where)
+    return " ".join([*judged, *not_plugged(case.refused), *ported_all([*known, *case.refused])])
 
 
 def not_plugged(refused: Sequence[Judged]) -> list[str]:
