@@ -62,8 +62,7 @@ class GradFix(Port):
         return on_weights(method)
 
     def fits(self, plugin, old, new):
-        plugin = method_of(plugin)
-        return refusal(plugin, new, left_out(plugin, new, same), f"{self.name} needs towers of the same shapes")
+        return refusal(method_of(plugin), new, same, f"{self.name} needs towers of the same shapes")
 
     def fit(self, plugin, old, new, classes, anchors):
         if why := self.fits(plugin, old, new):

@@ -74,7 +74,10 @@ class Theseus(Port):
             return "what GradFix left is no product of small matrices any more, which Theseus turns"
         plugin = method_of(plugin)
         need = f"{self.name} needs towers of as many blocks, and text towers that read the same tokens"
-        return refusal(plugin, new, unmatched(plugin, old, new), need)
+        if why := refusal(plugin, new, as_deep, need):
+            return why
+        wrong = unmatched(plugin, old, new)
+        return f"{need}: {'; '.join(wrong.values())}" if set(wrong) == set(parts(plugin)) else None
 
     def fit(self, plugin, old, new, classes, anchors):
         if why := self.fits(plugin, old, new):

@@ -79,9 +79,9 @@ def left_out(plugin: ClipLora, new: Backbone, fit: Callable[[Size, Size], bool])
     return found
 
 
-def refusal(plugin: ClipLora, new: Backbone, wrong: Mapping[str, str], need: str) -> str | None:
-    """``Port.fits``: None where at least one tower's half can be carried. ``wrong`` says why the others cannot,
-    ``need`` what it takes."""
+def refusal(plugin: ClipLora, new: Backbone, fit: Callable[[Size, Size], bool], need: str) -> str | None:
+    """``Port.fits``: None where at least one tower's half can be carried; ``need`` says what it takes."""
+    wrong = left_out(plugin, new, fit)
     if new.text_stack is None:
         return f"{new.label} has a text tower without attention blocks, which {plugin.name} needs"
     return f"{need}: {'; '.join(wrong.values())}" if set(wrong) == set(parts(plugin)) else None

@@ -71,6 +71,8 @@ DO_NOT = {  # what the modules above import, and why a change of it needs no new
     "carryover.bench.stats.learning_curves": "marks a finished run by its learning curve",
     "carryover.bench.host.out_of_memory": "what a text pass may keep is in each record",
     "carryover.bench.errors": "says what went wrong",
+    "carryover.bench.backbones.sizes": "says where a plug-in cannot go",
+    "carryover.methods.asks": "the same",
     "carryover.bench.plan.runs": "settings and options are in each key",
     "carryover.bench.host.processes": "where things run",
     "carryover.bench.host.spawning": "starts processes; what they do stands elsewhere",
