@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from carryover.bench.analyses.base import Analysis, Drawing, Table, Tables, register
+from carryover.bench.analyses.parts import refused
 from carryover.bench.analyses.parts.rows import (
     MEASURE,
     PRINTED_ARCH,
@@ -27,6 +28,7 @@ from carryover.bench.analyses.parts.rows import (
 from carryover.bench.backbones.archs import Arch
 from carryover.bench.plan.suites import SUITES, Suite, Variant, fixed
 from carryover.bench.records.printed import PAPER_COLUMNS, PAPER_FOLDER
+from carryover.bench.records.reading import TARGETS
 from carryover.bench.records.selection import Selection
 from carryover.bench.render.figures import COLOURS, LABELS, MARKERS, legend, stacked
 from carryover.bench.render.sheets import Block, Cell, Sheet, percent, ranked
@@ -93,6 +95,7 @@ class Ablation(Analysis):
             blocks.append(Block(Cell(dataset_name(rows, dataset)), header, tuple(zip(labels, *numbers, strict=True))))
         missing = [f"{r.dataset}: {' / '.join(filter(None, r.variant.label))}" for r in rows if not done(r.records)]
         remarks = [MEASURE, *marks_of(rows), *not_run(missing), *self.notes, *(self.printed_notes if printed else ())]
+        remarks += refused.told((record for row in rows for record in row.records), TARGETS)
         for name, part in table.groupby("dataset", sort=False):
             if indifferent(part):
                 remarks.append(f"On {name} every row has the same accuracies: the option makes no difference there.")

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from carryover.bench import places
 from carryover.bench.analyses.base import Analysis, Drawing, Table, Tables, register
-from carryover.bench.analyses.parts import answer_figure
+from carryover.bench.analyses.parts import answer_figure, refused
 from carryover.bench.analyses.parts import answer_numbers as numbers
 from carryover.bench.analyses.parts.answer_numbers import gain_text, of
 from carryover.bench.analyses.parts.answer_updates import over_updates
@@ -148,7 +148,7 @@ def sheet(selection: Selection, table: pd.DataFrame) -> Sheet:
         header = ("Method", "Place", *(column.title for column in number_columns(table)), "Verdict")
         title = f"Average over {counted(over, 'dataset')}"
         blocks.append(Block(Cell(title + ("" if target == "new" else f", update '{target}'")), header, tuple(rows)))
-    return Sheet(TITLE, tuple(blocks), (GAINS, RULE, *notes(table)))
+    return Sheet(TITLE, tuple(blocks), (GAINS, RULE, *notes(table), *refused.told(selection.main)))
 
 
 def notes(table: pd.DataFrame) -> list[str]:
@@ -228,6 +228,8 @@ class Answer(Analysis):
         if frame["target"].nunique() > 1:  # a table as wide as the page, below the figure
             parts.append(("text", GAINS))
         parts += [("grid", grid(selection, frame)), ("text", " ".join([RULE, *notes(frame)]))]
+        if reasons := refused.told(selection.main):
+            parts.append(("text", " ".join(reasons)))
         return [*parts, ("files", self.files(selection, tables["answer"]))]
 
     def parts(self, selection: Selection, tables: Tables) -> list[Part]:

@@ -17,7 +17,7 @@ from carryover.bench.analyses.ablations import Ablation
 from carryover.bench.analyses.base import Analysis, Table, Tables, ordered, register
 from carryover.bench.analyses.ood import AVERAGE as OOD_AVERAGE
 from carryover.bench.analyses.ood import by_seed, printed_ood
-from carryover.bench.analyses.parts import misprints
+from carryover.bench.analyses.parts import misprints, refused
 from carryover.bench.backbones.archs import Arch
 from carryover.bench.plan import suites
 from carryover.bench.plan.defaults import SEEDS
@@ -220,6 +220,7 @@ def of_records(line: Line, found: Found, changed: str) -> list[str]:
     if line.dataset == AVERAGE and not found.seeds and found.records:
         notes.append("no seed is done on exactly the paper's datasets")
     notes += [f"with {changed}"] if changed and found.seeds else []
+    notes += refused.told(found.records)
     return notes + list(dict.fromkeys(mark for record in found.records for mark in record.get("marks") or ()))
 
 

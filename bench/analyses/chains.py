@@ -14,14 +14,15 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from carryover.bench.analyses.base import Analysis, Drawing, Table, Tables, register
-from carryover.bench.analyses.parts.retention_numbers import accuracy, in_points, options_of, steps_made
+from carryover.bench.analyses.parts import refused
+from carryover.bench.analyses.parts.retention_numbers import in_points, options_of, steps_made
 from carryover.bench.analyses.parts.rows import MEASURE, marks_of, not_run
 from carryover.bench.analyses.retention import INTERVAL, Names, labelled
 from carryover.bench.backbones.archs import Arch
 from carryover.bench.plan.run_labels import WHOLE_SCHEDULE, ZERO_SHOT
 from carryover.bench.plan.suites import Suite, Variant
 from carryover.bench.records import reading
-from carryover.bench.records.reading import AVERAGE, Record
+from carryover.bench.records.reading import AVERAGE, Record, accuracy
 from carryover.bench.records.selection import Row, Selection
 from carryover.bench.render.figures import INK, legend, stacked
 from carryover.bench.render.sheets import MISSING, Block, Cell, Sheet, percent
@@ -283,7 +284,13 @@ def foot(selection: Selection, names: Names) -> tuple[str, ...]:
         for row in rows
         if not any(record.get("status") == "done" for record in row.records)
     ]
-    return (INTERVAL, *marks_of(labelled(rows, names)), *not_run(missing))
+    records = [*selection.main, *(record for row in rows for record in row.records)]
+    return (
+        INTERVAL,
+        *marks_of(labelled(rows, names)),
+        *not_run(missing),
+        *refused.told(records, chain_of(selection.arch)),
+    )
 
 
 # ---- figures ---------------------------------------------------------------------------------------------------------
@@ -333,7 +340,7 @@ def draw_refresh(table: pd.DataFrame, selection: Selection, axis: str, label: st
                 text = f"{names.method(method)}, from {start}"
                 draw_line(axes, x, line[start], line[f"{start}_std"], text, {**style, "linestyle": dash})
         shot = [r for r in selection.main if (r["run"]["dataset"], r["run"]["method"]) == (dataset, ZERO_SHOT)]
-        level, _ = means.mean_std(r["targets"][TARGET]["accuracy"] for r in shot if reading.is_done(r))
+        level, _ = means.mean_std(at(shot, TARGET).values())
         if not math.isnan(level):
             axes.axhline(level, color=INK, linestyle=(0, (4, 2)), linewidth=1, label="zero-shot")
         axes.set_xticks(range(len(ticks)), ticks)

@@ -68,7 +68,7 @@ def paid_for(records: Sequence[Record], update: str) -> pd.DataFrame:
 def cost(record: Record, update: str) -> tuple[float, float, float]:
     """Seconds of the fit, seconds for 1000 images on the update, trainable parameters."""
     seconds = record.get("seconds") or {}
-    spent, count = (seconds.get("evaluate") or {}).get(update), record["targets"]["new"].get("count")
+    spent, count = (seconds.get("evaluate") or {}).get(update), (record["targets"].get("new") or {}).get("count")
     evaluate = THOUSAND * spent / count if spent is not None and count else math.nan
     return number(seconds.get("fit")), evaluate, number(record.get("trainable_parameters"))
 

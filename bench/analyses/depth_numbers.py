@@ -190,4 +190,5 @@ def _rows(selection: Selection) -> list:
 
 
 def _scores(row, update: str) -> list:
-    return list(seed_scores(reading.seen_from(row.records, update)).itertuples())
+    scores = seed_scores(reading.seen_from(row.records, update))
+    return list(scores.dropna(subset=["base", "new"]).itertuples())

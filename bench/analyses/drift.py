@@ -110,7 +110,7 @@ def findings(table: pd.DataFrame, measures: Sequence[dict]) -> list[str]:
             "features": whole_blocks(own[(own["what"] == "features") & (own["dataset"] == AVERAGE)]),
         }
         for what, rows in series.items():
-            values = rows["relative"].tolist()
+            values = rows["relative"].dropna().tolist()
             if measured["kind"] == "update" and len(values) > 1:
                 rises = sum(after > before for before, after in zip(values, values[1:], strict=False))
                 how = "more in every block than in the one before"

@@ -89,7 +89,8 @@ def _with_paper(records: Sequence[Record], arch: str) -> list[Answer]:
             continue
         for role in reading.TARGETS:
             ours = float(scores.loc[scores["dataset"] == dataset, role].mean())
-            labels = [r["targets"][role].get("backbone") for r in mine if r["run"]["dataset"] == dataset]
+            targets = [r["targets"].get(role) or {} for r in mine if r["run"]["dataset"] == dataset]
+            labels = [target.get("backbone") for target in targets]
             found.append(
                 Answer(
                     dataset,

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure  # no pyplot: it would keep every figure al
 
 from carryover.bench import places
 from carryover.bench.analyses.base import Analysis, Drawing, Table, Tables, register
+from carryover.bench.analyses.parts import refused
 from carryover.bench.analyses.parts.answer_numbers import answer_table
 from carryover.bench.analyses.parts.dataset_grid import dataset_grid, datasets_of
 from carryover.bench.analyses.parts.rows import views_told
@@ -82,6 +83,7 @@ def main_sheet(table: pd.DataFrame, records: Iterable[Record], paper: pd.DataFra
         remarks.append(f"{MISSING} in the average: no seed of the method is done on every dataset.")
     if missing := holes(records):
         remarks.append(f"Not run or failed: {'; '.join(missing)}.")
+    remarks += refused.told(records, reading.TARGETS)
     remarks += [*views_told(records), *(f"All rows: {mark}." for mark in shared)]
     for setting, values in reading.mixed_settings(records).items():
         shown = ", ".join(str(shown_setting(setting, value)) for value in values)

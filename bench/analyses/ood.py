@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ import pandas as pd
 
 from carryover.bench import places
 from carryover.bench.analyses.base import Analysis, Table, register
+from carryover.bench.analyses.parts import refused
 from carryover.bench.analyses.parts.rows import MEASURE, PRINTED_ARCH, done, marks_of, not_run
 from carryover.bench.backbones.archs import Arch
 from carryover.bench.plan import suites
@@ -49,7 +51,8 @@ def ood_table(selection: Selection) -> pd.DataFrame:
 
 
 def by_seed(records: Sequence[Record], role: str) -> dict[int, float]:
-    return {r["run"]["seed"]: float(r["targets"][role]["accuracy"]) for r in records if reading.is_done(r)}
+    found = {r["run"]["seed"]: reading.accuracy(r, role) for r in records if reading.is_done(r)}
+    return {seed: value for seed, value in found.items() if not math.isnan(value)}
 
 
 def printed_ood(arch: Arch) -> dict[tuple[str, str], float]:
@@ -85,6 +88,7 @@ def ood_sheet(table: pd.DataFrame, selection: Selection) -> Sheet:
         'classes that a set has. Zero-shot is the single template "a photo of a {}.".',
         *marks_of(rows),
         *not_run(missing),
+        *refused.told(records, reading.TARGETS),
     ]
     return Sheet("Shifted test sets (Table 3)", tuple(blocks), tuple(remarks))
 

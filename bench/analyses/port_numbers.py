@@ -27,10 +27,10 @@ from carryover.bench.analyses.parts.port_cases import (
     Way,
 )
 from carryover.bench.analyses.parts.port_rows import PLAIN, REFRESH_STEPS
-from carryover.bench.analyses.parts.retention_numbers import DECIDED, Compared, accuracy, decided
+from carryover.bench.analyses.parts.retention_numbers import DECIDED, Compared, decided
 from carryover.bench.plan.port_specs import PORT_SPECS
 from carryover.bench.plan.run_labels import ZERO_SHOT
-from carryover.bench.records.reading import AVERAGE, Record
+from carryover.bench.records.reading import AVERAGE, Record, accuracy, refused
 from carryover.bench.records.selection import Selection
 from carryover.bench.stats.means import mean_std
 
@@ -183,8 +183,8 @@ def as_number(value: float | None) -> float:
 
 
 def refusal(record: Record, target: str) -> str:
-    """Why the port does not serve that target, or that the run failed."""
-    told = ((record.get("port") or {}).get("refused") or {}).get(target)
+    """Why the port does not serve that target or the plug-in cannot be plugged in there, or that the run failed."""
+    told = {**refused(record), **((record.get("port") or {}).get("refused") or {})}.get(target)
     return told or ("" if record.get("status") == "done" else FAILED)
 
 
@@ -228,12 +228,11 @@ def decision_rows(case: Case) -> Iterator[list]:
     """`DECISION` of one method, of each situation whose options were all run."""
     for target in case.cases.targets:
         for dataset in (*case.cases.datasets, AVERAGE):
+            without = [REUSED] if case.refused(dataset, target) else []
             for situation, ways in SITUATIONS.items():
-                one = case.compared(target, dataset, ways)
+                one = case.compared(target, dataset, {name: way for name, way in ways.items() if way not in without})
                 if one.seeds:
-                    accuracies = dict(zip(one.names, one.means, strict=True))
-                    own = [accuracies.get(name, math.nan) for name in CHOICES]
-                    yield [*one.keys, situation, *decided(one), *own]
+                    yield [*one.keys, situation, *decided(one), *map(one.mean, CHOICES)]
 
 
 # ---- maps of maps, and refreshes -------------------------------------------------------------------------------------

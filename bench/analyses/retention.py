@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from carryover.bench import places
 from carryover.bench.analyses.base import Analysis, Drawing, Table, Tables, register
+from carryover.bench.analyses.parts import refused
 from carryover.bench.analyses.parts import retention_numbers as numbers
 from carryover.bench.analyses.parts.retention_numbers import (
     GAINS,
@@ -105,7 +106,7 @@ def retention_sheet(selection: Selection) -> Sheet:
         rows = [
             [
                 Cell(names.method(m)),
-                *(Cell(percent(value)) for value in found[AVERAGE, m].means),
+                *(Cell(percent(found[AVERAGE, m].mean(option))) for option in OPTIONS),
                 Cell(share(found[AVERAGE, m])),
                 *map(Cell, costs_of(found[AVERAGE, m])),
             ]
@@ -154,7 +155,9 @@ def remarks(selection: Selection, names: Names, *own: str) -> tuple[str, ...]:
         if not any(record.get("status") == "done" for record in row.records)
     ]
     legend = places.legend_remark(names.depth.get(row.variant.method, "") for row in rows)
-    return (*own, INTERVAL, *legend, *marks_of(labelled(rows, names)), *not_run(missing))
+    seen = [record for record in selection.main if record["run"]["dataset"] in {row.dataset for row in rows}]
+    reasons = refused.told([*seen, *(record for row in rows for record in row.records)])
+    return (*own, INTERVAL, *legend, *marks_of(labelled(rows, names)), *not_run(missing), *reasons)
 
 
 def labelled(rows: Iterable[Row], names: Names) -> list[Row]:
@@ -168,7 +171,7 @@ def labelled(rows: Iterable[Row], names: Names) -> list[Row]:
 
 def share(one: Compared | None) -> str:
     """ "0.63 [0.50, 0.77]", that there was nothing to retain, or a dash: of one seed, which shows nothing, too."""
-    if one is None or math.isnan(one.means[0]):
+    if one is None or math.isnan(one.mean("reuse")):
         return MISSING
     value, low, high = one.retention
     if math.isnan(value):
@@ -230,7 +233,7 @@ def draw_retention(tables: Tables, selection: Selection) -> Figure | None:
             axes.set_ylim(len(rows) - 0.5, -0.5)
             axes.tick_params(axis="y", length=0)
             open_frame(axes, "x")
-            edge = max(min(map(leftmost, rows)), min(one.means[0] for one in rows) - FURTHEST)
+            edge = max(min(map(leftmost, rows)), min(one.mean("zero-shot") for one in rows) - FURTHEST)
             for place, one in enumerate(rows):
                 draw_row(axes, place, one, edge)
             axes.set_xlim(left=edge - 1.5)
@@ -243,15 +246,17 @@ def draw_retention(tables: Tables, selection: Selection) -> Figure | None:
 
 def leftmost(one: Compared) -> float:
     value, low, _ = one.difference("reuse", "zero-shot")
-    return min(*one.means, one.means[1] - (0.0 if math.isnan(low) else max(0.0, value - low)))
+    return min(*one.means, one.mean("reuse") - (0.0 if math.isnan(low) else max(0.0, value - low)))
 
 
 def draw_row(axes, place: int, one: Compared, edge: float) -> None:
     """What was reused and breaks down stands at the edge with its number: it shall not press the others together."""
-    floor, reused, ceiling = one.means
+    floor, reused, ceiling = map(one.mean, OPTIONS)
     axes.plot([floor, ceiling], [place, place], color=INK, alpha=0.35, linewidth=1.2, zorder=1)
     axes.plot([floor], [place], "|", color=INK, markersize=11, markeredgewidth=1.6, label=FLOOR)
     axes.plot([ceiling], [place], "s", color=COLOURS["h"], markersize=5, label=CEILING)
+    if math.isnan(reused):
+        return
     if reused < edge:
         axes.plot([edge], [place], "<", color=COLOURS["new"], markersize=5.5, zorder=3)
         axes.text(edge + 1, place, f"{reused:.1f}", va="center", fontsize=8)

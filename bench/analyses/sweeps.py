@@ -87,7 +87,7 @@ def points_of(curve: Curve) -> Iterator[list]:
         scores = means.seed_scores(r for r in records if r["run"]["dataset"] in sets)
         by_seed = scores.groupby("seed")[["base", "new"]].agg(["mean", "count"])
         whole = by_seed[by_seed["base"]["count"] == len(sets)]
-        each = {name: whole[name]["mean"].tolist() for name in ("base", "new")}
+        each = {n: whole[n]["mean"].where(whole[n]["count"] == len(sets)).tolist() for n in ("base", "new")}
         each["h"] = [means.harmonic_mean(*pair) for pair in zip(each["base"], each["new"], strict=True)]
         found = [value, len(sets), len(whole)]
         for name in SCORES:
@@ -166,7 +166,7 @@ def draw(tables: Tables, selection: Selection) -> Figure | None:
 def zero_shot(selection: Selection, sets: list[str]) -> float:
     """Its mean accuracy on the update; NaN where it was not run on all of them."""
     mine = [r for r in selection.main if r["run"]["method"] == ZERO_SHOT and r["run"]["dataset"] in sets]
-    by_set = means.seed_scores(mine).groupby("dataset")["new"].mean()
+    by_set = means.seed_scores(mine).groupby("dataset")["new"].mean().dropna()
     return float(by_set.mean()) if len(by_set) == len(sets) else math.nan
 
 

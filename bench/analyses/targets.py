@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 from carryover.bench import places
 from carryover.bench.analyses.base import Analysis, Drawing, Table, Tables, register
+from carryover.bench.analyses.parts import refused
 from carryover.bench.plan import suites
 from carryover.bench.plan.run_labels import ZERO_SHOT
 from carryover.bench.records import reading
@@ -67,6 +68,7 @@ def targets_table(records: Iterable[Record]) -> pd.DataFrame:
         frames.append(table.merge(gains(seen), on=["dataset", "method"], how="left", sort=False))
     whole = pd.concat(frames, ignore_index=True)[list(COLUMNS)]
     whole["gain_seeds"] = whole["gain_seeds"].fillna(0).astype(int)
+    whole["seeds"] = whole["seeds"].where(whole["accuracy"].notna(), 0).astype(int)
     places = {name: whole[name].drop_duplicates().tolist() for name in KEYS}
     order = [whole[name].map(places[name].index) for name in KEYS]
     return whole.iloc[pd.DataFrame(order).T.sort_values(list(KEYS)).index].reset_index(drop=True)
@@ -75,7 +77,10 @@ def targets_table(records: Iterable[Record]) -> pd.DataFrame:
 def on_base(records: Iterable[Record]) -> list[Record]:
     """The records with the base in the place of "new": what is done on it counts, whatever became of an update."""
     found = [(record, (record.get("targets") or {}).get("base")) for record in records]
-    return [{**record, "targets": dict.fromkeys(reading.TARGETS, base) if base else {}} for record, base in found]
+    return [
+        {**record, "targets": dict.fromkeys(reading.TARGETS, base) if base else {}, "refused": {}}
+        for record, base in found
+    ]
 
 
 def seed_gains(records: Iterable[Record]) -> pd.DataFrame:
@@ -91,7 +96,7 @@ def seed_gains(records: Iterable[Record]) -> pd.DataFrame:
 def gains(records: Sequence[Record]) -> pd.DataFrame:
     """dataset, method, gain_seeds, gain, gain_std on "new": over seeds, and of the average row over the seeds with both
     runs on every dataset of the average."""
-    each, over, rows = seed_gains(records), reading.averaged(records), []
+    each, over, rows = seed_gains(records).dropna(subset=["gain_new"]), reading.averaged(records), []
     for (dataset, method), part in each.groupby(["dataset", "method"], sort=False):
         rows.append([dataset, method, len(part), *mean_std(part["gain_new"])])
     for method, part in each[each["dataset"].isin(over)].groupby("method", sort=False):
@@ -129,9 +134,11 @@ def targets_sheet(table: pd.DataFrame, records: Iterable[Record]) -> Sheet:
         "itself. Gain: accuracy on a backbone less its own zero-shot accuracy of the same seed, in points. Mean ± "
         "sample standard deviation over seeds (no deviation with one seed). Nothing is trained on any target.",
         *labels_of(records),
+        *refused.told(records),
         *places.legend_remark(depth.values()),
     ]
-    if table["gain"].isna().any():
+    dashes = table[table["gain"].isna()]
+    if set(zip(dashes["dataset"], dashes["method"], dashes["backbone"], strict=True)) - refused.cells(records):
         remarks.append(f"{MISSING}: the method or its zero-shot was not run, or failed.")
     return Sheet(Targets.title, tuple(blocks), tuple(remarks))
 

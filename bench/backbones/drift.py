@@ -1,8 +1,10 @@
 """Layer drift (Figure 2 b, c): how far weights and features of class prompts moved between two backbones, by layer.
 
 The paper plots "average absolute and relative changes" without a formula; `bench/backbones/drift_measures.py` gives
-those of this
-suite. Features are read at EOT in the residual stream, that is before ``ln_final``; both towers get the same token ids.
+those of this suite. Features are read in the residual stream (`bench/backbones/drift_streams.py`); both towers get the
+same texts, each by its own tokenizer. Towers of other widths have no difference of features: CKA and the correlation of
+similarities compare them all the same (Kornblith et al. 2019), blocks of towers of other depths at equal parts of their
+depth.
 
 Layer "0" is embeddings plus positions, "1" .. "L" the blocks, then "ln_final" and "projected" (into the joint space).
 """
@@ -22,16 +24,21 @@ from torch import Tensor, nn
 from carryover.bench.backbones.drift_measures import (
     DriftRow,
     average,
-    feature_change,
     parameter_change,
     parameter_rows,
 )
 from carryover.bench.backbones.drift_names import POOLED
+from carryover.bench.backbones.drift_streams import matched, residuals
 from carryover.bench.backbones.loading import ACTIVATIONS, Backbone
-from carryover.bench.backbones.text_tower import EOT, SOS
+from carryover.bench.errors import UserError
 
-TEXTS_AT_ONCE = 256
 BLOCK = re.compile(r"(?:^|\.)(?:resblocks|blocks)\.(\d+)\.(\w+)")
+READ = {
+    "end": "at the end of the text",
+    "class": "at its class token",
+    "last": "at its last position",
+    "first": "first",
+}
 TEXT_PLACES = {
     "token_embedding": ("0", "tokens"),
     "positional_embedding": ("0", "positions"),
@@ -54,96 +61,74 @@ def measure(
     returns  "text" and "vision", each with rows of "parameters" and "features", and "notes" that say what is left out
              and why; a value that is not defined is None
     """
-    ids = base.text.tokens([text for texts in prompts.values() for text in texts])
-    used = sorted({SOS, EOT, *(token for row in ids for token in row)})
     return {
         "base": {"label": base.label, "fingerprint": base.fingerprint},
         "other": {"label": other.label, "fingerprint": other.fingerprint},
         "prompts": {name: len(texts) for name, texts in prompts.items()},
-        "text": _text(base, other, prompts, ids, used),
+        "text": _text(base, other, prompts),
         "vision": _vision(base, other, pixels),
     }
 
 
 def other_activation(backbone: Backbone) -> Backbone:
-    """The same weights, the text tower computing GELU for QuickGELU or the reverse; the vision tower is shared."""
+    """The same weights, the text tower computing GELU for QuickGELU or the reverse; the vision tower is shared. Raises
+    UserError for a tower of another activation."""
+    found = {type(m) for block in backbone.text.blocks for m in block.mlp.children() if is_activation(m)}
+    if not found or found != {ACTIVATIONS[backbone.tower.activation]}:
+        raise UserError(f"{backbone.label}: its text tower computes neither plain GELU nor QuickGELU")
     name = next(name for name in ACTIVATIONS if name != backbone.tower.activation)
     model = copy.copy(backbone.model)
     model._modules = {**backbone.model._modules, "text": copy.deepcopy(backbone.model.text)}
-    kinds = tuple(ACTIVATIONS.values())
     for block in model.text.transformer.resblocks:
         for child, module in block.mlp.named_children():
-            if isinstance(module, kinds):
+            if is_activation(module):
                 setattr(block.mlp, child, ACTIVATIONS[name]())
     changed = Backbone(model, replace(backbone.tower, activation=name), backbone.text.tokenizer, backbone.text.budget)
     changed.label = f"{backbone.label} with {name}"
     return changed
 
 
+def is_activation(module: nn.Module) -> bool:
+    """GELU by its exact formula, or QuickGELU."""
+    return isinstance(module, tuple(ACTIVATIONS.values())) and getattr(module, "approximate", "none") == "none"
+
+
 # ---- text ------------------------------------------------------------------------------------------------------------
 
 
-def _text(base: Backbone, other: Backbone, prompts: Mapping, ids: list[list[int]], used: list[int]) -> dict:
-    old, new = (_tensors(backbone.model.text) for backbone in (base, other))
-    parameters, notes = parameter_rows(old, new, _text_place, "text")
+def _text(base: Backbone, other: Backbone, prompts: Mapping[str, Sequence[str]]) -> dict:
+    towers = base.text, other.text
+    old, new = (_tensors(tower.text) for tower in towers)
+    texts = [text for of in prompts.values() for text in of]
+    ids, others = (tower.tokens(texts) for tower in towers)
+    layouts = [tower.layout for tower in towers]
+    same = ids == others and (layouts[0].start, layouts[0].end) == (layouts[1].start, layouts[1].end)
     tokens = "token_embedding.weight"
-    if old[tokens].shape == new[tokens].shape:
+    if not same:
+        new.pop(tokens, None)  # its rows are of other tokens
+    parameters, notes = parameter_rows(old, new, _text_place, "text")
+    if tokens in old and tokens in new and old[tokens].shape == new[tokens].shape:
+        used = sorted({*layouts[0].start, layouts[0].end, *(token for row in ids for token in row)})
         row = {"layer": "0", "kind": "tokens used", **parameter_change([(old[tokens][used], new[tokens][used])])}
         parameters.insert(1, row)
-    blocks = [len(backbone.text.blocks) for backbone in (base, other)]
-    if not (base.text.causal and other.text.causal):
-        return _part(parameters, [], [*notes, "text features: a tower is not causal or does not read at EOT"])
-    if blocks[0] != blocks[1] or base.width != other.width:
-        shapes = " and ".join(f"{n} blocks of width {b.width}" for n, b in zip(blocks, (base, other), strict=True))
-        return _part(parameters, [], [*notes, f"text features: {shapes} cannot be compared layer by layer"])
-    place = iter(range(len(ids)))
-    members = {name: [next(place) for _ in texts] for name, texts in prompts.items()}
-    distinct = list({tuple(row): i for i, row in enumerate(ids)}.values())
+    if not same:
+        notes.append("text: the towers read the texts as other tokens")
+    if any(tower.hosted for tower in towers):
+        return _part(parameters, [], [*notes, "text features: a tower is not open_clip's own, its blocks are not seen"])
+    if [layout.read for layout in layouts] != ["end", "end"]:
+        read = " and ".join(
+            f"{tower.label} {READ[lay.read]}" for tower, lay in zip((base, other), layouts, strict=True)
+        )
+        notes.append(f"text features are read where each tower reads them: {read}")
+    place = iter(range(len(texts)))
+    members = {name: [next(place) for _ in of] for name, of in prompts.items()}
+    distinct = list({(tuple(a), tuple(b)): i for i, (a, b) in enumerate(zip(ids, others, strict=True))}.values())
     features = []
-    streams = residuals(base, ids), residuals(other, ids)
-    for layer, was in streams[0].items():
-        now = streams[1][layer]
-        if was.shape != now.shape:
-            notes.append(f"text features: {layer} has width {was.shape[1]} and {now.shape[1]}")
-            continue
-        rows = [{"dataset": name, **feature_change(was[chosen], now[chosen])} for name, chosen in members.items()]
-        rows += [average(rows), {"dataset": POOLED, **feature_change(was[distinct], now[distinct])}]
+    for layer, was, now, compare in matched(residuals(base, ids), residuals(other, others), "text", notes):
+        rows = [{"dataset": name, **compare(was[chosen], now[chosen])} for name, chosen in members.items()]
+        rows += [average(rows), {"dataset": POOLED, **compare(was[distinct], now[distinct])}]
         features += [{"layer": layer, **row} for row in rows]
     return _part(parameters, features, notes)
-
-
-@torch.no_grad()
-def residuals(backbone: Backbone, ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
-    """The stream at EOT after every layer: "0" .. "L" and "ln_final" (N, W), "projected" (N, D), fp32 on the CPU.
-
-    ids  N rows of BPE ids without SOS and EOT. open_clip's own blocks, each batch cut at its longest EOT: what follows
-         cannot reach EOT in a causal tower.
-    """
-    text, device = backbone.model.text, backbone.device
-    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-    kept: dict[str, list[Tensor]] = {}
-    for start in range(0, len(order), TEXTS_AT_ONCE):
-        rows = [ids[i] for i in order[start : start + TEXTS_AT_ONCE]]
-        ends = torch.tensor([len(row) + 1 for row in rows])
-        length = int(ends.max()) + 1
-        padded = torch.tensor([[SOS, *row, *[EOT] * (length - 1 - len(row))] for row in rows], device=device)
-        everyone = torch.arange(len(rows))
-
-        def keep(layer: str, x: Tensor, everyone: Tensor = everyone, ends: Tensor = ends) -> None:
-            kept.setdefault(layer, []).append((x if x.dim() == 2 else x[everyone, ends]).float().cpu())
-
-        x = text.token_embedding(padded) + text.positional_embedding[:length]
-        keep("0", x)
-        for number, block in enumerate(backbone.text.blocks, 1):
-            x = block(x, attn_mask=text.attn_mask[:length, :length])
-            keep(str(number), x)
-        x = text.ln_final(x[everyone, ends])
-        keep("ln_final", x)
-        projection = text.text_projection
-        if projection is not None:
-            keep("projected", projection(x) if isinstance(projection, nn.Linear) else x @ projection)
-    back = torch.tensor(order).argsort()
-    return {layer: torch.cat(parts)[back] for layer, parts in kept.items()}
 
 
 def _text_place(name: str) -> tuple[str, str]:
@@ -159,7 +144,7 @@ def _vision(base: Backbone, other: Backbone, pixels: tuple[Tensor, Tensor] | Non
         return _part([], [], ["vision: the tower is the same"])
     parameters, notes = parameter_rows(_tensors(visuals[0]), _tensors(visuals[1]), _place, "vision")
     blocks = [vision_blocks(visual) for visual in visuals]
-    if blocks[0] is None or blocks[1] is None or len(blocks[0]) != len(blocks[1]):
+    if blocks[0] is None or blocks[1] is None:
         kinds = " and ".join(
             f"{type(visual).__name__} with {'no' if found is None else len(found)} blocks that read a class token"
             for visual, found in zip(visuals, blocks, strict=True)
@@ -167,13 +152,11 @@ def _vision(base: Backbone, other: Backbone, pixels: tuple[Tensor, Tensor] | Non
         return _part(parameters, [], [*notes, f"vision features: {kinds} cannot be compared layer by layer"])
     if pixels is None:
         return _part(parameters, [], [*notes, "vision features: no pictures were given"])
-    features = []
     was, now = (vision_residuals(backbone, seen) for backbone, seen in zip((base, other), pixels, strict=True))
-    for layer in was:
-        if was[layer].shape != now[layer].shape:
-            notes.append(f"vision features: {layer} has width {was[layer].shape[1]} and {now[layer].shape[1]}")
-        else:
-            features.append({"layer": layer, "dataset": POOLED, **feature_change(was[layer], now[layer])})
+    features = [
+        {"layer": layer, "dataset": POOLED, **compare(old, new)}
+        for layer, old, new, compare in matched(was, now, "vision", notes)
+    ]
     return _part(parameters, features, notes)
 
 

@@ -88,6 +88,12 @@ def feature_change(old: Tensor, new: Tensor) -> DriftRow:
     }
 
 
+def similarities(old: Tensor, new: Tensor) -> DriftRow:
+    """Of features (N, W) and (N, V) of other widths or depths, whose differences say nothing."""
+    found = {"cka": debiased_cka(old, new), "structure": structure(old, new), "count": len(old)}
+    return {**dict.fromkeys(MEASURES), **found}
+
+
 def debiased_cka(x: Tensor, y: Tensor) -> float | None:
     """Linear CKA of (N, W) and (N, V) (Kornblith et al. 2019) from the unbiased estimator of HSIC (Song et al. 2012, as
     Nguyen et al. 2021 take it). With the usual, biased one, unrelated features are alike wherever N is not far above W.

@@ -28,7 +28,7 @@ from carryover.bench.host.identity import digest, sealed, unsealed
 from carryover.bench.records.drift_files import read
 from carryover.datasets.base import Dataset, Split
 
-PICTURES = 64  # over all datasets together; only for two vision transformers of one shape
+PICTURES = 64  # over all datasets together; only for two vision transformers that read a class token
 
 
 def class_prompts(data: Dataset) -> tuple[str, ...]:
@@ -53,7 +53,7 @@ def drift_of(session: Session, name: str, dataset_ids: Sequence[str]) -> dict:
     else:
         other = session.backbone(name)
     prompts = {id: class_prompts(session.data(id)) for id in dataset_ids}
-    pictures = sample_pictures(session, dataset_ids) if _blocks_match(base, other) else {}
+    pictures = sample_pictures(session, dataset_ids) if _have_blocks(base, other) else {}
     identity = {
         "version": DRIFT_VERSION,
         "base": base.fingerprint,
@@ -79,13 +79,13 @@ def drift_of(session: Session, name: str, dataset_ids: Sequence[str]) -> dict:
 
 
 def measure_all(session: Session, dataset_ids: Sequence[str]) -> list[dict]:
-    """Every pair of the arch. A control whose weights cannot be had is left out, with its reason under "left_out"."""
+    """Every pair of the arch. A control that cannot be had is left out, with its reason under "left_out"."""
     found = []
     for name in pairs_of(session):
         try:
             found.append(drift_of(session, name, dataset_ids))
         except UserError as error:
-            if name not in session.options.arch.controls:
+            if name not in (OTHER_ACTIVATION, *session.options.arch.controls):
                 raise
             found.append({"pair": name, "kind": "control", "left_out": str(error)})
     entries = [{k: each[k] for k in ("pair", "kind", "key", "left_out") if k in each} for each in found]
@@ -108,8 +108,8 @@ def _pixels(pictures: dict[str, Split], backbone: Backbone) -> Tensor | None:
     return torch.stack([backbone.preprocess(image) for image in images]) if images else None
 
 
-def _blocks_match(base: Backbone, other: Backbone) -> bool:
+def _have_blocks(base: Backbone, other: Backbone) -> bool:
     if base.model.visual is other.model.visual:
         return False
     blocks = [vision_blocks(backbone.model.visual) for backbone in (base, other)]
-    return blocks[0] is not None and blocks[1] is not None and len(blocks[0]) == len(blocks[1])
+    return blocks[0] is not None and blocks[1] is not None

@@ -16,6 +16,7 @@ from carryover.bench.engine.evaluator import depends_on_company, labelled, predi
 from carryover.bench.engine.few_shot import as_labels
 from carryover.bench.engine.record_draft import tell_choice
 from carryover.bench.engine.session import Session
+from carryover.bench.errors import TooLong
 from carryover.bench.host.device import peak_memory
 from carryover.bench.host.identity import sha256_of
 from carryover.bench.plan.runs import Run
@@ -107,8 +108,11 @@ def carried(
         anchors = session.anchors.of(run, at, target)
         anchors.clock["saved"] = 0.0
         clocks.append(anchors.clock)
-        ported = port.fit(plugin, old, new, classes, anchors)
-        ported.bind(new, classes)
+        try:
+            ported = port.fit(plugin, old, new, classes, anchors)
+            ported.bind(new, classes)
+        except TooLong as error:
+            return None, f"{new.label}: {error}"
         at, plugin = target, ported
     return ported, ""
 

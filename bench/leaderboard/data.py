@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from carryover.bench import places
+from carryover.bench.analyses.parts import refused
 from carryover.bench.backbones.archs import ARCHS
 from carryover.bench.host.environment import CHANGES
 from carryover.bench.host.identity import canonical
@@ -142,6 +143,7 @@ def notes_of(row: BoardRow) -> list[str]:
     for group, count in row.also:
         if count < len(row.keys):
             found.append(f"{count} of these {len(row.keys)} runs are also in {group}, equal numbers")
+    found += [reason(line) for line in refused.told(row.records)]
     failed = sum(not is_done(record) for record in row.records)
     return found + ([f"{reading.counted(failed, 'run')} failed"] if failed else [])
 

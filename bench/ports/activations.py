@@ -98,18 +98,24 @@ def of_texts(old: Backbone, new: Backbone, texts: list[str]) -> list[Products]:
     def batches() -> Iterator[list[tuple[Tensor, Tensor]]]:
         for start in range(0, len(texts), TEXTS):
             some = texts[start : start + TEXTS]
-            rows = old.text.tokens(some)
-            if rows != new.text.tokens(some):
+            if not same_tokens(old, new, some):
                 raise UserError(
                     f"{old.label} and {new.label} cut texts into other tokens, so that the text towers cannot be "
                     "matched token by token"
                 )
-            lengths = torch.tensor([len(row) + 2 for row in rows])
+            around = len(old.text.layout.start) + 1
+            lengths = torch.tensor([len(row) + around for row in old.text.tokens(some)])
             longest = int(lengths.max())
             pairs = zip(text_tokens(old, some, longest), text_tokens(new, some, longest), strict=True)
             yield [(real(a, lengths), real(b, lengths)) for a, b in pairs]
 
     return summed(batches())
+
+
+def same_tokens(old: Backbone, new: Backbone, texts: list[str]) -> bool:
+    """Whether both text towers read the texts as the same tokens, start and end included."""
+    ends = [(backbone.text.layout.start, backbone.text.layout.end) for backbone in (old, new)]
+    return ends[0] == ends[1] and old.text.tokens(texts) == new.text.tokens(texts)
 
 
 def text_tokens(backbone: Backbone, texts: list[str], longest: int) -> list[Tensor]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from carryover.bench.backbones.sizes import loaded_sizes
 from carryover.bench.ports.base import Port, register
 from carryover.bench.ports.carried import Carried, copied
+from carryover.methods.asks import fits
 
 
 @register("reuse")
@@ -13,6 +15,9 @@ class Reuse(Port):
     anchors = ()
     closed_form = True
     place = 0.0
+
+    def fits(self, plugin, old, new):
+        return fits(type(plugin), plugin.config, plugin.shape, loaded_sizes(new))
 
     def fit(self, plugin, old, new, classes, anchors):
         ported = Carried(copied(plugin).to(new.device), classes)

@@ -15,12 +15,14 @@ Letters: L blocks, r rank, Wo and Wn widths of the old and the new tower.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from carryover.bench.backbones.attention import Stack, biases, matrices, weights
+from carryover.bench.backbones.loading import Backbone
 from carryover.bench.errors import UserError
 from carryover.bench.ports import activations
 from carryover.bench.ports.activations import Products
@@ -38,7 +40,8 @@ from carryover.bench.ports.weight_deltas import (
     remade,
     stacks,
 )
-from carryover.methods.clip_lora import Updates
+from carryover.methods.base import Classes
+from carryover.methods.clip_lora import ClipLora, Updates
 
 # Of the largest sum of squares along one direction. Below it lies what fp32 activations round to.
 UNSEEN = 1e-11
@@ -69,13 +72,18 @@ class Theseus(Port):
     def fits(self, plugin, old, new):
         if isinstance(plugin, Masked):
             return "what GradFix left is no product of small matrices any more, which Theseus turns"
-        return refusal(method_of(plugin), new, as_deep, f"{self.name} needs towers of as many blocks")
+        plugin = method_of(plugin)
+        need = f"{self.name} needs towers of as many blocks, and text towers that read the same tokens"
+        if why := refusal(plugin, new, as_deep, need):
+            return why
+        wrong = unmatched(plugin, old, new)
+        return f"{need}: {'; '.join(wrong.values())}" if set(wrong) == set(parts(plugin)) else None
 
     def fit(self, plugin, old, new, classes, anchors):
         if why := self.fits(plugin, old, new):
             raise UserError(why)
         plugin = method_of(plugin)
-        wrong, factors, seen, length = left_out(plugin, new, as_deep), {}, {}, {}
+        wrong, factors, seen, length = unmatched(plugin, old, new), {}, {}, {}
         for tower, part in parts(plugin).items():
             if tower in wrong:
                 continue
@@ -92,6 +100,18 @@ class Theseus(Port):
         return ported
 
 
+def unmatched(plugin: ClipLora, old: Backbone, new: Backbone) -> dict[str, str]:
+    """By tower, why the plug-in's half of it cannot be turned: too few or too many blocks, or other tokens."""
+    wrong = left_out(plugin, new, as_deep)
+    if "text" in wrong or activations.same_tokens(old, new, prompts(plugin.classes)):
+        return wrong
+    return {"text": f"{old.label} and {new.label} cut texts into other tokens", **wrong}
+
+
+def prompts(classes: Classes, nouns: Sequence[str] = ()) -> list[str]:
+    return [t.format(name) for t in classes.templates for name in (*classes.names, *nouns)]
+
+
 def as_deep(own, there) -> bool:
     return own[0] == there[0]
 
@@ -100,8 +120,7 @@ def fitted(tower: str, old, new, classes, anchors) -> Maps:
     """Of one tower, from the anchors' pictures, or from prompts of the classes and of nouns, as many as its width."""
     if tower == "text":
         step = max(1, len(anchors.nouns) // max(old.width, new.width))
-        names = [*classes.names, *anchors.nouns[::step]]
-        products = activations.of_texts(old, new, [t.format(name) for t in classes.templates for name in names])
+        products = activations.of_texts(old, new, prompts(classes, anchors.nouns[::step]))
     else:
         products = activations.of_pictures(old, new, anchors.pixels_old(), anchors.pixels_new())
     return maps_of(products, stacks(old)[tower], stacks(new)[tower])

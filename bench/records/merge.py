@@ -17,7 +17,16 @@ from carryover.bench.records.store import Store
 
 KEY = re.compile(r"[0-9a-f]{16}")
 NAME = re.compile(r"[^/\\]*[^/\\.][^/\\]*")
-AGREE = ("run", "identity", "split", "targets", "trained", "marks", "manifests")  # what a second run of a key repeats
+AGREE = (
+    "run",
+    "identity",
+    "split",
+    "targets",
+    "refused",
+    "trained",
+    "marks",
+    "manifests",
+)  # what a second run of a key repeats
 BESIDE = {"splits": "*.jsonl", "known": "*.json", "drift": "*.json", "plans": "*.json"}
 OF_MACHINE = ("versions", "device", "sha256", "recorded")  # where a drift file was measured, how far a plan has come
 CURRENT = "current.json"  # which drift files are in use: each folder's own, so ours stays

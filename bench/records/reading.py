@@ -25,16 +25,29 @@ def counted(count: int, noun: str) -> str:
 
 
 def is_done(record: Record) -> bool:
-    """Whether the record holds a finished run with an accuracy on both backbones; of what was trained on another one
-    than the base: on the last of its path; of what was ported: on those that its port can serve."""
-    targets, run = record.get("targets") or {}, record["run"]
+    """Whether the record holds a finished run: each of both backbones has an accuracy, or the plug-in is refused there.
+    Of what was trained on another one than the base: the last of its path; of what was ported: those that its port can
+    serve."""
+    targets, run, reasons = record.get("targets") or {}, record["run"], refused(record)
     asked = TARGETS if is_plain(run) else [role for role in setting(run, "path")[-1:] if role != "base"]
-    return record.get("status") == "done" and all("accuracy" in (targets.get(name) or {}) for name in asked)
+    done = all("accuracy" in (targets.get(name) or {}) or name in reasons for name in asked)
+    return record.get("status") == "done" and done
+
+
+def refused(record: Record) -> Mapping[str, str]:
+    """Why the plug-in cannot be plugged into a backbone, by role; no accuracy was measured there."""
+    return record.get("refused") or {}
+
+
+def accuracy(record: Record, role: str) -> float:
+    """In percent; NaN where the run is not done on that backbone."""
+    found = (record.get("targets") or {}).get(role) or {}
+    return float(found.get("accuracy", math.nan)) if record.get("status") == "done" else math.nan
 
 
 def updates(records: Iterable[Record]) -> list[str]:
     """The upgraded backbones that the records know, by role: "new" first, then an arch's further ones by name."""
-    found = {role for record in records for role in record.get("targets") or {}} - set(TARGETS)
+    found = {role for record in records for role in (*(record.get("targets") or {}), *refused(record))} - set(TARGETS)
     return ["new", *sorted(found)]
 
 
@@ -44,9 +57,12 @@ def seen_from(records: Iterable[Record], role: str) -> list[Record]:
         return list(records)
     remade: list[Record] = []
     for record in records:
-        targets = record.get("targets") or {}
-        kept = {"base": targets.get("base"), "new": targets.get(role)}
-        remade.append({**record, "targets": {name: target for name, target in kept.items() if target}})
+        seen = {}
+        for part in ("targets", "refused"):
+            of: Mapping[str, Any] = record.get(part) or {}
+            kept = {"base": of.get("base"), "new": of.get(role)}
+            seen[part] = {name: found for name, found in kept.items() if found}
+        remade.append({**record, **seen})
     return remade
 
 

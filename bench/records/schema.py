@@ -60,6 +60,7 @@ def faults(record: dict) -> Iterator[str]:
     yield from of_seconds(record.get("seconds") or {})
     yield from of_kind(record.get("files") or {}, dict.fromkeys(record.get("files") or {}, str), "files.")
     yield from of_kind(record.get("drawn") or {}, dict.fromkeys(record.get("drawn") or {}, str), "drawn.")
+    yield from of_refused(record)
     for role, files in (record.get("features") or {}).items():
         if not isinstance(files, dict):
             yield f"features.{role} is not dict"
@@ -79,6 +80,17 @@ def faults(record: dict) -> Iterator[str]:
         yield from of_kind(target, OF_TARGET, f"targets.{role}.")
         if target.get("accuracy") is not None and not 0 <= target["accuracy"] <= 100:
             yield f"targets.{role}.accuracy is not between 0 and 100"
+
+
+def of_refused(record: dict) -> Iterator[str]:
+    """A reason for each backbone, none of which has an accuracy."""
+    refused, targets = record.get("refused") or {}, record.get("targets") or {}
+    yield from of_kind(refused, dict.fromkeys(refused, str), "refused.", needed=True)
+    for role, reason in refused.items():
+        if not reason:
+            yield f"refused.{role} is empty"
+        if targets.get(role):
+            yield f"refused.{role} is a reason beside numbers"
 
 
 def of_seconds(seconds: dict) -> Iterator[str]:

@@ -96,7 +96,8 @@ def data(records: Sequence[Record]) -> Block:
     rows = []
     for name, group in _groups(records, "dataset"):
         splits = [record.get("split") or {} for record in group]
-        tested = _distinct(record["targets"]["new"].get("count") for record in group if reading.is_done(record))
+        done = [record for record in group if reading.is_done(record)]
+        tested = _distinct(target.get("count") for record in done for target in record["targets"].values())
         sizes = (_distinct(split.get(key) for split in splits) for key in ("classes", "support"))
         rows.append(
             (

@@ -14,7 +14,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from carryover.bench.records.reading import AVERAGE, TARGETS, Record, averaged, ids, is_done
+from carryover.bench.records.reading import AVERAGE, TARGETS, Record, accuracy, averaged, ids, is_done
 
 SCORES = ("base", "base_std", "new", "new_std", "h", "h_std")
 
@@ -40,10 +40,11 @@ def mean_std(values: Iterable[float]) -> tuple[float, float]:
 
 
 def seed_scores(records: Iterable[Record]) -> pd.DataFrame:
-    """One row a finished run: dataset, method, seed, and base, new, h in percent (h is that seed's own)."""
+    """One row a finished run: dataset, method, seed, and base, new, h in percent (h is that seed's own). NaN where the
+    plug-in is refused."""
     rows = []
     for record in filter(is_done, records):
-        base, new = (float(record["targets"][name]["accuracy"]) for name in TARGETS)
+        base, new = (accuracy(record, name) for name in TARGETS)
         run = record["run"]
         rows.append((run["dataset"], run["method"], run["seed"], base, new, harmonic_mean(base, new)))
     return pd.DataFrame(rows, columns=["dataset", "method", "seed", "base", "new", "h"])
@@ -62,7 +63,8 @@ def summarise(records: Sequence[Record]) -> pd.DataFrame:
     each seed's H. Base and New of the average row are averaged over datasets seed by seed, over the seeds that are
     done on every dataset; its H is the harmonic mean of the averaged Base and New (both as in the paper's tables),
     its deviation that of the per-seed average H. A method that lacks one of the datasets that
-    are `averaged` has no average at all: a mean over part of them beside a mean over all would pass for the same thing.
+    are `averaged`, or is refused on the update on one, has no average there at all: a mean over part of them beside a
+    mean over all would pass for the same thing.
     """
     scores, datasets, methods = seed_scores(records), ids(records, "dataset"), ids(records, "method")
     over = averaged(records)
@@ -74,6 +76,8 @@ def summarise(records: Sequence[Record]) -> pd.DataFrame:
         of_method = scores[(scores["method"] == method) & scores["dataset"].isin(over)]
         by_seed = of_method.groupby("seed")
         per_seed = by_seed.agg(base=("base", "mean"), new=("new", "mean"), sets=("dataset", "nunique"))
+        for name in TARGETS:
+            per_seed[name] = per_seed[name].where(by_seed[name].count() == len(over))
         whole = per_seed[per_seed["sets"] == len(over)]
         (base, base_std), (new, new_std) = mean_std(whole["base"]), mean_std(whole["new"])
         _, h_std = mean_std(map(harmonic_mean, whole["base"], whole["new"]))

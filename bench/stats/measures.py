@@ -60,14 +60,19 @@ def score_table(records: Sequence[Record], measure: Measure) -> pd.DataFrame:
     """Mean over seeds in percent, a row a dataset of those averaged and a column a method, both in the tables' order;
     NaN where no seed is done. ``records``: of the main suite (`stats.select`)."""
     seen = reading.seen_from(records, measure.update)
-    column = "h" if len(measure.roles) == 2 else "base" if measure.id == "base" else "new"
-    means = seed_scores(seen).groupby(["dataset", "method"])[column].mean().unstack()
+    means = seed_scores(seen).groupby(["dataset", "method"])[column_of(measure)].mean().unstack()
     return means.reindex(index=reading.averaged(records), columns=reading.ids(records, "method")).astype(float)
+
+
+def column_of(measure: Measure) -> str:
+    """Of `seed_scores`."""
+    return "h" if len(measure.roles) == 2 else "base" if measure.id == "base" else "new"
 
 
 def seed_counts(records: Sequence[Record], measure: Measure) -> pd.DataFrame:
     """Of how many seeds `score_table` has the mean; 0 where it has none."""
-    counts = seed_scores(reading.seen_from(records, measure.update)).groupby(["dataset", "method"]).size().unstack()
+    scores = seed_scores(reading.seen_from(records, measure.update))
+    counts = scores.groupby(["dataset", "method"])[column_of(measure)].count().unstack()
     return counts.reindex(index=reading.averaged(records), columns=reading.ids(records, "method")).fillna(0).astype(int)
 
 

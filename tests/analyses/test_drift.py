@@ -6,6 +6,7 @@ import copy
 import json
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import open_clip
@@ -25,7 +26,7 @@ from carryover.bench.analyses.drift import (
     drift_table,
     findings,
 )
-from carryover.bench.backbones import drift, loading
+from carryover.bench.backbones import drift, drift_streams, loading
 from carryover.bench.backbones.arch_files import find_arch
 from carryover.bench.backbones.archs import ARCHS, OTHER_ACTIVATION
 from carryover.bench.backbones.drift_measures import debiased_cka, feature_change, structure
@@ -261,7 +262,7 @@ def watched(backbone, texts):
 
 @pytest.mark.parametrize("name", ["tiny", "micro-base", "micro-update"])
 def test_features_are_what_hooks_see_in_open_clips_own_pass(name, monkeypatch):
-    monkeypatch.setattr(drift, "TEXTS_AT_ONCE", 3)
+    monkeypatch.setattr(drift_streams, "TEXTS_AT_ONCE", 3)
     towers = {tower.model: tower for tower in ARCHS["micro"].towers.values()}
     backbone = wrapped() if name == "tiny" else loading.load(towers[name])
     texts = sum(PROMPTS.values(), ())
@@ -304,7 +305,8 @@ def test_the_other_activation_moves_features_and_no_weight():
 
 def test_what_cannot_be_compared_is_left_out_with_a_reason():
     deeper = drift.measure(wrapped(), wrapped(layers=4), PROMPTS)
-    assert deeper["text"]["features"] == [] and "3 blocks of width 32 and 4 blocks" in deeper["text"]["notes"][0]
+    (note,) = deeper["text"]["notes"]
+    assert "3 and 4 blocks are compared at equal parts of their depth, by similarities alone" in note
     assert {row["layer"] for row in deeper["text"]["parameters"]} == set(LAYERS)
     whole = drift.measure(wrapped(), wrapped(), PROMPTS)
     assert "no pictures" in whole["vision"]["notes"][0] and whole["vision"]["parameters"]
@@ -315,7 +317,9 @@ def test_what_cannot_be_compared_is_left_out_with_a_reason():
 
 
 def test_an_embedding_of_another_size_is_no_layer_of_rows():
-    measured = drift.measure(wrapped(), wrapped(context_length=60), PROMPTS)
+    short = partial(open_clip.get_tokenizer("ViT-B-32"), context_length=60)
+    other = loading.Backbone(tiny_model(0, True, context_length=60), wrapped().tower, short)
+    measured = drift.measure(wrapped(), other, PROMPTS)
     assert [row["kind"] for row in rows(measured, "text", "parameters", layer="0")] == ["tokens", "tokens used"]
     assert "1 of" in measured["text"]["notes"][0] and by_layer(measured, "absolute")["3"] >= 0
 

@@ -59,7 +59,8 @@ def record(run, right, images, **more):
         "split": {"classes": 12, "support": 192}, "seconds": {"fit": 3.0, "features": 1.0}, "encoded": {},
         "trainable_parameters": 7, "started": "2026-01-01T00:00:00Z", **more,
     }  # fmt: skip
-    return {**found, "port": {"name": run.port, "needs": [], "refused": refused}} if run.port else found
+    own = {"port": {"name": run.port, "needs": [], "refused": refused}} if run.port else {"refused": refused}
+    return {**found, **own}
 
 
 def answered(right, images, shift=0, confidence=0.6):

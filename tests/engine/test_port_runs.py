@@ -12,6 +12,8 @@ from carryover.bench.backbones.archs import ARCHS
 from carryover.bench.engine.options import Options
 from carryover.bench.engine.run_anchors import POOL
 from carryover.bench.engine.session import Session
+from carryover.bench.errors import TooLong
+from carryover.bench.ports import PORTS
 from carryover.bench.ports.maps import Procrustes
 from carryover.bench.records.reading import is_done
 from carryover.bench.records.schema import fault
@@ -70,6 +72,16 @@ def test_its_predictions_are_those_of_the_old_plug_in_on_mapped_features(opened)
     expected = (x @ tensors["weight"].T + tensors["bias"]).argmax(-1)
     found, _ = session.store.read_predictions(record["key"])["new"]
     assert found.tolist() == expected.tolist()
+
+
+def test_a_text_that_does_not_fit_a_target_refuses_that_target_and_the_run_is_done(opened, monkeypatch):
+    def fit(*given):
+        raise TooLong("text of 40 tokens or more does not fit 32 tokens")
+
+    monkeypatch.setattr(PORTS["procrustes"], "fit", fit)
+    record = done(opened(), ported())
+    assert record["targets"] == {} and is_done(record) and not fault(record)
+    assert record["port"]["refused"] == {"new": "tiny-new: text of 40 tokens or more does not fit 32 tokens"}
 
 
 @pytest.mark.parametrize("changed", [{"port": "linear"}, {"anchors": "support"}, {"count": 3}])

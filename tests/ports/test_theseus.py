@@ -271,10 +271,20 @@ def test_an_image_tower_without_blocks_on_either_side(old):
     assert list(ported.about["seen"]) == ["text"] and ported.about["marks"] == []
 
 
-def test_texts_that_another_tokenizer_cuts_otherwise_are_refused(old):
+def test_the_text_half_is_left_out_where_another_tokenizer_cuts_texts_otherwise(old):
     new = formula_backbone(2)
     true = new.text.tokenizer
     new.text.tokenizer = lambda texts: true([f"{text}!" for text in texts])
+    ported = Theseus().fit(plugin_of("clip-lora", old), old, new, CLASSES, anchors_of(Theseus, formula_pixels(12)))
+    assert list(ported.about["seen"]) == ["image"] and not ported.method.text.up.any()
+    (mark,) = ported.about["marks"]
+    assert mark == "CLIP-LoRA's text half is left out: formula-1 and formula-2 cut texts into other tokens"
+
+
+def test_nouns_alone_that_are_cut_otherwise_are_an_error(old):
+    new = formula_backbone(2)
+    true = new.text.tokenizer
+    new.text.tokenizer = lambda texts: true([text.replace("thing", "things") for text in texts])
     with pytest.raises(UserError, match="other tokens"):
         Theseus().fit(plugin_of("clip-lora", old), old, new, CLASSES, anchors_of(Theseus, formula_pixels(12)))
 

@@ -26,6 +26,7 @@ def down(points=-5.0):
 LEVEL = gain(0.1, -0.5, 0.7, NO_BETTER)
 WIDE = gain(0.8, -2.0, 3.6, CANNOT_TELL)
 ABSENT = gain(NAN, NAN, NAN, CANNOT_TELL)
+REFUSED = gain(NAN, NAN, NAN, "not possible")
 
 
 def method(name, place, own, ported=None, seeds=3):
@@ -43,6 +44,10 @@ def one_seed(name, place, points):
 INPUT = [method(name, "input", up()) for name in ("CoOp", "CoCoOp", "KgCoOp", "ContCoOp")]
 OUTPUT = [method(name, "output", down()) for name in ("Linear Probe", "CLIP-Adapter", "RAda", "TaskRes")]
 TIP = method("Tip-Adapter-F", "output", LEVEL)
+
+
+def refused(methods):
+    return [method(one.name, one.place, REFUSED, one.ported, seeds=0) for one in methods]
 
 
 def with_port(methods, *gains):
@@ -215,6 +220,26 @@ SENTENCES = {
         case(method("CoOp", "input", ABSENT, seeds=0), datasets=1),
         "There is no verdict: no method has finished.",
     ),
+    "some cannot be plugged in": (
+        case(*refused(with_port(INPUT[:2], up(), LEVEL)), *with_port(OUTPUT, up(), up(), down(), WIDE)),
+        "None of the four output-space methods carries over: on the new model all four hurt. CoOp and CoCoOp cannot be "
+        "plugged in. Ported through a map, three of the six methods that have a port beat zero-shot.",
+    ),
+    "one of two cannot be plugged in": (
+        case(*refused(INPUT[:1]), method("TPT", "none", LEVEL)),
+        "TPT is no better than zero-shot on the new model: it is 0.1 points above zero-shot (95 % interval -0.5 to "
+        "+0.7). CoOp cannot be plugged in.",
+    ),
+    "many cannot be plugged in": (
+        case(*refused([*INPUT, *OUTPUT]), method("TPT", "none", LEVEL), TIP),
+        "TPT is no better than zero-shot on the new model. Tip-Adapter-F is no better than zero-shot. Eight methods "
+        "cannot be plugged in.",
+    ),
+    "none can be plugged in": (
+        case(*refused(with_port(INPUT[:2], up(), up()))),
+        "There is no verdict: no method can be plugged into the new model. Ported through a map, both methods that "
+        "have a port beat zero-shot.",
+    ),
     "all failed": (case(*INPUT, done=0, failed=12, zero=NAN), "There is no verdict: all 12 runs failed."),
     "the only run failed": (case(done=0, failed=1, zero=NAN), "There is no verdict: the only run failed."),
     "nothing is stored": (case(done=0, zero=NAN), "There is no verdict: no run is stored."),
@@ -273,6 +298,32 @@ UPDATES = {
         {"new": case(*NOT_HELPED), "second": case(*with_port(WORSE, *[LEVEL] * 4))},
         "All four input-token methods carry over to 'new', none to 'second'. Ported through a map, no method "
         "significantly beats zero-shot on any update.",
+    ),
+    "an update that refuses one place": (
+        {"new": case(*INPUT, *OUTPUT), "wider": case(*INPUT, *refused(OUTPUT)), "b": case(*WORSE, *OUTPUT)},
+        "All four input-token methods carry over to 'new' and 'wider', none to 'b'. None of the four output-space "
+        "methods carries over to either update that takes them. Four of the eight methods cannot be plugged into "
+        "'wider'.",
+    ),
+    "updates that refuse all": (
+        {"new": case(*HELPED), "b": case(*HELPED), "siglip": case(*refused(HELPED)), "pe": case(*refused(HELPED))},
+        "All four input-token methods carry over to both updates that take them. None of the four output-space methods "
+        "carries over to either update that takes them. None of the eight methods can be plugged into 'siglip' and "
+        "'pe'. Ported through a map, five of the eight methods that have a port beat zero-shot on each update.",
+    ),
+    "updates that refuse more and less": (
+        {"new": case(*INPUT), "a": case(*INPUT[:3], *refused(INPUT[3:])), "b": case(*refused(INPUT))},
+        "All four input-token methods carry over to 'new', three to 'a'. One of the four methods cannot be plugged "
+        "into 'a'; none of the four methods can be plugged into 'b'.",
+    ),
+    "one update takes it": (
+        {"new": case(INPUT[0]), "a": case(*refused(INPUT[:1]))},
+        "CoOp carries over to the only update that takes it. The only method cannot be plugged into 'a'.",
+    ),
+    "all refuse all": (
+        {"new": case(*refused(INPUT)), "a": case(*refused(INPUT), where="the update 'a'")},
+        "There is no verdict on the new model: no method can be plugged into the new model. There is no verdict on the "
+        "update 'a': no method can be plugged into the update 'a'.",
     ),
     "the same on each, without a verdict": (
         {"new": case(done=0, failed=12, zero=NAN), "second": case(done=0, failed=12, zero=NAN)},

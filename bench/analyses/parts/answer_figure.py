@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib.figure import Figure
 
-from carryover.bench.analyses.parts.answer_numbers import of
+from carryover.bench.analyses.parts.answer_numbers import IMPOSSIBLE, of
 from carryover.bench.plan.run_labels import ZERO_SHOT
 from carryover.bench.render.figures import COLOURS, INK, LONGEST_NAME, canvas, open_frame
 
@@ -28,7 +28,7 @@ def drawn(table: pd.DataFrame, methods: Mapping[str, str], targets: Mapping[str,
     """A panel an update, its methods the highest gain first; None where nothing was gained or lost. ``methods``,
     ``targets``: names by id."""
     panels = {target: of(table, target) for target in dict.fromkeys(table["target"])}
-    panels = {t: part[part["gain"].notna() & (part["method"] != ZERO_SHOT)] for t, part in panels.items()}
+    panels = {t: part[told(part) & (part["method"] != ZERO_SHOT)] for t, part in panels.items()}
     panels = {target: part for target, part in panels.items() if len(part)}
     if not panels:
         return None
@@ -68,9 +68,15 @@ def drawn(table: pd.DataFrame, methods: Mapping[str, str], targets: Mapping[str,
     return figure
 
 
+def told(part: pd.DataFrame) -> pd.Series:
+    """Which methods have a gain; of those that cannot be plugged in, as ported or retrained."""
+    further = part[[f"{way}_gain" for way in WAYS if way]].notna().any(axis=1)
+    return part["gain"].notna() | ((part["verdict"] == IMPOSSIBLE) & further)
+
+
 def lowest(part: pd.DataFrame) -> float:
     ends = [part[name] for name in ("gain", "low") if part[name].notna().any()]
-    return min(0.0, *(float(values.min()) for values in ends))
+    return min([0.0, *(float(values.min()) for values in ends)])
 
 
 def draw_row(axes, place: int, row: pd.Series, edge: float) -> None:

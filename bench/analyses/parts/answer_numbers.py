@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import pandas as pd
 
-from carryover.bench.analyses.parts import retention_numbers
+from carryover.bench.analyses.parts import refused, retention_numbers
 from carryover.bench.analyses.parts.comparison import has_statistics, pairs_table
 from carryover.bench.analyses.parts.port_cases import REUSED, ZERO, Case, Cases, Way
 from carryover.bench.analyses.parts.retention_numbers import MARGIN, Compared, averaged, compare, in_points, options_of
@@ -28,6 +28,7 @@ from carryover.bench.stats.rank_tests import LEVEL, holm
 from carryover.bench.stats.verdicts import decides
 
 CARRIES, NO_BETTER, HURTS, CANNOT_TELL = "carries over", "no better than zero-shot", "hurts", "cannot tell"
+IMPOSSIBLE = "not possible"  # the plug-in cannot be plugged into that backbone
 BASELINE = "baseline"  # zero-shot itself
 KEYS = ("target", "dataset", "method")
 GAIN = ("gain", "low", "high", "p_holm", "verdict")  # points over zero-shot
@@ -48,7 +49,7 @@ def answer_table(selection: Selection) -> pd.DataFrame:
     """`COLUMNS`: of each update, dataset (the average last) and method of the main suite.
 
     datasets  on which the method has finished, of the average; ported_datasets: those that the ported gain is over
-    verdict   `verdict`; that of zero-shot is `BASELINE`
+    verdict   `verdict`; that of zero-shot is `BASELINE`, of a plug-in that is refused `IMPOSSIBLE`
     without_labels  the cheapest of zero-shot, reuse and port that is within `MARGIN` of the best, by the rule of
               `bench.analyses.retention`; empty where nothing was ported
     """
@@ -73,7 +74,7 @@ def rows(selection: Selection) -> Iterator[list]:
         "ported": {one.keys: gained(one, "port") for one in through},
         "retrained": {one.keys: gained(one, "retrain") for one in again},
     }
-    chosen = {one.keys: one.choice for one in through}
+    chosen, impossible = {one.keys: one.choice for one in through}, refused.cells(records)
     for role in reading.updates(records):
         scores = means.summarise(reading.select(reading.seen_from(records, role))).set_index(["dataset", "method"])
         for dataset in dict.fromkeys(name for name, _ in scores.index):
@@ -84,6 +85,7 @@ def rows(selection: Selection) -> Iterator[list]:
                 cells = [role, dataset, method, depth[method], done_on(scores, dataset, method), int(score["seeds"])]
                 cells += [score["base"], score["new"], score["h"]]
                 told = own[method] if method != ZERO_SHOT else [0.0 * score["new"], *[math.nan] * 3, BASELINE]
+                told = [*[math.nan] * 4, IMPOSSIBLE] if (dataset, method, role) in impossible else told
                 for way in WAYS:
                     count = sum((role, name, method) in further[way] for name in averaged_sets(selection, dataset))
                     told = [*told, count, further[way].get((role, dataset, method), NOT_THERE)[0], *more[way][method]]
@@ -96,8 +98,8 @@ def averaged_sets(selection: Selection, dataset: str) -> list[str]:
 
 def done_on(scores: pd.DataFrame, dataset: str, method: str) -> int:
     """The datasets that the method has finished, where the row is the average."""
-    seeds = scores["seeds"].xs(method, level="method")
-    return int((seeds.drop(AVERAGE) > 0).sum()) if dataset == AVERAGE else int(seeds[dataset] > 0)
+    there = scores["new"].xs(method, level="method").notna()
+    return int(there.drop(AVERAGE).sum()) if dataset == AVERAGE else int(there[dataset])
 
 
 def judged(role: str, dataset: str, methods: Iterable[str], found: Of) -> dict[str, list]:
@@ -150,26 +152,30 @@ def ported(selection: Selection) -> list[Compared]:
     on its few-shot pictures), beside zero-shot and the plug-in as it is."""
     cases = Cases(selection)
     way = next((one for kind in ANCHORS if (one := Way(PORT, kind, EVERY)) in cases.ways), None)
-    asked = {"zero-shot": ZERO, "reuse": REUSED, "port": way}
     if way is None:
         return []
     names = [name for name in cases.datasets if name in reading.averaged(selection.main)]
     found: dict[tuple[str, str, str], Compared] = {}
-    drawn, threes = {}, {}
+    drawn, threes, asked = {}, {}, {}
     for dataset in cases.datasets:
         for method in cases.methods:
             for target in cases.targets:
-                threes[target, dataset, method] = Case(cases, method).together(dataset, [ZERO, REUSED, way], target)
+                case = Case(cases, method)
+                ways = {"zero-shot": ZERO, "reuse": REUSED, "port": way}
+                if any(case.refused(name, target) for name in cases.datasets):
+                    del ways["reuse"]
+                asked[target, method] = tuple(ways)
+                threes[target, dataset, method] = case.together(dataset, list(ways.values()), target)
         here = [(target, of) for (target, name, _), of in threes.items() if name == dataset]
         columns = [(record["key"], target) for target, of in here for three in of.values() for record in three]
         drawn[dataset] = choices.image_draws(selection.predictions, dataset, columns, keep=False)
     for (target, dataset, method), of in threes.items():
         options = options_of(target, dataset, list(of.values()), drawn[dataset])
-        found[target, dataset, method] = compare(target, dataset, method, len(of), options, names=tuple(asked))
+        found[target, dataset, method] = compare(target, dataset, method, len(of), options, names=asked[target, method])
     for target, method in dict.fromkeys((target, method) for target, _, method in threes):
         each = {name: threes[target, name, method] for name in names}
         seeds, options = averaged(target, each, drawn) if each else (0, None)
-        found[target, AVERAGE, method] = compare(target, AVERAGE, method, seeds, options, names=tuple(asked))
+        found[target, AVERAGE, method] = compare(target, AVERAGE, method, seeds, options, names=asked[target, method])
     return [one for one in found.values() if one.seeds]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from carryover.bench.analyses.parts.answer_numbers import CANNOT_TELL, CARRIES
+from carryover.bench.analyses.parts.answer_numbers import CANNOT_TELL, CARRIES, IMPOSSIBLE
 from carryover.bench.analyses.parts.answer_words import Case, Judged, all_of, joined, none_of, number, sentence
 from carryover.bench.places import PLACES
 from carryover.bench.stats.verdicts import decides
@@ -22,12 +22,38 @@ def over_updates(cases: Mapping[str, Case]) -> str:
     said = list(dict.fromkeys(map(sentence, cases.values())))
     if len(said) == 1:
         return said[0]
-    if not all(map(has_verdict, cases.values())):
+    told_of = [case for case in cases.values() if len(case.refused) < len(case.methods)]
+    if not told_of or not all(map(has_verdict, told_of)) or any(math.isnan(c.zero_shot) for c in cases.values()):
         each = [sentence(case).replace(NO_VERDICT, f"{NO_VERDICT} on {case.where}", 1) for case in cases.values()]
         return " ".join(dict.fromkeys(each))
-    places = {place: {id: at(case, place) for id, case in cases.items()} for place in PLACES}
-    told = [of_place(here, PLACES[place].kind or "untrained") for place, here in places.items() if all(here.values())]
-    return " ".join([*told, *ported(cases)])
+    told = []
+    for place in PLACES:
+        here = {id: at(case, place) for id, case in cases.items() if not refuses(case, place)}
+        if here and all(here.values()):
+            told.append(of_place(here, PLACES[place].kind or "untrained", len(cases)))
+    return " ".join([*told, *not_plugged(cases), *ported(cases)])
+
+
+def refuses(case: Case, place: str) -> bool:
+    """Whether none of the methods of that place can be plugged in."""
+    here = [one for one in case.methods if one.place == place]
+    return bool(here) and all(one.gain.verdict == IMPOSSIBLE for one in here)
+
+
+def not_plugged(cases: Mapping[str, Case]) -> list[str]:
+    """How many methods which updates refuse."""
+    groups: dict[tuple[int, int], list[str]] = {}
+    for id, case in cases.items():
+        if case.refused:
+            groups.setdefault((len(case.refused), len(case.methods)), []).append(id)
+    parts = []
+    for (some, count), ids in groups.items():
+        which = none_of(count) if some == count else f"{number(some)} of the {number(count)}"
+        which = f"{which} methods" if count > 1 else "the only method"
+        can = "can" if some == count > 1 else "cannot"
+        parts.append(f"{which} {can} be plugged into {listed(ids, len(cases))}")
+    told = "; ".join(parts)
+    return [f"{told[0].upper()}{told[1:]}."] if told else []
 
 
 def has_verdict(case: Case) -> bool:
@@ -39,16 +65,21 @@ def at(case: Case, place: str) -> list[Judged]:
     return [one for one in case.methods if one.place == place and not math.isnan(one.gain.points)]
 
 
-def of_place(here: Mapping[str, Sequence[Judged]], kind: str) -> str:
-    """``here``: methods of one place by update."""
+def of_place(here: Mapping[str, Sequence[Judged]], kind: str, updates: int) -> str:
+    """``here``: methods of one place by update, of those of the ``updates`` that any of them can be plugged into."""
     count = max(map(len, here.values()))
     carried = {id: sum(one.gain.verdict == CARRIES for one in found) for id, found in here.items()}
     unclear = any(one.gain.verdict == CANNOT_TELL for found in here.values() for one in found)
-    every = f"{'both' if len(here) == 2 else f'all {number(len(here))}'} updates"
+    one, what = len(here) == 1, "it" if count == 1 else "them"
+    those = "" if len(here) == updates else f" that take{'s' * one} {what}"
+    either = those and f" that takes {what}"
+    every = "the only update" if one else f"{'both' if len(here) == 2 else f'all {number(len(here))}'} updates"
+    every += those
     whose = next(iter(here.values()))[0].name if count == 1 else f"{kind} methods"
     if not any(carried.values()):
         verb = "is shown to carry over" if unclear else "carries over"
-        to = "either update" if len(here) == 2 else f"any of the {number(len(here))} updates"
+        to = f"either update{either}" if len(here) == 2 else f"any of the {number(len(here))} updates{those}"
+        to = every if one else to
         if count == 1:
             return f"{whose} {'is not shown to' if unclear else 'does not'} carry over to {to}."
         return f"{none_of(count).capitalize()} {whose} {verb} to {to}."

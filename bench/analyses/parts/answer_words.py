@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from carryover.bench.analyses.parts.answer_numbers import CANNOT_TELL, CARRIES, HURTS, NO_BETTER
+from carryover.bench.analyses.parts.answer_numbers import CANNOT_TELL, CARRIES, HURTS, IMPOSSIBLE, NO_BETTER
 from carryover.bench.analyses.parts.retention_numbers import signed
 from carryover.bench.places import PLACES
 from carryover.bench.records.reading import counted
@@ -34,7 +34,8 @@ class Gain:
 
 @dataclass(frozen=True)
 class Judged:
-    """One method on average over the datasets; ``gain.points`` is NaN where it has not finished on all of them."""
+    """One method on average over the datasets; ``gain.points`` is NaN where it has not finished on all of them, or
+    cannot be plugged in (verdict `IMPOSSIBLE`)."""
 
     name: str
     place: str
@@ -59,6 +60,11 @@ class Case:
     failed: int = 0
     where: str = NEW
 
+    @property
+    def refused(self) -> list[Judged]:
+        """Those that cannot be plugged in."""
+        return [one for one in self.methods if one.gain.verdict == IMPOSSIBLE]
+
 
 def sentence(case: Case) -> str:
     """The verdict; where there is none, why."""
@@ -71,6 +77,10 @@ def sentence(case: Case) -> str:
     if math.isnan(case.zero_shot):
         why = "has not finished on every dataset" if case.has_zero_shot else "was not run"
         return f"There is no verdict: zero-shot {why}, and methods are compared with it."
+    if case.refused and len(case.refused) == len(case.methods):
+        return " ".join(
+            [f"There is no verdict: no method can be plugged into {case.where}.", *ported_all(case.refused)]
+        )
     if not known:
         on = f" on all {case.datasets} datasets" if case.datasets > 1 else ""
         return f"There is no verdict: no method has finished{on}."
@@ -78,9 +88,17 @@ def sentence(case: Case) -> str:
         return f"One seed allows no verdict. {as_found(known, case.where)}"
     if all(math.isnan(one.gain.low) for one in known):
         return f"There is no verdict: the stored predictions are missing. {as_found(known, case.where)}"
-    if len(known) == 1:
+    if len(known) == 1 and not case.refused:
         return " ".join([of_one(known[0], case.where), *ported_one(known[0])])
-    return " ".join([*of_places(known, case.where), *ported_all(known)])
+    judged = [of_one(known[0], case.where)] if len(known) == 1 else of_places(known, case.where)
+    return " ".join([*judged, *not_plugged(case.refused), *ported_all([*known, *case.refused])])
+
+
+def not_plugged(refused: Sequence[Judged]) -> list[str]:
+    if not refused:
+        return []
+    names = who([one.name for one in refused])
+    return [f"{names[0].upper()}{names[1:]} cannot be plugged in."]
 
 
 def nothing_done(case: Case) -> str:

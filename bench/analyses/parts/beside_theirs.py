@@ -109,7 +109,8 @@ def varies(values: list[float]) -> bool:
 
 def values_of(scores: pd.DataFrame, dataset: str, method: str, measure: str, over: list[str]) -> list[float]:
     """One a seed; of the average over those seeds that are there on every dataset."""
-    mine = scores[scores["method"] == method]
+    needed = ["base", "new"] if measure == "h" else [measure]  # none where the plug-in is refused
+    mine = scores[scores["method"] == method].dropna(subset=needed)
     if dataset != AVERAGE:
         return mine.loc[mine["dataset"] == dataset, measure].tolist()
     by_seed = mine[mine["dataset"].isin(over)].groupby("seed")

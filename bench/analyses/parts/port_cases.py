@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from carryover.bench.analyses.parts.retention_numbers import Compared, accuracy, averaged, compare, options_of
+from carryover.bench.analyses.parts.retention_numbers import Compared, averaged, compare, options_of
 from carryover.bench.plan.option_rows import method_of
 from carryover.bench.plan.port_specs import PORT_SPECS, PortSpec, ported_by
 from carryover.bench.plan.run_labels import ZERO_SHOT, setting
 from carryover.bench.plan.suites import Variant
 from carryover.bench.records import reading
-from carryover.bench.records.reading import AVERAGE, Record
+from carryover.bench.records.reading import AVERAGE, Record, accuracy
 from carryover.bench.records.selection import Row, Selection
 from carryover.bench.stats import choices
 
@@ -136,6 +136,12 @@ class Case:
 
     def at(self, dataset: str, way: Way, target: str) -> dict[int, Record]:
         return self.cases.at(dataset, self.method, way, target)
+
+    def refused(self, dataset: str, target: str) -> bool:
+        """Whether the plug-in as it is cannot be plugged in there; of the average: on any of its datasets."""
+        sets = self.cases.averaged if dataset == AVERAGE else [dataset]
+        plain = [r for name in sets for r in self.cases.records(name, self.method, REUSED, target)]
+        return any(target in reading.refused(record) for record in plain)
 
     def has(self, way: Way) -> bool:
         """Whether it was run on any dataset."""

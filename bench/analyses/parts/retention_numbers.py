@@ -12,7 +12,7 @@ import pandas as pd
 
 from carryover.bench.plan.run_labels import ZERO_SHOT
 from carryover.bench.plan.settings import Methods
-from carryover.bench.records.reading import AVERAGE, Record
+from carryover.bench.records.reading import AVERAGE, Record, accuracy, refused
 from carryover.bench.records.selection import Selection
 from carryover.bench.render.sheets import MISSING
 from carryover.bench.stats import choices
@@ -21,6 +21,7 @@ from carryover.methods.parts.schedule import epoch_steps
 from carryover.methods.train_config import TrainConfig
 
 OPTIONS = ("zero-shot", "reuse", "retrain")  # the cheapest first: nothing to keep, nothing to train, training
+WITHOUT_REUSE = ("zero-shot", "retrain")  # where the plug-in cannot be plugged in
 NOTHING = "nothing to retain"
 UNDECIDED = "undecided"
 MARGIN = 1.0  # points that an option may be behind the best and still be taken for being cheaper
@@ -77,10 +78,16 @@ class Compared:
     def has_intervals(self) -> bool:
         return self.options is not None and len(self.options.drawn) > 0
 
+    def mean(self, option: str) -> float:
+        """NaN for an option that there is not."""
+        return self.means[self.names.index(option)] if option in self.names else math.nan
+
     def difference(self, one: str, other: str) -> tuple[float, float, float]:
-        """Accuracy of one option less another's, in points, and the ends of its interval."""
-        value = self.means[self.names.index(one)] - self.means[self.names.index(other)]
-        return value, *(self.options.interval(self.less(one, other)) if self.options else (math.nan, math.nan))
+        """Accuracy of one option less another's, in points, and the ends of its interval; NaN where either is no option
+        here."""
+        value = self.mean(one) - self.mean(other)
+        known = self.options if {one, other} <= set(self.names) else None
+        return value, *(known.interval(self.less(one, other)) if known else (math.nan, math.nan))
 
     def less(self, one: str, other: str) -> list[int]:
         """Weights of the options in their difference."""
@@ -93,9 +100,9 @@ class Compared:
     def kept(self, option: str) -> tuple[float, float, float]:
         """The share of retraining's gain that the option has, and the ends of its interval; NaN where the gain to be
         kept is not above nothing beyond its interval."""
-        if self.options is None:
+        if self.options is None or option not in self.names:
             return math.nan, math.nan, math.nan
-        shot, reached, ceiling = (self.means[self.names.index(one)] for one in ("zero-shot", option, "retrain"))
+        shot, reached, ceiling = map(self.mean, ("zero-shot", option, "retrain"))
         above, below = (self.less(one, "zero-shot") for one in (option, "retrain"))
         low, high = self.options.ratio_interval(above, below)  # no ends where the gain is not above nothing
         return math.nan if math.isnan(low) else (reached - shot) / (ceiling - shot), low, high
@@ -130,14 +137,14 @@ class Compared:
         asked, options = [], self.options
         for one in self.names[: self.names.index(self.best)] if self.choice == UNDECIDED else ():
             if options and self.near(one) is None:
-                behind = self.means[self.names.index(self.best)] - self.means[self.names.index(one)]
+                behind = self.mean(self.best) - self.mean(one)
                 asked.append(options.needed(self.less(one, self.best), max(behind, MARGIN - behind)))
         return tuple(np.max(asked, axis=0).tolist()) if asked else (math.nan, math.nan)
 
 
 # ---- from records ----------------------------------------------------------------------------------------------------
 
-Three = tuple[Record, Record, Record]  # zero-shot's, the reused, the retrained: of one seed
+Three = tuple[Record, ...]  # zero-shot's, the reused unless it is refused, the retrained: of one seed
 
 
 def compared(selection: Selection) -> list[Compared]:
@@ -155,30 +162,34 @@ def measured(selection: Selection) -> list[Compared]:
         for record in sorted(row.records, key=lambda r: r["run"]["seed"]):
             seed = record["run"]["seed"]
             floor, reused = (of_main.get((row.dataset, name, seed)) for name in (ZERO_SHOT, method))
-            if floor and reused and all(accuracy(r, target) >= 0 for r in (floor, reused, record)):
-                here[seed] = floor, reused, record
+            if floor and reused:
+                three = (floor, record) if target in refused(reused) else (floor, reused, record)
+                if all(accuracy(r, target) >= 0 for r in three):
+                    here[seed] = three
     drawn = {dataset: drawn_on(selection, dataset, threes) for dataset in dict.fromkeys(key[1] for key in threes)}
     rates, found = rates_of(selection.records), []
     for (target, dataset, method), by_seed in threes.items():
         options = options_of(target, dataset, list(by_seed.values()), drawn[dataset])
         priced = costs(target, rates, selection.chosen_by.methods)
-        cost = [[v for three in by_seed.values() if (v := part(three[2])) is not None] for part in priced]
+        cost = [[v for three in by_seed.values() if (v := part(three[-1])) is not None] for part in priced]
         medians = tuple(median(values) if values else math.nan for values in cost)
-        found.append(compare(target, dataset, method, len(by_seed), options, medians))
+        found.append(compare(target, dataset, method, len(by_seed), options, medians, options_in(by_seed)))
     for target, method in dict.fromkeys((target, method) for target, _, method in threes):
         datasets = dict.fromkeys(dataset for role, dataset, _ in threes if role == target)
         each = {dataset: threes.get((target, dataset, method), {}) for dataset in datasets}
+        if WITHOUT_REUSE in map(options_in, each.values()):
+            each = {d: {seed: (three[0], three[-1]) for seed, three in by.items()} for d, by in each.items()}
         seeds, options = averaged(target, each, drawn)
         mine = [one.cost for one in found if (one.target, one.method) == (target, method)]
         means = np.mean(mine, axis=0) if seeds else np.full(len(COST), math.nan)
-        found.append(compare(target, AVERAGE, method, seeds, options, tuple(map(float, means))))
+        names = WITHOUT_REUSE if WITHOUT_REUSE in map(options_in, each.values()) else OPTIONS
+        found.append(compare(target, AVERAGE, method, seeds, options, tuple(map(float, means)), names))
     return found
 
 
-def accuracy(record: Record, target: str) -> float:
-    """In percent; NaN where the run is not done there."""
-    found = (record.get("targets") or {}).get(target) or {}
-    return float(found.get("accuracy", math.nan)) if record.get("status") == "done" else math.nan
+def options_in(by_seed: Mapping[int, Three]) -> tuple[str, ...]:
+    """The names of the options."""
+    return WITHOUT_REUSE if any(len(three) < len(OPTIONS) for three in by_seed.values()) else OPTIONS
 
 
 def drawn_on(
@@ -278,7 +289,7 @@ def steps_made(record: Record) -> int:
 
 def retention_table(selection: Selection) -> pd.DataFrame:
     """`RETENTION`: accuracies in percent, retention and its interval as shares, the median cost of retraining."""
-    rows = [[*one.keys, one.seeds, *one.means, *one.retention, *one.cost] for one in compared(selection)]
+    rows = [[*one.keys, one.seeds, *map(one.mean, OPTIONS), *one.retention, *one.cost] for one in compared(selection)]
     return pd.DataFrame(rows, columns=list(RETENTION))
 
 
