@@ -41,13 +41,11 @@ def model_config(name: str, cache_dir: str | None = None) -> dict:
 
 
 def text_sizes(name: str, text: dict, cache_dir: str | None = None) -> tuple[int, int]:
-    """W and the number of blocks of a model's text tower, from the ``text_cfg`` of its config. Raises UserError where
-    neither says them."""
+    """W and the number of blocks of a model's text tower, from the ``text_cfg`` of its config. Raises UserError for
+    a Hugging Face encoder whose own config cannot be had."""
     encoder = text.get("hf_model_name")
     if not encoder:
-        if "width" not in text:
-            raise UserError(f"{name}: its config says no text width; take the model's own open_clip_config.json")
-        return text["width"], text.get("layers", 12)
+        return text.get("width", 512), text.get("layers", 12)  # what open_clip takes where a config says nothing
     if encoder in HUGGING_FACE:
         return HUGGING_FACE[encoder]
     try:

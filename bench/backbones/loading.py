@@ -152,16 +152,24 @@ def resolve_arch(arch: Arch, cache_dir: str | None = None) -> Arch:
 
 def build(name: str, device: str = "cpu", **changes) -> nn.Module:
     """An open_clip model with random weights; ``force_custom_text`` gives both towers of a pair the same names. On the
-    device "meta" it has names and sizes alone. ``changes`` are parts of its config that are to be others."""
+    device "meta" it has names and sizes alone. ``changes`` are parts of its config that are to be others. Raises
+    UserError where transformers, or a config of its, is missing."""
     if name.startswith("micro-"):
         open_clip.add_model_config(MICRO)
     logger, level = logging.getLogger(), logging.getLogger().level
     logger.setLevel(logging.ERROR)  # open_clip warns of the random weights that were asked for
     try:
         with torch.device(device):
-            return open_clip.create_model(
+            model = open_clip.create_model(
                 name, load_weights=False, pretrained_text=False, force_custom_text=True, device=device, **changes
             )
+            if hasattr(model, "text_decoder"):  # CoCa's, which open_clip leaves as it finds the memory
+                nn.init.zeros_(model.text_decoder.text_projection)
+            return model
+    except (RuntimeError, OSError, ValueError) as error:
+        if "hf_model_name" not in model_config(name).get("text_cfg", {}):
+            raise
+        raise UserError(f"{name}: its text tower cannot be built here: {first_line(error)}") from error
     finally:
         logger.setLevel(level)
 

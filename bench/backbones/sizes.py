@@ -14,19 +14,11 @@ from functools import cache, partial
 from carryover.bench.backbones import loading
 from carryover.bench.backbones.archs import Tower
 from carryover.bench.backbones.attention import image_stack
+from carryover.bench.backbones.configs import text_sizes
 from carryover.bench.host.untouched import OwnDraws
 
 CLIP_POSITIONS, CLIP_VOCABULARY = 77, 49408  # where a config says nothing
 TINY_TEXT = {"width": 8, "heads": 1, "layers": 1, "context_length": 4, "vocab_size": 8}
-HUGGING_FACE = {  # width and blocks of the encoders that open_clip's configs name, which they do not say
-    "roberta-base": (768, 12),
-    "xlm-roberta-base": (768, 12),
-    "xlm-roberta-large": (1024, 24),
-    "facebook/nllb-200-distilled-600M": (1024, 12),
-    "facebook/nllb-200-distilled-1.3B": (1024, 24),
-    "google/mt5-base": (768, 12),
-    "google/mt5-xl": (2048, 24),
-}
 
 
 @dataclass(frozen=True)
@@ -57,8 +49,7 @@ def sizes_of(tower: Tower, cache_dir: str | None = None) -> Sizes:
     """Raises UserError for a model that is not known."""
     config = loading.model_config(tower.model, cache_dir)
     text = config.get("text_cfg") or {}
-    hugging = HUGGING_FACE.get(text.get("hf_model_name", ""))
-    width, layers = hugging or (text.get("width", 512), text.get("layers", 12))
+    width, layers = text_sizes(tower.model, text, cache_dir)
     own = "hf_model_name" not in text
     return Sizes(
         tower.label,
@@ -76,7 +67,7 @@ def loaded_sizes(backbone: loading.Backbone) -> Sizes:
     """Of one that is loaded."""
     text, image = backbone.text_stack, backbone.image_stack
     found = (len(image), image.width) if image else (0, 0)
-    layers, positions = len(text) if text else 0, backbone.text.text.context_length
+    layers, positions = len(text) if text else 0, backbone.text.layout.length
     return Sizes(backbone.label, backbone.width, backbone.dim, layers, positions, image=lambda: found)
 
 

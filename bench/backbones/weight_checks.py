@@ -90,11 +90,13 @@ def check_tag(tower: Tower, activation: str) -> None:
     if published and bool(published.get("quick_gelu", False)) != (activation == "quick_gelu"):
         plain = tower.model.removesuffix("-quickgelu")
         other = {"quick_gelu": plain, "gelu": f"{plain}-quickgelu"}[activation]
-        if other in open_clip.list_models() and other != tower.model:  # else its config alone knows (RoBERTa's)
-            raise UserError(
-                f"{tower.model}: the weights '{tower.pretrained}' were trained with another activation than "
-                f"{activation}: use the model name '{other}'"
-            )
+        own = "quick_gelu" if model_config(tower.model).get("quick_gelu") else "gelu"
+        if activation == own and other not in {*open_clip.list_models()} - {tower.model}:
+            return  # one name alone has these weights, and its config knows their activation (RoBERTa's)
+        raise UserError(
+            f"{tower.model}: the weights '{tower.pretrained}' were trained with another activation than {activation}: "
+            f"use the model name '{other}'" + (" and declare no other activation" if other == tower.model else "")
+        )
 
 
 def check(model: Any, tower: Tower) -> None:

@@ -86,17 +86,24 @@ KINDS = {
 VISION = {"image_size": 32, "layers": 2, "width": 48, "head_width": 16, "patch_size": 8}
 
 
-def made(name: str) -> tuple[Any, Any, Kind]:
-    """(open_clip model, tokenizer, its kind)"""
-    kind = KINDS[name]
+def config_of(kind: Kind) -> dict[str, Any]:
+    """As open_clip's config of a model."""
     text = {"context_length": 77, "vocab_size": VOCABULARY, "width": WIDTH, "heads": 4, "layers": 3, **kind.text}
     attentional = {"attentional_pool": True, "attn_pooler_heads": 4, "output_tokens": True}
     vision = VISION | (attentional if "multimodal_cfg" in kind.more else {})
+    return {"embed_dim": DIM, "vision_cfg": vision, "text_cfg": text, "quick_gelu": kind.quick, **kind.more}
+
+
+def made(name: str) -> tuple[Any, Any, Kind]:
+    """(open_clip model, tokenizer, its kind)"""
+    kind = KINDS[name]
     model_class = open_clip.CoCa if "multimodal_cfg" in kind.more else open_clip.CustomTextCLIP
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
-        model = model_class(DIM, vision_cfg=vision, text_cfg=text, quick_gelu=kind.quick, **kind.more)
+        model = model_class(**config_of(kind))
         spread(model.text)
+    if "multimodal_cfg" in kind.more:  # open_clip leaves it as it finds the memory
+        torch.nn.init.zeros_(model.text_decoder.text_projection)
     open_clip.model.set_model_preprocess_cfg(model, asdict(PreprocessCfg(size=32)))
     tokenizer = kind.tokenizer or open_clip.get_tokenizer(kind.named)
     return model.eval().requires_grad_(False), tokenizer, kind
