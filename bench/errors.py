@@ -41,5 +41,9 @@ def quoted(text: str, limit: int = 80) -> str:
     return f"'{line[:limit]}…'" if len(line) > limit else f"'{line}'"
 
 
+class TooLong(UserError):
+    """A text does not fit a text tower: it concerns that backbone, not the plug-in that is asked about it."""
+
+
 class StorageError(UserError):
     """A file could not be written (disk full, read-only): it concerns every run, not the one that met it."""

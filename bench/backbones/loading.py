@@ -145,12 +145,9 @@ def resolve(tower: Tower, cache_dir: str | None = None) -> Tower:
 
 
 def resolve_arch(arch: Arch, cache_dir: str | None = None) -> Arch:
-    """All towers resolved; widths of base and every target compared. Raises UserError before any work."""
-    base = resolve(arch.base, cache_dir)
-    new, more = resolve(arch.new, cache_dir), {name: resolve(tower, cache_dir) for name, tower in arch.more.items()}
-    for target in (new, *more.values()):
-        check_widths(base, target)
-    return replace(arch, base=base, new=new, more=more)
+    """All towers resolved. Raises UserError before any work."""
+    more = {name: resolve(tower, cache_dir) for name, tower in arch.more.items()}
+    return replace(arch, base=resolve(arch.base, cache_dir), new=resolve(arch.new, cache_dir), more=more)
 
 
 def model_config(name: str, cache_dir: str | None = None) -> dict:
@@ -170,16 +167,16 @@ def model_config(name: str, cache_dir: str | None = None) -> dict:
     return config
 
 
-def build(name: str, device: str = "cpu") -> nn.Module:
+def build(name: str, device: str = "cpu", **changes) -> nn.Module:
     """An open_clip model with random weights; ``force_custom_text`` gives both towers of a pair the same names. On the
-    device "meta" it has names and sizes alone."""
+    device "meta" it has names and sizes alone. ``changes`` are parts of its config that are to be others."""
     if name.startswith("micro-"):
         open_clip.add_model_config(MICRO)
     logger, level = logging.getLogger(), logging.getLogger().level
     logger.setLevel(logging.ERROR)  # open_clip warns of the random weights that were asked for
     try:
         with torch.device(device):
-            return open_clip.create_model(name, load_weights=False, force_custom_text=True, device=device)
+            return open_clip.create_model(name, load_weights=False, force_custom_text=True, device=device, **changes)
     finally:
         logger.setLevel(level)
 
@@ -352,15 +349,6 @@ def check(model: Any, tower: Tower) -> None:
             raise UserError(
                 f"{tower.model}: tensor '{name}' holds NaN or infinity; the checkpoint is damaged, get it again"
             )
-
-
-def check_widths(base: Tower | Backbone, new: Tower | Backbone) -> None:
-    """A plug-in fits the update only where text width and joint width agree."""
-    if (base.width, base.dim) != (new.width, new.dim):
-        raise UserError(
-            f"{base.label} has text and joint width {base.width}/{base.dim}, {new.label} {new.width}/"
-            f"{new.dim}: a plug-in cannot be carried over between them"
-        )
 
 
 def fingerprint(model: nn.Module, tower: Tower) -> str:

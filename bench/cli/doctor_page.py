@@ -17,6 +17,7 @@ from carryover.bench.cli.registries import discover
 from carryover.bench.cli.settings import plan_of, wants_drift
 from carryover.bench.engine import schedule
 from carryover.bench.engine.options import Options
+from carryover.bench.engine.possible import Possible
 from carryover.bench.engine.session import Session
 from carryover.bench.errors import UserError
 from carryover.bench.host import environment, processor
@@ -57,7 +58,7 @@ def doctor(args: argparse.Namespace) -> int:
     page.section("Pair")
     for role in options.arch.towers:
         if role != "base":
-            show_pair(page, loaded.get("base"), loaded.get(role), "" if role == "new" else f"{role} ")
+            show_pair(page, loaded.get("base"), loaded.get(role), runs, "" if role == "new" else f"{role} ")
     page.section("Data")
     asked = list(map(datasets.identify, args.datasets)) or datasets.default(options.arch.datasets)
     ids = dict.fromkeys([*asked, *(run.test for run in runs if run.test)])
@@ -76,7 +77,8 @@ def planned(args: argparse.Namespace, options: Options) -> list[Run]:
     test_only = {*datasets.ood("paper"), *datasets.ood("micro")}
     args = copy.copy(args)
     given, args.datasets = args.datasets, [id for id in args.datasets if id not in test_only]
-    return plan_of(args, options.arch) if args.datasets or not given else []
+    runs = plan_of(args, options.arch) if args.datasets or not given else []
+    return Possible(options.arch, options.hub_cache).parted(runs)[0]
 
 
 def with_device(page: Page, args: argparse.Namespace) -> None:

@@ -19,6 +19,7 @@ from carryover.bench.cli.results import write_results
 from carryover.bench.cli.settings import changes_of, plan_of, settings_of, wants_drift
 from carryover.bench.cluster.engine import joined
 from carryover.bench.engine import drift_runs, known_prompts, schedule
+from carryover.bench.engine.possible import Possible
 from carryover.bench.engine.session import Session
 from carryover.bench.errors import UserError
 from carryover.bench.host import claims
@@ -32,7 +33,9 @@ def run(args: argparse.Namespace) -> int:
     """0 only where every planned run is done."""
     options = options_of(args)
     discover(options.plugin_dirs)
-    runs = plan_of(args, options.arch)
+    runs, impossible = Possible(options.arch, options.hub_cache).parted(plan_of(args, options.arch))
+    for line in impossible:
+        say(("left out", "yellow"), f" {line}")
     if args.dry_run:
         return dry_run(options, runs, args.jobs or schedule.default_jobs(options), args.fresh)
     started, shown = time.monotonic(), Display(console, len(runs), Curves(args))

@@ -23,6 +23,7 @@ def frame_of(given: dict[str, Any], quiet: bool) -> pd.DataFrame:
     from carryover.bench.cli.results import choice_of, selection_of
     from carryover.bench.cli.running import run
     from carryover.bench.cli.settings import arch_of, plan_of
+    from carryover.bench.engine.possible import Possible
     from carryover.bench.engine.run_store import RunStore
     from carryover.bench.host.identity import canonical
     from carryover.bench.records.printed import read_paper
@@ -31,7 +32,7 @@ def frame_of(given: dict[str, Any], quiet: bool) -> pd.DataFrame:
     with silent(quiet):
         status = run(args)
     arch = arch_of(args)
-    planned = {canonical(one.canonical()) for one in plan_of(args, arch)}
+    planned = {canonical(one.canonical()) for one in Possible(arch, args.hub_cache).parted(plan_of(args, arch))[0]}
     stored = [one for one in RunStore(args.out, arch.id).records() if canonical(one["run"]) in planned]
     if status:
         failed = [one["error"] for one in stored if one.get("status") == "failed"]

@@ -155,8 +155,7 @@ def read(session: Session, run: Run) -> None:
     """Asks for every feature file that the run reads."""
     if run.port:
         session.anchors.read(run)
-    roles = run.evaluated_on(session.options.arch.towers)
-    for role in roles:
+    for role in session.evaluated_on(run):
         session.inputs.tests(run, role)
     if not run.test and (not run.port or len(run.path) > 1):
         session.inputs.support(run)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from carryover import datasets
 from carryover.bench import ports
 from carryover.bench.backbones import loading
+from carryover.bench.backbones.sizes import loaded_sizes
 from carryover.bench.engine.few_shot import FewShot, at_most
 from carryover.bench.engine.options import Options
 from carryover.bench.errors import quoted
@@ -19,7 +20,8 @@ from carryover.datasets.fewshot import draw
 from carryover.datasets.images import allow_pixels
 from carryover.datasets.withheld import withheld
 from carryover.methods import discover
-from carryover.methods.base import Shape
+from carryover.methods.asks import fits
+from carryover.methods.base import METHODS, Shape
 
 NAMED = 3  # groups of classes with one prompt that a line names
 
@@ -47,8 +49,6 @@ class Loaded:
             self._backbones[role] = loading.load(
                 options.arch.towers[role], options.device, options.hub_cache, self.text_budget, options.precision
             )
-            if "base" in self._backbones:
-                loading.check_widths(self._backbones["base"], self._backbones[role])
         return self._backbones[role]
 
     def features(self, role: str) -> FeatureStore:
@@ -130,6 +130,21 @@ class Loaded:
             backbone.text.budget = budget
 
     def shape_of(self, run: Run) -> Shape:
-        """Of the first training of its path, which made the tensors; all backbones of an arch have its widths."""
+        """Of the first training of its path, which made the tensors."""
         few = self.fewshot(run.sources[-1] if run.sources else run)
-        return Shape.of(self.backbone("base"), few.data.classnames, len(few.support))
+        return Shape.of(self.backbone(run.path[0]), few.data.classnames, len(few.support))
+
+    def evaluated_on(self, run: Run) -> list[str]:
+        """``Run.evaluated_on`` but for the backbones that its plug-in cannot be plugged into."""
+        return [role for role in run.evaluated_on(self.options.arch.towers) if role not in self.refused(run)]
+
+    def refused(self, run: Run) -> dict[str, str]:
+        """The backbones that a plug-in of the base, carried as it is, cannot be plugged into, and why. What a port
+        cannot serve it says itself."""
+        if run.port or len(run.path) > 1:
+            return {}
+        kind = METHODS[run.method]
+        own = loaded_sizes(self.backbone(run.path[0]))
+        there = {role: loaded_sizes(self.backbone(role)) for role in run.evaluated_on(self.options.arch.towers)}
+        reasons = {role: fits(kind, run.config, own, sizes) for role, sizes in there.items()}
+        return {role: reason for role, reason in reasons.items() if reason}

@@ -24,7 +24,7 @@ from carryover.bench.engine.plugin_header import header_of
 from carryover.bench.engine.port_runs import port_over
 from carryover.bench.engine.record_draft import add_features, begin, encoded_since, tell_choice, write_manifests
 from carryover.bench.engine.session import Session
-from carryover.bench.errors import StorageError, UserError
+from carryover.bench.errors import StorageError, TooLong, UserError
 from carryover.bench.host import out_of_memory
 from carryover.bench.host.device import peak_memory, reset_peak
 from carryover.bench.host.identity import sha256_of
@@ -59,6 +59,11 @@ class Work:
     @property
     def failed(self) -> bool:
         return self.record["status"] == "failed"
+
+    @property
+    def over(self) -> bool:
+        """Nothing is left to do: it failed, or the one backbone that it is about cannot take it."""
+        return self.failed or (self.run.path != ("base",) and self.run.path[-1] in self.record.get("refused", {}))
 
 
 def execute_together(session: Session, unit: Sequence[tuple[Run, str]]) -> Iterator[dict]:
@@ -98,18 +103,18 @@ def tried(session: Session, unit: Sequence[tuple[Run, str]]) -> Iterator[dict]:
     for work in works:
         before = session.encoded()
         session.used()
-        if not work.failed:
+        if not work.over:
             attempt(session, work, read_tests)
-        if not work.failed and not work.run.test and not work.run.port:
+        if not work.over and not work.run.test and not work.run.port:
             attempt(session, work, prepare)
         work.record["encoded"] = encoded_since(before, session.encoded())
         work.record["features"] = session.used()
-    for part in side_by_side(session, [work for work in works if work.method is not None and not work.failed]):
+    for part in side_by_side(session, [work for work in works if work.method is not None and not work.over]):
         train(session, part)
     for work in works:
         work.method = work.support = None
         session.used()
-        if not work.failed:
+        if not work.over:
             attempt(session, work, through_port if work.run.port else carry_over)
         add_features(work.record, session.used())
         if not work.failed:
@@ -130,6 +135,9 @@ def attempt(session: Session, work: Work, step: Callable[[Session, Work], None])
 
 
 def fail(session: Session, work: Work, error: BaseException) -> None:
+    if isinstance(error, TooLong) and work.run.path != ("base",) and not work.run.port:
+        work.record["refused"] = {work.run.path[-1]: str(error)}
+        return
     if isinstance(error, FitError):
         work.record["curve"] = error.curve
     elif session.options.debug:
@@ -156,8 +164,7 @@ def read_tests(session: Session, work: Work) -> None:
     if work.run.port:
         session.anchors.read(work.run)
     else:
-        roles = work.run.evaluated_on(session.options.arch.towers)
-        work.tests = {role: session.inputs.tests(work.run, role) for role in roles}
+        work.tests = {role: session.inputs.tests(work.run, role) for role in session.evaluated_on(work.run)}
     work.record["seconds"]["features"] = time.perf_counter() - start
 
 
@@ -290,8 +297,10 @@ def carry_over(session: Session, work: Work) -> None:
         return carried
 
     record["files"]["plugin"] = sha256_of(session.store.path("plugins", plugin))
-    found, marks = predicted(session, run, fresh, work.tests, record["seconds"]["evaluate"])
+    found, marks, refused = predicted(session, run, fresh, work.tests, record["seconds"]["evaluate"])
     record["marks"] += marks
+    if refused:
+        record["refused"] = {**record.get("refused", {}), **refused}
     outcomes = {}
     labels = as_labels(session.test_split(run), "cpu")  # all predictions are made
     for role, answers in found.items():

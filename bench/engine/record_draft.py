@@ -37,6 +37,7 @@ def describe(session: Session, run: Run, key: str) -> dict:
     marks += kind.marks(run.config, session.backbone(run.path[-1]))
     if kind.transductive:
         marks.append(TRANSDUCTIVE)
+    refused = session.refused(run)
     if run.limit:
         marks.append(f"trial: at most {run.limit} test images a class")
     return {
@@ -62,6 +63,7 @@ def describe(session: Session, run: Run, key: str) -> dict:
         "trained": session.keys.of(run.trained),
         "files": {},
         "targets": {},
+        **({"refused": refused} if refused else {}),
         "curve": [],
         "encoded": {},
         "features": {},

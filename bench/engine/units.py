@@ -198,8 +198,7 @@ def read_features(session: Session, runs: Sequence[Run], supports: bool = True) 
     """Makes the feature files that runs of one ``axes`` read; what is wrong with a picture, each run says itself.
     Returns what was encoded (``encoded_since``)."""
     before = session.encoded()
-    roles = session.options.arch.towers
-    tests = {(METHODS[run.method].needs, role): run for run in reversed(runs) for role in run.evaluated_on(roles)}
+    tests = {(METHODS[run.method].needs, role): run for run in reversed(runs) for role in session.evaluated_on(run)}
     wanted: list[Callable[[], object]] = [partial(session.inputs.tests, run, role) for (_, role), run in tests.items()]
     fitted = [run for run in runs if supports and not run.test]
     wanted += [partial(session.inputs.support, run) for run in fitted if not run.port]

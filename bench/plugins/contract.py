@@ -18,6 +18,7 @@ from torch import Tensor
 from carryover.bench.backbones import loading
 from carryover.bench.backbones.archs import Tower
 from carryover.bench.backbones.loading import Backbone, first_line
+from carryover.bench.backbones.sizes import Sizes, loaded_sizes, sizes_of
 from carryover.bench.errors import UserError, quoted, unknown
 from carryover.bench.host.untouched import OwnDraws
 from carryover.bench.plugins.format import Plugin
@@ -25,6 +26,7 @@ from carryover.bench.plugins.homes import left_home, misnamed
 from carryover.bench.plugins.ported import is_among
 from carryover.bench.ports.base import Ported
 from carryover.datasets.base import Dataset
+from carryover.methods.asks import fits
 from carryover.methods.base import METHODS, Classes, Method, TrainConfig
 
 FEW = 3  # classes that a trial binds to, beside the longest
@@ -45,8 +47,9 @@ class Incompatible(UserError):
 def check(plugin: Plugin, tower: Tower, data: Dataset, backbone: Backbone | None = None) -> TrainConfig:
     """The plug-in's config. Raises Incompatible naming every mismatch; needs no weights. ``tower`` with W and D filled
     in, as ``backbones.resolve`` does. ``backbone``: the tower, where it is loaded already."""
-    kind, widths, data = METHODS[plugin.method], widths_of(plugin, tower), worded(plugin, data)
+    kind, data = METHODS[plugin.method], worded(plugin, data)
     config, wrong = config_of(kind, plugin.header["config"])
+    widths = unlike(plugin, config, loaded_sizes(backbone) if backbone else sizes_of(tower))
     own: dict[str, Tensor] | None = None
     if config is not None:
         try:
@@ -98,15 +101,11 @@ def check_ported(plugin: Plugin, ported: Ported, tower: Tower, data: Dataset) ->
         raise Incompatible(plugin, tower, data, reasons)
 
 
-def widths_of(plugin: Plugin, tower: Tower) -> list[str]:
-    found = []
-    for what, own, theirs in (
-        ("text width W", plugin.shape.width, tower.width),
-        ("joint width D", plugin.shape.dim, tower.dim),
-    ):
-        if own != theirs:
-            found.append(f"{what}: the plug-in is for {own}, {tower.label} has {theirs}")
-    return found
+def unlike(plugin: Plugin, config: TrainConfig | None, sizes: Sizes) -> list[str]:
+    """What it needs of a backbone by its shape and config, and what is there; empty where it has that."""
+    kind = METHODS[plugin.method]
+    reason = fits(kind, config or kind.Config(), plugin.shape, sizes)
+    return [reason] if reason else []
 
 
 def config_of(kind: type[Method], given: dict[str, Any]) -> tuple[TrainConfig | None, list[str]]:

@@ -149,7 +149,7 @@ def predictions(
         return make(session, run, shape, tensors)
 
     if not templates:
-        found, marks = predicted(session, run, fresh, {"base": inputs}, {})
+        found, marks, _ = predicted(session, run, fresh, {"base": inputs}, {})
         return found["base"], marks
     return asked(fresh, session.backbone("base"), replace(tested_classes(session, run), templates=templates), inputs)
 

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from carryover.bench.backbones.loading import Backbone, first_line
+from carryover.bench.backbones.sizes import loaded_sizes
 from carryover.bench.errors import UserError
 from carryover.bench.features.pixels import Pictures, views_of
 from carryover.bench.features.store import FeatureStore
 from carryover.bench.host.untouched import OwnDraws
-from carryover.bench.plugins.contract import config_of, left_open, made, of_tensors, widths_of
+from carryover.bench.plugins.contract import config_of, left_open, made, of_tensors, unlike
 from carryover.bench.plugins.format import OF_BACKBONE, Plugin, of_kinds
 from carryover.bench.plugins.homes import doubt, misnamed
 from carryover.bench.plugins.ported import for_classes, of_backbone, restored
@@ -110,7 +111,7 @@ def bound(plugin: Plugin, old: Any, classes: Classes) -> Method | Ported:
     kind = METHODS[plugin.method]
     config, wrong = config_of(kind, plugin.header["config"])
     if isinstance(old, Backbone):
-        wrong = wrong + widths_of(plugin, old.tower)
+        wrong = wrong + unlike(plugin, config, loaded_sizes(old))
     if config is not None:
         wrong = wrong + of_tensors(made(kind, config, plugin), plugin.tensors) + left_open(kind, config, plugin)
     if wrong or config is None:

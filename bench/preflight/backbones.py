@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import huggingface_hub
 import torch
 import torch.nn.functional as F
 
 from carryover.bench.backbones import archs, loading, weight_sources
+from carryover.bench.backbones.sizes import loaded_sizes
 from carryover.bench.engine.options import Options
 from carryover.bench.engine.session import Session
 from carryover.bench.errors import UserError
+from carryover.bench.plan.runs import Run
 from carryover.bench.preflight.findings import Page, amount, check_space
+from carryover.methods.asks import fits
+from carryover.methods.base import METHODS
 
 NEAR_ZERO = 0.1  # a cosine between matrices of W x D entries below this: nothing of the old joint space is left
 
@@ -57,29 +63,55 @@ def show_control(page: Page, options: Options, name: str, tower: archs.Tower) ->
         page.ok(f"control '{name}'", f"{tower.label}, {source.text} ({amount(source.size)}), for the drift suite alone")
 
 
-def show_pair(page: Page, base: loading.Backbone | None, new: loading.Backbone | None, prefix: str) -> None:
-    """The base beside one update; ``prefix`` names a further one."""
+def show_pair(
+    page: Page, base: loading.Backbone | None, new: loading.Backbone | None, runs: Sequence[Run], prefix: str
+) -> None:
+    """The base beside one update, and what of the plan can be plugged into it; ``prefix`` names a further one."""
     if not base or not new:
         page.note(f"{prefix}pair", "not compared, for a backbone could not be loaded")
         return
-    with page.guard(f"{prefix}widths"):
-        loading.check_widths(base, new)
+    alike = (base.width, base.dim) == (new.width, new.dim)
+    if alike:
         page.ok(f"{prefix}widths", f"W {base.width} and D {base.dim} in both")
-        whole, rows = projection_cosines(loading.projection(base), loading.projection(new))
+    else:
+        page.note(f"{prefix}widths", f"W {base.width} and D {base.dim}; {new.label} has {new.width} and {new.dim}")
+    with page.guard(f"{prefix}text_projection"):
+        whole, rows = projection_cosines(loading.projection(base), loading.projection(new)) if alike else (0.0, 0.0)
         text = f"cosine of the two matrices {whole:.3f}, mean over rows {rows:.3f}"
-        if abs(whole) < NEAR_ZERO:
+        if not alike:
+            page.note(f"{prefix}text_projection", "not compared, for the widths differ")
+        elif abs(whole) < NEAR_ZERO:
             page.note(
                 f"{prefix}text_projection",
                 f"{text}: the joint space was re-initialised; output-space plug-ins are expected not to carry over",
             )
         else:
             page.ok(f"{prefix}text_projection", f"{text}: the joint space was kept, in part or whole")
+    show_plugins(page, base, new, runs, prefix)
     a, b = transform_of(base), transform_of(new)
     if a == b:
         page.ok(f"{prefix}transforms", "alike")
     else:
         differing = ", ".join(f"{name} {a[name]} and {b[name]}" for name in a if a[name] != b[name])
         page.note(f"{prefix}transforms", f"differ: {differing}; each backbone gets its own")
+
+
+def show_plugins(page: Page, base: loading.Backbone, new: loading.Backbone, runs: Sequence[Run], prefix: str) -> None:
+    """Which of the plan's plug-ins do not fit the update as they are."""
+    own, there = loaded_sizes(base), loaded_sizes(new)
+    reasons: dict[str, list[str]] = {}
+    configs = {run.method: run.config for run in runs if run.path == ("base",) and not run.port}
+    for method, config in configs.items():
+        if reason := fits(METHODS[method], config, own, there):
+            reasons.setdefault(reason.partition(" (")[0].partition(";")[0], []).append(method)
+    if configs and not reasons:
+        page.ok(f"{prefix}plug-ins", f"all {len(configs)} methods of the plan fit as they are")
+    elif reasons:
+        told = "; ".join(f"{', '.join(methods)}: {reason}" for reason, methods in reasons.items())
+        page.note(
+            f"{prefix}plug-ins",
+            f"{told}. They are measured on the base, and may go to {new.label} through a port (docs/ports.md)",
+        )
 
 
 def transform_of(backbone: loading.Backbone) -> dict:

@@ -143,11 +143,11 @@ def feature_files(session: Session, run: Run, few: FewShot) -> Iterator[Features
     if kind.needs == "views":
         count, crop = kind.test_views(run.config)
         tests += [view_recipe(crop, TEST_VIEWS_SEED, view) for view in range(count - 1)]
-    for role in run.evaluated_on(session.options.arch.towers):
+    for role in session.evaluated_on(run):
         for recipe in tests:
             yield file(role, session.test_split(run), recipe, True)
     for dataset, split, _ in session.anchors.chosen(run) if run.port else ():
-        for role in ("base", *run.via, *run.evaluated_on(session.options.arch.towers)):
+        for role in ("base", *run.via, *session.evaluated_on(run)):
             yield file(role, split, TEST_RECIPE, dataset=dataset)
     if run.test or (run.port and len(run.path) == 1):
         return
@@ -173,7 +173,7 @@ def out_bytes(session: Session, counted: Iterable[Counts]) -> int:
         total += described + OUTCOME + epochs * CURVE_ROW
         if run.trained == run:
             total += sum(value.nbytes + HEADER for value in learned.values()) + header + 2 * HEADER
-        total += len(run.evaluated_on(session.options.arch.towers)) * (counts.tests * PREDICTION + 3 * HEADER)
+        total += len(session.evaluated_on(run)) * (counts.tests * PREDICTION + 3 * HEADER)
         draw = run.dataset, run.shots, run.seed
         if draw not in draws:
             draws[draw] = sum(len(split.manifest(few.data.classnames)) for split in (few.support, few.val))
@@ -208,7 +208,7 @@ def priced(
     """Each run's seconds. What cannot be measured is named in ``missing`` and costs nothing.
 
     there  whether a feature file need not be made"""
-    towers, seen = calibration.session.options.arch.towers, set()
+    seen = set()
     for counts in counted:
         run, cache = counts.run, 0
         features: dict[str, tuple[int, float]] = {}
@@ -230,7 +230,7 @@ def priced(
             missing[f"{run.method}: {first_line(error)}"] = None
             yield Priced(run, features, cache)
             continue
-        yield Priced(run, features, cache, fit, evaluation * len(run.evaluated_on(towers)))
+        yield Priced(run, features, cache, fit, evaluation * len(calibration.session.evaluated_on(run)))
 
 
 def estimate(

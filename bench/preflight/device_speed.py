@@ -139,7 +139,7 @@ class Calibration:
         predicting = (mean if self.session.options.device == "cpu" else longest) + more
         fit = 0.0 if run.test else costs.fit(classes, longest + more, steps)
         if run.port:
-            targets = len(run.evaluated_on(self.session.options.arch.towers))
+            targets = len(self.session.evaluated_on(run))
             fit = targets * (MAPS_A_PORT * self.map_seconds() + (fit if steps else 0.0))
         return fit, costs.evaluation(classes, predicting, tests)
 

@@ -16,7 +16,7 @@ OF_RECORD: dict[str, Any] = {
     "chosen": dict, "tried": list,
     "seconds": dict, "versions": dict, "device": str, "git_commit": str, "started": str, "encoded": dict,
     "files": dict, "features": dict, "drawn": dict, "plan": str, "together": int, "git_dirty": bool,
-    "processor": dict, "port": dict,
+    "processor": dict, "port": dict, "refused": dict,
     "trainable_parameters": Number, "plugin_bytes": Number, "peak_memory_bytes": Number,
 }  # fmt: skip
 NEEDED_OF_RUN: dict[str, Any] = {"dataset": str, "method": str, "seed": int}
