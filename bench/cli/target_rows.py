@@ -17,7 +17,8 @@ from carryover.methods.base import METHODS
 FEW = 2  # names that are shorter than "all others"
 QUICK = "-quickgelu"
 ASTERISK = "*"
-T, K = TypeVar("T"), TypeVar("K", bound=Hashable)
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True)
