@@ -1,4 +1,5 @@
-"""An arch of the user's own, read from a few lines of TOML::
+"""An arch of the user's own, read from a few lines of TOML. Base and targets may be any models, of any widths and
+vocabularies: what a plug-in asks of a target is its own affair (``carryover.methods.asks``)::
 
 datasets = ["dtd", "folder:photos"]     # optional; default: the paper's eleven
 

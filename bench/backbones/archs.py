@@ -114,6 +114,15 @@ ARCHS = {
 }
 
 
+ARCHS["siglip-b16"] = Arch(
+    "siglip-b16",
+    Tower("ViT-B-16-SigLIP", "webli", "gelu", 768, 768, clip_transform=False),
+    Tower(
+        "ViT-B-16-SigLIP2", "webli", "gelu", 768, 768, clip_transform=False
+    ),  # approximated by tanh, as its config says
+)
+
+
 def many(pair: str, **more: Tower) -> Arch:
     """The pair's base and update with all further targets; the control that is one of them is no control there."""
     arch = ARCHS[pair]
@@ -121,14 +130,35 @@ def many(pair: str, **more: Tower) -> Arch:
 
 
 def b16(model: str, tag: str, activation: str = "gelu", clip_transform: bool = True) -> Tower:
+    """Of text width 512, as OpenAI's B/16."""
     return Tower(model, tag, activation, 512, 512, clip_transform=clip_transform)
 
 
 def l14(model: str, tag: str, activation: str = "gelu", clip_transform: bool = True) -> Tower:
+    """Of text width 768, as OpenAI's L/14."""
     return Tower(model, tag, activation, 768, 768, clip_transform=clip_transform)
 
 
-# Of open_clip's tags of the same widths; what is left out, and why: `tests.open_clip_tags`.
+def h14(model: str, tag: str, activation: str = "gelu", clip_transform: bool = True, dim: int = 1024) -> Tower:
+    """Of text width 1024 and 24 blocks, as LAION's H/14."""
+    return Tower(model, tag, activation, 1024, dim, clip_transform=clip_transform, layers=24)
+
+
+def g14(model: str, tag: str, activation: str = "gelu", clip_transform: bool = True, layers: int = 32) -> Tower:
+    """Of text width 1280, as LAION's bigG/14."""
+    return Tower(model, tag, activation, 1280, 1280, clip_transform=clip_transform, layers=layers)
+
+
+def so400m(model: str, dim: int = 1152) -> Tower:
+    """Of text width 1152 and 27 blocks, as SigLIP's largest."""
+    return Tower(model, "webli", "gelu", 1152, dim, clip_transform=False, layers=27)
+
+
+SO400M = so400m("ViT-SO400M-14-SigLIP2")
+METACLIP2 = h14("ViT-H-14-worldwide-quickgelu", "metaclip2_worldwide", "quick_gelu")
+DFN5B = h14("ViT-H-14-quickgelu", "dfn5b", "quick_gelu", clip_transform=False)  # pictures are squashed
+
+# Of open_clip's tags; what is left out, and why: `tests/support/open_clip_tags.py`.
 MANY = (
     many(
         "micro",
@@ -149,6 +179,11 @@ MANY = (
         # theirs take pixels as they are, without a mean and a deviation
         mobileclip=b16("MobileCLIP-B", "datacompdr_lt", clip_transform=False),
         mobileclip2=b16("MobileCLIP2-B", "dfndr2b", clip_transform=False),
+        mobileclip2_s2=b16("MobileCLIP2-S2", "dfndr2b", clip_transform=False),
+        siglip=ARCHS["siglip-b16"].base,
+        siglip2=ARCHS["siglip-b16"].new,
+        pe=h14("PE-Core-B-16", "meta", clip_transform=False),  # its text tower is as large as an H/14's
+        openai_l14=ARCHS["vit-l14"].base,
     ),
     many(
         "vit-l14",
@@ -160,6 +195,39 @@ MANY = (
         metaclip_400m=l14("ViT-L-14-quickgelu", "metaclip_400m", "quick_gelu"),
         metaclip_fullcc=l14("ViT-L-14-quickgelu", "metaclip_fullcc", "quick_gelu"),
         vitamin=l14("ViTamin-L", "datacomp1b"),
+        convnext=replace(l14("convnext_large_d", "laion2b_s26b_b102k_augreg"), layers=16),
+        clipa=l14("ViT-L-14-CLIPA", "datacomp1b", clip_transform=False),
+        mobileclip2=l14("MobileCLIP2-L-14", "dfndr2b"),
+        siglip=h14("ViT-L-16-SigLIP-256", "webli", clip_transform=False),
+        siglip2=h14("ViT-L-16-SigLIP2-256", "webli", clip_transform=False),
+        siglip2_so400m=SO400M,
+        pe=h14("PE-Core-L-14-336", "meta", clip_transform=False),
+        laion2b_h14=h14("ViT-H-14", "laion2b_s32b_b79k"),
+        dfn5b_h14=DFN5B,
+        metaclip2_h14=METACLIP2,
     ),
 )
 ARCHS |= {arch.id: arch for arch in MANY}
+# OpenAI published no H/14: the base is LAION's, the update the next one of the same size and text tower.
+ARCHS["vit-h14-all"] = Arch(
+    "vit-h14-all",
+    h14("ViT-H-14", "laion2b_s32b_b79k"),
+    DFN5B,
+    more=dict(
+        metaclip_fullcc=h14("ViT-H-14-quickgelu", "metaclip_fullcc", "quick_gelu"),
+        metaclip_altogether=h14("ViT-H-14", "metaclip_altogether"),
+        metaclip2=METACLIP2,
+        clipa=h14("ViT-H-14-CLIPA", "datacomp1b", clip_transform=False),
+        vitamin=h14("ViTamin-L2", "datacomp1b"),
+        convnext=h14("convnext_xxlarge", "laion2b_s34b_b82k_augreg_soup"),
+        eva01_g14=h14("EVA01-g-14-plus", "merged2b_s11b_b114k"),
+        eva02_e14=h14("EVA02-E-14", "laion2b_s4b_b115k"),
+        laion2b_g14=h14("ViT-g-14", "laion2b_s34b_b88k"),
+        laion2b_bigg14=g14("ViT-bigG-14", "laion2b_s39b_b160k"),
+        metaclip_bigg14=g14("ViT-bigG-14-quickgelu", "metaclip_fullcc", "quick_gelu"),
+        siglip2_so400m=SO400M,
+        siglip2_gopt=so400m("ViT-gopt-16-SigLIP2-256", dim=1536),
+        pe_bigg14=g14("PE-Core-bigG-14-448", "meta", clip_transform=False, layers=24),
+    ),
+    suites=MANY_SUITES,
+)

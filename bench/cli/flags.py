@@ -81,8 +81,8 @@ BACKBONES: Group = {
     "--arch": dict(
         type=values.arch,
         default=ARCH,
-        help="a base and its update: micro (default), vit-b16, vit-l14; a base and many targets: micro-all, "
-        "vit-b16-all, vit-l14-all; or FILE.toml",
+        help="a base and its update: micro (default), vit-b16, vit-l14, siglip-b16; a base and many targets: "
+        "micro-all, vit-b16-all, vit-l14-all, vit-h14-all; or FILE.toml",
     ),
     "--base-weights": dict(default="", help="local checkpoint of the base (.safetensors or .pt)"),
     "--new-weights": dict(default="", help="local checkpoint of the update"),
@@ -140,6 +140,7 @@ PLUGINS: Group = {
     ),
     "--top": dict(type=int, metavar="N", help="how many names are shown of each picture"),
     "--json": dict(action="store_true", help="print JSON in place of the table"),
+    "--markdown": dict(action="store_true", help="print Markdown in place of the table"),
     "--to": dict(metavar="PATH", help="what to write"),
 }
 PORTS: Group = {
@@ -279,7 +280,7 @@ ONLY = {  # flags that are a mistake with any other command
     "encode": ("check",),
     "mirror": ("prepare",),
     "plugin": ("evaluate", "port", "classify"),
-    "backbone": ("evaluate", "port", "import", "classify"),
+    "backbone": ("evaluate", "port", "import", "classify", "ls"),
     "dataset": ("evaluate", "port", "import"),
     "kind": ("import",),
     "classes": ("import", "classify"),
@@ -287,6 +288,7 @@ ONLY = {  # flags that are a mistake with any other command
     "fact": ("import",),
     "facts": ("import",),
     "json": ("evaluate", "classify"),
+    "markdown": ("ls",),
     "push": ("export",),
     "top": ("classify",),
     "to": ("export", "leaderboard", "port", "map", "compare", "import", "classify"),

@@ -12,21 +12,36 @@ from carryover.bench.errors import UserError, unknown
 from carryover.bench.plan import method_files
 from carryover.bench.render.terminal import Table
 
-WORDS = ("[methods|ports|datasets|archs]", "one list alone")
-FLAGS = ("--datasets", "--plugin-dir")
+WORDS = (
+    "[methods|ports|datasets|archs [NAME]|targets]",
+    "one list alone; archs NAME (or FILE.toml): what can be done with plug-ins of its base on each of its targets; "
+    "targets: the same on each tag of open_clip",
+)
+FLAGS = ("--datasets", "--plugin-dir", "--arch", "--backbone", "--markdown", "--hub-cache")
+HELP = {
+    "--arch": "for targets: whose base (default: micro)",
+    "--backbone": "for targets: the base, in place of the arch's; MODEL/TAG of open_clip or what evaluate takes",
+}
 EXAMPLES = (
     ("ls methods --plugin-dir mine", "the suite's methods and your own"),
     ("ls datasets --datasets folder:PATH", "is your own folder read as you mean it?"),
+    ("ls archs vit-b16-all", "which plug-ins go into each of its targets as they are, which through a port"),
+    ("ls targets --backbone ViT-L-14-quickgelu/openai", "the same for every tag of open_clip"),
 )
 
 
 def main(args: argparse.Namespace) -> int:
     kinds = {"methods": list_methods, "ports": list_ports, "datasets": list_datasets, "archs": list_archs}
-    if len(args.what) > 1:
-        raise UserError(f"'{args.what[1]}' after 'ls {args.what[0]}': ls takes one list at most")
     what = args.what[0].lower() if args.what else ""
-    if what and what not in kinds:
-        raise unknown("list", what, kinds)
+    if what and what not in (*kinds, "targets"):
+        raise unknown("list", what, (*kinds, "targets"))
+    if len(args.what) > 1 and not (what == "archs" and len(args.what) == 2):
+        raise UserError(f"'{args.what[-1]}' after 'ls {what}': ls takes one list at most, and archs one name")
+    if what == "targets" or len(args.what) > 1:
+        from carryover.bench.cli import ls_targets  # which needs open_clip
+
+        ls_targets.list_arch(args, args.what[1]) if len(args.what) > 1 else ls_targets.list_targets(args)
+        return 0
     for kind, show in kinds.items():
         if what in ("", kind):
             show(args).show()

@@ -1,97 +1,100 @@
-"""The archs of many targets: every fitting tag that open_clip lists is a target, or left out for a written reason."""
+"""The suite's lists of backbones: every tag that open_clip lists is in one, or left out for a written reason."""
+
+from fnmatch import fnmatchcase
 
 import open_clip
 import pytest
 import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-from open_clip_tags import LEFT_OUT, reasons
+from open_clip_tags import CAPTIONS, LANGUAGES, LARGER_PICTURES, LEFT_OUT, TRAP, WRONG_ACTIVATION, reasons
 
-from carryover.bench.backbones import loading
-from carryover.bench.backbones.archs import ARCHS, OTHER_ACTIVATION
+from carryover.bench.backbones.archs import ARCHS, OTHER_ACTIVATION, Tower
 from carryover.bench.plan import suites
 
-MANY = ("micro-all", "vit-b16-all", "vit-l14-all")
-PUBLISHED = MANY[1:]
-TOWERS = [(arch, role) for arch in PUBLISHED for role in ARCHS[arch].towers]
+MANY = ("micro-all", "vit-b16-all", "vit-l14-all", "vit-h14-all")
+PUBLISHED = (*MANY[1:], "vit-b16", "vit-l14", "siglip-b16")
+TOWERS = list(
+    dict.fromkeys(t for arch in PUBLISHED for t in (*ARCHS[arch].towers.values(), *ARCHS[arch].controls.values()))
+)
+LISTED = {(tower.model, tower.pretrained) for tower in TOWERS}
+TAGS = [(model, tag) for model, tag in open_clip.list_pretrained()]
 
 
-def listed(arch):
-    """(model, tag) of open_clip's list whose config has the base's text width and joint width."""
-    base, found = ARCHS[arch].base, []
-    for model, tag in open_clip.list_pretrained():
-        config = open_clip.get_model_config(model)
-        if (config["embed_dim"], config["text_cfg"].get("width")) == (base.dim, base.width):
-            found.append((model, tag))
-    return found
+def quick(model, tag):
+    """Whether the weights were trained with QuickGELU, and whether the model of that name has it."""
+    return tuple(
+        bool(config.get("quick_gelu"))
+        for config in (open_clip.get_pretrained_cfg(model, tag), open_clip.get_model_config(model))
+    )
 
 
-@pytest.mark.parametrize("arch", PUBLISHED)
-def test_every_fitting_tag_is_in_the_arch_or_left_out_for_one_written_reason(arch):
-    pair = {(ARCHS[arch].base.model, ARCHS[arch].base.pretrained), (ARCHS[arch].new.model, ARCHS[arch].new.pretrained)}
-    targets = {(tower.model, tower.pretrained) for tower in ARCHS[arch].more.values()}
-    found = listed(arch)
-    assert len(found) > 40 and pair <= {*found} and targets <= {*found}
-    judged = {one: reasons(arch, *one) for one in found}
-    assert [one for one in found if one not in targets and len(judged[one]) != 1] == []
-    assert [one for one in targets if judged[one]] == [] and not pair & targets
+def pixels(model):
+    return open_clip.get_model_config(model)["vision_cfg"]["image_size"]
 
 
-@pytest.mark.parametrize("arch", PUBLISHED)
-def test_no_reason_is_left_of_a_tag_that_is_not_listed_any_more(arch):
-    met = {reason for one in listed(arch) for reason in reasons(arch, *one)}
-    assert met == {*LEFT_OUT[arch]}
+def test_every_tag_of_open_clip_is_in_a_list_or_left_out_for_one_written_reason():
+    assert len(TAGS) > 190 and LISTED <= {*TAGS}
+    judged = {one: reasons(*one) for one in TAGS}
+    assert [(one, judged[one]) for one in TAGS if len(judged[one]) != (one not in LISTED)] == []
+
+
+def test_every_pattern_of_a_reason_is_met_by_a_tag():
+    patterns = [pattern for several in LEFT_OUT.values() for pattern in several]
+    assert [one for one in patterns if not any(fnmatchcase(f"{model}/{tag}", one) for model, tag in TAGS)] == []
+    assert len(patterns) == len({*patterns})
 
 
 def test_reasons_that_a_config_can_prove_are_true():
-    """Causal mask, vocabulary, length and depth are in open_clip's configs; so are the pixels."""
-    for arch in PUBLISHED:
-        for model, tag in listed(arch):
-            text = open_clip.get_model_config(model)["text_cfg"]
-            of_tag = open_clip.get_pretrained_cfg(model, tag)
-            said = (reasons(arch, model, tag) or [""])[0]
-            vocabulary, length = text.get("vocab_size", 49408), text.get("context_length", 77)
-            assert ("vocabulary" in said) == (vocabulary != 49408), (model, tag)
-            assert ("not causal" in said) == bool(text.get("no_causal_mask") and vocabulary == 49408), (model, tag)
-            assert ("16 blocks" in said) == (text.get("layers", 12) != 12), (model, tag)
-            assert ("76 tokens" in said) == (length == 76) and ("32 tokens" in said) == (
-                length == 32 and vocabulary == 49408
-            )
-            named = open_clip.get_model_config(model).get("quick_gelu", False)
-            wrong = bool(of_tag.get("quick_gelu")) != bool(named)
-            assert not wrong or "QuickGELU" in said or "vision tower is smaller" in said, (model, tag)
-            assert "QuickGELU" not in said or wrong, (model, tag)
+    """Activation, pixels and text towers are in open_clip's configs."""
+    by_config = {(model, tag) for model, tag in TAGS if quick(model, tag) == (True, False)}
+    assert by_config == {one for one in TAGS if WRONG_ACTIVATION in reasons(*one)}
+    for model, tag in by_config:
+        assert (f"{model}-quickgelu", tag) in TAGS, "its right name is listed too"
+    for model, tag in TAGS:
+        config, said = open_clip.get_model_config(model), reasons(model, tag)
+        assert (CAPTIONS in said) == ("multimodal_cfg" in config), model
+        foreign = "hf_model_name" in config["text_cfg"] or "i18n" in model
+        assert (LANGUAGES in said) == foreign, model
+        assert LARGER_PICTURES not in said or pixels(model) > 224, model
+        assert (TRAP in said) == ("-384" in model and pixels(model) != 384), model
 
 
-@pytest.mark.parametrize(("arch", "role"), TOWERS)
-def test_activation_and_transform_of_a_target_are_its_tags(arch, role):
-    tower = ARCHS[arch].towers[role]
-    published, config = open_clip.get_pretrained_cfg(tower.model, tower.pretrained), None
+@pytest.mark.parametrize("tower", TOWERS, ids=lambda tower: tower.label)
+def test_what_is_declared_of_a_listed_backbone_is_its_tags(tower: Tower):
+    published = open_clip.get_pretrained_cfg(tower.model, tower.pretrained)
     config = open_clip.get_model_config(tower.model)
-    assert (tower.activation == "quick_gelu") == bool(published.get("quick_gelu", False))
-    assert (tower.activation == "quick_gelu") == bool(config.get("quick_gelu", False))
+    assert quick(tower.model, tower.pretrained) == (tower.activation == "quick_gelu",) * 2
     clips = (published["mean"], published["std"]) == (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)
     clips &= (published["interpolation"], published["resize_mode"]) == ("bicubic", "shortest")
     assert tower.clip_transform == clips
     assert (config["embed_dim"], config["text_cfg"]["width"]) == (tower.dim, tower.width)
     assert config["text_cfg"].get("layers", 12) == tower.layers
-    assert config["vision_cfg"]["image_size"] == 224, "no target costs more pixels than the base"
+
+
+def test_no_target_has_more_pixels_than_the_fewest_of_its_family():
+    """More pixels cost more and tell no more of plug-ins; PE's L and bigG are published at one size each."""
+    for model, _ in LISTED:
+        others = [other for other, _ in TAGS if other.startswith(model.split("-336")[0].split("-448")[0])]
+        assert pixels(model) == min(pixels(other) for other in others), model
+        assert pixels(model) <= 256 or model.startswith("PE-Core-")
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("arch", "role"), TOWERS)
-def test_a_targets_towers_are_built_and_their_text_tower_is_causal(arch, role):
+@pytest.mark.parametrize("tower", TOWERS, ids=lambda tower: tower.label)
+def test_a_listed_backbone_is_built_with_the_text_tower_that_is_declared(tower: Tower):
     """open_clip's own model, without weights (on the meta device)."""
-    tower = ARCHS[arch].towers[role]
     model = open_clip.create_model(tower.model, load_weights=False, force_custom_text=True, device="meta")
     blocks = model.text.transformer.resblocks
-    kinds = {type(module) for block in blocks for module in block.mlp if not isinstance(module, torch.nn.Linear)}
-    assert kinds == {loading.ACTIVATIONS[tower.activation]} and len(blocks) == tower.layers
-    assert model.text.positional_embedding.shape == (77, tower.width)
-    assert model.text.attn_mask is not None and model.text.pool_type == "argmax"
-    assert open_clip.get_tokenizer(tower.model)(["a"]).shape == (1, 77)
+    kinds = {
+        type(module).__name__ for block in blocks for module in block.mlp if not isinstance(module, torch.nn.Linear)
+    }
+    assert kinds == {"QuickGELU" if tower.activation == "quick_gelu" else "GELU"} and len(blocks) == tower.layers
+    assert model.text.positional_embedding.shape[1] == tower.width
+    made = model.text.text_projection
+    assert (made.out_features if isinstance(made, torch.nn.Linear) else made.shape[1]) == tower.dim
 
 
-@pytest.mark.parametrize("name", MANY)
+@pytest.mark.parametrize("name", MANY[:3])
 def test_an_arch_of_many_targets_keeps_its_pair_and_has_no_control_that_is_a_target(name):
     arch, pair = ARCHS[name], ARCHS[name.removesuffix("-all")]
     assert (arch.id, arch.base, arch.new, arch.protocol, arch.datasets) == (
@@ -101,11 +104,29 @@ def test_an_arch_of_many_targets_keeps_its_pair_and_has_no_control_that_is_a_tar
         pair.protocol,
         pair.datasets,
     )
+
+
+@pytest.mark.parametrize("name", MANY)
+def test_targets_are_others_than_the_base_once_each_and_their_suites_are_known(name):
+    arch = ARCHS[name]
     assert len(arch.more) >= 3 and {"base", "new", OTHER_ACTIVATION}.isdisjoint(arch.more) and not arch.controls
+    assert len({tower.label for tower in arch.towers.values()}) == len(arch.towers)
     assert arch.suites[:2] == ("main", "targets") and arch.suites[-1] == "drift" and {*arch.suites} <= {*suites.SUITES}
     assert list(arch.towers) == ["base", "new", *arch.more]
 
 
+def test_the_upgrades_that_people_make_are_in_the_lists():
+    """SigLIP to SigLIP 2, CLIP to PE, MetaCLIP 2 and MobileCLIP2, B to L, L to H."""
+    names = {arch: " ".join(t.label for role, t in ARCHS[arch].towers.items() if role != "base") for arch in PUBLISHED}
+    assert ARCHS["siglip-b16"].base.label == "ViT-B-16-SigLIP/webli" and "SigLIP2" in names["siglip-b16"]
+    wanted = {
+        "vit-b16-all": ("SigLIP/", "SigLIP2/", "PE-Core-B", "MobileCLIP2-", "ViT-L-14"),
+        "vit-l14-all": ("SigLIP-", "SigLIP2-", "PE-Core-L", "MobileCLIP2-L", "ViT-H-14/", "worldwide"),
+        "vit-h14-all": ("SigLIP2/", "PE-Core-bigG", "worldwide", "ViT-bigG-14"),
+    }
+    assert [(arch, one) for arch, ones in wanted.items() for one in ones if one not in names[arch]] == []
+
+
 def test_the_pairs_run_the_suites_they_ran_before_and_have_one_update():
-    for name, count in {"micro": 10, "vit-b16": 10, "vit-l14": 2}.items():
+    for name, count in {"micro": 10, "vit-b16": 10, "vit-l14": 2, "siglip-b16": 2}.items():
         assert len(ARCHS[name].suites) == count and not ARCHS[name].more and "targets" not in ARCHS[name].suites

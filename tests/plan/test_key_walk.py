@@ -194,7 +194,7 @@ def test_flags_that_say_how_or_where_leave_the_plan_and_its_keys_as_they_are(ope
     how |= {"no_examples": None, "log_dir": "x", "wandb": "x"}
     what = {"arch", "suite", "methods", "datasets", "seeds", "shots", "protocol", "views", "overrides", "limit"}
     what |= {"sweep", "precision", "base_weights", "new_weights", "plugin_dir", "manifests"}
-    elsewhere = {"plugin", "backbone", "dataset", "json", "to"}  # of commands that train nothing
+    elsewhere = {"plugin", "backbone", "dataset", "json", "markdown", "to"}  # of commands that train nothing
     elsewhere |= {"base", "new", "old", "map", "port", "head", "images", "count", "encode"}
     elsewhere |= {"kind", "classes", "template", "fact", "facts", "top", "push"}
     about = {
