@@ -165,6 +165,8 @@ MANY = (
         second=Tower("micro-second", "", "gelu", 96, 96, layers=6),
         larger=Tower("micro-larger", "", "gelu", 96, 96, layers=6),
         unrelated=ARCHS["micro"].controls["unrelated"],
+        wider=Tower("micro-wider", "", "gelu", 128, 112, layers=6),
+        siglip=Tower("micro-siglip", "", "gelu", 96, 96, layers=6),
     ),
     many(
         "vit-b16",

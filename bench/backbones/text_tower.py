@@ -30,7 +30,7 @@ from carryover.bench.backbones.layout import WORD, layout_of
 from carryover.bench.backbones.text_parts import embedding, hosted, layers, width
 from carryover.bench.backbones.text_pass import Pass
 from carryover.bench.backbones.whole_pass import HostedPass, WholePass
-from carryover.bench.errors import UserError
+from carryover.bench.errors import TooLong, UserError
 
 __all__ = ["EOT", "SOS", "ClassTokens", "TextTower", "pad"]
 
@@ -106,7 +106,7 @@ class TextTower(nn.Module):
         for text, row in zip(texts, self.tokenizer(list(texts)).tolist(), strict=True):
             body = self.layout.pieces(row)
             if not self.layout.fits(len(body)):
-                raise UserError(
+                raise TooLong(
                     f"text of {len(body)} tokens or more does not fit {self.layout.length} tokens "
                     f"with its start and end: '{text[:60]}…'; shorten it"
                 )
@@ -209,7 +209,7 @@ class TextTower(nn.Module):
                 )
             self.check_layer(min(len(deep), 1))
         if len(self.layout.start) + n + classes.longest > self.layout.length:
-            raise UserError(
+            raise TooLong(
                 f"{n} context tokens and a name of {classes.longest - 2} do not fit "
                 f"{self.layout.length} tokens: use fewer context tokens"
             )
