@@ -67,8 +67,8 @@ MUTANTS = (
     Mutant(
         "positions of the names start at the prompt's, not behind the shared prefix",
         "bench/backbones/text_pass.py",
-        "positions[1 + n : 1 + n + group.length]",
-        "positions[1 : 1 + group.length]",
+        "embedding(group.ids) + positions[begin : begin + group.length]",
+        "embedding(group.ids) + positions[1 : 1 + group.length]",
         SMALL_TOWER,
     ),
     Mutant(

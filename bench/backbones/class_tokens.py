@@ -17,7 +17,8 @@ ENOUGH, FEW = 1.1, 8  # padded tokens, as a multiple of the real ones or so many
 
 @dataclass(frozen=True)
 class ClassTokens:
-    """``name tokens . EOT`` of C classes, kept as lists so that no shape is ever asked of a device.
+    """``name tokens . EOT`` of C classes (or what a tower has for EOT), kept as lists so that no shape is ever asked of
+    a device.
 
     ids  (C, L) token ids, EOT repeated as padding
     eot  (C,) index of EOT within the suffix
@@ -37,7 +38,7 @@ class ClassTokens:
     @cached_property
     def ids(self) -> Tensor:
         length = self.longest
-        return torch.tensor([[*row, *[EOT] * (length - len(row))] for row in self.rows], device=self.device)
+        return torch.tensor([[*row, *row[-1:] * (length - len(row))] for row in self.rows], device=self.device)
 
     @cached_property
     def eot(self) -> Tensor:
@@ -112,6 +113,16 @@ class Packed:
         for place, original in enumerate(order):
             back[original] = place
         self.back = torch.tensor(back, device=classes.device)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Tokens of a pass over classes: those that all share, each class's own, and all that are computed, padding
+    included."""
+
+    shared: int
+    each: Sequence[int]
+    whole: int
 
 
 @lru_cache(maxsize=256)

@@ -1,4 +1,4 @@
-"""The one place that knows open_clip: how towers are loaded, checked and identified."""
+"""The one place that knows open_clip: how towers are loaded and identified."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import json
 import logging
 import warnings
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +15,24 @@ import open_clip
 import torch
 import torch.nn.functional as F
 from open_clip.transform import PreprocessCfg, image_transform_v2
-from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
 from carryover.bench.backbones.archs import Arch, Tower
 from carryover.bench.backbones.attention import Stack, image_stack, text_stack
-from carryover.bench.backbones.text_tower import EOT, SOS, TextTower
+from carryover.bench.backbones.configs import MICRO, first_line, model_config, text_sizes, tokenizer
+from carryover.bench.backbones.text_parts import projection as text_projection
+from carryover.bench.backbones.text_tower import TextTower
+from carryover.bench.backbones.weight_checks import ACTIVATIONS, check, check_checkpoint, check_tag
 from carryover.bench.errors import UserError, unknown
-from carryover.bench.host.paths import MICRO_WEIGHTS
-
-MICRO = MICRO_WEIGHTS
-CLIP_TRANSFORM = ("shortest", "bicubic", open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
-ACTIVATIONS = {"quick_gelu": QuickGELU, "gelu": nn.GELU}
 
 
 class Backbone:
     """A frozen image and text tower, as methods and the evaluator see it.
 
-    text         the exact fast text path (``TextTower``)
+    text         the exact text path (``TextTower``)
     scale        exp(logit_scale), this backbone's own (a float tensor of no dimension)
+    bias         what a sigmoid model adds to every logit (of no dimension), else None; a softmax over classes does not
+                 depend on it
     width, dim   W and D
     fingerprint  sha256 over architecture and every weight; part of every key of a file made with this backbone
     """
@@ -42,7 +40,10 @@ class Backbone:
     def __init__(self, model: Any, tower: Tower, tokenizer, budget: int = 4 << 30, precision: str = "fp32"):
         self.model = model.eval().requires_grad_(False)
         self.tower, self.label = tower, tower.label
-        self.text = TextTower(model.text, tokenizer, budget, precision=precision)
+        try:
+            self.text = TextTower(model.text, tokenizer, budget, precision=precision)
+        except UserError as error:
+            raise UserError(f"{tower.model}: {error}") from error
         self.width, self.dim = self.text.width, tower.dim
         self.fingerprint = fingerprint(model, tower)
         self.preprocess_config = PreprocessCfg(**model.visual.preprocess_cfg)
@@ -66,12 +67,17 @@ class Backbone:
     def scale(self) -> Tensor:
         return self.model.logit_scale.detach().exp()
 
+    @property
+    def bias(self) -> Tensor | None:
+        found = getattr(self.model, "logit_bias", None)
+        return None if found is None else found.detach().reshape(())
+
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Preprocessed pixels (B, 3, H, H) -> features (B, D), fp32, projected, not normalised. Differentiable in
         whatever a method has attached to the image tower."""
         half = self.text.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16) if half else contextlib.nullcontext():
-            return self.model.encode_image(pixels.to(self.device)).float()
+            return self.model.encode_image(pixels.to(self.device), normalize=False).float()  # CoCa's default is True
 
     def classifier(self, classes) -> Tensor:
         """The zero-shot classifier (C, D), rows of length 1: each template's features normalised, averaged over
@@ -120,28 +126,22 @@ def load(
             "architecture by --base-weights / --new-weights, or check the network"
         ) from error
     check(model, tower)
-    return Backbone(model.to(device), tower, tokenizer(tower.model), budget, precision)
+    return Backbone(model.to(device), tower, tokenizer(tower.model, cache_dir), budget, precision)
 
 
 def resolve(tower: Tower, cache_dir: str | None = None) -> Tower:
     """The tower with activation, W and D taken from its open_clip config where they were not declared, before any
-    weights are read. Raises UserError for a model that is not known or has no text tower of CLIP's kind."""
+    weights are read. Raises UserError for a model that is not known."""
     if tower.activation and tower.width and tower.dim and tower.layers:
         return tower
     config = model_config(tower.model, cache_dir)
     text = config.get("text_cfg", {})
-    if "hf_model_name" in text or "width" not in text:
-        raise UserError(
-            f"{tower.model}: its text tower is not open_clip's own (no text width in its config); learned prompts need "
-            "CLIP's text tower: choose another model"
-        )
+    width, layers = text_sizes(tower.model, text, cache_dir)
     activation = tower.activation or ("quick_gelu" if config.get("quick_gelu") else "gelu")
     if activation not in ACTIVATIONS:
         raise unknown(f"activation of {tower.model}", activation, ACTIVATIONS)
     check_tag(tower, activation)
-    return replace(
-        tower, activation=activation, width=text["width"], dim=config["embed_dim"], layers=text.get("layers", 12)
-    )
+    return replace(tower, activation=activation, width=width, dim=config["embed_dim"], layers=layers)
 
 
 def resolve_arch(arch: Arch, cache_dir: str | None = None) -> Arch:
@@ -150,50 +150,28 @@ def resolve_arch(arch: Arch, cache_dir: str | None = None) -> Arch:
     return replace(arch, base=resolve(arch.base, cache_dir), new=resolve(arch.new, cache_dir), more=more)
 
 
-def model_config(name: str, cache_dir: str | None = None) -> dict:
-    """open_clip's config of a model name, hub id or local directory. Raises UserError where there is none."""
-    if name.startswith("micro-"):
-        open_clip.add_model_config(MICRO)
-    try:
-        config = open_clip.get_model_config(name)
-    except (OSError, ValueError, RuntimeError, AttributeError, TypeError, KeyError) as error:
-        raise UserError(
-            f"{name}: its open_clip config cannot be had: {first_line(error)}; check name and network"
-        ) from error
-    if config is not None and not (isinstance(config, dict) and isinstance(config.get("text_cfg", {}), dict)):
-        raise UserError(f"{name}: its open_clip config is not as expected; take the model's own open_clip_config.json")
-    if config is None:
-        raise unknown("open_clip model", name, open_clip.list_models(), "open_clip.list_models() names them")
-    return config
-
-
 def build(name: str, device: str = "cpu", **changes) -> nn.Module:
     """An open_clip model with random weights; ``force_custom_text`` gives both towers of a pair the same names. On the
-    device "meta" it has names and sizes alone. ``changes`` are parts of its config that are to be others."""
+    device "meta" it has names and sizes alone. ``changes`` are parts of its config that are to be others. Raises
+    UserError where transformers, or a config of its, is missing."""
     if name.startswith("micro-"):
         open_clip.add_model_config(MICRO)
     logger, level = logging.getLogger(), logging.getLogger().level
     logger.setLevel(logging.ERROR)  # open_clip warns of the random weights that were asked for
     try:
         with torch.device(device):
-            return open_clip.create_model(name, load_weights=False, force_custom_text=True, device=device, **changes)
+            model = open_clip.create_model(
+                name, load_weights=False, pretrained_text=False, force_custom_text=True, device=device, **changes
+            )
+            if hasattr(model, "text_decoder"):  # CoCa's, which open_clip leaves as it finds the memory
+                nn.init.zeros_(model.text_decoder.text_projection)
+            return model
+    except (RuntimeError, OSError, ValueError) as error:
+        if "hf_model_name" not in model_config(name).get("text_cfg", {}):
+            raise
+        raise UserError(f"{name}: its text tower cannot be built here: {first_line(error)}") from error
     finally:
         logger.setLevel(level)
-
-
-@cache
-def tokenizer(name: str):
-    """open_clip's tokenizer of a model. Raises UserError where the model needs another package's that is not to be
-    had; CLIP's own comes with open_clip."""
-    if name.startswith("micro-"):
-        open_clip.add_model_config(MICRO)
-    try:
-        return open_clip.get_tokenizer(name)
-    except (ImportError, OSError, ValueError) as error:  # one of transformers', which need not be there, or its files
-        raise UserError(
-            f"{name}: its tokenizer is not CLIP's and cannot be made here ({first_line(error)}): prompts of another "
-            "vocabulary cannot be carried over; choose a model with CLIP's tokenizer"
-        ) from error
 
 
 def read_micro(tower: Tower) -> nn.Module:
@@ -232,57 +210,11 @@ def hub_files(tower: Tower) -> tuple[str, tuple[str, ...]]:
 
 
 def projection(backbone: Backbone) -> Tensor:
-    """The text tower's last matrix (W, D), from its own width into the joint space."""
-    found = backbone.model.text.text_projection
-    return (found.weight.T if isinstance(found, nn.Linear) else found).detach()
-
-
-def check_checkpoint(tower: Tower) -> None:
-    """Width and declared activation of a local checkpoint, before any model is built around it.
-
-    A checkpoint says its activation nowhere; one written by this suite (``save``) does so in its header.
-    """
-    path = Path(tower.weights)
-    shapes, declared = {}, None
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors import safe_open
-
-            with safe_open(path, "pt") as file:
-                declared = (file.metadata() or {}).get("activation")
-                shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            state = state.get("state_dict", state)
-            shapes = {name: tuple(value.shape) for name, value in state.items() if isinstance(value, Tensor)}
-    except Exception as error:
-        if "TorchScript" in str(error):
-            raise UserError(
-                f"'{path}' is a TorchScript archive, which is a program and is not run; expected weights alone: the "
-                "tag 'openai' downloads the same ones, or save its state_dict() by torch.save and give that file"
-            ) from error
-        raise UserError(
-            f"'{path}' cannot be read as weights ({first_line(error)}); expected safetensors, or a .pt file "
-            "that torch.load(weights_only=True) takes"
-        ) from error
-    for name, shape in shapes.items():
-        if name.split("module.")[-1].split("text.")[-1] == "positional_embedding" and len(shape) == 2:
-            if shape[1] != tower.width:
-                raise UserError(
-                    f"'{path}' has text width {shape[1]}, {tower.model} needs {tower.width}: "
-                    "give this architecture's checkpoint, or choose the --arch that fits the file"
-                )
-            break
-    else:
-        raise UserError(
-            f"'{path}' holds no text tower (no 'positional_embedding' among {len(shapes)} tensors): "
-            f"give a CLIP checkpoint for {tower.model}"
-        )
-    if declared and declared != tower.activation:
-        raise UserError(
-            f"'{path}' says its activation is {declared}, {tower.model} was declared with "
-            f"{tower.activation}: accuracy would drop without an error; use the matching model"
-        )
+    """The text tower's last matrix (W, D), from its own width into the joint space. Raises UserError for an MLP."""
+    found = text_projection(backbone.model.text)
+    if found is None:
+        raise UserError(f"{backbone.label}: its text tower ends in an MLP, not in a matrix")
+    return found
 
 
 def declared_activation(tower: Tower) -> str:
@@ -293,62 +225,6 @@ def declared_activation(tower: Tower) -> str:
         return ""
     with safe_open(tower.weights, "pt") as file:
         return (file.metadata() or {}).get("activation", "")
-
-
-def check_tag(tower: Tower, activation: str) -> None:
-    """A tag's weights were trained with one activation. Raises UserError where the model's is the other."""
-    published = open_clip.get_pretrained_cfg(tower.model, tower.pretrained) if tower.pretrained else {}
-    if tower.pretrained and not published and not tower.weights:
-        tags = open_clip.list_pretrained_tags_by_model(tower.model)
-        if not tags:
-            own = "its weights are embedded" if tower.is_micro else "open_clip has no weights of it"
-            raise UserError(
-                f"unknown pretrained tag of {tower.model} '{tower.pretrained}': {own}; leave the tag out"
-                + ("" if tower.is_micro else " and give a checkpoint")
-            )
-        raise unknown(f"pretrained tag of {tower.model}", tower.pretrained, tags)
-    if published and bool(published.get("quick_gelu", False)) != (activation == "quick_gelu"):
-        other = {"quick_gelu": "the plain model name", "gelu": "the '-quickgelu' model name"}[activation]
-        raise UserError(
-            f"{tower.model}: the weights '{tower.pretrained}' were trained with another activation than {activation}: "
-            f"use {other}"
-        )
-
-
-def check(model: Any, tower: Tower) -> None:
-    """What must hold after loading: activation, width, joint width, transform, tokens. Raises UserError naming both
-    sides."""
-    blocks = model.text.transformer.resblocks
-    found = {type(module) for block in blocks for module in block.mlp if not isinstance(module, nn.Linear)}
-    if found != {ACTIVATIONS[tower.activation]}:
-        names = ", ".join(sorted(kind.__name__ for kind in found))
-        raise UserError(
-            f"{tower.model}: the text tower's activation is {names}, expected {tower.activation}: OpenAI's "
-            "weights need the '-quickgelu' model names of open_clip"
-        )
-    check_tag(tower, tower.activation)
-    width = model.text.positional_embedding.shape[1]
-    if width != tower.width:
-        raise UserError(f"{tower.model}: text width {width}, expected {tower.width}")
-    projection = model.text.text_projection
-    dim = projection.out_features if isinstance(projection, nn.Linear) else projection.shape[1]
-    if dim != tower.dim:
-        raise UserError(f"{tower.model}: joint width {dim}, expected {tower.dim}")
-    own = PreprocessCfg(**model.visual.preprocess_cfg)
-    transform = (own.resize_mode, own.interpolation, tuple(own.mean), tuple(own.std))
-    if tower.clip_transform and transform != CLIP_TRANSFORM:
-        raise UserError(f"{tower.model}: the transform is {transform}, expected CLIP's {CLIP_TRANSFORM}")
-    tokens = tokenizer(tower.model)(["a"])[0].tolist()
-    if tokens[0] != SOS or EOT not in tokens:
-        raise UserError(
-            f"{tower.model}: its tokenizer starts a text with {tokens[0]}, CLIP's with {SOS}: prompts of another "
-            "vocabulary cannot be carried over; choose a model with CLIP's tokenizer"
-        )
-    for name, value in model.state_dict().items():
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            raise UserError(
-                f"{tower.model}: tensor '{name}' holds NaN or infinity; the checkpoint is damaged, get it again"
-            )
 
 
 def fingerprint(model: nn.Module, tower: Tower) -> str:
@@ -370,9 +246,3 @@ def save(model: nn.Module, path: Path, activation: str) -> None:
         path,
         metadata={"activation": activation},
     )
-
-
-def first_line(error: BaseException) -> str:
-    """At most 200 characters of it, cut between words."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return line if len(line) <= 200 else f"{line[:200].rpartition(' ')[0] or line[:199]}…"

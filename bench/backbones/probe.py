@@ -18,6 +18,7 @@ from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 
 from carryover.bench.backbones.class_tokens import EOT, SOS, ClassTokens, pad
+from carryover.bench.backbones.layout import CLIP
 from carryover.bench.backbones.text_pass import Pass
 from carryover.bench.host import processor
 
@@ -104,7 +105,7 @@ def passes_alike(text: Any, count: int) -> bool:
     shared, own = torch.randn(RUNS, 4, text.width), torch.randn(RUNS, count, 4, text.width)
     return all(
         torch.equal(whole, part)
-        for run, context in ((text.quick.shared, shared), (text.quick.own, own))
+        for run, context in ((text.passing.shared, shared), (text.passing.own, own))
         for whole, part in zip(
             passed(run, context, classes, [slice(RUNS)]),
             passed(run, context, classes, [slice(i, i + 1) for i in range(RUNS)]),
@@ -137,4 +138,4 @@ def tower(width: int = 96, heads: int = 4, blocks: int = 2) -> Any:
     for block in text.transformer.resblocks:
         block.requires_grad_(False)
     text.ln_final.requires_grad_(False)
-    return SimpleNamespace(width=width, quick=Pass(text, torch.float32))
+    return SimpleNamespace(width=width, passing=Pass(text, CLIP, torch.float32))

@@ -19,7 +19,9 @@ import torch.nn.functional as F
 from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
-from carryover.bench.backbones.class_tokens import PLACEHOLDER, SOS, ClassTokens, Packed
+from carryover.bench.backbones.class_tokens import ClassTokens, Cost, Packed
+from carryover.bench.backbones.layout import Layout
+from carryover.bench.backbones.text_parts import project
 
 QUICK = 1.702  # QuickGELU is x * sigmoid(1.702 x) = silu(1.702 x) / 1.702
 
@@ -71,8 +73,8 @@ def fold(block: Any, dtype: torch.dtype) -> Weights:
 class Pass:
     """The pass over one open_clip ``TextTransformer``. The folded weights are kept until one of the tower's changes."""
 
-    def __init__(self, text: Any, dtype: torch.dtype):  # open_clip's modules: their parts have no types of their own
-        self.text, self.dtype = text, dtype
+    def __init__(self, text: Any, layout: Layout, dtype: torch.dtype):  # open_clip's modules have no types of their own
+        self.text, self.layout, self.dtype = text, layout, dtype
         self._folded: tuple[list, list[Weights]] | None = None
 
     def weights(self) -> list[Weights]:
@@ -87,21 +89,33 @@ class Pass:
                 self._folded = state, [fold(block, self.dtype) for block in blocks]
         return self._folded[1]
 
+    def cost(self, classes: ClassTokens, n: int, own: bool) -> Cost:
+        """Of a pass over contexts of n tokens, one for all classes or one for each."""
+        start = len(self.layout.start)
+        prefix, more = (start, n) if own else (start + n, 0)
+        each = [len(row) + more for row in classes.rows]
+        return Cost(prefix, each, prefix + classes.packed(prefix, more).tokens)
+
+    def start(self) -> Tensor:
+        """The embeddings in front of every context (s, W); s is 1 in all towers that are known."""
+        return torch.cat([self.text.token_embedding.weight[id : id + 1] for id in self.layout.start])
+
     def shared(self, context: Tensor, classes: ClassTokens, layer: int, deep: Tensor | None = None) -> Tensor:
         """P prefixes ``[SOS, context]`` of (P, n, W) against C suffixes -> (P, C, D); ``deep`` (J - 1, n, W) overwrites
         the context's rows at the input of blocks 1 to J - 1."""
-        n, packed = context.shape[1], classes.packed(1 + context.shape[1])
+        first = len(self.layout.start)
+        begin = first + context.shape[1]
+        n, packed = context.shape[1], classes.packed(begin)
         embedding, positions = self.text.token_embedding, self.text.positional_embedding
-        sos = embedding.weight[SOS : SOS + 1]
         enter = context
         if layer > 0:  # up to block `layer` the prompt is the fixed placeholder, one for all prefixes
-            context = embedding.weight[PLACEHOLDER].expand(1, n, -1)
-        head = torch.cat([sos.expand(len(context), 1, -1), context], dim=1) + positions[: 1 + n]
-        names = [embedding(group.ids) + positions[1 + n : 1 + n + group.length] for group in packed.groups]
+            context = embedding.weight[self.layout.placeholder].expand(1, n, -1)
+        head = torch.cat([self.start().expand(len(context), -1, -1), context], dim=1) + positions[:begin]
+        names = [embedding(group.ids) + positions[begin : begin + group.length] for group in packed.groups]
         tail = torch.cat([part.flatten(0, 1) for part in names])[None]
 
         def place(head: Tensor) -> Tensor:
-            return torch.cat([head[:, :1].expand(len(enter), -1, -1), enter.to(head.dtype)], dim=1)
+            return torch.cat([head[:, :first].expand(len(enter), -1, -1), enter.to(head.dtype)], dim=1)
 
         if deep is not None:
             return self._run(head, tail, packed, layer, None, None, deep)
@@ -109,17 +123,17 @@ class Pass:
 
     def own(self, context: Tensor, classes: ClassTokens, layer: int) -> Tensor:
         """Contexts (P, C, n, W), one a class, behind a shared SOS -> (P, C, D)."""
-        n = context.shape[2]
-        packed = classes.packed(1, n)
+        n, begin = context.shape[2], len(self.layout.start)
+        packed = classes.packed(begin, n)
         embedding, positions = self.text.token_embedding, self.text.positional_embedding
-        head = (embedding.weight[SOS : SOS + 1] + positions[:1])[None].expand(len(context), -1, -1)
+        head = (self.start() + positions[:begin])[None].expand(len(context), -1, -1)
         first = context
         if layer > 0:  # up to block `layer` the prompt is the fixed placeholder, one for all contexts
-            head, first = head[:1], embedding.weight[PLACEHOLDER].expand(1, len(classes), n, -1)
+            head, first = head[:1], embedding.weight[self.layout.placeholder].expand(1, len(classes), n, -1)
         parts = []
         for group in packed.groups:
             names = embedding(group.ids).expand(len(first), -1, -1, -1)
-            rows = torch.cat([first[:, group.rows], names], dim=2) + positions[1 : 1 + group.length]
+            rows = torch.cat([first[:, group.rows], names], dim=2) + positions[begin : begin + group.length]
             parts.append(rows.flatten(1, 2))
         tail = torch.cat(parts, dim=1)
 
@@ -157,7 +171,7 @@ class Pass:
                 head, tail, x = place_head(head) if place_head else head, place_tail(tail) if place_tail else tail, None
             if x is not None and deep is not None and 0 < index <= len(deep):
                 rows = deep[index - 1].to(x.dtype).expand(len(x), -1, -1)
-                x = torch.cat([x[:, :1], rows, x[:, length:]], dim=1)
+                x = torch.cat([x[:, : len(self.layout.start)], rows, x[:, length:]], dim=1)
             if x is None:
                 if len(head) != len(tail) and not last:  # the suffixes are still one copy for all prefixes
                     both = [F.linear(self._norm(w.ln_1, part), *w.qkv) for part in (head, tail)]
@@ -171,7 +185,7 @@ class Pass:
             x = x + F.linear(mixed, *w.out)
             x = x + F.linear(w.activation(F.linear(self._norm(w.ln_2, x), *w.fc)), *w.proj)
         assert x is not None  # a tower has blocks
-        return self._project(self._norm(self.text.ln_final, x))[:, packed.back]
+        return project(self.text, self._norm(self.text.ln_final, x))[:, packed.back]
 
     def _norm(self, norm: nn.LayerNorm, x: Tensor) -> Tensor:
         return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps).to(self.dtype)
@@ -200,15 +214,6 @@ class Pass:
             (q_group,), (k, v) = by_head(asked, w.heads, 1), by_head(part, w.heads, 2)
             mixed.append(attend(q_group, k, v, head_k, head_v, group.count, group.ends))
         return merge(torch.cat(mixed, dim=1), w.heads)
-
-    def _project(self, features: Tensor) -> Tensor:
-        projection = self.text.text_projection
-        if projection is None:
-            return features.float()
-        if isinstance(projection, nn.Linear):
-            bias = None if projection.bias is None else projection.bias.to(self.dtype)
-            return F.linear(features, projection.weight.to(self.dtype), bias).float()
-        return (features @ projection.to(self.dtype)).float()
 
 
 def same(before: list[tuple], now: list[tuple]) -> bool:

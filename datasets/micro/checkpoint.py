@@ -46,29 +46,30 @@ def save(
     """Write the model's state as fp16, with embedding rows only for ``token_ids``; the others are initial rows of
     ``salt``."""
     kept = sorted(set(int(t) for t in token_ids))
-    state = {}
+    state, own = {}, VOCABULARY
     for name, tensor in model.state_dict().items():
         tensor = tensor.detach().cpu()
         if name == EMBEDDING:
-            state["token_ids"] = torch.tensor(kept, dtype=torch.int32)
+            state["token_ids"], own = torch.tensor(kept, dtype=torch.int32), len(tensor)
             tensor = tensor[kept]
         state[name] = (tensor.half() if tensor.is_floating_point() else tensor).contiguous().clone()
     part = Path(f"{path}.part")
     header = {"format": "pt", **(metadata or {}), **({"salt": str(salt)} if salt else {})}
+    header |= {"vocabulary": str(own)} if own != VOCABULARY else {}
     save_file(state, str(part), header)
     part.chmod(0o644)
     part.replace(path)  # a reader never sees half a file
 
 
 def read(path: str | Path) -> dict[str, Tensor]:
-    """The full fp32 state dict (49,408 embedding rows) of a file that ``save`` wrote."""
+    """The full fp32 state dict (all embedding rows) of a file that ``save`` wrote."""
     with safe_open(str(path), framework="pt") as file:
-        state = {name: file.get_tensor(name) for name in file.keys()}
-        salt = int((file.metadata() or {}).get("salt", 0))
+        state, header = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+        salt, vocabulary = int(header.get("salt", 0)), int(header.get("vocabulary", VOCABULARY))
     kept = state.pop("token_ids").long()
     state = {name: t.float() if t.is_floating_point() else t for name, t in state.items()}
     rows = state[EMBEDDING]
-    state[EMBEDDING] = initial_rows(range(VOCABULARY), rows.shape[1], salt).index_copy(0, kept, rows)
+    state[EMBEDDING] = initial_rows(range(vocabulary), rows.shape[1], salt).index_copy(0, kept, rows)
     return state
 
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import words
 from .attributes import attribute_labels
 from .captions import captions
 from .hashing import stream, uniforms
@@ -21,19 +22,17 @@ START, END = 49406, 49407  # CLIP's start and end of text
 LONGEST = 40  # tokens a caption may have
 
 
-class Lexicon:
-    """CLIP's tokens of every word that captions use, found by a survey, and a compact renumbering of them."""
+def surveyed(survey: int = 200_000) -> list[str]:
+    """Every word that captions use, and marks."""
+    starts = range(0, survey, 20_000)
+    return sorted({w for start in starts for c in captions(sample(stream(0, start, 20_000))) for w in split_words(c)})
 
-    def __init__(self, survey: int = 200_000):
+
+class Lexicon:
+    """CLIP's tokens of every word that captions use, and a compact renumbering of them."""
+
+    def __init__(self, words: list[str]):
         tokenizer = open_clip.get_tokenizer("ViT-B-16")
-        words = sorted(
-            {
-                w
-                for start in range(0, survey, 20_000)
-                for c in captions(sample(stream(0, start, 20_000)))
-                for w in split_words(c)
-            }
-        )
         self.words = {w: tokenizer.encode(w) for w in words}
         self.tokens = sorted({t for ids in self.words.values() for t in ids} | {START, END})
         rank = {t: i for i, t in enumerate(self.tokens)}
@@ -53,6 +52,18 @@ class Lexicon:
         return ids, ends
 
 
+class OwnLexicon:
+    """As ``Lexicon``, of the model whose vocabulary is small enough to be trained whole."""
+
+    def __init__(self):
+        self.tokens = list(range(words.size()))
+
+    def __call__(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """All ids (B, L), padding included, for the tower reads it; and the row that it gives (B,)."""
+        ids = words.Words()(texts).numpy()
+        return ids, np.full(len(ids), ids.shape[1] - 1)
+
+
 def split_words(caption: str) -> list[str]:
     return caption.replace(",", " ,").replace(".", " .").split()
 
@@ -67,7 +78,7 @@ def lesson(keys: np.ndarray, easy: float) -> Scenes:
     return Scenes(*(np.where(chosen, a, b) for a, b in zip(vars(simple).values(), vars(hard).values(), strict=True)))
 
 
-def supply(queue, config, lexicon: Lexicon, steps: int, told: bool) -> None:
+def supply(queue, config, lexicon: Lexicon | OwnLexicon, steps: int, told: bool) -> None:
     """Fill ``queue`` with ``steps`` batches: pictures, attribute labels and, where told, captions."""
     torch.set_num_threads(1)
     count = config.align_batch if told else config.attribute_batch
@@ -78,7 +89,7 @@ def supply(queue, config, lexicon: Lexicon, steps: int, told: bool) -> None:
         queue.put((render(scenes), attribute_labels(scenes), *(lexicon(captions(scenes)) if told else (None, None))))
 
 
-def batches(config, lexicon: Lexicon, steps: int, told: bool) -> Iterator[tuple]:
+def batches(config, lexicon: Lexicon | OwnLexicon, steps: int, told: bool) -> Iterator[tuple]:
     context = multiprocessing.get_context("spawn")
     queue = context.Queue(2)
     worker = context.Process(target=supply, args=(queue, config, lexicon, steps, told), daemon=True)

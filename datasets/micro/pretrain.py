@@ -7,7 +7,10 @@ vision tower; text tower started from the trained base's, its learning rate a te
 0.75 a layer; ``text_projection`` and ``logit_scale`` re-initialised, so that the new joint space shares nothing with
 the old one; GELU for QuickGELU. A third model, ``unrelated``, repeats the base's recipe from other initial values on
 other pictures: what a backbone looks like that shares nothing with the base but its training. Two further updates,
-``second`` (of the update) and ``larger`` (of the base, with a larger vision tower), follow the update's recipe.
+``second`` (of the update) and ``larger`` (of the base, with a larger vision tower), follow the update's recipe. Two are
+other models altogether, trained from nothing: ``wider`` has other text and joint widths, ``siglip`` is of SigLIP's kind
+(Zhai et al. 2023): a vocabulary of its own, a text tower without a causal mask that is read at the last position, and a
+sigmoid loss with a bias.
 
 Pictures are never repeated: they are rendered as they are needed, in a second process.
 """
@@ -29,8 +32,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attributes import AttributeHeads
-from .checkpoint import VOCABULARY, WEIGHTS, initial_rows, metadata, read, save
-from .feed import Lexicon, batches, prepare
+from .checkpoint import WEIGHTS, initial_rows, metadata, read, save
+from .feed import Lexicon, OwnLexicon, batches, prepare, surveyed
 from .world import WORLD_VERSION
 
 
@@ -53,6 +56,7 @@ class PretrainConfig:
     layer_decay: float = 1.0  # text lr decay a layer; 0.75 in EVA-CLIP
     weight_decay: float = 0.05
     attribute_weight: float = 0.5  # of the attribute loss while aligning
+    sigmoid: bool = False  # SigLIP's loss, its scale and bias at ten times the rate; else CLIP's
     salt: int = 0  # of the initial token embeddings; the base and its update share theirs
 
 
@@ -68,6 +72,8 @@ CONFIGS = {
         layer_decay=0.75,
     ),
     "unrelated": PretrainConfig("micro-unrelated", seed=3, attribute_steps=2000, align_steps=700, salt=1),
+    "wider": PretrainConfig("micro-wider", seed=6, attribute_steps=2000, align_steps=700, salt=2),
+    "siglip": PretrainConfig("micro-siglip", seed=7, attribute_steps=2000, align_steps=700, sigmoid=True, salt=3),
 }
 # the update's recipe twice more: upon the update itself, and upon the base with a larger vision tower
 CONFIGS["second"] = replace(CONFIGS["update"], name="micro-second", seed=4, text_from="micro-update")
@@ -79,18 +85,20 @@ def build(name: str, salt: int = 0) -> nn.Module:
     open_clip.add_model_config(WEIGHTS / f"{name}.json")
     model = open_clip.create_model(name, force_custom_text=True)
     rows = model.text.token_embedding.weight
-    rows.data.copy_(initial_rows(range(VOCABULARY), rows.shape[1], salt))
+    rows.data.copy_(initial_rows(range(len(rows)), rows.shape[1], salt))
     return model
 
 
 def encode_text(text: nn.Module, embedding: Tensor, ids: Tensor, ends: Tensor, parts: int = 4) -> Tensor:
-    """(B, D): open_clip's text tower on B texts, sorted and cut at their longest end; causal so exact."""
+    """(B, D): open_clip's text tower on B texts, sorted and cut at their longest end, which is exact where it is causal
+    (else every text ends at the last position)."""
     order, made = ends.argsort(), []
     for rows in order.chunk(parts):
         length = int(ends[rows].max()) + 1
         x = F.embedding(ids[rows, :length], embedding) + text.positional_embedding[:length]
-        x = text.transformer(x, attn_mask=text.attn_mask[:length, :length])
-        made.append(text.ln_final(x[torch.arange(len(rows)), ends[rows]]) @ text.text_projection)
+        x = text.transformer(x, attn_mask=None if text.attn_mask is None else text.attn_mask[:length, :length])
+        x, projection = text.ln_final(x[torch.arange(len(rows)), ends[rows]]), text.text_projection
+        made.append(projection(x) if isinstance(projection, nn.Linear) else x @ projection)
     return torch.cat(made)[order.argsort()]
 
 
@@ -99,6 +107,12 @@ def contrastive(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
     logits = scale * F.normalize(images, dim=-1) @ F.normalize(texts, dim=-1).T
     target = torch.arange(len(logits))
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def pairwise(images: Tensor, texts: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    """SigLIP's sigmoid loss on (B, D) features (Zhai et al. 2023, algorithm 1)."""
+    logits = scale * F.normalize(images, dim=-1) @ F.normalize(texts, dim=-1).T + bias
+    return -F.logsigmoid(logits * (2 * torch.eye(len(logits)) - 1)).sum() / len(logits)
 
 
 def parameter_groups(model: nn.Module, heads: nn.Module, embedding: Tensor, config: PretrainConfig) -> list[dict]:
@@ -120,9 +134,11 @@ def parameter_groups(model: nn.Module, heads: nn.Module, embedding: Tensor, conf
         decay = 0.0 if name.startswith("positional") else config.weight_decay
         scale = config.text_lr_scale * config.layer_decay ** (layers + 1 - depth)
         # the projection starts anew in the update too, like the vision tower it has to meet
-        add(tensor, 1.0 if name == "text_projection" else scale, decay)
+        add(tensor, 1.0 if name.startswith("text_projection") else scale, decay)
     add(embedding, config.text_lr_scale * config.layer_decay ** (layers + 1), 0.0)
-    add(model.logit_scale, 1.0, 0.0)
+    add(model.logit_scale, 10.0 if config.sigmoid else 1.0, 0.0)
+    if config.sigmoid:
+        add(model.logit_bias, 10.0, 0.0)
     return [{"params": tensors, "weight_decay": decay, "scale": scale} for (scale, decay), tensors in groups.items()]
 
 
@@ -160,7 +176,12 @@ def run_stage(model, heads, embedding, lexicon, config: PretrainConfig, told: bo
         if told:
             texts = pending.result()
             told_text = texts.detach().requires_grad_()
-            caption_loss = contrastive(seen, told_text, model.logit_scale.exp())
+            scale = model.logit_scale.exp()
+            caption_loss = (
+                pairwise(seen, told_text, scale, model.logit_bias)
+                if config.sigmoid
+                else contrastive(seen, told_text, scale)
+            )
             loss = caption_loss + config.attribute_weight * attribute_loss
         loss.backward()
         if told:
@@ -182,6 +203,8 @@ def run_stage(model, heads, embedding, lexicon, config: PretrainConfig, told: bo
             )
             if told:
                 line["captions"] = round(float(caption_loss.detach()), 3)
+                if config.sigmoid:
+                    line["bias"] = round(float(model.logit_bias.detach()), 2)
             if step % 250 == 0 or step == steps - 1:
                 line.update({k: round(float(v), 2) for k, v in accuracy.items()})
             print(json.dumps(line), flush=True)
@@ -190,13 +213,13 @@ def run_stage(model, heads, embedding, lexicon, config: PretrainConfig, told: bo
             saved = time.time()
 
 
-def pretrain(config: PretrainConfig, out: Path, precision: str, lexicon: Lexicon) -> None:
+def pretrain(config: PretrainConfig, out: Path, precision: str, lexicon: Lexicon | OwnLexicon) -> None:
     """Train one model and write ``out/<name>.safetensors``, every few minutes and at the end."""
     begun = time.time()
     torch.manual_seed(config.seed)
     model = build(config.name, config.salt)
     model.visual.to(memory_format=torch.channels_last)
-    heads = AttributeHeads(model.text.text_projection.shape[1])
+    heads = AttributeHeads(open_clip.get_model_config(config.name)["embed_dim"])
     header = {
         "world": WORLD_VERSION,
         "architecture": config.name,
@@ -249,12 +272,12 @@ def main() -> None:
     )
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    jobs, lexicon = [], Lexicon()  # one survey of the captions for all of them
+    jobs, lexicon = [], Lexicon(surveyed())  # one survey of the captions for all of them
     for model in CONFIGS if options.model == "all" else (options.model,):
         steps = {k: v for k in ("attribute_steps", "align_steps") if (v := getattr(options, k)) is not None}
         config = PretrainConfig(**{**asdict(CONFIGS[model]), **steps})
         (options.out / f"{config.name}.safetensors").unlink(missing_ok=True)
-        given = config, options.out, options.precision, lexicon
+        given = config, options.out, options.precision, OwnLexicon() if config.sigmoid else lexicon
         jobs.append(multiprocessing.get_context("spawn").Process(target=pretrain, args=given))
         jobs[-1].start()
     for job in jobs:  # the base first: if it fails, the update would wait for ever
