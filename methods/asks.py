@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 
 from carryover.bench.host.untouched import OwnDraws
+from carryover.datasets.withheld import no_labels
 from carryover.methods.base import Method, Shape, TrainConfig
 from carryover.methods.catalogue import ANY_SHAPE
 from carryover.methods.parts.inside import InsideMethod
@@ -113,7 +114,7 @@ def learned(kind: type[Method], config: TrainConfig, shape: Shape) -> dict[str, 
     """Shapes of what it learns, by name; None where it cannot be made of that shape."""
     for device in ("meta", "cpu"):  # not every method of a user's can be made without values
         try:
-            with torch.device(device), OwnDraws():
+            with torch.device(device), OwnDraws(), no_labels():
                 return {name: tuple(value.shape) for name, value in kind(config, shape).learned().items()}
         except (NotImplementedError, RuntimeError):
             continue

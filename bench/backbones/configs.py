@@ -33,7 +33,11 @@ def model_config(name: str, cache_dir: str | None = None) -> dict:
         raise UserError(
             f"{name}: its open_clip config cannot be had: {first_line(error)}; check name and network"
         ) from error
-    if config is not None and not (isinstance(config, dict) and isinstance(config.get("text_cfg", {}), dict)):
+    if config is not None and not (
+        isinstance(config, dict)
+        and isinstance(config.get("text_cfg", {}), dict)
+        and isinstance(config.get("embed_dim"), int)
+    ):
         raise UserError(f"{name}: its open_clip config is not as expected; take the model's own open_clip_config.json")
     if config is None:
         raise unknown("open_clip model", name, open_clip.list_models(), "open_clip.list_models() names them")

@@ -185,19 +185,23 @@ def read_micro(tower: Tower) -> nn.Module:
 
 
 def read_published(tower: Tower, cache_dir: str | None) -> nn.Module:
-    published = open_clip.get_pretrained_cfg(tower.model, tower.pretrained) if tower.pretrained else {}
-    transform = {name: published[name] for name in ("mean", "std", "interpolation", "resize_mode") if name in published}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="QuickGELU mismatch")  # `check` asserts it, see below
         return open_clip.create_model(
             tower.model,
             tower.weights or tower.pretrained or None,
             force_custom_text=True,
-            force_preprocess_cfg=transform,  # the tag's, also where the weights come from a local file
+            force_preprocess_cfg=transform_of_tag(tower),  # the tag's, also where the weights come from a local file
             cache_dir=cache_dir,
             weights_only=True,
             require_pretrained=True,
         )
+
+
+def transform_of_tag(tower: Tower) -> dict:
+    """What open_clip's list says of the pictures that a tag's weights were trained on."""
+    published = open_clip.get_pretrained_cfg(tower.model, tower.pretrained) if tower.pretrained else {}
+    return {name: published[name] for name in ("mean", "std", "interpolation", "resize_mode") if name in published}
 
 
 def hub_files(tower: Tower) -> tuple[str, tuple[str, ...]]:

@@ -198,7 +198,7 @@ def type_of(tensor: Tensor) -> str:
 def architecture(tower: Tower) -> Backbone:
     """The backbone with random weights: shapes, tokenizer and blocks are its own, and nothing is downloaded."""
     with OwnDraws():
-        model = loading.build(tower.model)
+        model = loading.build(tower.model, force_preprocess_cfg=loading.transform_of_tag(tower))
     loading.check(model, tower)
     return Backbone(model, tower, loading.tokenizer(tower.model))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from types import SimpleNamespace
 
 from carryover.bench.backbones.attention import Stack
 from carryover.bench.backbones.sizes import Sizes
@@ -18,7 +19,7 @@ from carryover.bench.plan.port_specs import ported_by
 from carryover.bench.ports.base import PORTS, Port
 from carryover.bench.ports.distill import Distill
 from carryover.methods import Registered, asks
-from carryover.methods.base import METHODS, Method, Shape
+from carryover.methods.base import METHODS, Classes, Method, Shape
 
 SHORT = {"width": "W", "dim": "D", "text_layers": "text blocks", "image_layers": "image blocks", "image_width": "V"}
 
@@ -80,7 +81,9 @@ def untrained(kind: type[Method], base: Sizes) -> Method:
     """A plug-in of that base, of two classes."""
     shape = Shape(base.width, base.dim, ("one", "two"), 2, base.text_layers, base.image_layers, base.image_width)
     with OwnDraws():
-        return kind(kind.Config(), shape)
+        method = kind(kind.Config(), shape)
+    method.classes = Classes("", shape.classnames, ("{}",))
+    return method
 
 
 class OfSizes:
@@ -88,6 +91,9 @@ class OfSizes:
 
     def __init__(self, sizes: Sizes):
         self.sizes, self.label, self.width, self.dim = sizes, sizes.label, sizes.width, sizes.dim
+        # towers of one vocabulary read the same tokens
+        layout = SimpleNamespace(start=sizes.vocabulary, end="")
+        self.text = SimpleNamespace(layout=layout, tokens=lambda texts: texts)
 
     @property
     def text_stack(self) -> Stack | None:

@@ -239,7 +239,7 @@ def test_what_is_missing_or_not_there_is_one_line(capsys, world, tmp_path):
     assert "no picture in" in mistake(capsys, "classify", "--plugin", plugin, tmp_path / "empty")
     assert ".csv or .jsonl" in mistake(capsys, "classify", "--plugin", plugin, folder, "--to", tmp_path / "o.txt")
     assert "--top 0" in mistake(capsys, "classify", "--plugin", plugin, folder, "--top", 0)
-    assert "text width W" in mistake(
+    assert "it needs a joint width D of" in mistake(
         capsys, "classify", "--plugin", plugin, folder, "--backbone", narrow(world), "--device", "cpu"
     )
     assert flags.ONLY["top"] == ("classify",)

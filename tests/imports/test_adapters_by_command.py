@@ -84,4 +84,4 @@ def test_towers_of_another_size_are_refused_by_evaluate_before_any_picture(home,
     line = said(
         capsys, 2, "evaluate", "--plugin", plugin, "--backbone", "micro-base", "--dataset", data, "--dry-run"
     ).err
-    assert "text width W: the plug-in is for 32, micro-base has 96" in line and line.count("\n") == 1
+    assert "it needs a text width W of 32; micro-base has 96" in line and line.count("\n") == 1

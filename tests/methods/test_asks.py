@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import open_clip
 import pytest
 import torch
-from tiny_towers import NAMES, TEMPLATES, tiny_model, wrap
+from tiny_towers import TEMPLATES, tiny_model, wrap
 
 from carryover.bench.backbones import loading
 from carryover.bench.backbones.archs import ARCHS, Tower
@@ -20,18 +21,25 @@ from carryover.methods.asks import asked, begins, fits
 from carryover.methods.base import METHODS, Classes, Shape
 
 discover()
-CLASSES = Classes("tiny", NAMES, TEMPLATES)
-OTHERS = {"same": {}, "wider text": {"width": 48}, "deeper text": {"layers": 4}, "short text": {"context_length": 20}}
+SHORT = ("cat", "dog", "bus", "car")
+CLASSES = Classes("tiny", SHORT, TEMPLATES)
+OTHERS = {"same": {}, "wider text": {"width": 48}, "deeper text": {"layers": 4}, "short text": {"context_length": 18}}
 
 
 def config_of(name):
     return configure(Registered(), name, "micro_stars", 4, "micro", {})
 
 
+def wrapped(name, **text):
+    tokenizer = open_clip.get_tokenizer("ViT-B-32", context_length=text.get("context_length", 77))
+    tower = Tower(name, "", "gelu", text.get("width", 32), 32)
+    return loading.Backbone(tiny_model(3, False, **text), tower, tokenizer)
+
+
 @pytest.fixture(scope="module")
 def towers():
     """The base, and backbones that differ from it in one size each."""
-    found = {name: wrap(tiny_model(3, False, **text), name, "gelu") for name, text in OTHERS.items()}
+    found = {name: wrapped(name, **text) for name, text in OTHERS.items()}
     found["wider joint space"] = wrap(tiny_model(3, False, 48), "wider joint space", "gelu", 48)
     return wrap(tiny_model(0, False), "base", "gelu"), found
 
@@ -41,16 +49,17 @@ def towers():
 def test_a_plug_in_fits_where_it_can_be_bound_and_asked(towers, name, other):
     base, there = towers[0], towers[1][other]
     kind, config = METHODS[name], config_of(name)
-    shape = Shape.of(base, NAMES, 8)
+    shape = Shape.of(base, SHORT, 8)
     learned = kind(config, shape).learned()
     reason = fits(kind, config, shape, loaded_sizes(there))
     try:
         plugin = kind(config, shape).eval()
         plugin.load_learned(learned)
         plugin.bind(there, CLASSES)
-        given = {"pixels": (2, 3, 32, 32), "views": (2, 3, there.dim), "features": (2, there.dim)}[kind.needs]
+        views = kind.test_views(config)[0]
+        given = {"pixels": (2, 3, 32, 32), "views": (2, views, there.dim), "features": (2, there.dim)}[kind.needs]
         with torch.no_grad(), plugin.attach(there):
-            assert plugin.predict(torch.randn(given)).shape == (2, len(NAMES))
+            assert plugin.predict(torch.randn(given)).shape == (2, len(SHORT))
     except (UserError, RuntimeError, ValueError) as error:
         assert reason, f"fits, but: {error}"
     else:
