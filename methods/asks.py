@@ -53,37 +53,25 @@ def fits(kind: type[Method], config: TrainConfig, own: Shape | Sized, there: Siz
 
     own  the shape that it was learned with, or the sizes of the backbone it is learned on
     """
-    wrong = unlike(kind, config, own, there) or unplaced(kind, config, there)
-    return f"{wrong[0]}; {there.label} has {wrong[1]}" if wrong else None
+    for name, tensors in asked(kind, config).items():
+        wanted, found = getattr(own, name), getattr(there, name)
+        if wanted in (0, found):  # 0: the half for such a tower was left out where it was learned, and is everywhere
+            continue
+        what = f" (its '{tensors[0]}'{f' and {len(tensors) - 1} more' * (len(tensors) > 1)})" if tensors else ""
+        return f"it needs {WORDS[name].format(wanted)}{what}; {there.label} has {found or 'none'}"
+    return begins(kind, config, there)
 
 
 def begins(kind: type[Method], config: TrainConfig, there: Sized) -> str | None:
-    """Why a method cannot be trained on a backbone; None where it can."""
-    wrong = unplaced(kind, config, there)
-    return f"{wrong[0]}; {there.label} has {wrong[1]}" if wrong else None
-
-
-def unlike(kind: type[Method], config: TrainConfig, own: Shape | Sized, there: Sized) -> tuple[str, str] | None:
-    """What of the sizes is not as it was learned with, and what is there."""
-    for name, tensors in asked(kind, config).items():
-        wanted = getattr(own, name)
-        if not wanted:  # the half for such a tower was left out where it was learned, and is everywhere
-            continue
-        if wanted != (found := getattr(there, name)):
-            what = f" (its '{tensors[0]}'{f' and {len(tensors) - 1} more' * (len(tensors) > 1)})" if tensors else ""
-            return f"it needs {WORDS[name].format(wanted)}{what}", str(found) if found else "none"
-    return None
-
-
-def unplaced(kind: type[Method], config: TrainConfig, there: Sized) -> tuple[str, str] | None:
-    """What of the text tower the method has no place in, and what is there."""
+    """Why a method cannot be trained on a backbone, as its text tower has no place for it; None where it can."""
     n, layer = getattr(config, "context_length", 0), getattr(config, "layer", 0)
     if n and n + AROUND > there.positions:
-        return f"it needs room for {n} tokens of context and a name, {n + AROUND} or more", str(there.positions)
+        need = f"it needs room for {n} tokens of context and a name, {n + AROUND} or more"
+        return f"{need}; {there.label} has {there.positions}"
     if layer and layer >= there.text_layers:
-        return f"it needs block {layer} of a text tower", f"{there.text_layers or 'none'}"
+        return f"it needs block {layer} of a text tower; {there.label} has {there.text_layers or 'none'}"
     if issubclass(kind, InsideMethod) and not there.text_layers:
-        return "it needs the blocks of open_clip's own text tower", "another one's"
+        return f"it needs the blocks of open_clip's own text tower; {there.label} has another one's"
     return None
 
 

@@ -117,9 +117,8 @@ ARCHS = {
 ARCHS["siglip-b16"] = Arch(
     "siglip-b16",
     Tower("ViT-B-16-SigLIP", "webli", "gelu", 768, 768, clip_transform=False),
-    Tower(
-        "ViT-B-16-SigLIP2", "webli", "gelu", 768, 768, clip_transform=False
-    ),  # approximated by tanh, as its config says
+    # its GELU is approximated by tanh, as its config says
+    Tower("ViT-B-16-SigLIP2", "webli", "gelu", 768, 768, clip_transform=False),
 )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from types import SimpleNamespace
+from typing import Any
 
 from carryover.bench.backbones.attention import Stack
 from carryover.bench.backbones.sizes import Sizes
@@ -81,7 +82,7 @@ def untrained(kind: type[Method], base: Sizes) -> Method:
     """A plug-in of that base, of two classes."""
     shape = Shape(base.width, base.dim, ("one", "two"), 2, base.text_layers, base.image_layers, base.image_width)
     with OwnDraws():
-        method = kind(kind.Config(), shape)
+        method: Any = kind(kind.Config(), shape)
     method.classes = Classes("", shape.classnames, ("{}",))
     return method
 

@@ -70,23 +70,11 @@ def show_pair(
     if not base or not new:
         page.note(f"{prefix}pair", "not compared, for a backbone could not be loaded")
         return
-    alike = (base.width, base.dim) == (new.width, new.dim)
-    if alike:
+    if (base.width, base.dim) == (new.width, new.dim):
         page.ok(f"{prefix}widths", f"W {base.width} and D {base.dim} in both")
+        show_projections(page, base, new, prefix)
     else:
         page.note(f"{prefix}widths", f"W {base.width} and D {base.dim}; {new.label} has {new.width} and {new.dim}")
-    with page.guard(f"{prefix}text_projection"):
-        whole, rows = projection_cosines(loading.projection(base), loading.projection(new)) if alike else (0.0, 0.0)
-        text = f"cosine of the two matrices {whole:.3f}, mean over rows {rows:.3f}"
-        if not alike:
-            page.note(f"{prefix}text_projection", "not compared, for the widths differ")
-        elif abs(whole) < NEAR_ZERO:
-            page.note(
-                f"{prefix}text_projection",
-                f"{text}: the joint space was re-initialised; output-space plug-ins are expected not to carry over",
-            )
-        else:
-            page.ok(f"{prefix}text_projection", f"{text}: the joint space was kept, in part or whole")
     show_plugins(page, base, new, runs, prefix)
     a, b = transform_of(base), transform_of(new)
     if a == b:
@@ -94,6 +82,23 @@ def show_pair(
     else:
         differing = ", ".join(f"{name} {a[name]} and {b[name]}" for name in a if a[name] != b[name])
         page.note(f"{prefix}transforms", f"differ: {differing}; each backbone gets its own")
+
+
+def show_projections(page: Page, base: loading.Backbone, new: loading.Backbone, prefix: str) -> None:
+    """How much of the joint space was kept, between towers of the same widths."""
+    try:
+        whole, rows = projection_cosines(loading.projection(base), loading.projection(new))
+    except UserError as error:  # a text tower of Hugging Face's may end in more than one matrix
+        page.note(f"{prefix}text_projection", f"not compared: {error}")
+        return
+    text = f"cosine of the two matrices {whole:.3f}, mean over rows {rows:.3f}"
+    if abs(whole) < NEAR_ZERO:
+        page.note(
+            f"{prefix}text_projection",
+            f"{text}: the joint space was re-initialised; output-space plug-ins are expected not to carry over",
+        )
+    else:
+        page.ok(f"{prefix}text_projection", f"{text}: the joint space was kept, in part or whole")
 
 
 def show_plugins(page: Page, base: loading.Backbone, new: loading.Backbone, runs: Sequence[Run], prefix: str) -> None:

@@ -54,13 +54,13 @@ class CoOpPrompts(PromptMethod):
         self.rows = self.class_rows(classes).to(backbone.device) if self.config.per_class else None
         place, n = self.config.position, self.config.context_length
         self.before = {"end": n, "middle": n // 2, "front": 0}[place]  # context tokens in front of the name
-        bare = [0 if place == "end" else len(row) for row in backbone.text.tokens(classes.names)]
+        bare = [0 if place == "end" else len(row) for row in backbone.text.behind(classes.names)]
         self.groups = []
         for length in sorted(set(bare)):
             chosen = [i for i, own in enumerate(bare) if own == length]
             rows = [self.tokens.rows[i] for i in chosen]
             ids = torch.tensor([row[:length] for row in rows], dtype=torch.long, device=backbone.device)
-            names = backbone.text.text.token_embedding(ids).detach()  # (K, L, W)
+            names = backbone.text.embedding(ids).detach()  # (K, L, W)
             self.groups.append((chosen, names, ClassTokens(tuple(row[length:] for row in rows), self.tokens.device)))
 
     def contexts(self, x):
