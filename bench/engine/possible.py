@@ -19,11 +19,12 @@ class Possible:
         self.sizes: dict[str, Sizes] = {role: sizes_of(tower, cache_dir) for role, tower in arch.towers.items()}
 
     def reason(self, run: Run) -> str | None:
-        """Why a run cannot be: its method has no place in a backbone that it is trained on, or its plug-in cannot go on
-        to the next one of its path. What it is evaluated on only, the run itself leaves out and says why; what a port
-        carries needs nothing of the next backbone but what the port says."""
+        """Why a run cannot be: its method has no place in the target that it is trained on, or its plug-in cannot go on
+        to the next backbone of its path. What it is evaluated on only, the run itself leaves out and says why; what a
+        port carries needs nothing of the next backbone but what the port says. A method and options that the base
+        itself cannot take were chosen with it: such a run fails, with its line."""
         kind, first = METHODS[run.method], self.sizes[run.path[0]]
-        if reason := begins(kind, run.config, first):
+        if run.path[0] != "base" and (reason := begins(kind, run.config, first)):
             return reason
         if run.port:
             return None

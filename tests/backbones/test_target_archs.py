@@ -83,7 +83,8 @@ def test_no_target_has_more_pixels_than_the_fewest_of_its_family():
 @pytest.mark.parametrize("tower", TOWERS, ids=lambda tower: tower.label)
 def test_a_listed_backbone_is_built_with_the_text_tower_that_is_declared(tower: Tower):
     """open_clip's own model, without weights (on the meta device)."""
-    model = open_clip.create_model(tower.model, load_weights=False, force_custom_text=True, device="meta")
+    with torch.device("meta"):
+        model = open_clip.create_model(tower.model, load_weights=False, force_custom_text=True, device="meta")
     blocks = model.text.transformer.resblocks
     kinds = {
         type(module).__name__ for block in blocks for module in block.mlp if not isinstance(module, torch.nn.Linear)
