@@ -9,6 +9,7 @@ OTHER_ACTIVATION = "other_activation"  # the control that every arch has: the ba
 PAPER_SUITES = (
     "main", "ood", "components", "lambda", "heads", "condition", "context_length", "layers", "maps", "drift",
 )  # fmt: skip
+FIRST_SUITES = ("main", "maps", "drift")  # what a first look at micro needs: the answer, and why
 ALL_SUITES = (*PAPER_SUITES, "targets")
 MANY_SUITES = ("main", "targets", "retention", "chains", "ports", "taught", "drift")  # of the archs with many targets
 
@@ -58,7 +59,8 @@ class Arch:
     more      further updates by name: each has tables of its own beside those of ``new``
     controls  backbones by name that layer drift is compared with, and nothing else: never trained on or evaluated
     datasets  "paper", "micro" or dataset ids
-    suites    what is run unless the command line names suites (the paper's Table 8 is the main suite alone)
+    suites    all that is measured on it (the paper's Table 8 is the main suite alone)
+    first     what of that is run where the command line names no suite; empty: all
     source    the TOML file it was read from; empty for those of this suite
     """
 
@@ -71,6 +73,7 @@ class Arch:
     source: str = ""
     controls: Mapping[str, Tower] = field(default_factory=dict)
     suites: tuple[str, ...] = ("main", "drift")
+    first: tuple[str, ...] = ()
 
     @property
     def towers(self) -> dict[str, Tower]:
@@ -96,6 +99,7 @@ ARCHS = {
         datasets="micro",
         controls={"unrelated": Tower("micro-unrelated", "", "quick_gelu", 96, 96, layers=6)},
         suites=PAPER_SUITES,
+        first=FIRST_SUITES,
     ),
     "vit-b16": Arch(
         "vit-b16",
@@ -125,7 +129,7 @@ ARCHS["siglip-b16"] = Arch(
 def many(pair: str, **more: Tower) -> Arch:
     """The pair's base and update with all further targets; the control that is one of them is no control there."""
     arch = ARCHS[pair]
-    return replace(arch, id=f"{pair}-all", more=more, controls={}, suites=MANY_SUITES)
+    return replace(arch, id=f"{pair}-all", more=more, controls={}, suites=MANY_SUITES, first=())
 
 
 def b16(model: str, tag: str, activation: str = "gelu", clip_transform: bool = True) -> Tower:

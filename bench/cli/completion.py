@@ -27,7 +27,7 @@ def script(shell: str) -> str:
     analyses.discover()
     names = {
         "arch": list(ARCHS),
-        "suite": list(suites.SUITES),
+        "suite": [*suites.SUITES, "all"],
         "methods": [one.id for one in method_files.listed()],
         "datasets": datasets.ids(),
         "dataset": datasets.ids(),

@@ -24,8 +24,9 @@ CHOICE: Group = {
         nargs="+",
         action=values.MoreLists,
         type=values.items,
-        help="experiments (default: all the arch has): main, ood, components, lambda, heads, condition, "
-        "context_length, layers, drift; beyond the paper: targets, retention, chains",
+        help="experiments (default: all the arch has; of micro: main, maps, drift): main, ood, components, lambda, "
+        "heads, condition, context_length, layers, drift; beyond the paper: maps, targets, retention, chains, ports, "
+        "taught; all: every one that the arch has",
     ),
     "--methods": dict(
         nargs="+",

@@ -78,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
     shown.say(
         f"{counted(tally.done, 'run')} done, {tally.already} were done before, {also}{len(tally.failures)} failed; "
         f"{tally.planned} planned. Report: {options.out}/{options.arch.id}/report.html"
+        + (" (more experiments: --suite all)" if options.arch.first and not args.suite else "")
     )
     return 0 if tally.done + tally.already + tally.elsewhere == tally.planned else 1
 

@@ -26,7 +26,7 @@ def grid(
     zero_shot: bool = False,
 ) -> list[Run]:
     """All runs, each once, grouped by dataset and seed so that features are shared. Empty lists mean the arch's
-    default: all its suites, the methods on frozen features ("all" in ``methods``: every one), each suite's own
+    default: its first suites, the methods on frozen features ("all" in ``methods``: every one), each suite's own
     datasets. ``sweeps``: method -> options of each of the rows that the main suite has in place of the method's own
     (`bench.plan.sweeps`). ``zero_shot``: the main suite runs zero-shot beside whatever methods are named."""
     known = settings.methods

@@ -39,7 +39,7 @@ def method(given: str, known: Methods) -> str:
 
 
 def suite(given: str, known: Iterable[str]) -> str:
-    return {id.casefold(): id for id in known}.get(given.casefold(), given)
+    return {id.casefold(): id for id in (*known, "all")}.get(given.casefold(), given)
 
 
 def overrides(given: Iterable[str], known: Methods, flag: str = "--set") -> tuple[str, ...]:

@@ -112,11 +112,12 @@ def of_kind(kind: str) -> list[Suite]:
 
 
 def chosen(arch: Arch, asked: Sequence[str]) -> list[str]:
-    """The suites of a command line, in their order; all that the arch has where none is named."""
+    """The suites of a command line, in their order: "all" is all that the arch has, none named its first ones."""
     for id in asked:
-        if id not in SUITES:
-            raise unknown("suite", id, [suite.id for suite in ordered()])
-    return [suite.id for suite in ordered() if suite.id in (asked or arch.suites)]
+        if id not in SUITES and id != "all":
+            raise unknown("suite", id, [*(suite.id for suite in ordered()), "all"])
+    wanted = {*(asked or arch.first or ["all"])}
+    return [suite.id for suite in ordered() if suite.id in wanted or ("all" in wanted and suite.id in arch.suites)]
 
 
 # ---- shifted test sets -----------------------------------------------------------------------------------------------

@@ -79,7 +79,7 @@ def parts_of(selection: Selection, answers: Sequence[known_zero_shot.Answer], gi
     if failed := [record for record in selection.records if record.get("status") != "done"]:
         sections["Failures"] = [("block", blocks.failures(failed))]
     sections["Limits"] = [("list", limits(selection, answers, made) or ["None is known."])]
-    sections["Run it again"] = again(selection, given)
+    sections["Run it again"] = again(selection, given, made)
     for title, parts in sections.items():
         yield "heading", title
         yield from parts
@@ -132,9 +132,17 @@ def limits(selection: Selection, answers: Sequence[known_zero_shot.Answer], made
     return said
 
 
-def again(selection: Selection, given: str) -> list[Part]:
+def again(selection: Selection, given: str, made: Made) -> list[Part]:
+    """The commands that make this report, and what else is measured on the arch."""
     quoted = shlex.quote(given)
     data = "" if selection.arch.datasets == "micro" else " --data-root DATA"
-    commands = f"python run_all.py --arch {quoted}{data}", f"python run_all.py report --arch {quoted}"
+    kept = {id for id, rows in selection.rows.items() if any(row.records for row in rows)}
+    missing = [one.id for one, tables in made if one.id in selection.arch.suites and not tables and one.id not in kept]
+    every = " --suite all" if selection.arch.first and not missing else ""
+    commands = f"python run_all.py --arch {quoted}{data}{every}", f"python run_all.py report --arch {quoted}"
     text = "The first command makes all runs that are not stored yet, the second this report from records."
-    return [("text", text), ("command", "\n".join(commands))]
+    parts: list[Part] = [("text", text), ("command", "\n".join(commands))]
+    if missing:
+        parts += [("text", f"Not measured here: {', '.join(missing)}. This adds them:")]
+        parts += [("command", f"python run_all.py --arch {quoted}{data} --suite all")]
+    return parts

@@ -253,7 +253,7 @@ def test_a_key_changes_with_the_base_the_update_and_each_further_one(opened, mon
     named(
         Arch,
         ("base", "new", "more"),
-        ("id", "protocol", "datasets", "suites"),  # parts of a run, or what the plan is made of
+        ("id", "protocol", "datasets", "suites", "first"),  # parts of a run, or what the plan is made of
         ("source", "controls"),  # the file's name; what drift alone looks at
     )
     run, here = toy_run("coop"), opened()

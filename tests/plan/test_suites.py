@@ -30,7 +30,8 @@ PUBLISHED = replace(MICRO, protocol="published", views=16)
 
 
 def micro(*overrides, **asked):
-    return grid.grid(ARCHS["micro"], replace(MICRO, overrides=overrides), **asked)
+    """All suites, unless ``suites_`` says otherwise."""
+    return grid.grid(ARCHS["micro"], replace(MICRO, overrides=overrides), **{"suites_": ["all"], **asked})
 
 
 ABLATIONS = ("components", "lambda", "heads", "condition", "context_length", "layers")
@@ -46,7 +47,7 @@ def of(runs, **fixed):
 # ---- the plan --------------------------------------------------------------------------------------------------------
 
 
-def test_the_micro_default_is_what_the_papers_tables_need_and_nothing_twice():
+def test_all_suites_of_micro_are_what_the_papers_tables_need_and_nothing_twice():
     runs = micro()
     assert len(set(runs)) == len(runs)
     # Each suite's rows without those that an earlier suite has, a seed:
@@ -60,6 +61,25 @@ def test_the_micro_default_is_what_the_papers_tables_need_and_nothing_twice():
     maps = 11 * PORTED
     assert len(runs) == 3 * (main + ood + components + heads + condition + weights + lengths + layers + maps)
     assert Counter(run.seed for run in runs) == dict.fromkeys((1, 2, 3), len(runs) // 3)
+    assert runs == micro(suites_=ARCHS["micro"].suites)
+    assert {*micro(suites_=["all", "retention"], seeds=[1])} == {
+        *of(runs, seed=1),
+        *micro(suites_=["retention"], seeds=[1]),
+    }
+
+
+def test_a_first_look_at_micro_runs_what_the_answer_needs_and_the_papers_archs_run_all():
+    first = micro(suites_=[])
+    assert len(first) == 3 * 11 * (METHODS_IN_ALL + PORTED)
+    assert {*first} == {*micro(suites_=["main", "maps"])} < {*micro()}
+    default, every = (
+        grid.grid(ARCHS["vit-b16"], PUBLISHED, suites_=asked, methods=["zs-clip", "coop", "contcoop"])
+        for asked in ((), ("all",))
+    )
+    assert default == every and len(default) > len(
+        grid.grid(ARCHS["vit-b16"], PUBLISHED, suites_=["main"], methods=["zs-clip", "coop", "contcoop"])
+    )
+    assert ARCHS["micro"].first and not any(arch.first for id, arch in ARCHS.items() if id != "micro")
 
 
 def test_a_row_of_two_suites_is_one_run():
