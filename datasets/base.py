@@ -102,12 +102,24 @@ class Split:
 
     def sha256(self, classnames: Sequence[str]) -> str:
         """Of the manifest: the same wherever the same pictures are drawn."""
-        return hashlib.sha256(self.manifest(classnames).encode()).hexdigest()
+        return self._hashed(tuple(classnames)).hexdigest()
 
     def content_sha256(self, classnames: Sequence[str]) -> str:
         """Of manifest and stamps: another value when a file was replaced. Features and runs are found by it."""
-        stamps = self.stamper(range(len(self))) if self.stamper else []
-        return hashlib.sha256("\n".join([self.manifest(classnames), *stamps]).encode()).hexdigest()
+        found = self._hashed(tuple(classnames)).copy()
+        for stamp in self.stamper(range(len(self))) if self.stamper else ():
+            found.update(f"\n{stamp}".encode())
+        return found.hexdigest()
+
+    def _hashed(self, classnames: tuple[str, ...]) -> Any:
+        """SHA-256 of the manifest, made once: keys and labels never change, and a session asks for each run."""
+        kept = self.__dict__.setdefault("_kept", {})
+        if classnames not in kept:
+            kept[classnames] = hashlib.sha256(self.manifest(classnames).encode())
+        return kept[classnames]
+
+    def __getstate__(self) -> dict:
+        return {name: value for name, value in self.__dict__.items() if name != "_kept"}  # a hash cannot be pickled
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,8 @@
 """Few-shot draws against Dassl's rule, what a split is, the micro sets."""
 
+import hashlib
+import json
+import pickle
 import random
 from collections import Counter, defaultdict
 
@@ -70,6 +73,33 @@ def test_manifest_hash_changes_with_every_row_its_order_and_the_names():
     }
     assert len(variants) == 7
     assert sha("xyz", [0, 1, 0]) in variants
+
+
+def stamped(chosen):
+    return [f"{STAMP['all']} {i}" for i in chosen]
+
+
+STAMP = {"all": "size 1"}
+
+
+def test_a_file_that_changes_is_seen_by_the_same_split_and_by_its_copy(monkeypatch):
+    names, split = ("a", "b"), Split(("x", "é"), np.array([1, 0]), stamped, stamped)
+
+    def expected():
+        lines = [
+            json.dumps({"class": c, "key": k, "label": y}, ensure_ascii=False)
+            for k, y, c in (("x", 1, "b"), ("é", 0, "a"))
+        ]
+        return hashlib.sha256(
+            "\n".join(["\n".join(lines) + "\n", f"{STAMP['all']} 0", f"{STAMP['all']} 1"]).encode()
+        ).hexdigest()
+
+    before = expected()
+    assert split.content_sha256(names) == split.content_sha256(list(names)) == before
+    monkeypatch.setitem(STAMP, "all", "size 2")
+    assert split.content_sha256(names) == expected() != before
+    copy = pickle.loads(pickle.dumps(split))
+    assert copy.content_sha256(names) == expected() and copy.sha256(names) == split.sha256(names)
 
 
 def test_a_split_needs_a_label_for_each_key():
