@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from carryover.bench.backbones.class_tokens import ClassTokens, Cost, Packed
 from carryover.bench.backbones.layout import Layout
+from carryover.bench.backbones.products import Product
 from carryover.bench.backbones.text_parts import project
 
 QUICK = 1.702  # QuickGELU is x * sigmoid(1.702 x) = silu(1.702 x) / 1.702
@@ -29,15 +30,18 @@ QUICK = 1.702  # QuickGELU is x * sigmoid(1.702 x) = silu(1.702 x) / 1.702
 @dataclass(frozen=True)
 class Weights:
     """One block as the pass multiplies it: the softmax scale is in the query rows, QuickGELU's constant in the MLP,
-    which is then a SiLU (one kernel forward and one backward in place of three and five)."""
+    which is then a SiLU (one kernel forward and one backward in place of three and five). ``query`` and ``rest`` are
+    the rows of ``qkv``, for the last block, which asks for few rows alone."""
 
     heads: int
     ln_1: nn.LayerNorm
     ln_2: nn.LayerNorm
-    qkv: tuple[Tensor, Tensor]
-    out: tuple[Tensor, Tensor]
-    fc: tuple[Tensor, Tensor]
-    proj: tuple[Tensor, Tensor]
+    qkv: Product
+    query: Product
+    rest: Product
+    out: Product
+    fc: Product
+    proj: Product
     activation: Callable[[Tensor], Tensor]
 
 
@@ -49,7 +53,7 @@ def fold(block: Any, dtype: torch.dtype) -> Weights:
     quick = QUICK if isinstance(activation, QuickGELU) else 1.0
 
     def cast(weight: Tensor, bias: Tensor, by: Tensor | float = 1.0, bias_by: Tensor | float = 1.0):
-        return (weight * by).to(dtype), (bias * bias_by).to(dtype)
+        return Product((weight * by).to(dtype), (bias * bias_by).to(dtype))
 
     def layer_scale(module: nn.Module) -> Tensor | float:
         return getattr(module, "gamma", 1.0)
@@ -58,11 +62,14 @@ def fold(block: Any, dtype: torch.dtype) -> Weights:
         return by[:, None] if isinstance(by, Tensor) else by
 
     first, second = layer_scale(block.ls_1), layer_scale(block.ls_2)
+    qkv = cast(attention.in_proj_weight, attention.in_proj_bias, scale, scale[:, 0])
     return Weights(
         attention.num_heads,
         block.ln_1,
         block.ln_2,
-        cast(attention.in_proj_weight, attention.in_proj_bias, scale, scale[:, 0]),
+        qkv,
+        Product(qkv.weight[:width], qkv.bias[:width]),
+        Product(qkv.weight[width:], qkv.bias[width:]),
         cast(attention.out_proj.weight, attention.out_proj.bias, rows(first), first),
         cast(fc.weight, fc.bias, quick, quick),
         cast(proj.weight, proj.bias, rows(second) / quick, second),
@@ -174,16 +181,16 @@ class Pass:
                 x = torch.cat([x[:, : len(self.layout.start)], rows, x[:, length:]], dim=1)
             if x is None:
                 if len(head) != len(tail) and not last:  # the suffixes are still one copy for all prefixes
-                    both = [F.linear(self._norm(w.ln_1, part), *w.qkv) for part in (head, tail)]
+                    both = [w.qkv(self._norm(w.ln_1, part)) for part in (head, tail)]
                     qkv = torch.cat([both[0], both[1].expand(len(head), -1, -1)], dim=1)
                 x = torch.cat([head, tail.expand(len(head), -1, -1)], dim=1)
             if last:
                 mixed = self._mix_last(self._norm(w.ln_1, x), w, packed, length)
                 x = x[:, packed.eot]
             else:
-                mixed = self._mix(F.linear(self._norm(w.ln_1, x), *w.qkv) if qkv is None else qkv, w, packed, length)
-            x = x + F.linear(mixed, *w.out)
-            x = x + F.linear(w.activation(F.linear(self._norm(w.ln_2, x), *w.fc)), *w.proj)
+                mixed = self._mix(w.qkv(self._norm(w.ln_1, x)) if qkv is None else qkv, w, packed, length)
+            x = x + w.out(mixed)
+            x = x + w.proj(w.activation(w.fc(self._norm(w.ln_2, x))))
         assert x is not None  # a tower has blocks
         return project(self.text, self._norm(self.text.ln_final, x))[:, packed.back]
 
@@ -202,10 +209,7 @@ class Pass:
 
     def _mix_last(self, y: Tensor, w: Weights, packed: Packed, length: int) -> Tensor:
         """The same for the EOT rows alone: normed stream (P, L' + T, W) -> (P, C, W)."""
-        width = y.shape[-1]
-        weight, bias = w.qkv
-        kv = F.linear(y, weight[width:], bias[width:])
-        q = F.linear(y[:, packed.eot], weight[:width], bias[:width])
+        kv, q = w.rest(y), w.query(y[:, packed.eot])
         head, *tails = kv.split([length, *packed.sizes], dim=1)
         head_k, head_v = by_head(head, w.heads, 2)
         queries = q.split([group.count for group in packed.groups], dim=1)

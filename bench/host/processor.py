@@ -77,10 +77,13 @@ def kind() -> str:
     """What decides which kernels torch itself takes: the maker, the instructions that it uses, and the user's caps."""
     import torch
 
-    caps = [f"{name}={os.environ[name]}" for name in CAPS if os.environ.get(name)]
-    return " ".join(
-        [described().get("vendor_id") or platform.machine(), torch.backends.cpu.get_cpu_capability(), *caps]
-    )
+    maker = described().get("vendor_id") or platform.machine()
+    return " ".join([maker, torch.backends.cpu.get_cpu_capability(), *caps()])
+
+
+def caps() -> list[str]:
+    """What the user holds oneDNN to."""
+    return [f"{name}={os.environ[name]}" for name in CAPS if os.environ.get(name)]
 
 
 @cache

@@ -42,6 +42,7 @@ DECIDE: dict[str, tuple[str, ...]] = {  # whole modules, or what of them is name
     "carryover.bench.backbones.text_tower": (),
     "carryover.bench.seeds": (),
     "carryover.bench.backbones.text_pass": (),
+    "carryover.bench.backbones.products": (),
     "carryover.bench.backbones.whole_pass": (),
     "carryover.bench.backbones.text_parts": (),
     "carryover.bench.backbones.layout": (),
