@@ -16,9 +16,9 @@ from torch.autograd.graph import get_gradient_edge
 _pass, _passes = -1, itertools.count()
 
 
-def current() -> int:
+def current(torchs_own=torch._C._current_graph_task_id) -> int:
     """The number of the backward pass that is under way, -1: none. Checkpoints ask."""
-    return _pass
+    return torchs_own() if _pass < 0 else _pass
 
 
 def run(outputs, grads, keep_graph, create_graph, inputs=(), allow_unreachable=True, accumulate_grad=True):
@@ -31,7 +31,7 @@ def run(outputs, grads, keep_graph, create_graph, inputs=(), allow_unreachable=T
             found = walk([edge(x) for x in outputs], grads, [edge(x) for x in inputs], accumulate_grad)
     finally:
         _pass = before
-    if not allow_unreachable and None in [id(x) if x is not None else None for x in found]:
+    if not allow_unreachable and any(x is None for x in found):
         raise RuntimeError("One of the differentiated Tensors appears to not have been used in the graph.")
     return tuple(found)
 

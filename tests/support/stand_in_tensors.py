@@ -16,6 +16,7 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 COPIES = {aten._to_copy.default, aten.copy_.default}
 # Operations beside the pointwise ones that take a number on the CPU next to tensors on the device.
 TAKE_NUMBERS = re.compile(r"_foreach_|masked_fill|fill_|index_put|_index_put_impl_")
+FACTORISATION = re.compile(r"_?linalg_(svd|eig|lstsq|solve|inv|cholesky|lu|det)")  # whose errors the host asks for
 INDEXED = {"index", "_unsafe_index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index_put"}
 NO_KERNEL = {"empty", "empty_strided", "new_empty", "new_empty_strided", "empty_like", "lift_fresh", "detach"}
 RANDOM_SEED = 20202  # the device's own stream of random numbers is not the CPU's, whatever the seed
@@ -244,8 +245,8 @@ def note_waits(device: Device, func, name: str, args) -> None:
         device.sync("item")
     elif {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & set(func.tags):
         device.sync(name)
-    elif name.startswith(("_linalg_", "linalg_", "cholesky")):
-        device.sync("linalg")  # whose errors the host asks for
+    elif FACTORISATION.match(name):
+        device.sync("linalg")
 
 
 def copied(device: Device, func, args, kwargs, there):
