@@ -71,7 +71,7 @@ def test_a_whole_run_has_the_accuracies_of_the_cpu(runs, homes):
 
 
 def test_plug_ins_trained_there_are_exported_evaluated_ported_and_classify(runs, homes, tmp_path):
-    with stand_in_cuda():
+    with stand_in_cuda() as ledger:
         quietly("export", *flags(homes, "cuda"), "--to", tmp_path / "plugins")
         (plugin,) = (tmp_path / "plugins").glob("*coop*.safetensors")
         there = ["--out", tmp_path / "out", "--cache", homes.home / "out-cuda" / "cache", "--device", "cuda"]
@@ -84,6 +84,7 @@ def test_plug_ins_trained_there_are_exported_evaluated_ported_and_classify(runs,
         quietly("port", "--plugin", plugin, *old, *new, *pictures, "--to", ported, *there)
         said = quietly("classify", "--plugin", ported, *new, homes.home / "animals", "--device", "cuda")
     assert len(re.findall(r"\.png", said)) >= 48
+    assert sum(ledger.waits("bench/plugins/answers.py").values()) == 1, "a batch of answers is fetched once"
 
 
 def test_doctor_and_the_estimate_speak_of_the_device(homes):
