@@ -68,6 +68,7 @@ DO_NOT = {  # what the modules above import, and why a change of it needs no new
     "carryover.bench.engine.plugin_header": "says what a plug-in is; its tensors are written and read by the store",
     "carryover.bench.backbones.probe": "asks whether runs side by side have the bits that they have alone",
     "carryover.bench.host.claims": "which process does what",
+    "carryover.bench.host.processor": "its mode of MKL changes last bits alone, and is in each record",
     "carryover.bench.engine.record_draft": "what a record says beside its numbers",
     "carryover.bench.stats.learning_curves": "marks a finished run by its learning curve",
     "carryover.bench.host.out_of_memory": "what a text pass may keep is in each record",
