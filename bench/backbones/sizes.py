@@ -57,7 +57,7 @@ def sizes_of(tower: Tower, cache_dir: str | None = None) -> Sizes:
         config["embed_dim"],
         layers if own else 0,
         positions_of(text),
-        partial(image_sizes, tower.model),
+        partial(image_sizes, tower.model, cache_dir),
         kind_of(text),
         vocabulary_of(text),
     )
@@ -95,11 +95,11 @@ def vocabulary_of(text: dict) -> str:
 
 
 @cache
-def image_sizes(model: str) -> tuple[int, int]:
+def image_sizes(model: str, cache_dir: str | None = None) -> tuple[int, int]:
     """Blocks and width of an image tower; (0, 0) where it is no transformer that plug-ins can stand in. It is built
     without values, beside a text tower of hardly any size."""
     with OwnDraws():
-        return of_stack(image_stack(loading.build(model, device="meta", text_cfg=TINY_TEXT).visual))
+        return of_stack(image_stack(loading.build(model, "meta", cache_dir, text_cfg=TINY_TEXT).visual))
 
 
 def of_stack(found: Stack | None) -> tuple[int, int]:

@@ -123,7 +123,7 @@ def main(args: argparse.Namespace) -> int:
     data = session.data(dataset)
     if args.dry_run:
         if plugin.ported is None:
-            check(plugin, tower, data)
+            check(plugin, tower, data, cache_dir=options.hub_cache)
         else:
             check_ported(plugin, restored(plugin), tower, data)
         show_warnings(warnings_of(plugin, tower))

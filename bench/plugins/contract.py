@@ -44,12 +44,15 @@ class Incompatible(UserError):
         )
 
 
-def check(plugin: Plugin, tower: Tower, data: Dataset, backbone: Backbone | None = None) -> TrainConfig:
+def check(
+    plugin: Plugin, tower: Tower, data: Dataset, backbone: Backbone | None = None, cache_dir: str | None = None
+) -> TrainConfig:
     """The plug-in's config. Raises Incompatible naming every mismatch; needs no weights. ``tower`` with W and D filled
-    in, as ``backbones.resolve`` does. ``backbone``: the tower, where it is loaded already."""
+    in, as ``backbones.resolve`` does. ``backbone``: the tower, where it is loaded already; else what its config and
+    tokenizer need is looked for in ``cache_dir``."""
     kind, data = METHODS[plugin.method], worded(plugin, data)
     config, wrong = config_of(kind, plugin.header["config"])
-    widths = unlike(plugin, config, loaded_sizes(backbone) if backbone else sizes_of(tower))
+    widths = unlike(plugin, config, loaded_sizes(backbone) if backbone else sizes_of(tower, cache_dir))
     own: dict[str, Tensor] | None = None
     if config is not None:
         try:
@@ -59,7 +62,7 @@ def check(plugin: Plugin, tower: Tower, data: Dataset, backbone: Backbone | None
             wrong.append(str(error))
     reasons = [*widths, *wrong, *left_home(plugin, backbone or tower)]
     try:
-        backbone = backbone or architecture(tower)
+        backbone = backbone or architecture(tower, cache_dir)
         long = too_long(backbone, data.classnames)
         if long:
             most = backbone.text.text.context_length
@@ -195,12 +198,13 @@ def type_of(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def architecture(tower: Tower) -> Backbone:
+def architecture(tower: Tower, cache_dir: str | None = None) -> Backbone:
     """The backbone with random weights: shapes, tokenizer and blocks are its own, and nothing is downloaded."""
     with OwnDraws():
-        model = loading.build(tower.model, force_preprocess_cfg=loading.transform_of_tag(tower))
+        transform = loading.transform_of_tag(tower)
+        model = loading.build(tower.model, cache_dir=cache_dir, force_preprocess_cfg=transform)
     loading.check(model, tower)
-    return Backbone(model, tower, loading.tokenizer(tower.model))
+    return Backbone(model, tower, loading.tokenizer(tower.model, cache_dir))
 
 
 def too_long(backbone: Backbone, names: Sequence[str]) -> list[str]:
