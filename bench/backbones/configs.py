@@ -49,8 +49,8 @@ def model_config(name: str, cache_dir: str | None = None) -> dict:
 
 
 def here(name: str, cache_dir: str | None = None) -> str:
-    """The name by which open_clip finds a model's config on this machine; of a hub id the folder that its config, and no
-    weights, was fetched into, last by whoever named a cache. Raises OSError where it cannot be had."""
+    """The name by which open_clip finds a model's config on this machine: of a hub id the folder that its config was
+    fetched into, without weights, last by whoever named a cache. Raises OSError where it cannot be had."""
     if not name.startswith(HUB):
         return name
     if cache_dir or name not in _fetched:

@@ -67,7 +67,8 @@ def loaded_sizes(backbone: loading.Backbone) -> Sizes:
     """Of one that is loaded."""
     text = backbone.text_stack
     layers, positions = len(text) if text else 0, backbone.text.layout.length
-    return Sizes(backbone.label, backbone.width, backbone.dim, layers, positions, lambda: of_stack(backbone.image_stack))
+    widths = backbone.width, backbone.dim
+    return Sizes(backbone.label, *widths, layers, positions, lambda: of_stack(backbone.image_stack))
 
 
 def positions_of(text: dict) -> int:

@@ -21,6 +21,7 @@ from carryover.bench.backbones.loading import Backbone, first_line
 from carryover.bench.backbones.sizes import Sizes, loaded_sizes, sizes_of
 from carryover.bench.errors import UserError, quoted, unknown
 from carryover.bench.host.untouched import OwnDraws
+from carryover.bench.plan.port_specs import carriers
 from carryover.bench.plugins.format import Plugin
 from carryover.bench.plugins.homes import left_home, misnamed
 from carryover.bench.plugins.ported import is_among
@@ -36,11 +37,12 @@ NAMED = 8  # names that a line lists
 class Incompatible(UserError):
     """A plug-in that cannot be evaluated there; ``reasons`` says all why."""
 
-    def __init__(self, plugin: Plugin, tower: Tower, data: Dataset, reasons: Sequence[str]):
+    def __init__(self, plugin: Plugin, tower: Tower, data: Dataset, reasons: Sequence[str], advice: str = ""):
         self.reasons = list(reasons)
+        told = [f"({number}) " * (len(reasons) > 1) + reason for number, reason in enumerate(reasons, start=1)]
         super().__init__(
             f"'{plugin.path}' ({plugin.method}) is incompatible with {tower.label} on {data.id} because "
-            + "; ".join(f"({number}) {reason}" for number, reason in enumerate(reasons, start=1))
+            f"{'; '.join(told)}{advice}"
         )
 
 
@@ -73,8 +75,15 @@ def check(
     except UserError as error:  # of the architecture itself: activation, tokenizer, no text tower of CLIP's kind
         reasons.append(str(error))
     if reasons or config is None:
-        raise Incompatible(plugin, tower, data, reasons)
+        advice = f". {to_carry(plugin.method)}" if widths and not wrong else ""
+        raise Incompatible(plugin, tower, data, reasons, advice)
     return config
+
+
+def to_carry(method: str) -> str:
+    """By which ports the command ``port`` carries a method, whose pictures have no labels."""
+    ids = [one.id for one in carriers(method) if "labels" not in one.needs]
+    return f"To carry it over: port --port {' or '.join(ids)} (docs/ports.md)" if ids else "No port carries it"
 
 
 def worded(plugin: Plugin, data: Dataset) -> Dataset:
