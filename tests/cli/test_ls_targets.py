@@ -86,6 +86,8 @@ def test_bad_names_are_one_line(capsys):
     assert "takes one list at most" in mistake(capsys, "ls", "targets", "vit-b16")
     assert "Did you mean 'targets'" in mistake(capsys, "ls", "target")
     assert "--markdown" in mistake(capsys, "report", "--markdown")
+    for words in (["archs", "micro-all", "--markdown"], ["archs", "micro-all", "--backbone", "micro-wider"]):
+        assert f"ls: {words[2]} is not read but by 'ls targets'; leave it out" in mistake(capsys, "ls", *words)
     assert "unknown" in mistake(capsys, "ls", "targets", "--backbone", "ViT-B-61/openai")
 
 
