@@ -155,8 +155,8 @@ def find_arch(name: str, base_weights: str = "", new_weights: str = "") -> Arch:
     missing file."""
     if name.endswith(".toml"):
         arch = read_arch(Path(name))
-    elif name in ARCHS:
-        arch = ARCHS[name]
+    elif name.lower() in ARCHS:
+        arch = ARCHS[name.lower()]
     else:
         raise unknown("arch", name, [*ARCHS, "FILE.toml"])
     for option, path in (("--base-weights", base_weights), ("--new-weights", new_weights)):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import open_clip
+from open_clip.pretrained import download_pretrained_from_hf
 
 from carryover.bench.errors import UserError, unknown
 from carryover.bench.host.paths import MICRO_WEIGHTS
@@ -20,6 +22,8 @@ HUGGING_FACE = {  # W and blocks of the encoders that open_clip's configs name, 
     "google/mt5-base": (768, 12),
     "google/mt5-xl": (2048, 24),
 }
+HUB = "hf-hub:"
+_fetched: dict[str, str] = {}
 INSTALL = "install it with: pip install transformers sentencepiece"
 
 
@@ -28,7 +32,7 @@ def model_config(name: str, cache_dir: str | None = None) -> dict:
     if name.startswith("micro-"):
         open_clip.add_model_config(MICRO)
     try:
-        config = open_clip.get_model_config(name)
+        config = open_clip.get_model_config(here(name, cache_dir))
     except (OSError, ValueError, RuntimeError, AttributeError, TypeError, KeyError) as error:
         raise UserError(
             f"{name}: its open_clip config cannot be had: {first_line(error)}; check name and network"
@@ -42,6 +46,17 @@ def model_config(name: str, cache_dir: str | None = None) -> dict:
     if config is None:
         raise unknown("open_clip model", name, open_clip.list_models(), "open_clip.list_models() names them")
     return config
+
+
+def here(name: str, cache_dir: str | None = None) -> str:
+    """The name by which open_clip finds a model's config on this machine: of a hub id the folder that its config was
+    fetched into, without weights, last by whoever named a cache. Raises OSError where it cannot be had."""
+    if not name.startswith(HUB):
+        return name
+    if cache_dir or name not in _fetched:
+        path = download_pretrained_from_hf(name.removeprefix(HUB), "open_clip_config.json", cache_dir=cache_dir)
+        _fetched[name] = f"local-dir:{Path(path).parent}"
+    return _fetched[name]
 
 
 def text_sizes(name: str, text: dict, cache_dir: str | None = None) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from carryover.bench.backbones.archs import Arch, Tower
 from carryover.bench.backbones.attention import Stack, image_stack, text_stack
-from carryover.bench.backbones.configs import MICRO, first_line, model_config, text_sizes, tokenizer
+from carryover.bench.backbones.configs import MICRO, first_line, here, model_config, text_sizes, tokenizer
 from carryover.bench.backbones.text_parts import projection as text_projection
 from carryover.bench.backbones.text_tower import TextTower
 from carryover.bench.backbones.weight_checks import ACTIVATIONS, check, check_checkpoint, check_tag
@@ -150,10 +150,10 @@ def resolve_arch(arch: Arch, cache_dir: str | None = None) -> Arch:
     return replace(arch, base=resolve(arch.base, cache_dir), new=resolve(arch.new, cache_dir), more=more)
 
 
-def build(name: str, device: str = "cpu", **changes) -> nn.Module:
+def build(name: str, device: str = "cpu", cache_dir: str | None = None, **changes) -> nn.Module:
     """An open_clip model with random weights; ``force_custom_text`` gives both towers of a pair the same names. On the
-    device "meta" it has names and sizes alone. ``changes`` are parts of its config that are to be others. Raises
-    UserError where transformers, or a config of its, is missing."""
+    device "meta" it has names and sizes alone. No weights are fetched. ``changes`` are parts of its config that are to
+    be others. Raises UserError where transformers, or a config of its, is missing."""
     if name.startswith("micro-"):
         open_clip.add_model_config(MICRO)
     logger, level = logging.getLogger(), logging.getLogger().level
@@ -161,7 +161,12 @@ def build(name: str, device: str = "cpu", **changes) -> nn.Module:
     try:
         with torch.device(device):
             model = open_clip.create_model(
-                name, load_weights=False, pretrained_text=False, force_custom_text=True, device=device, **changes
+                here(name, cache_dir),
+                load_weights=False,
+                pretrained_text=False,
+                force_custom_text=True,
+                device=device,
+                **changes,
             )
             if hasattr(model, "text_decoder"):  # CoCa's, which open_clip leaves as it finds the memory
                 nn.init.zeros_(model.text_decoder.text_projection)
@@ -233,7 +238,7 @@ def declared_activation(tower: Tower) -> str:
 
 def fingerprint(model: nn.Module, tower: Tower) -> str:
     """sha256 over the architecture (open_clip's config, activation) and every tensor's name, type, shape and bytes."""
-    config = open_clip.get_model_config(tower.model)
+    config = open_clip.get_model_config(here(tower.model))
     digest = hashlib.sha256(json.dumps([config, tower.activation], sort_keys=True).encode())
     for name, value in sorted(model.state_dict().items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())

@@ -29,7 +29,7 @@ def named(given: str, arch: str, base_weights: str, new_weights: str) -> Tower:
     owner, colon, role = given.rpartition(":")
     if given.startswith(HOSTED):
         return hosted(given)
-    if colon and (owner in ARCHS or owner.endswith(".toml")):
+    if colon and (owner.lower() in ARCHS or owner.endswith(".toml")):
         return of_role(role, owner, base_weights, new_weights)
     if "=" in given:
         model, _, file = given.partition("=")

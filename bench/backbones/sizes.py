@@ -13,7 +13,7 @@ from functools import cache, partial
 
 from carryover.bench.backbones import loading
 from carryover.bench.backbones.archs import Tower
-from carryover.bench.backbones.attention import image_stack
+from carryover.bench.backbones.attention import Stack, image_stack
 from carryover.bench.backbones.configs import text_sizes
 from carryover.bench.host.untouched import OwnDraws
 
@@ -57,7 +57,7 @@ def sizes_of(tower: Tower, cache_dir: str | None = None) -> Sizes:
         config["embed_dim"],
         layers if own else 0,
         positions_of(text),
-        partial(image_sizes, tower.model),
+        partial(image_sizes, tower.model, cache_dir),
         kind_of(text),
         vocabulary_of(text),
     )
@@ -65,10 +65,10 @@ def sizes_of(tower: Tower, cache_dir: str | None = None) -> Sizes:
 
 def loaded_sizes(backbone: loading.Backbone) -> Sizes:
     """Of one that is loaded."""
-    text, image = backbone.text_stack, backbone.image_stack
-    found = (len(image), image.width) if image else (0, 0)
+    text = backbone.text_stack
     layers, positions = len(text) if text else 0, backbone.text.layout.length
-    return Sizes(backbone.label, backbone.width, backbone.dim, layers, positions, image=lambda: found)
+    widths = backbone.width, backbone.dim
+    return Sizes(backbone.label, *widths, layers, positions, lambda: of_stack(backbone.image_stack))
 
 
 def positions_of(text: dict) -> int:
@@ -96,9 +96,12 @@ def vocabulary_of(text: dict) -> str:
 
 
 @cache
-def image_sizes(model: str) -> tuple[int, int]:
+def image_sizes(model: str, cache_dir: str | None = None) -> tuple[int, int]:
     """Blocks and width of an image tower; (0, 0) where it is no transformer that plug-ins can stand in. It is built
     without values, beside a text tower of hardly any size."""
     with OwnDraws():
-        found = image_stack(loading.build(model, device="meta", text_cfg=TINY_TEXT).visual)
+        return of_stack(image_stack(loading.build(model, "meta", cache_dir, text_cfg=TINY_TEXT).visual))
+
+
+def of_stack(found: Stack | None) -> tuple[int, int]:
     return (len(found), found.width) if found else (0, 0)

@@ -10,7 +10,7 @@ from typing import Any
 from carryover.bench.cli import agreement, flags
 from carryover.bench.cli.backbones import Alone, local, named_home
 from carryover.bench.cli.progress import Progress
-from carryover.bench.cli.shown import few_threads, ported_rows, show_warnings
+from carryover.bench.cli.shown import few_threads, ported_rows, show_warnings, trained_on
 from carryover.bench.errors import UserError
 from carryover.bench.render.terminal import Table, say
 
@@ -123,7 +123,7 @@ def main(args: argparse.Namespace) -> int:
     data = session.data(dataset)
     if args.dry_run:
         if plugin.ported is None:
-            check(plugin, tower, data)
+            check(plugin, tower, data, cache_dir=options.hub_cache)
         else:
             check_ported(plugin, restored(plugin), tower, data)
         show_warnings(warnings_of(plugin, tower))
@@ -149,7 +149,7 @@ def table(stored: dict[str, Any]) -> Table:
     limited = f", a trial with at most {stored['limit']} a class" if stored["limit"] else ""
     rows = {
         "method": stored["method"]["name"],
-        "trained on": f"{header['trained_on'][-1]['backbone']}, {header['dataset']}, {shots}, {seed}",
+        "trained on": f"{trained_on(header)['backbone']}, {header['dataset']}, {shots}, {seed}",
         **ported_rows(header),
         "backbone": stored["backbone"]["label"],
         "dataset": f"{stored['dataset']['id']}, {stored['count']} test images{limited}",

@@ -8,6 +8,7 @@ from carryover import datasets
 from carryover.bench import places
 from carryover.bench.backbones import archs
 from carryover.bench.cli import port_files
+from carryover.bench.cli.backbones import not_read
 from carryover.bench.errors import UserError, unknown
 from carryover.bench.plan import method_files
 from carryover.bench.render.terminal import Table
@@ -37,6 +38,8 @@ def main(args: argparse.Namespace) -> int:
         raise unknown("list", what, (*kinds, "targets"))
     if len(args.what) > 1 and not (what == "archs" and len(args.what) == 2):
         raise UserError(f"'{args.what[-1]}' after 'ls {what}': ls takes one list at most, and archs one name")
+    if what != "targets":
+        not_read("ls", args, ("--backbone", "--markdown"), "but by 'ls targets'")
     if what == "targets" or len(args.what) > 1:
         from carryover.bench.cli import ls_targets  # which needs open_clip
 

@@ -253,7 +253,7 @@ def tell(args: argparse.Namespace, plugin: Plugin, outcome: Outcome, size: int) 
             for name, r in (told.get("correlation") or {}).items()
         ),
         *lead(told),
-        as_it_is(plugin),
+        as_it_is(plugin, told["new"]),
         "this fit is of texts and tells nothing of pictures: evaluate it before you rely on it"
         if anchors["kind"] == "texts"
         else "",
@@ -274,11 +274,15 @@ def lead(told: dict[str, Any]) -> list[str]:
     return [f"the new zero-shot model does so on {100 * zero:.1f} %: a lead of {100 * ahead:+.1f} points, so {advice}"]
 
 
-def as_it_is(plugin: Plugin) -> str:
-    """What a lead over zero-shot does not tell: whether the plug-in would do better without a port."""
+def as_it_is(plugin: Plugin, new: dict[str, Any]) -> str:
+    """What a lead over zero-shot does not tell: whether the plug-in, where it fits, would do better without a port."""
+    from carryover.methods.asks import asked
     from carryover.methods.base import METHODS
 
-    if plugin.ported is not None or METHODS[plugin.method].depth != "input":
+    kind = METHODS[plugin.method]
+    if plugin.ported is not None or kind.depth != "input":
+        return ""
+    if any(new.get(name) not in (None, getattr(plugin.shape, name)) for name in asked(kind, kind.Config())):
         return ""
     return "learned prompts often carry over as they are: evaluate the plug-in itself on the new backbone too"
 

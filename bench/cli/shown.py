@@ -27,6 +27,13 @@ def show_warnings(lines: list[str]) -> None:
         say(("note", "yellow"), f" {line}", to=aside)
 
 
+def trained_on(header: dict[str, Any]) -> dict[str, Any]:
+    """The backbone that a run trained it on last; a port that left the method itself has put its own behind it."""
+    told, homes = header.get("ported"), header["trained_on"]
+    carried = len(homes) > 1 and isinstance(told, dict) and told.get("new") == homes[-1]
+    return homes[-2] if carried else homes[-1]
+
+
 def ported_rows(header: dict[str, Any]) -> dict[str, str]:
     """How it was carried over, where it was; a header of version 1 may say anything there."""
     told = header.get("ported")

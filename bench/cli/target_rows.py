@@ -10,7 +10,7 @@ import open_clip
 
 from carryover.bench.backbones.archs import Arch, Tower
 from carryover.bench.backbones.sizes import Sizes, sizes_of
-from carryover.bench.ports.base import PORTS
+from carryover.bench.plan.port_specs import carriers
 from carryover.bench.ports.choices import Choice, carried, choices, ported_ids
 from carryover.methods.base import METHODS
 
@@ -126,7 +126,7 @@ def of_ports(base: Sizes) -> list[str]:
 
 def carries(method: str) -> tuple[str, ...]:
     """The ports that carry a method."""
-    return tuple(id for id in ported_ids() if not PORTS[id].works_on(METHODS[method]))
+    return tuple(one.id for one in carriers(method))
 
 
 def grouped(some: Iterable[T], by: Callable[[T], K]) -> list[tuple[K, list[T]]]:

@@ -44,3 +44,8 @@ def ported_by() -> Iterator[PortSpec]:
     """In the order of tables, without plain reuse, which is what the main suite runs."""
     specs = (PORT_SPECS[id] for id in PORT_SPECS if id != "reuse")
     return iter(sorted(specs, key=lambda one: (one.place, one.id)))
+
+
+def carriers(method: str) -> list[PortSpec]:
+    """The ports that carry something of a method, in the order of tables."""
+    return [one for one in ported_by() if one.reason(method) is None]

@@ -21,6 +21,7 @@ from carryover.bench.backbones.loading import Backbone, first_line
 from carryover.bench.backbones.sizes import Sizes, loaded_sizes, sizes_of
 from carryover.bench.errors import UserError, quoted, unknown
 from carryover.bench.host.untouched import OwnDraws
+from carryover.bench.plan.port_specs import carriers
 from carryover.bench.plugins.format import Plugin
 from carryover.bench.plugins.homes import left_home, misnamed
 from carryover.bench.plugins.ported import is_among
@@ -36,20 +37,24 @@ NAMED = 8  # names that a line lists
 class Incompatible(UserError):
     """A plug-in that cannot be evaluated there; ``reasons`` says all why."""
 
-    def __init__(self, plugin: Plugin, tower: Tower, data: Dataset, reasons: Sequence[str]):
+    def __init__(self, plugin: Plugin, tower: Tower, data: Dataset, reasons: Sequence[str], advice: str = ""):
         self.reasons = list(reasons)
+        told = [f"({number}) " * (len(reasons) > 1) + reason for number, reason in enumerate(reasons, start=1)]
         super().__init__(
             f"'{plugin.path}' ({plugin.method}) is incompatible with {tower.label} on {data.id} because "
-            + "; ".join(f"({number}) {reason}" for number, reason in enumerate(reasons, start=1))
+            f"{'; '.join(told)}{advice}"
         )
 
 
-def check(plugin: Plugin, tower: Tower, data: Dataset, backbone: Backbone | None = None) -> TrainConfig:
+def check(
+    plugin: Plugin, tower: Tower, data: Dataset, backbone: Backbone | None = None, cache_dir: str | None = None
+) -> TrainConfig:
     """The plug-in's config. Raises Incompatible naming every mismatch; needs no weights. ``tower`` with W and D filled
-    in, as ``backbones.resolve`` does. ``backbone``: the tower, where it is loaded already."""
+    in, as ``backbones.resolve`` does. ``backbone``: the tower, where it is loaded already; else what its config and
+    tokenizer need is looked for in ``cache_dir``."""
     kind, data = METHODS[plugin.method], worded(plugin, data)
     config, wrong = config_of(kind, plugin.header["config"])
-    widths = unlike(plugin, config, loaded_sizes(backbone) if backbone else sizes_of(tower))
+    widths = unlike(plugin, config, loaded_sizes(backbone) if backbone else sizes_of(tower, cache_dir))
     own: dict[str, Tensor] | None = None
     if config is not None:
         try:
@@ -59,7 +64,7 @@ def check(plugin: Plugin, tower: Tower, data: Dataset, backbone: Backbone | None
             wrong.append(str(error))
     reasons = [*widths, *wrong, *left_home(plugin, backbone or tower)]
     try:
-        backbone = backbone or architecture(tower)
+        backbone = backbone or architecture(tower, cache_dir)
         long = too_long(backbone, data.classnames)
         if long:
             most = backbone.text.text.context_length
@@ -70,8 +75,15 @@ def check(plugin: Plugin, tower: Tower, data: Dataset, backbone: Backbone | None
     except UserError as error:  # of the architecture itself: activation, tokenizer, no text tower of CLIP's kind
         reasons.append(str(error))
     if reasons or config is None:
-        raise Incompatible(plugin, tower, data, reasons)
+        advice = f". {to_carry(plugin.method)}" if widths and not wrong else ""
+        raise Incompatible(plugin, tower, data, reasons, advice)
     return config
+
+
+def to_carry(method: str) -> str:
+    """By which ports the command ``port`` carries a method, whose pictures have no labels."""
+    ids = [one.id for one in carriers(method) if "labels" not in one.needs]
+    return f"To carry it over: port --port {' or '.join(ids)} (docs/ports.md)" if ids else "No port carries it"
 
 
 def worded(plugin: Plugin, data: Dataset) -> Dataset:
@@ -195,12 +207,13 @@ def type_of(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def architecture(tower: Tower) -> Backbone:
+def architecture(tower: Tower, cache_dir: str | None = None) -> Backbone:
     """The backbone with random weights: shapes, tokenizer and blocks are its own, and nothing is downloaded."""
     with OwnDraws():
-        model = loading.build(tower.model, force_preprocess_cfg=loading.transform_of_tag(tower))
+        transform = loading.transform_of_tag(tower)
+        model = loading.build(tower.model, cache_dir=cache_dir, force_preprocess_cfg=transform)
     loading.check(model, tower)
-    return Backbone(model, tower, loading.tokenizer(tower.model))
+    return Backbone(model, tower, loading.tokenizer(tower.model, cache_dir))
 
 
 def too_long(backbone: Backbone, names: Sequence[str]) -> list[str]:

@@ -71,7 +71,7 @@ def evaluate_plugin(session: Session, plugin: Plugin, dataset: str, limit: int |
     with no_labels():
         ported = None if plugin.ported is None else restored(plugin)
         if ported is None:
-            config = check(plugin, tower, data)
+            config = check(plugin, tower, data, cache_dir=session.options.hub_cache)
         else:
             check_ported(plugin, ported, tower, data)
     backbone, precision = session.backbone("base"), session.options.precision

@@ -17,7 +17,7 @@ from carryover.bench.errors import UserError
 from carryover.bench.features.pixels import Pictures, views_of
 from carryover.bench.features.store import FeatureStore
 from carryover.bench.host.untouched import OwnDraws
-from carryover.bench.plugins.contract import config_of, left_open, made, of_tensors, unlike
+from carryover.bench.plugins.contract import config_of, left_open, made, of_tensors, to_carry, unlike
 from carryover.bench.plugins.format import OF_BACKBONE, Plugin, of_kinds
 from carryover.bench.plugins.homes import doubt, misnamed
 from carryover.bench.plugins.ported import for_classes, of_backbone, restored
@@ -210,7 +210,7 @@ def port_of(id: str, plugin: Plugin) -> Port:
     if plugin.ported is not None and not port.closed_form:
         raise UserError(f"port {id} cannot carry what was ported before: port the plug-in that a run trained")
     if plugin.ported is None and (reason := port.works_on(method)):
-        raise UserError(f"port {id} cannot carry {plugin.method}: {reason}")
+        raise UserError(f"port {id} cannot carry {plugin.method}: {reason}. {to_carry(plugin.method)}")
     if tells_scores(plugin) and id not in MAPS:
         raise UserError(
             f"port {id} carries answers about classes, and this plug-in scores; expected {' or '.join(MAPS)}"

@@ -18,7 +18,6 @@ from carryover.bench.backbones.sizes import Sizes
 from carryover.bench.host.untouched import OwnDraws
 from carryover.bench.plan.port_specs import ported_by
 from carryover.bench.ports.base import PORTS, Port
-from carryover.bench.ports.distill import Distill
 from carryover.methods import Registered, asks
 from carryover.methods.base import METHODS, Classes, Method, Shape
 
@@ -70,8 +69,6 @@ def refused(port: type[Port], kind: type[Method], base: Sizes, target: Sizes) ->
     """Why a port carries nothing of a method from one backbone to the other; None where it does."""
     if why := port.works_on(kind):
         return why
-    if issubclass(port, Distill):  # it trains the method anew
-        return asks.begins(kind, kind.Config(), target)
     if port.fits is Port.fits:
         return None
     return port().fits(untrained(kind, base), OfSizes(base), OfSizes(target))  # type: ignore[arg-type]
@@ -93,7 +90,7 @@ class OfSizes:
     def __init__(self, sizes: Sizes):
         self.sizes, self.label, self.width, self.dim = sizes, sizes.label, sizes.width, sizes.dim
         # towers of one vocabulary read the same tokens
-        layout = SimpleNamespace(start=sizes.vocabulary, end="")
+        layout = SimpleNamespace(start=sizes.vocabulary, end="", length=sizes.positions)
         self.text = SimpleNamespace(layout=layout, tokens=lambda texts: texts)
 
     @property

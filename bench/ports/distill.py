@@ -13,12 +13,14 @@ from dataclasses import replace
 
 import torch
 
+from carryover.bench.backbones.sizes import loaded_sizes
 from carryover.bench.errors import UserError
 from carryover.bench.ports.base import Port, register
 from carryover.bench.ports.carried import Carried
 from carryover.bench.seeds import derive
 from carryover.bench.training.generators import generator
 from carryover.bench.training.trainer import FitError, fit_together
+from carryover.methods.asks import begins
 from carryover.methods.base import Method, Shape, Support, TrainConfig
 
 HELD = 5  # of so many anchors one is kept for validation
@@ -39,6 +41,9 @@ class Distill(Port):
         if method.needs != "features":
             return "it trains inside the towers on augmented pictures, which the anchors' features are not"
         return None
+
+    def fits(self, plugin, old, new):
+        return begins(type(plugin), plugin.config, loaded_sizes(new))
 
     def fit(self, plugin, old, new, classes, anchors):
         if len(anchors) < HELD:

@@ -1,17 +1,22 @@
 """Backbones of other kinds than CLIP's as they are loaded: features, logit bias, activation, transform, tokenizer."""
 
 import json
+import os
 
+import huggingface_hub
 import open_clip
 import pytest
 import torch
+from local_towers import saved_locally
 from references import relative
 from safetensors.torch import save_file
 from text_kinds import DIM, KINDS, WIDTH, as_open_clip, config_of, made
 
 from carryover.bench.backbones import configs, loading, weight_checks
 from carryover.bench.backbones.archs import Tower
+from carryover.bench.backbones.sizes import sizes_of
 from carryover.bench.errors import UserError
+from carryover.bench.plugins import contract
 from carryover.datasets.micro import checkpoint
 
 TEXTS = ["a photo of a cat.", "a red double decker bus"]
@@ -164,3 +169,27 @@ def test_a_hugging_face_tower_that_cannot_be_built_is_one_line(monkeypatch):
     monkeypatch.setattr(open_clip.hf_model, "transformers", None)
     with pytest.raises(UserError, match="nllb-clip-base: its text tower cannot be built here: .*transformers"):
         loading.build("nllb-clip-base")
+
+
+def test_a_hub_models_config_is_had_from_the_cache_that_is_named_and_no_weights_are_asked_for(tmp_path, monkeypatch):
+    """A cache as huggingface_hub lays it out, of a config alone; weights come into it later."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    place, asked, download = tmp_path / "models--me--mine", [], huggingface_hub.hf_hub_download
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text("abc")
+    (place / "snapshots").mkdir()
+    saved_locally(tmp_path / "made", 0, False, layers=2, width=48)
+    os.replace(tmp_path / "made", place / "snapshots" / "abc")
+    os.replace(place / "snapshots" / "abc" / "open_clip_model.safetensors", tmp_path / "weights")
+    monkeypatch.setattr(
+        open_clip.pretrained, "hf_hub_download", lambda **given: asked.append(given["filename"]) or download(**given)
+    )
+    with pytest.raises(UserError, match="hf-hub:me/mine: its open_clip config cannot be had"):
+        loading.resolve(Tower("hf-hub:me/mine", layers=0))
+    tower = loading.resolve(Tower("hf-hub:me/mine", clip_transform=False, layers=0), str(tmp_path))
+    sizes = sizes_of(tower, str(tmp_path))
+    assert (sizes.width, sizes.text_layers, sizes.image_layers, sizes.image_width) == (48, 2, 2, 48)
+    assert contract.architecture(tower, str(tmp_path)).width == 48
+    assert {*asked} == {"open_clip_config.json"}
+    os.replace(tmp_path / "weights", place / "snapshots" / "abc" / "open_clip_model.safetensors")
+    assert loading.load(tower, cache_dir=str(tmp_path)).label == "hf-hub:me/mine"

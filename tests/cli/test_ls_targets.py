@@ -81,10 +81,13 @@ def test_what_no_method_can_be_trained_on_is_said(monkeypatch, capsys):
 
 
 def test_bad_names_are_one_line(capsys):
+    assert call(capsys, "ls", "archs", "MICRO")[1] == call(capsys, "ls", "archs", "micro")[1] != ""
     assert "unknown arch 'vit-b61-all'" in mistake(capsys, "ls", "archs", "vit-b61-all")
     assert "takes one list at most" in mistake(capsys, "ls", "targets", "vit-b16")
     assert "Did you mean 'targets'" in mistake(capsys, "ls", "target")
     assert "--markdown" in mistake(capsys, "report", "--markdown")
+    for words in (["archs", "micro-all", "--markdown"], ["archs", "micro-all", "--backbone", "micro-wider"]):
+        assert f"ls: {words[2]} is not read but by 'ls targets'; leave it out" in mistake(capsys, "ls", *words)
     assert "unknown" in mistake(capsys, "ls", "targets", "--backbone", "ViT-B-61/openai")
 
 

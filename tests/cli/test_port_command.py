@@ -11,6 +11,7 @@ from PIL import Image
 from tiny_caltech import picture
 from worlds import SHORT, made, quietly, rewritten
 
+from carryover.bench.cli import evaluate
 from carryover.bench.engine.run_store import RunStore
 from carryover.bench.host.tensor_files import read_tensors
 from carryover.bench.plugins.format import read
@@ -133,6 +134,18 @@ def test_a_trained_port_leaves_an_ordinary_plugin_of_the_new_backbone(capsys, wo
     assert header["version"] == 1 and len(header["trained_on"]) == 2
     found = evaluated(capsys, world, tmp_path, tmp_path / "ported.safetensors")
     assert any("port distill carried it" in line for line in found["warnings"])
+    told = evaluate.table(found).columns[1].cells  # it was trained on the old one, whatever holds its weights now
+    assert str([*told][1]).startswith(read(world.plugin("clip-adapter")).home["backbone"])
+
+
+def test_a_context_that_fits_no_more_is_not_advised_to_be_tried_as_it_is(capsys, world, tmp_path):
+    saved_locally(tmp_path / "wide", 5, False, width=48)
+    given = [*from_a_to(world)[:2], "--backbone", f"local-dir:{tmp_path / 'wide'}", *from_a_to(world)[4:]]
+    assert "often carry over" in port(capsys, world, tmp_path, "coop", *from_a_to(world, "narrow"))
+    assert "often carry over" not in port(capsys, world, tmp_path, "coop", *given, to="wide.safetensors")
+    argv = ["evaluate", "--plugin", world.plugin("coop"), *given[2:4], "--dataset", world.data(), "--dry-run"]
+    told = mistake(capsys, *argv)
+    assert "because it needs a text width W of 32 (its 'context')" in told and "has 48. To carry it over" in told
 
 
 # ---- maps ------------------------------------------------------------------------------------------------------------
@@ -232,8 +245,8 @@ def test_a_map_of_another_pair_is_refused(capsys, world, tmp_path):
         ("coop", {"--count": "-1"}, "--count -1"),
         ("coop", {"--map": "x"}, "no file 'x'"),
         ("coop", {"--head": "x"}, "beside features in files"),
-        ("cocoop", {}, "depend on each picture"),
-        ("clip-lora", {}, "inside the towers"),
+        ("cocoop", {}, "to predict. To carry it over: port --port distill or transmiter (docs/ports.md)"),
+        ("clip-lora", {}, "cannot carry it. To carry it over: port --port theseus or transmiter"),  # labels: no gradfix
         ("zs-clip", {}, "nothing is learned"),
     ],
 )

@@ -1,10 +1,13 @@
 """Ported runs: what they may see, their keys, their numbers, in one process and in several."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import standins
 import torch
+from tiny_fits import short
+from tiny_towers import tiny_model, wrap
 from toys import done, execute, open_toy, pictures, toy, toy_run
 
 from carryover import datasets
@@ -82,6 +85,18 @@ def test_a_text_that_does_not_fit_a_target_refuses_that_target_and_the_run_is_do
     record = done(opened(), ported())
     assert record["targets"] == {} and is_done(record) and not fault(record)
     assert record["port"]["refused"] == {"new": "tiny-new: text of 40 tokens or more does not fit 32 tokens"}
+
+
+def test_a_target_without_the_block_of_an_option_is_refused_with_its_reason(monkeypatch, tiny, tmp_path):
+    """The base has three blocks, so a context at block 2 is trained there; the target has two."""
+    shallow = wrap(tiny_model(4, False, layers=2), "tiny-new", "gelu")
+    session = open_toy(monkeypatch, SimpleNamespace(base=tiny.base, new=shallow), tmp_path)
+    run = ported("coop", "distill", config=short("coop", epochs=1, layer=2))
+    with pytest.raises(ValueError, match="layer 2 is not one"):
+        shallow.text.check_layer(2)
+    record = done(session, run)
+    assert record["targets"] == {} and is_done(record) and not fault(record)
+    assert record["port"]["refused"] == {"new": "it needs block 2 of a text tower; tiny-new has 2"}
 
 
 @pytest.mark.parametrize("changed", [{"port": "linear"}, {"anchors": "support"}, {"count": 3}])

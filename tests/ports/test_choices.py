@@ -75,8 +75,7 @@ def test_a_port_serves_a_pair_where_it_says_so_of_the_towers_themselves(towers, 
     for one in choices(base_sizes, sizes):
         plugin, kind = bound(one.method, old, CLASSES, 0.1), METHODS[one.method]
         serves = [id for id in ported_ids() if not PORTS[id].works_on(kind) and not PORTS[id]().fits(plugin, old, new)]
-        missing = {"distill"} if name == "short" and one.method in ("coop", "contcoop") else set()
-        assert [id for id in serves if id not in missing] == list(one.ports), one.method
+        assert serves == list(one.ports), one.method
 
 
 def test_what_cannot_be_trained_on_a_base_leaves_no_plug_in_of_it(towers):

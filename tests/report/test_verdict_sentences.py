@@ -194,6 +194,11 @@ SENTENCES = {
         case(one_seed("TaskRes", "output", -2.0)),
         "One seed allows no verdict. In this run TaskRes is 2.0 points below zero-shot on the new model.",
     ),
+    "one seed, one cannot be plugged in": (
+        case(one_seed("CoOp", "input", 12.0), *refused(OUTPUT[:1])),
+        "One seed allows no verdict. In this run CoOp is 12.0 points above zero-shot on the new model. Linear Probe "
+        "cannot be plugged in.",
+    ),
     "predictions are gone": (
         case(method("CoOp", "input", gain(12.0, NAN, NAN, CANNOT_TELL))),
         "There is no verdict: the stored predictions are missing. In this run CoOp is 12.0 points above zero-shot on "
@@ -237,7 +242,7 @@ SENTENCES = {
     ),
     "none can be plugged in": (
         case(*refused(with_port(INPUT[:2], up(), up()))),
-        "There is no verdict: no method can be plugged into the new model. Ported through a map, both methods that "
+        "No method can be plugged into the new model, so there is no verdict. Ported through a map, both methods that "
         "have a port beat zero-shot.",
     ),
     "all failed": (case(*INPUT, done=0, failed=12, zero=NAN), "There is no verdict: all 12 runs failed."),
@@ -322,8 +327,19 @@ UPDATES = {
     ),
     "all refuse all": (
         {"new": case(*refused(INPUT)), "a": case(*refused(INPUT), where="the update 'a'")},
-        "There is no verdict on the new model: no method can be plugged into the new model. There is no verdict on the "
-        "update 'a': no method can be plugged into the update 'a'.",
+        "No method can be plugged into the new model, so there is no verdict. No method can be plugged into the update "
+        "'a', so there is no verdict.",
+    ),
+    "one seed": (
+        {
+            **{id: case(one_seed("CoOp", "input", -5.0), one_seed("RAda", "output", -1.0)) for id in ("new", "a", "b")},
+            "c": case(one_seed("CoOp", "input", 5.0), one_seed("RAda", "output", -1.0), where="the update 'c'"),
+            "d": case(one_seed("CoOp", "input", 5.0), *refused(OUTPUT[2:3])),
+            "e": case(*refused(with_port([INPUT[0], OUTPUT[2]], up(), up()))),
+        },
+        "One seed allows no verdict. In these runs CoOp and RAda are not above zero-shot on 'new', 'a' and 'b'. In "
+        "these runs CoOp is above zero-shot on 'c' and RAda is not. In this run CoOp is 5.0 points above zero-shot on "
+        "'d'. One of the two methods cannot be plugged into 'd'; neither of the two methods can be plugged into 'e'.",
     ),
     "the same on each, without a verdict": (
         {"new": case(done=0, failed=12, zero=NAN), "second": case(done=0, failed=12, zero=NAN)},

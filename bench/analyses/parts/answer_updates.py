@@ -9,11 +9,22 @@ import math
 from collections.abc import Mapping, Sequence
 
 from carryover.bench.analyses.parts.answer_numbers import CANNOT_TELL, CARRIES, IMPOSSIBLE
-from carryover.bench.analyses.parts.answer_words import Case, Judged, all_of, joined, none_of, number, sentence
+from carryover.bench.analyses.parts.answer_words import (
+    ONE_SEED,
+    Case,
+    Judged,
+    all_of,
+    as_found,
+    joined,
+    none_of,
+    number,
+    sentence,
+)
 from carryover.bench.places import PLACES
 from carryover.bench.stats.verdicts import decides
 
 NO_VERDICT = "There is no verdict"
+WHERE = "\0"  # stands for the updates until they are known
 LISTED = 4  # updates that a sentence names
 
 
@@ -23,6 +34,8 @@ def over_updates(cases: Mapping[str, Case]) -> str:
     if len(said) == 1:
         return said[0]
     told_of = [case for case in cases.values() if len(case.refused) < len(case.methods)]
+    if told_of and all(map(of_one_seed, told_of)) and not any(math.isnan(c.zero_shot) for c in cases.values()):
+        return " ".join([ONE_SEED, *as_they_are(cases), *not_plugged(cases)])
     if not told_of or not all(map(has_verdict, told_of)) or any(math.isnan(c.zero_shot) for c in cases.values()):
         each = [sentence(case).replace(NO_VERDICT, f"{NO_VERDICT} on {case.where}", 1) for case in cases.values()]
         return " ".join(dict.fromkeys(each))
@@ -54,6 +67,20 @@ def not_plugged(cases: Mapping[str, Case]) -> list[str]:
         parts.append(f"{which} {can} be plugged into {listed(ids, len(cases))}")
     told = "; ".join(parts)
     return [f"{told[0].upper()}{told[1:]}."] if told else []
+
+
+def of_one_seed(case: Case) -> bool:
+    seeds = [one.seeds for one in case.methods if not math.isnan(one.gain.points)]
+    return bool(seeds) and not any(map(decides, seeds))
+
+
+def as_they_are(cases: Mapping[str, Case]) -> list[str]:
+    """What the numbers are, without a claim; a sentence for the updates of which it says the same."""
+    groups: dict[str, list[str]] = {}
+    for id, case in cases.items():
+        if known := [one for one in case.methods if not math.isnan(one.gain.points)]:
+            groups.setdefault(as_found(known, WHERE), []).append(id)
+    return [said.replace(WHERE, listed(ids, len(cases))) for said, ids in groups.items()]
 
 
 def has_verdict(case: Case) -> bool:

@@ -16,6 +16,7 @@ from carryover.bench.records.reading import counted
 from carryover.bench.stats.verdicts import decides
 
 NEW = "the new model"
+ONE_SEED = "One seed allows no verdict."
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 LISTED = 3  # names that a sentence holds
 OTHERS = {HURTS: "hurts", NO_BETTER: "is no better than zero-shot", CANNOT_TELL: "is inconclusive"}
@@ -78,14 +79,13 @@ def sentence(case: Case) -> str:
         why = "has not finished on every dataset" if case.has_zero_shot else "was not run"
         return f"There is no verdict: zero-shot {why}, and methods are compared with it."
     if case.refused and len(case.refused) == len(case.methods):
-        return " ".join(
-            [f"There is no verdict: no method can be plugged into {case.where}.", *ported_all(case.refused)]
-        )
+        none = f"No method can be plugged into {case.where}, so there is no verdict."
+        return " ".join([none, *ported_all(case.refused)])
     if not known:
         on = f" on all {case.datasets} datasets" if case.datasets > 1 else ""
         return f"There is no verdict: no method has finished{on}."
     if not any(decides(one.seeds) for one in known):
-        return f"One seed allows no verdict. {as_found(known, case.where)}"
+        return " ".join([ONE_SEED, as_found(known, case.where), *not_plugged(case.refused)])
     if all(math.isnan(one.gain.low) for one in known):
         return f"There is no verdict: the stored predictions are missing. {as_found(known, case.where)}"
     if len(known) == 1 and not case.refused:

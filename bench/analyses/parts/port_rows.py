@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from carryover.bench.backbones.archs import Arch
-from carryover.bench.plan.port_specs import PORT_SPECS, PortSpec, ported_by
+from carryover.bench.plan.port_specs import carriers
 from carryover.bench.plan.run_labels import ZERO_SHOT
 from carryover.bench.plan.suites import Variant
 
@@ -65,8 +65,3 @@ def ported(method: str, port: str, kind: str, count: int = 0, via: tuple[str, ..
     label = (port, kind, str(count or "all"), " ".join(via), str(steps or ""))
     path = ("base", "new") if steps else ("base",)
     return Variant(label, method, path=path, refresh=steps, port=port, anchors=kind, count=count, via=via)
-
-
-def carriers(method: str) -> Iterator[PortSpec]:
-    """The ports that carry the method."""
-    return (port for port in ported_by() if PORT_SPECS[port.id].reason(method) is None)
