@@ -83,7 +83,7 @@ class CLIPAdapter(Method):
         """All candidates in one pass: their adapters, stacked, on inputs (G, B, D)."""
         down, up = (torch.stack([method.adapter[i].weight for method in methods]) for i in (0, 2))
         x, first = torch.stack(list(xs)), methods[0]
-        ratios = x.new_tensor([method.config.ratio for method in methods])[:, None, None]
+        ratios = torch.stack([x.new_full((1, 1), method.config.ratio) for method in methods])  # no copy to the device
         adapted = F.relu(F.relu(x @ down.mT) @ up.mT)
         logits = cosine_logits(first.scale, blended(x, adapted, ratios).flatten(0, 1), first.classifier)
         each = F.cross_entropy(logits, torch.cat(list(ys)), reduction="none")

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from carryover.bench.backbones.attention import Add, open_projections
 from carryover.bench.errors import UserError
+from carryover.bench.host.device import send
 from carryover.datasets.templates import TEMPLATES
 from carryover.methods.base import Method, register
 from carryover.methods.parts.inside import InsideMethod
@@ -104,7 +105,7 @@ class ClipLora(InsideMethod):
             return None
         layers, three, _, width = part.down.shape
         left = torch.rand(layers, three, 1, width, generator=self.draw) >= self.config.dropout
-        return (left / (1 - self.config.dropout)).to(part.down)
+        return send(left / (1 - self.config.dropout), part.down.device).to(part.down.dtype)
 
     def class_features(self):
         return self.backbone.classifier(self.classes)

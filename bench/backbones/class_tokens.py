@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,12 +56,25 @@ class ClassTokens:
     def repeat(self, times: int) -> ClassTokens:
         return ClassTokens(self.rows * times, self.device)
 
+    def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What is made of these classes alone, made at its first use: a training step then copies nothing."""
+        known = self.__dict__.setdefault("_known", {})
+        if key not in known:
+            known[key] = make()
+        return known[key]
+
     def packed(self, prefix: int, own: int = 0) -> Packed:
         """The layout behind a prefix of ``prefix`` shared tokens, each class with ``own`` context tokens of its own."""
-        known = self.__dict__.setdefault("_packed", {})
-        if (prefix, own) not in known:
-            known[prefix, own] = Packed(self, prefix, own)
-        return known[prefix, own]
+        return self.once(("packed", prefix, own), lambda: Packed(self, prefix, own))
+
+    def pieces(self, places: tuple[tuple[int, ...], ...]) -> tuple[list[ClassTokens], Tensor]:
+        """The classes at these places, piece by piece, and (C,) where each class then stands."""
+
+        def make() -> tuple[list[ClassTokens], Tensor]:
+            order = torch.tensor([i for piece in places for i in piece])
+            return [self.take(piece) for piece in places], order.argsort().to(self.device)
+
+        return self.once(("pieces", places), make)
 
 
 class Group:

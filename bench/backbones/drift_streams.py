@@ -92,7 +92,7 @@ def entered(tower: TextTower, classes: ClassTokens) -> tuple[Tensor, Tensor | No
     text, layout = tower.text, tower.layout
     if not tower.causal:
         whole = WholePass(text, layout)
-        ids = whole.ids(classes.rows, 0, tower.device)
+        ids = whole.ids(classes, 0)
         x = whole.positioned(text.token_embedding(ids)[None])[0]
         return x, whole.mask(ids, 1), whole.read(classes, 0, x.shape[1])
     ends = torch.tensor([len(layout.start) + len(row) - 1 for row in classes.rows])

@@ -37,6 +37,7 @@ __all__ = ["EOT", "SOS", "ClassTokens", "TextTower", "pad"]
 # Float values that one token keeps for the backward pass in one block, as a multiple of W: residual 2, layer norms 2,
 # qkv 3 twice, attention 2, MLP 4 + 4, and as much again for temporaries. Only the size of the chunks depends on it.
 KEPT_PER_TOKEN = 36
+KEPT_LISTS = 16  # of texts, whose tokens are kept: as many templates as a tower in training meets at every step
 CACHE_TOKENS = 4096  # without a backward pass, pieces of this size stay in a CPU's cache: a quarter faster
 
 
@@ -66,6 +67,7 @@ class TextTower(nn.Module):
             and all(type(block).__name__ == "ResidualAttentionBlock" for block in self.blocks)
         )
         self.fast, half = fast and self.causal, precision == "bf16"
+        self._asked: dict[tuple, list[tuple[list[int], ClassTokens]]] = {}
         self.passing: Pass | WholePass | HostedPass
         if self.fast:
             self.passing = Pass(text, self.layout, torch.bfloat16 if half else torch.float32)
@@ -154,6 +156,20 @@ class TextTower(nn.Module):
             x = block(x, attn_mask=self.text.attn_mask[:rows, :rows])
         return x[0, len(start) :].float()
 
+    def batches(self, texts: tuple[str, ...]) -> list[tuple[list[int], ClassTokens]]:
+        """Places of at most 256 texts of like length, and what is encoded of them. Those of the last few lists are
+        kept: a tower that learns is asked for the same texts at every step."""
+        key = texts, self.device
+        if key not in self._asked:
+            rows = self.tokens(texts)
+            order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+            parts = [order[start : start + 256] for start in range(0, len(order), 256)]
+            made = [(part, pad([rows[i] + [self.layout.end] for i in part], self.device)) for part in parts]
+            if len(self._asked) == KEPT_LISTS:
+                del self._asked[next(iter(self._asked))]
+            self._asked[key] = made
+        return self._asked[key]
+
     # -- the two public encoders -------------------------------------------------------------------------------------
 
     @torch.no_grad()
@@ -163,13 +179,9 @@ class TextTower(nn.Module):
 
     def features(self, texts: Sequence[str]) -> Tensor:
         """``encode_texts`` that can be differentiated in the tower's own weights."""
-        rows = self.tokens(texts)
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         shared = self.embedding.weight.new_zeros(0, self.width)
-        features: list[Tensor] = [shared] * len(rows)
-        for start in range(0, len(order), 256):
-            chosen = order[start : start + 256]
-            classes = pad([rows[i] + [self.layout.end] for i in chosen], self.device)
+        features: list[Tensor] = [shared] * len(texts)
+        for chosen, classes in self.batches(tuple(texts)):
             for i, feature in zip(chosen, self.encode(shared, classes), strict=True):
                 features[i] = feature
         return torch.stack(features)
@@ -249,7 +261,10 @@ class TextTower(nn.Module):
             if pieces[-1] and longer * images > room:
                 pieces.append([])
             pieces[-1].append(i)
-        chosen = [classes] if len(pieces) == 1 else [classes.take(piece) for piece in pieces]
+        back: Tensor | None = None
+        chosen = [classes]
+        if len(pieces) > 1:
+            chosen, back = classes.pieces(tuple(map(tuple, pieces)))
         again = partial(checkpoint, use_reentrant=False) if torch.is_grad_enabled() else lambda f, *a: f(*a)
 
         def of_classes(part: Tensor, index: int) -> Tensor:
@@ -260,6 +275,4 @@ class TextTower(nn.Module):
             for part in context.split(images)
         ]
         found = torch.cat(rows)
-        if len(pieces) == 1:
-            return found
-        return found[:, torch.argsort(torch.tensor([i for piece in pieces for i in piece], device=self.device))]
+        return found if back is None else found[:, back]

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from carryover.bench.backbones.class_tokens import ClassTokens, Cost
+from carryover.bench.backbones.class_tokens import ClassTokens, Cost, pad
 from carryover.bench.backbones.layout import Layout
 from carryover.bench.backbones.text_parts import embedding, project
 
@@ -48,12 +48,16 @@ class Rows:
     def run(self, context: Tensor, classes: ClassTokens, layer: int, deep: Tensor | None) -> Tensor:
         raise NotImplementedError
 
-    def ids(self, rows: tuple[tuple[int, ...], ...], n: int, device: torch.device) -> Tensor:
-        """Rows of class tokens behind n placeholders: (C, T)."""
+    def ids(self, classes: ClassTokens, n: int) -> Tensor:
+        """The class tokens behind n placeholders: (C, T), on their device."""
         layout = self.layout
-        begun = [[*layout.start, *[layout.placeholder] * n, *row] for row in rows]
-        span = layout.span(max(map(len, begun)))
-        return torch.tensor([layout.filled(row, span) for row in begun], device=device)
+
+        def make() -> Tensor:
+            begun = [[*layout.start, *[layout.placeholder] * n, *row] for row in classes.rows]
+            span = layout.span(max(map(len, begun)))
+            return torch.tensor([layout.filled(row, span) for row in begun], device=classes.device)
+
+        return classes.once(("ids", layout, n), make)
 
     def placed(self, x: Tensor, context: Tensor) -> Tensor:
         """The context (P, C, n, W) in its rows of (P or 1, C, T, W)."""
@@ -72,7 +76,7 @@ class WholePass(Rows):
 
     def run(self, context: Tensor, classes: ClassTokens, layer: int, deep: Tensor | None) -> Tensor:
         text, count, blocks = self.text, len(classes), self.text.transformer.resblocks
-        ids = self.ids(classes.rows, context.shape[2], context.device)
+        ids = self.ids(classes, context.shape[2])
         x = text.token_embedding(ids)[None]
         x = self.positioned(self.placed(x, context) if layer == 0 else x)
         read = self.read(classes, context.shape[2], x.shape[2])
@@ -127,7 +131,7 @@ class WholePass(Rows):
     def rows_at(self, n: int, layer: int) -> Tensor:
         """The rows of n placeholders at the input of block ``layer`` (n, W), in a text of these alone."""
         text = self.text
-        ids = self.ids(((self.layout.end,),), n, text.token_embedding.weight.device)
+        ids = self.ids(pad([[self.layout.end]], text.token_embedding.weight.device), n)
         x, mask = self.positioned(text.token_embedding(ids)[None])[0], self.mask(ids, 1)
         for block in text.transformer.resblocks[:layer]:
             x = block(x, attn_mask=mask)
@@ -148,7 +152,7 @@ class HostedPass(Rows):
 
     def run(self, context: Tensor, classes: ClassTokens, layer: int, deep: Tensor | None) -> Tensor:
         """``TextTower.check_layer`` refuses a context inside the tower, whose blocks differ from model to model."""
-        ids = self.ids(classes.rows, context.shape[2], context.device)
+        ids = self.ids(classes, context.shape[2])
         x = self.placed(embedding(self.text)(ids)[None], context)
         seen = (ids != self.layout.pad).long().repeat(len(x), 1)
         found = self.text.transformer(inputs_embeds=x.flatten(0, 1), attention_mask=seen)

@@ -46,9 +46,8 @@ def predict(
     -> {"predicted" (N,) int32, "confidence" (N,) fp32}, and the sample that ``depends_on_company`` asks about again.
     Raises UserError for logits of the wrong shape or that are not finite.
     """
-    predicted, confidence, drawn = [], [], []
-    start, shuffled = 0, sample_of(len(getattr(inputs, "pictures", inputs)))
-    chosen = shuffled.sort().values  # as parts come
+    found, drawn = [], {}
+    start, shuffled = 0, sample_of(len(getattr(inputs, "pictures", inputs))).tolist()
     with no_labels():
         method.eval()
         method.bind(backbone, classes)
@@ -60,17 +59,16 @@ def predict(
                         f"{type(method).__name__} gave logits of shape {tuple(logits.shape)}, "
                         f"expected {(len(part), len(classes))} (images, classes)"
                     )
-                if not torch.isfinite(logits).all():
-                    raise UserError(f"{type(method).__name__} gave logits that are not finite on {backbone.label}")
-                best = logits.softmax(-1).max(-1)
-                predicted.append(best.indices.int().cpu())
-                confidence.append(best.values.cpu())
-                here = chosen[(chosen >= start) & (chosen < start + len(part))] - start
-                drawn.append((part[here].clone(), logits[here].clone()))
+                best, finite = logits.softmax(-1).max(-1), torch.isfinite(logits).all(-1)
+                found.append(torch.stack([best.indices.int(), best.values.view(torch.int32), finite.int()]))
+                here = [image for image in shuffled if start <= image < start + len(part)]
+                drawn.update({image: (part[image - start].clone(), logits[image - start].clone()) for image in here})
                 start += len(part)
-    rows = shuffled.argsort().argsort()
-    sample = Sample(*(torch.cat(parts)[rows] for parts in zip(*drawn, strict=True)))
-    return {"predicted": torch.cat(predicted), "confidence": torch.cat(confidence)}, sample
+    predicted, bits, finite = torch.cat(found, dim=1).cpu()  # once, so that the device is not kept waiting
+    if not finite.all():
+        raise UserError(f"{type(method).__name__} gave logits that are not finite on {backbone.label}")
+    sample = Sample(*map(torch.stack, zip(*(drawn[image] for image in shuffled), strict=True)))
+    return {"predicted": predicted.contiguous(), "confidence": bits.contiguous().view(torch.float32)}, sample
 
 
 def sample_of(count: int) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from carryover.bench.features.store import FeatureStore
 from carryover.bench.features.transforms import Plain, Recipe, View, look_up
+from carryover.bench.host.device import send
 from carryover.datasets.base import Split
 
 KEEP = 1 << 28  # bytes of decoded pictures that are kept; of a larger set each batch is decoded as it is drawn
@@ -42,11 +43,11 @@ class Pictures:
         return len(self.recipes)
 
     def __getitem__(self, drawn: tuple[Tensor, Tensor]) -> Tensor:
-        """View ``drawn[0][b]`` of picture ``drawn[1][b]`` for each b: pixels (B, 3, H, H), on the tower's device."""
+        """View ``drawn[0][b]`` of picture ``drawn[1][b]`` for each b: pixels (B, 3, H, H), on the tower's device.
+        ``drawn`` is on the CPU, as the pictures are."""
         views, images = drawn
         if self.bytes <= KEEP:
-            kept = self._all()
-            return self._pixels(kept[views.to(kept.device), images.to(kept.device)])
+            return self._pixels(self._all()[views, images])
         wanted = pairs(views, images)
         found = next(self._coming, None)
         if found is None or found[0] != wanted:  # nobody said what would come
@@ -80,7 +81,7 @@ class Pictures:
         return self.loader.draw(self.pictures, batches)
 
     def _pixels(self, pictures: Tensor) -> Tensor:
-        return look_up(pictures.to(self.device), self.values)
+        return look_up(send(pictures, self.device), self.values)
 
 
 def pairs(views: Tensor, images: Tensor) -> list[tuple[int, int]]:

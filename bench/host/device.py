@@ -1,4 +1,4 @@
-"""The device that a run is on: its name, and how much memory the run took."""
+"""The device that a run is on: its name, how tensors get there, and how much memory the run took."""
 
 from __future__ import annotations
 
@@ -14,6 +14,13 @@ def device_name(device: torch.device) -> str:
     if device.type == "cpu":
         return f"cpu ({torch.get_num_threads()} threads)"
     return device.type
+
+
+def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on the device. To a CUDA device it goes from pinned memory, so that nothing waits for the copy."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def reset_peak(device: torch.device) -> None:

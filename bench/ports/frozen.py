@@ -21,6 +21,7 @@ from carryover.bench.ports.files import ported_of
 from carryover.methods.base import METHODS, Classes, Method, Shape, cosine_logits
 
 UNCHANGED: dict[Method, Any] = {}  # -> Head
+CPU = torch.device("cpu")
 TRIAL_ROWS = 5  # random features on which the kept plug-in must answer as the bound one does
 
 
@@ -89,6 +90,11 @@ def derived(method: Method) -> dict[str, Tensor]:
     return {name: value for name, value in vars(method).items() if isinstance(value, Tensor)}
 
 
+def device_of(method: Method) -> torch.device:
+    """Of a bound method: where what it has learned lies, and what it derived."""
+    return next((value.device for value in (*method.state_dict().values(), *derived(method).values())), CPU)
+
+
 class Nested(Head):
     """What was ported before, as the plug-in of a second port."""
 
@@ -114,7 +120,7 @@ def kept(plugin: Any, classes: Classes) -> Head:
     trial = torch.randn(TRIAL_ROWS, plugin.shape.dim, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         try:
-            trial = trial.to(next(iter(derived(plugin).values()), trial).device)
+            trial = trial.to(device_of(plugin))
             alike = torch.allclose(plugin.predict(trial), head.logits(trial), rtol=1e-4, atol=1e-4)
         except Exception as error:  # a method of anyone's raises what it likes
             raise UserError(
@@ -144,7 +150,7 @@ def without_backbone(plugin: Any, classes: Classes) -> Head:
         raise UserError(f"{plugin.name} works inside the towers, so it cannot answer without them")
     if not hasattr(plugin, "class_features"):
         made = rebuilt(type(plugin), plugin.config, plugin.shape, plugin.learned(), derived(plugin))
-        return KeptMethod(made.to(next(iter(derived(plugin).values()), torch.zeros(0)).device)).eval()
+        return KeptMethod(made.to(device_of(plugin))).eval()
     with torch.no_grad():
         rows = plugin.class_features(torch.zeros(1, plugin.shape.dim, device=plugin.backbone.device))
     if rows.shape != (len(classes), plugin.shape.dim):

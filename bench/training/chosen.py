@@ -36,11 +36,14 @@ def keep_best(method: Method, fitted: Sequence[Method], alive: Sequence[bool], s
     highest accuracy on few-shot validation; of equals, which so few pictures often leave, the lowest cross-entropy
     there, then the first. ``alive``: whose loss stayed finite, at least one."""
     scores: list[tuple[int, float]] = []
-    for one, lives in zip(fitted, alive, strict=True):
+    losses, counts = [], []
+    for one in fitted:
         one.eval()
         logits = one.logits(support.val_features)
-        loss = float(F.cross_entropy(logits, support.val_labels))
-        right = int((logits.argmax(-1) == support.val_labels).sum())
+        losses.append(F.cross_entropy(logits, support.val_labels))
+        counts.append((logits.argmax(-1) == support.val_labels).sum())
+    reached_by_each = zip(fitted, alive, torch.stack(losses).tolist(), torch.stack(counts).tolist(), strict=True)
+    for one, lives, loss, right in reached_by_each:
         share = 100 * right / max(1, len(support.val_labels))
         reached = {"validation": share, "validation_loss": loss} if lives and math.isfinite(loss) else {}
         method.tried.append({**one.chosen, **reached})

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from carryover.bench.features.pixels import Pictures
+from carryover.bench.host.device import send
 from carryover.bench.training import chosen
 from carryover.methods.base import Method, Support, TrainConfig
 from carryover.methods.parts.optimizer import optimizer
@@ -63,18 +64,21 @@ def fit_together(
         steps = epoch_steps(config, count)
         schedule, solver = Schedule(config, steps), optimizer(config, trained)
         device = supports[0].labels.device
+        parts = [slice(step * batch, (step + 1) * batch) for step in range(steps)]
         for epoch in range(1, schedule.epochs + 1):
-            drawn = [draw(epoch, *given, device) for given in zip(supports, generators, strict=True)]
-            parts = [slice(step * batch, (step + 1) * batch) for step in range(steps)]
-            for support, (order, view) in zip(supports, drawn, strict=True):
-                if isinstance(support.views, Pictures):
-                    support.views.expect([(view[order[part]], order[part]) for part in parts])
+            drawn = [draw(epoch, *given) for given in zip(supports, generators, strict=True)]
+            asked = list(send(torch.stack(drawn), device))  # one copy an epoch
+            labels = [support.labels[order] for support, (_, order) in zip(supports, asked, strict=True)]
+            for run, (support, here) in enumerate(zip(supports, drawn, strict=True)):
+                if isinstance(support.views, Pictures):  # which are in this machine's memory
+                    asked[run] = here
+                    support.views.expect([(here[0, part], here[1, part]) for part in parts])
             losses = []
             for step, part in enumerate(parts):
                 for group in solver.param_groups:
                     group["lr"] = schedule.rate(epoch, step, group["peak"]) * group["factor"]
-                xs = [s.views[view[order[part]], order[part]] for s, (order, view) in zip(supports, drawn, strict=True)]
-                ys = [s.labels[order[part]] for s, (order, _) in zip(supports, drawn, strict=True)]
+                xs = [s.views[view[part], order[part]] for s, (view, order) in zip(supports, asked, strict=True)]
+                ys = [true[part] for true in labels]
                 each = type(methods[0]).losses(fitted, [xs[run] for run, _ in places], [ys[run] for run, _ in places])
                 solver.zero_grad()
                 (each[0] if len(each) == 1 else torch.stack(each).sum()).backward()
@@ -105,9 +109,10 @@ def fit_together(
     return outcomes
 
 
-def draw(epoch: int, support: Support, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The order of the N images in an epoch, from 1, and the view of each."""
+def draw(epoch: int, support: Support, generator: torch.Generator) -> Tensor:
+    """(2, N) on the CPU: the N images in the order of an epoch, from 1, as the view of each and which it is."""
     count, views = len(support.labels), len(support.views)
-    order = torch.randperm(count, generator=generator).to(device)
-    view = torch.randint(views, (count,), generator=generator).to(device)
-    return order, torch.full_like(view, epoch - 1) if support.fresh else view
+    order = torch.randperm(count, generator=generator)
+    view = torch.randint(views, (count,), generator=generator)
+    view = torch.full_like(view, epoch - 1) if support.fresh else view
+    return torch.stack([view[order], order])
