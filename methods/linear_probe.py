@@ -141,7 +141,7 @@ def without_waiting(
     """
     x = F.pad(x.float(), (0, 1), value=1.0)  # the bias is the last column of w (C, D + 1)
     w = x.new_zeros(classes, x.shape[1]) if initial is None else torch.cat([initial[0], initial[1][:, None]], 1).float()
-    true = F.one_hot(y, classes).to(x.dtype)
+    true = (y[:, None] == torch.arange(classes, device=x.device)).to(x.dtype)
     decay = x.new_full((x.shape[1],), 1 / (c * len(x)))
     decay[-1] = 0
     zero, one = x.new_zeros(()), x.new_ones(())
@@ -186,10 +186,10 @@ def times_inverse(gradient: Tensor, pairs: deque[tuple[Tensor, Tensor, Tensor]],
     found, parts = gradient, []
     for change, bend, rho in reversed(pairs):
         parts.append(rho * change.dot(found))
-        found = found - parts[-1] * bend
+        found = torch.addcmul(found, parts[-1], bend, value=-1)
     found = found * scale
     for (change, bend, rho), part in zip(pairs, reversed(parts), strict=True):
-        found = found + (part - rho * bend.dot(found)) * change
+        found = torch.addcmul(found, part - rho * bend.dot(found), change)
     return found
 
 
