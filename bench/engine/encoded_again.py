@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -43,13 +44,24 @@ class Sampled(FeatureStore):
     def _get(
         self, wanted: list[tuple[dict, Recipe]], split: Split, classnames: tuple[str, ...], what: str
     ) -> list[Tensor]:
+        paths = self._find(wanted, split, classnames, what)
+        return [torch.zeros(len(split), self.backbone.dim, device=self.backbone.device) for _ in paths]
+
+    def _find(
+        self,
+        wanted: list[tuple[dict, Recipe]],
+        split: Split,
+        classnames: tuple[str, ...],
+        what: str,
+        keep: bool = True,
+    ) -> list[Path]:
         shared = self.identity({}, split, classnames)
-        for entries, recipe in wanted:
-            path = self.path({**shared, **entries})
+        paths = [self.path({**shared, **entries}) for entries, _ in wanted]
+        for path, (_, recipe) in zip(paths, wanted, strict=True):
             if path.stem not in self.seen:
                 self.seen.add(path.stem)
                 self._compare(path, split, recipe, what)
-        return [torch.zeros(len(split), self.backbone.dim, device=self.backbone.device) for _ in wanted]
+        return paths
 
     def _compare(self, path, split: Split, recipe: Recipe, what: str) -> None:
         if not path.is_file():

@@ -33,7 +33,8 @@ class RunInputs:
         return self._guarded(what, lambda: self.loaded.features(role).features(split, names, f"{what[1]} test, {role}"))
 
     def tests(self, run: Run, role: str) -> Any:
-        """What ``predict`` is given of the test images: features (N, D) or of views (N, V, D), or pixels."""
+        """What ``predict`` is given of the test images: features (N, D) or of views (N, V, D), or pixels; of the last
+        two a batch at a time."""
         kind, split = METHODS[run.method], self.loaded.test_split(run)
         if kind.needs == "pixels":
             return self._pictures(("test", run.test or run.dataset, run.limit, role), role, split, 1, (1.0, 1.0), 0)
@@ -46,10 +47,9 @@ class RunInputs:
             ("test views", run.test or run.dataset, run.limit, role, count, crop),
         )
         label = f"{what[1]} test views, {role}"
-        views = self._guarded(
-            what, lambda: self.loaded.features(role).views(split, names, count - 1, crop, TEST_VIEWS_SEED, label)
+        return self._guarded(
+            what, lambda: self.loaded.features(role).rows(split, names, count - 1, crop, TEST_VIEWS_SEED, label)
         )
-        return torch.cat([plain[None], views]).transpose(0, 1)
 
     def _pictures(
         self, what: tuple, role: str, split: Split, views: int, crop: tuple[float, float], seed: int

@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from carryover.bench.features.transforms import FLIP, RATIO, Plain, Recipe, View
 from carryover.bench.host.claims import Claims
 from carryover.bench.host.device import send
 from carryover.bench.host.identity import canonical, content_of
-from carryover.bench.host.tensor_files import read_tensors, write_tensors
+from carryover.bench.host.tensor_files import read_tensors, rows_of, write_tensors
 from carryover.datasets.base import Split
 
 FEATURES_VERSION = 3  # raised whenever a change of the code changes features, so that older files are not read
@@ -36,6 +36,23 @@ TOGETHER = 32  # views made from one decode: a batch of them is 600 MB at 224 pi
 
 def view_recipe(crop: tuple[float, float], seed: int, view: int) -> dict:
     return {"recipe": "view", "crop": list(crop), "ratio": list(RATIO), "flip": FLIP, "seed": seed, "view": view}
+
+
+class ViewRows:
+    """Features (N, V, D) of V views of N pictures, a file a view: what a method with needs = "views" is asked about,
+    a batch of pictures at a time. On ImageNet the whole is 6.5 GB."""
+
+    def __init__(self, paths: list[Path], count: int, device: torch.device):
+        self.paths, self.count, self.device = paths, count, device
+
+    def __len__(self) -> int:
+        """N"""
+        return self.count
+
+    def split(self, rows: int) -> Iterator[Tensor]:
+        """(b, V, D) on the device, in order, ``rows`` pictures at a time at most."""
+        for part in rows_of(self.paths, "features", rows):
+            yield send(part, self.device).transpose(0, 1)
 
 
 class FeatureStore:
@@ -91,12 +108,27 @@ class FeatureStore:
         """Augmented views (V, N, D): random resized crop of area ``crop``, horizontal flip. ``crop == (1, 1)`` means no
         augmentation: one view, the test transform. View v of a picture depends on (seed, v, its key) alone. Each
         picture is decoded once for every 32 views that are not yet there."""
+        return torch.stack(self._get(self._views(count, crop, seed), split, classnames, what))
+
+    def rows(
+        self,
+        split: Split,
+        classnames: tuple[str, ...],
+        count: int,
+        crop: tuple[float, float],
+        seed: int,
+        what: str = "encoding",
+    ) -> ViewRows:
+        """``features`` and behind them ``views``, (N, 1 + V, D), as files that are read by a batch of pictures at a
+        time. What was encoded or read for it is not kept in memory."""
+        wanted = [(TEST_RECIPE, self.plain), *self._views(count, crop, seed)]
+        paths = self._find(wanted, split, classnames, what, keep=False)
+        return ViewRows(paths, len(split), self.backbone.device)
+
+    def _views(self, count: int, crop: tuple[float, float], seed: int) -> list[tuple[dict, Recipe]]:
         if tuple(crop) == (1.0, 1.0):
-            return self.features(split, classnames, what)[None]
-        wanted: list[tuple[dict, Recipe]] = [
-            (view_recipe(crop, seed, v), View(self.size, (crop[0], crop[1]), seed, v)) for v in range(count)
-        ]
-        return torch.stack(self._get(wanted, split, classnames, what))
+            return [(TEST_RECIPE, self.plain)]
+        return [(view_recipe(crop, seed, v), View(self.size, (crop[0], crop[1]), seed, v)) for v in range(count)]
 
     def identity(self, recipe: dict, split: Split, classnames: tuple[str, ...]) -> dict:
         return {
@@ -117,33 +149,44 @@ class FeatureStore:
     def _get(
         self, wanted: list[tuple[dict, Recipe]], split: Split, classnames: tuple[str, ...], what: str
     ) -> list[Tensor]:
-        """Features by each recipe, from memory or disk; those that are in neither are made together."""
+        return [self.memory[path.stem] for path in self._find(wanted, split, classnames, what)]
+
+    def _find(
+        self,
+        wanted: list[tuple[dict, Recipe]],
+        split: Split,
+        classnames: tuple[str, ...],
+        what: str,
+        keep: bool = True,
+    ) -> list[Path]:
+        """The files of features by each recipe, read and found whole; those that are not there are made together.
+        keep: in memory, too."""
         shared = self.identity({}, split, classnames)
-        names: list[str] = []
+        paths: list[Path] = []
         missing: dict[Path, tuple[str, Recipe]] = {}
         for entries, recipe in wanted:
             identity = {**shared, **entries}
             path = self.path(identity)
-            names.append(path.stem)
+            paths.append(path)
             if path.stem not in self.memory:
                 features = self._read(path, canonical(identity)) if path.exists() else None
                 if features is None:
                     missing[path] = canonical(identity), recipe
                 else:
-                    self.memory[path.stem] = features.to(self.backbone.device)
+                    self._keep(path, features, keep)
         if missing:
             with Claims(self.cache / "claims") as claims:  # another process may be at the same pictures
                 claims.wait([path.stem for path in missing])
-                self._make(missing, split, what)
-        self.used |= {name: self.contents[name] for name in names}
-        return [self.memory[name] for name in names]
+                self._make(missing, split, what, keep)
+        self.used |= {path.stem: self.contents[path.stem] for path in paths}
+        return paths
 
-    def _make(self, missing: dict[Path, tuple[str, Recipe]], split: Split, what: str) -> None:
+    def _make(self, missing: dict[Path, tuple[str, Recipe]], split: Split, what: str, keep: bool) -> None:
         """Encode and store those that are still not there."""
         left = {}
         for path, (identity, recipe) in missing.items():
             if path.exists() and (features := self._read(path, identity, quietly=True)) is not None:
-                self.memory[path.stem] = features.to(self.backbone.device)
+                self._keep(path, features, keep)
             else:
                 left[path] = identity, recipe
         paths = list(left)
@@ -154,9 +197,13 @@ class FeatureStore:
                 self.contents[path.stem] = content_of(features.numpy())
                 header = {"identity": stamped(left[path][0], self.contents[path.stem])}
                 write_tensors(path, {"features": features}, header)
-                self.memory[path.stem] = features.to(self.backbone.device)
+                self._keep(path, features, keep)
             images, seconds = self.encoded
             self.encoded = images + len(split) * len(group), seconds + time.perf_counter() - start
+
+    def _keep(self, path: Path, features: Tensor, keep: bool) -> None:
+        if keep:
+            self.memory[path.stem] = features.to(self.backbone.device)
 
     def _read(self, path: Path, identity: str, quietly: bool = False) -> Tensor | None:
         """The stored features; None, with a warning (unless ``quietly``), where the file is damaged or its numbers were

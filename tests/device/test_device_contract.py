@@ -5,15 +5,16 @@ import text_kinds
 import torch
 from device_lives import BOUNDS, CLASSES, EPOCHS, between, lived, marked, on, sent, syncs, towers
 from tiny_fits import make, make_support
-from tiny_towers import DIM
+from tiny_towers import DIM, NAMES
 
 from carryover.bench.backbones import archs, loading
 from carryover.bench.training.trainer import fit
+from carryover.methods import linear_probe
 from carryover.methods.base import METHODS
 
 # Waits of the host in ``start`` and ``finish`` and for what the first step or batch makes; who has more, and why.
 ONCE = 16
-KNOWN = {"linear-probe": "its solver asks for the loss of every step"}
+KNOWN = {"linear-probe": "a fit for each C, counted below"}
 
 
 @pytest.mark.parametrize("precision", list(BOUNDS))
@@ -35,6 +36,21 @@ def test_a_life_on_the_device_is_that_on_the_cpu(method_name, precision, tmp_pat
     assert all(len(waits) == 3 and max(waits[1:]) <= 1 for waits in found.batches.values()), told
     first = [*found.epochs[:1], *(waits[0] for waits in found.batches.values())]
     assert method_name in KNOWN or max(found.others, *first) <= ONCE, told
+
+
+def test_the_linear_probes_fit_waits_once_in_ten_iterations(monkeypatch):
+    support, iterations, own = make_support(shots=12, noise=1.6, seed=3), [], linear_probe.times_inverse
+    monkeypatch.setattr(linear_probe, "times_inverse", lambda *given: iterations.append(0) or own(*given))
+    with on("cuda") as ledger:
+        there = sent(support, "cuda")
+        begun = syncs(ledger)
+        found = linear_probe.logistic_regression(there.features, there.labels, len(NAMES), 1.0, 1000)
+        waits = syncs(ledger) - begun
+        found = [value.cpu() for value in found]
+    assert 2 * linear_probe.BETWEEN <= len(iterations) < 1000
+    assert waits <= len(iterations) / linear_probe.BETWEEN + 2, ledger.waits()
+    here = linear_probe.without_waiting(support.features, support.labels, len(NAMES), 1.0, 1000)
+    torch.testing.assert_close(found, list(here), rtol=1e-5, atol=1e-5)
 
 
 IN_PIECES = 1 << 18  # bytes of a text pass: too few for one of tiny names

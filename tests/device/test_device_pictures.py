@@ -65,3 +65,19 @@ def test_features_are_those_of_the_cpu_and_are_fetched_once_a_split(tmp_path):
             found.append((plain.cpu(), views.cpu()))
     torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-5)
     assert waits[1] == waits[2] and not ledger.count("h2d unpinned"), "a batch more is no wait more"
+
+
+def test_views_of_test_pictures_come_from_their_files_through_pinned_memory_and_nothing_waits(tmp_path):
+    found = []
+    for device in ("cpu", "cuda"):
+        with on(device) as ledger:
+            rows = store_on(device, tmp_path).rows(split(24), NAMES, 2, CROP, 1)
+            if ledger:
+                before = ledger.count("h2d unpinned"), syncs(ledger)
+            parts = list(rows.split(5))
+            if ledger:
+                assert (ledger.count("h2d unpinned"), syncs(ledger)) == before, ledger.waits()
+            assert {part.device.type for part in parts} == {device}
+            found.append(torch.cat([part.cpu() for part in parts]))
+    assert found[0].shape[:2] == (24, 3)
+    torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-5)

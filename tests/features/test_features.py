@@ -1,5 +1,6 @@
 """Image features against open_clip's own transform and encoder; identities; crops against torchvision."""
 
+import gc
 import json
 import math
 import random
@@ -124,6 +125,45 @@ def test_views_differ_from_one_another_and_depend_on_the_picture_not_its_place(t
 
 def test_a_crop_of_the_whole_picture_means_the_test_transform(store):
     assert torch.equal(store.views(split(), NAMES, 5, (1.0, 1.0), 1), store.features(split(), NAMES)[None])
+
+
+@pytest.mark.parametrize("crop", [(0.5, 1.0), (1.0, 1.0)])
+@pytest.mark.parametrize("rows", [2, 3, 7, 100])
+def test_rows_of_views_are_features_and_views_of_the_same_pictures(tiny, store, rows, crop):
+    found = store.rows(split(), NAMES, 3, crop, 1)
+    parts = [part.clone() for part in found.split(rows)]
+    there = FeatureStore(store.cache, tiny.base, batch=3)
+    expected = torch.cat([there.features(split(), NAMES)[None], there.views(split(), NAMES, 3, crop, 1)]).transpose(
+        0, 1
+    )
+    assert len(found) == 7 and [len(part) for part in parts[:-1]] == [rows] * (len(parts) - 1)
+    assert torch.equal(torch.cat(parts), expected)
+    assert store.used == there.used, "records name the same files and contents"
+    again = [part.clone() for part in there.rows(split(), NAMES, 3, crop, 1).split(rows)]
+    assert all(map(torch.equal, again, parts)), "what is in memory too is read alike"
+
+
+def test_of_many_views_a_batch_of_pictures_is_held_and_never_the_whole(store):
+    pictures, rows, views = split(300), 16, 24
+    one = rows * (1 + views) * store.backbone.dim * 4
+
+    def held():
+        gc.collect()
+        storages = {x.untyped_storage() for x in gc.get_objects() if type(x) is torch.Tensor and x.device.type == "cpu"}
+        return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+    before = held()
+    found = store.rows(pictures, NAMES, views, (0.5, 1.0), 1)
+    assert held() - before < one, "nothing of what was encoded is kept"
+    most = max(held() for _ in found.split(rows)) - before
+    assert one <= most < 3 * one < 300 * (1 + views) * store.backbone.dim * 4 / 5
+
+
+def test_rows_of_a_file_that_was_taken_away_end_in_one_line(store):
+    found = store.rows(split(), NAMES, 2, (0.5, 1.0), 1)
+    found.paths[1].unlink()
+    with pytest.raises(UserError, match="a file is gone or damaged .*; run again"):
+        next(found.split(3))
 
 
 def test_a_file_is_named_by_everything_that_can_change_it(tiny, store, tmp_path):

@@ -17,7 +17,7 @@ from carryover.bench.errors import UserError
 from carryover.bench.training.trainer import fit
 from carryover.methods import tip_adapter_f
 from carryover.methods.base import METHODS, Classes, Shape
-from carryover.methods.linear_probe import logistic_regression
+from carryover.methods.linear_probe import logistic_regression, without_waiting
 
 TOKENIZER = open_clip.get_tokenizer("ViT-B-32")
 
@@ -94,6 +94,29 @@ def test_logistic_regression_is_never_above_the_published_call_which_stops_early
         above[c] = theirs - objective(*(t.double() for t in logistic_regression(x, y, 4, c, 1000)))
     assert min(above.values()) > -1e-7, above
     assert max(above.values()) > 1e-6, "the published call should have stopped short somewhere"
+
+
+@pytest.mark.parametrize("noise", [1.6, 0.4], ids=["overlapping", "separable"])
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_fit_that_does_not_wait_for_its_device_ends_where_scikit_learn_and_the_cpus_fit_do(noise, warm):
+    support = make_support(count=4, shots=12, val=30, noise=noise, seed=3)
+    x, y, held_out = support.features, support.labels, support.val_features
+    last = None
+    for c in (1e2, 1.0, 1e-2, 1e-4):
+        reference = LogisticRegression(C=c, tol=1e-10, max_iter=50000).fit(x.double().numpy(), y.numpy())
+        found, on_cpu = without_waiting(x, y, 4, c, 1000, last if warm else None), logistic_regression(x, y, 4, c, 1000)
+        last = found
+
+        def objective(w, b, c=c):
+            w, b = w.double(), b.double()
+            return float(F.cross_entropy(F.linear(x.double(), w, b), y) + w.square().sum() / (2 * c * len(x)))
+
+        best = objective(*map(torch.tensor, (reference.coef_, reference.intercept_)))
+        assert objective(*found) == pytest.approx(best, rel=1e-4)
+        assert objective(*found) == pytest.approx(objective(*on_cpu), rel=1e-4, abs=1e-7)  # where that stops early
+        logits = torch.tensor(reference.decision_function(held_out.double().numpy()))
+        assert (F.linear(held_out, *found) - logits).abs().max() < 1e-2 * logits.abs().max()
+        assert found[0].dtype == torch.float32 and found[0].device == x.device
 
 
 def test_linear_probe_searches_c_as_lpclip_does(tiny):

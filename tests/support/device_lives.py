@@ -19,6 +19,7 @@ from carryover.methods.base import METHODS, Classes
 
 CLASSES = Classes("toy", NAMES, TEMPLATES)
 EPOCHS, ROWS = 3, 8  # of three steps each; test images at a time, of 24
+REACHED = {"coarse": (1.0, 1e-2), "max_iter": 1000}  # of a solver that has an optimum to reach, on each device its way
 BOUNDS = {"fp32": 1e-4, "bf16": 2e-2}
 
 
@@ -77,7 +78,7 @@ class Life:
 def lived(name, device, precision, folder, monkeypatch, ledger: Ledger | None = None) -> Life:
     kind, life = METHODS[name], Life()
     base, new = towers(device, precision)
-    changes = {"epochs": min(EPOCHS, short(name).epochs)}
+    changes = {"epochs": min(EPOCHS, short(name).epochs), **REACHED}
     methods = [make(name, seed=seed, **changes).to(device) for seed in (0, 1)]
     if kind.alike(methods[0].config) is None:
         methods = methods[:1]
