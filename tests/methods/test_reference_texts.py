@@ -36,6 +36,7 @@ def made(name, dataset, classname, backbone, monkeypatch):
     seen, tokens = [], backbone.text.tokens
     monkeypatch.setattr(backbone.text, "tokens", lambda texts: seen.extend(texts) or tokens(texts))
     monkeypatch.setattr(backbone, "_zero_shot", {})
+    monkeypatch.setattr(backbone.text, "_asked", {})
     names = (classname.replace("_", " "),)  # as split files are read
     config = replace(METHODS[name].Config(), **METHODS[name].published(dataset, 16))
     method = METHODS[name](config, Shape.of(backbone, names, 16))
