@@ -178,6 +178,14 @@ def test_an_average_is_refused_where_one_of_its_datasets_is(partly, second):
     assert refused.told(second.main) == [f"CoOp cannot be plugged into 'second': {WHY}."]
 
 
+def test_where_zero_shot_alone_is_left_nothing_is_the_best_of_its_kind():
+    """Neither by average rank nor by H: there is nothing that it is better than."""
+    alone = world(lambda run: right(method=run.method.replace("zs-clip", "none"))(run), suites=("main", "retention"))[0]
+    assert "Average rank (places)" in text(alone, "ranks") and "update 'second'" not in text(alone, "ranks")
+    told = text(alone, "targets")
+    assert "New: CLIP-Adapter has the highest average H" in told and "second: ZS-CLIP" not in told
+
+
 # ---- verdict and choices ---------------------------------------------------------------------------------------------
 
 
