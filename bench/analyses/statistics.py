@@ -154,8 +154,8 @@ def of_datasets(selection: Selection) -> list[str]:
 
 
 def ranks_sheet(table: pd.DataFrame, selection: Selection) -> Sheet:
-    """A block an update that two methods or more have a rank on, a row a method: average rank and the places it may have;
-    bold where no method is significantly better."""
+    """A block an update on which two methods or more have a rank, a row a method: average rank and the places that it
+    may have; bold where no method is significantly better."""
     records = selection.main
     names, depth = reading.names(records, "method"), reading.depths(records)
     blocks = []

@@ -4,17 +4,19 @@ kept, and beside it the numbers that would be there without them."""
 import csv
 import math
 
+import answered
 import pytest
 from test_ports import ARCH, SETS, world
 
 from carryover.bench.analyses.parts import refused
 from carryover.bench.records import reading, schema
 from carryover.bench.report import outputs, recompute, report
-from carryover.bench.stats import means, measures, pairs
+from carryover.bench.stats import means, measures
 
 WHY = "a context of 16 x 512, SigLIP has text width 768"
 SUITES = ("main", "retention", "chains", "ports", "ood")
 FLOOR, REUSED, PORTED, CEILING = 100, 110, 130, 160
+few_draws = answered.few_draws(300)
 
 
 def right(role="second", method="coop", sets=SETS):
@@ -31,13 +33,6 @@ def right(role="second", method="coop", sets=SETS):
         return {**found, role: WHY} if plain else found
 
     return of
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_draws():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pairs, "DRAWS", 300)
-        yield
 
 
 @pytest.fixture(scope="module")
