@@ -154,14 +154,16 @@ def of_datasets(selection: Selection) -> list[str]:
 
 
 def ranks_sheet(table: pd.DataFrame, selection: Selection) -> Sheet:
-    """A block an update, a row a method: average rank and the places it may have; bold where no method is significantly
-    better."""
+    """A block an update on which two methods or more have a rank, a row a method: average rank and the places that it
+    may have; bold where no method is significantly better."""
     records = selection.main
     names, depth = reading.names(records, "method"), reading.depths(records)
     blocks = []
     for update in reading.updates(records):
         shown = [one for one in measures(records) if one.update == update]
         columns = [table[table["measure"] == one.id].set_index("method") for one in shown]
+        if all(column["rank"].count() < 2 for column in columns):
+            continue
         lines = []
         for method in reading.ids(records, "method"):
             cells = [rank_cell(column.loc[method]) for column in columns]

@@ -156,7 +156,7 @@ def findings(table: pd.DataFrame, records: Sequence[Record]) -> list[str]:
     table = table[table["dataset"] == AVERAGE]
     for role in reading.updates(records):
         part = table[(table["backbone"] == role) & table["h"].notna()]
-        if part.empty:
+        if len(part) < 2:  # nothing that it is higher than
             continue
         best = part.loc[part["h"].idxmax()]
         line = f"{backbone_name(role)}: {names[best['method']]} has the highest average H, {percent(best['h'])}."

@@ -4,17 +4,19 @@ kept, and beside it the numbers that would be there without them."""
 import csv
 import math
 
+import answered
 import pytest
 from test_ports import ARCH, SETS, world
 
 from carryover.bench.analyses.parts import refused
 from carryover.bench.records import reading, schema
 from carryover.bench.report import outputs, recompute, report
-from carryover.bench.stats import means, measures, pairs
+from carryover.bench.stats import means, measures
 
 WHY = "a context of 16 x 512, SigLIP has text width 768"
 SUITES = ("main", "retention", "chains", "ports", "ood")
 FLOOR, REUSED, PORTED, CEILING = 100, 110, 130, 160
+few_draws = answered.few_draws(300)
 
 
 def right(role="second", method="coop", sets=SETS):
@@ -31,13 +33,6 @@ def right(role="second", method="coop", sets=SETS):
         return {**found, role: WHY} if plain else found
 
     return of
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_draws():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pairs, "DRAWS", 300)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -176,6 +171,14 @@ def test_an_average_is_refused_where_one_of_its_datasets_is(partly, second):
     assert refused.cells(partly.main) == {(SETS[0], "coop", "second"), ("average", "coop", "second")}
     assert refused.told(partly.main) == [f"CoOp (MICRO_TEXTURES) cannot be plugged into 'second': {WHY}."]
     assert refused.told(second.main) == [f"CoOp cannot be plugged into 'second': {WHY}."]
+
+
+def test_where_zero_shot_alone_is_left_nothing_is_the_best_of_its_kind():
+    """Neither by average rank nor by H: there is nothing that it is better than."""
+    alone = world(lambda run: right(method=run.method.replace("zs-clip", "none"))(run), suites=("main", "retention"))[0]
+    assert "Average rank (places)" in text(alone, "ranks") and "update 'second'" not in text(alone, "ranks")
+    told = text(alone, "targets")
+    assert "New: CLIP-Adapter has the highest average H" in told and "second: ZS-CLIP" not in told
 
 
 # ---- verdict and choices ---------------------------------------------------------------------------------------------

@@ -25,7 +25,6 @@ from carryover.bench.records.predictions import Outcome
 from carryover.bench.render.figures import STYLE, save
 from carryover.bench.report import outputs, recompute, report
 from carryover.bench.stats import means
-from carryover.bench.stats import pairs as pairs_stats
 from carryover.bench.stats.measures import measures, score_table
 
 CHANCES = {
@@ -37,14 +36,7 @@ CHANCES = {
 MANY = tuple("abcdefgh")
 HOSTILE = "<b>$x_1$ & {more} \\ =1|2</b>"
 COST = {"seconds": {"fit": 2.0, "evaluate": {"base": 0.1, "new": 0.3}}, "trainable_parameters": 64}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_draws():
-    """What is held here does not depend on how many; `test_comparison.py` has them all."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pairs_stats, "DRAWS", 500)
-        yield
+few_draws = answered.few_draws(500)
 
 
 @pytest.fixture(scope="module")

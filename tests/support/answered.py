@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from carryover.bench.backbones.archs import ARCHS
 from carryover.bench.records import reading
 from carryover.bench.records.predictions import Outcome, Outcomes
 from carryover.bench.records.selection import Selection
+from carryover.bench.stats import pairs
 
 CLASSES = 5
+
+
+def few_draws(count):
+    """A module's fixture: so many draws of the test images, where what is held does not depend on their number
+    (`tests/stats/test_comparison.py` has them all)."""
+
+    @pytest.fixture(scope="module", autouse=True)
+    def drawn():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pairs, "DRAWS", count)
+            yield
+
+    return drawn
 
 
 def answers(right, label, rng):
