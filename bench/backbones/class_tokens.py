@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from carryover.bench.backbones.bins import Bins
+
 SOS, EOT, PLACEHOLDER = 49406, 49407, 343  # CLIP's BPE ids; 343 is "X</w>", the placeholder CoOp puts under its context
 
 MOST_GROUPS = 4  # of classes of like length: each group is a few more kernels in every block
@@ -66,6 +68,10 @@ class ClassTokens:
     def packed(self, prefix: int, own: int = 0) -> Packed:
         """The layout behind a prefix of ``prefix`` shared tokens, each class with ``own`` context tokens of its own."""
         return self.once(("packed", prefix, own), lambda: Packed(self, prefix, own))
+
+    def binned(self, prefix: int, own: int = 0) -> Bins:
+        """The same as a GPU has it."""
+        return self.once(("binned", prefix, own), lambda: Bins(self, prefix, own))
 
     def pieces(self, places: tuple[tuple[int, ...], ...]) -> tuple[list[ClassTokens], Tensor]:
         """The classes at these places, piece by piece, and (C,) where each class then stands."""

@@ -1,16 +1,16 @@
 """One pass of the fast text path: prefix and suffixes as one stream of tokens through a frozen causal text tower.
 
-A stream is (P, L' + T, W): L' tokens of the prefix, then the T tokens of all classes' suffixes, group by group
-(``bench.backbones.class_tokens.Packed``). Everything but attention works on the stream as a whole. In attention a
-suffix sees the
-prefix's keys and its own earlier tokens; the keys of the prefix are used by all classes where they lie.
+A stream is (P, L' + T, W): L' tokens of the prefix, then the T tokens of all classes' suffixes, on a CPU group by
+group (``bench.backbones.class_tokens.Packed``), on a GPU bin by bin (``bench.backbones.bins``). Everything but
+attention works on the stream as a whole. In attention a suffix sees the prefix's keys and its own earlier tokens. On a
+CPU the keys of the prefix are used by all classes where they lie; on a GPU fused attention reads them with each bin's.
 
 Letters as in ``bench.backbones.text_tower``; G = P * heads, d = W / heads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
+from carryover.bench.backbones.bins import Bins
 from carryover.bench.backbones.class_tokens import ClassTokens, Cost, Packed
 from carryover.bench.backbones.layout import Layout
 from carryover.bench.backbones.products import Product
@@ -28,14 +29,25 @@ QUICK = 1.702  # QuickGELU is x * sigmoid(1.702 x) = silu(1.702 x) / 1.702
 
 
 @dataclass(frozen=True)
+class Norm:
+    weight: Tensor
+    bias: Tensor
+    eps: float
+
+    @classmethod
+    def of(cls, norm: nn.LayerNorm, dtype: torch.dtype) -> Norm:
+        return cls(norm.weight.to(dtype), norm.bias.to(dtype), norm.eps)
+
+
+@dataclass(frozen=True)
 class Weights:
     """One block as the pass multiplies it: the softmax scale is in the query rows, QuickGELU's constant in the MLP,
     which is then a SiLU (one kernel forward and one backward in place of three and five). ``query`` and ``rest`` are
     the rows of ``qkv``, for the last block, which asks for few rows alone."""
 
     heads: int
-    ln_1: nn.LayerNorm
-    ln_2: nn.LayerNorm
+    ln_1: Norm
+    ln_2: Norm
     qkv: Product
     query: Product
     rest: Product
@@ -45,7 +57,7 @@ class Weights:
     activation: Callable[[Tensor], Tensor]
 
 
-def fold(block: Any, dtype: torch.dtype) -> Weights:
+def fold(block: Any, dtype: torch.dtype, stream: torch.dtype = torch.float32) -> Weights:
     attention, (fc, activation, proj) = block.attn, block.mlp
     width = attention.embed_dim
     scale = torch.ones(3 * width, 1, device=fc.weight.device)
@@ -65,8 +77,8 @@ def fold(block: Any, dtype: torch.dtype) -> Weights:
     qkv = cast(attention.in_proj_weight, attention.in_proj_bias, scale, scale[:, 0])
     return Weights(
         attention.num_heads,
-        block.ln_1,
-        block.ln_2,
+        Norm.of(block.ln_1, stream),
+        Norm.of(block.ln_2, stream),
         qkv,
         Product(qkv.weight[:width], qkv.bias[:width]),
         Product(qkv.weight[width:], qkv.bias[width:]),
@@ -78,22 +90,37 @@ def fold(block: Any, dtype: torch.dtype) -> Weights:
 
 
 class Pass:
-    """The pass over one open_clip ``TextTransformer``. The folded weights are kept until one of the tower's changes."""
+    """The pass over one open_clip ``TextTransformer``. The folded weights are kept until one of the tower's changes.
+
+    dtype   of matrix products
+    binned  whether it is laid out for a GPU, where the stream between the blocks has that type too; on a CPU it is fp32
+    """
 
     def __init__(self, text: Any, layout: Layout, dtype: torch.dtype):  # open_clip's modules have no types of their own
         self.text, self.layout, self.dtype = text, layout, dtype
         self._folded: tuple[list, list[Weights]] | None = None
 
+    @property
+    def binned(self) -> bool:
+        return self.text.token_embedding.weight.device.type == "cuda"
+
+    @property
+    def stream(self) -> torch.dtype:
+        return self.dtype if self.binned else torch.float32
+
+    def laid_out(self, classes: ClassTokens, prefix: int, own: int = 0) -> Packed | Bins:
+        return classes.binned(prefix, own) if self.binned else classes.packed(prefix, own)
+
     def weights(self) -> list[Weights]:
         blocks = self.text.transformer.resblocks
         tensors = [value for block in blocks for value in block.parameters()]
         if torch.is_grad_enabled() and any(value.requires_grad for value in tensors):
-            return [fold(block, self.dtype) for block in blocks]  # the tower itself learns
+            return [fold(block, self.dtype, self.stream) for block in blocks]  # the tower itself learns
         # The tensors themselves are held: one that replaces another could be given its address.
         state = [(value, value._version, value.device) for value in tensors]
         if self._folded is None or not same(self._folded[0], state):
             with torch.no_grad():
-                self._folded = state, [fold(block, self.dtype) for block in blocks]
+                self._folded = state, [fold(block, self.dtype, self.stream) for block in blocks]
         return self._folded[1]
 
     def cost(self, classes: ClassTokens, n: int, own: bool) -> Cost:
@@ -101,7 +128,7 @@ class Pass:
         start = len(self.layout.start)
         prefix, more = (start, n) if own else (start + n, 0)
         each = [len(row) + more for row in classes.rows]
-        return Cost(prefix, each, prefix + classes.packed(prefix, more).tokens)
+        return Cost(prefix, each, prefix + self.laid_out(classes, prefix, more).tokens)
 
     def start(self) -> Tensor:
         """The embeddings in front of every context (s, W); s is 1 in all towers that are known."""
@@ -112,14 +139,17 @@ class Pass:
         the context's rows at the input of blocks 1 to J - 1."""
         first = len(self.layout.start)
         begin = first + context.shape[1]
-        n, packed = context.shape[1], classes.packed(begin)
+        n, packed = context.shape[1], self.laid_out(classes, begin)
         embedding, positions = self.text.token_embedding, self.text.positional_embedding
         enter = context
         if layer > 0:  # up to block `layer` the prompt is the fixed placeholder, one for all prefixes
             context = embedding.weight[self.layout.placeholder].expand(1, n, -1)
         head = torch.cat([self.start().expand(len(context), -1, -1), context], dim=1) + positions[:begin]
-        names = [embedding(group.ids) + positions[begin : begin + group.length] for group in packed.groups]
-        tail = torch.cat([part.flatten(0, 1) for part in names])[None]
+        if isinstance(packed, Bins):
+            tail = (embedding(packed.ids) + positions[begin:][packed.places])[None]
+        else:
+            names = [embedding(group.ids) + positions[begin : begin + group.length] for group in packed.groups]
+            tail = torch.cat([part.flatten(0, 1) for part in names])[None]
 
         def place(head: Tensor) -> Tensor:
             return torch.cat([head[:, :first].expand(len(enter), -1, -1), enter.to(head.dtype)], dim=1)
@@ -131,20 +161,25 @@ class Pass:
     def own(self, context: Tensor, classes: ClassTokens, layer: int) -> Tensor:
         """Contexts (P, C, n, W), one a class, behind a shared SOS -> (P, C, D)."""
         n, begin = context.shape[2], len(self.layout.start)
-        packed = classes.packed(begin, n)
+        packed = self.laid_out(classes, begin, n)
         embedding, positions = self.text.token_embedding, self.text.positional_embedding
         head = (self.start() + positions[:begin])[None].expand(len(context), -1, -1)
         first = context
         if layer > 0:  # up to block `layer` the prompt is the fixed placeholder, one for all contexts
             head, first = head[:1], embedding.weight[self.layout.placeholder].expand(1, len(classes), n, -1)
-        parts = []
-        for group in packed.groups:
-            names = embedding(group.ids).expand(len(first), -1, -1, -1)
-            rows = torch.cat([first[:, group.rows], names], dim=2) + positions[begin : begin + group.length]
-            parts.append(rows.flatten(1, 2))
-        tail = torch.cat(parts, dim=1)
+        if isinstance(packed, Bins):
+            tail = packed.in_context(embedding(packed.ids)[None], first) + positions[begin:][packed.places]
+        else:
+            parts = []
+            for group in packed.groups:
+                names = embedding(group.ids).expand(len(first), -1, -1, -1)
+                rows = torch.cat([first[:, group.rows], names], dim=2) + positions[begin : begin + group.length]
+                parts.append(rows.flatten(1, 2))
+            tail = torch.cat(parts, dim=1)
 
         def place(tail: Tensor) -> Tensor:
+            if isinstance(packed, Bins):
+                return packed.in_context(tail, context)
             parts = []
             for group, part in zip(packed.groups, tail.split(packed.sizes, dim=1), strict=True):
                 names = part.unflatten(1, (group.count, group.length))[:, :, n:].expand(len(context), -1, -1, -1)
@@ -160,7 +195,7 @@ class Pass:
         self,
         head: Tensor,
         tail: Tensor,
-        packed: Packed,
+        packed: Packed | Bins,
         layer: int,
         place_head: Callable[[Tensor], Tensor] | None,
         place_tail: Callable[[Tensor], Tensor] | None = None,
@@ -169,36 +204,44 @@ class Pass:
         """``place_…`` puts the context into the rows of the prefix or of the suffixes at block ``layer``; ``deep`` as
         in ``shared``."""
         weights, length = self.weights(), head.shape[1]
+        head, tail = head.to(self.stream), tail.to(self.stream)
         x: Tensor | None = None
         for index, w in enumerate(weights):
             last = index == len(weights) - 1
-            qkv: Tensor | None = None
             if x is not None and index == layer and (place_head or place_tail):
                 head, tail = x[:, :length], x[:, length:]
                 head, tail, x = place_head(head) if place_head else head, place_tail(tail) if place_tail else tail, None
             if x is not None and deep is not None and 0 < index <= len(deep):
                 rows = deep[index - 1].to(x.dtype).expand(len(x), -1, -1)
                 x = torch.cat([x[:, : len(self.layout.start)], rows, x[:, length:]], dim=1)
+            normed: Sequence[Tensor] = ()
             if x is None:
                 if len(head) != len(tail) and not last:  # the suffixes are still one copy for all prefixes
-                    both = [w.qkv(self._norm(w.ln_1, part)) for part in (head, tail)]
-                    qkv = torch.cat([both[0], both[1].expand(len(head), -1, -1)], dim=1)
+                    normed = [self._norm(w.ln_1, part) for part in (head, tail)]
                 x = torch.cat([head, tail.expand(len(head), -1, -1)], dim=1)
             if last:
                 mixed = self._mix_last(self._norm(w.ln_1, x), w, packed, length)
-                x = x[:, packed.eot]
+                x = x.index_select(1, packed.eot) if isinstance(packed, Bins) else x[:, packed.eot]
             else:
-                mixed = self._mix(w.qkv(self._norm(w.ln_1, x)) if qkv is None else qkv, w, packed, length)
+                mixed = self._mix(normed or (self._norm(w.ln_1, x),), w, packed, length)
             x = x + w.out(mixed)
             x = x + w.proj(w.activation(w.fc(self._norm(w.ln_2, x))))
         assert x is not None  # a tower has blocks
-        return project(self.text, self._norm(self.text.ln_final, x))[:, packed.back]
+        found = project(self.text, self._norm(Norm.of(self.text.ln_final, self.stream), x))
+        return found if packed.back is None else found[:, packed.back]
 
-    def _norm(self, norm: nn.LayerNorm, x: Tensor) -> Tensor:
-        return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps).to(self.dtype)
+    def _norm(self, norm: Norm, x: Tensor) -> Tensor:
+        return F.layer_norm(x, norm.weight.shape, norm.weight, norm.bias, norm.eps).to(self.dtype)
 
-    def _mix(self, qkv: Tensor, w: Weights, packed: Packed, length: int) -> Tensor:
-        """Attention over the stream: (P, L' + T, 3 W) -> (P, L' + T, W)."""
+    def _mix(self, normed: Sequence[Tensor], w: Weights, packed: Packed | Bins, length: int) -> Tensor:
+        """Attention over the normed stream (P, L' + T, W), in one or as prefix and suffixes -> (P, L' + T, W)."""
+        parts = [w.qkv(part) for part in normed]
+        if isinstance(packed, Bins):
+            first, rest = parts if len(parts) == 2 else parts[0].split([length, packed.tokens], dim=1)
+            return packed.mix(first, rest, w.heads)
+        qkv = parts[0]
+        if len(parts) == 2:
+            qkv = torch.cat([parts[0], parts[1].expand(len(parts[0]), -1, -1)], dim=1)
         head, *tails = qkv.split([length, *packed.sizes], dim=1)
         q, k, v = by_head(head, w.heads)
         mixed = [F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True, scale=1.0)[0]]
@@ -207,9 +250,13 @@ class Pass:
             mixed.append(attend(own_q, own_k, own_v, k, v, group.count, group.causal))
         return merge(torch.cat(mixed, dim=1), w.heads)
 
-    def _mix_last(self, y: Tensor, w: Weights, packed: Packed, length: int) -> Tensor:
+    def _mix_last(self, y: Tensor, w: Weights, packed: Packed | Bins, length: int) -> Tensor:
         """The same for the EOT rows alone: normed stream (P, L' + T, W) -> (P, C, W)."""
-        kv, q = w.rest(y), w.query(y[:, packed.eot])
+        asked = y.index_select(1, packed.asked) if isinstance(packed, Bins) else y[:, packed.eot]
+        kv, q = w.rest(y), w.query(asked)
+        if isinstance(packed, Bins):
+            first, rest = kv.split([length, packed.tokens], dim=1)
+            return packed.mix_last(q, first, rest, w.heads)
         head, *tails = kv.split([length, *packed.sizes], dim=1)
         head_k, head_v = by_head(head, w.heads, 2)
         queries = q.split([group.count for group in packed.groups], dim=1)
