@@ -29,25 +29,14 @@ QUICK = 1.702  # QuickGELU is x * sigmoid(1.702 x) = silu(1.702 x) / 1.702
 
 
 @dataclass(frozen=True)
-class Norm:
-    weight: Tensor
-    bias: Tensor
-    eps: float
-
-    @classmethod
-    def of(cls, norm: nn.LayerNorm, dtype: torch.dtype) -> Norm:
-        return cls(norm.weight.to(dtype), norm.bias.to(dtype), norm.eps)
-
-
-@dataclass(frozen=True)
 class Weights:
     """One block as the pass multiplies it: the softmax scale is in the query rows, QuickGELU's constant in the MLP,
     which is then a SiLU (one kernel forward and one backward in place of three and five). ``query`` and ``rest`` are
     the rows of ``qkv``, for the last block, which asks for few rows alone."""
 
     heads: int
-    ln_1: Norm
-    ln_2: Norm
+    ln_1: nn.LayerNorm
+    ln_2: nn.LayerNorm
     qkv: Product
     query: Product
     rest: Product
@@ -57,7 +46,7 @@ class Weights:
     activation: Callable[[Tensor], Tensor]
 
 
-def fold(block: Any, dtype: torch.dtype, stream: torch.dtype = torch.float32) -> Weights:
+def fold(block: Any, dtype: torch.dtype) -> Weights:
     attention, (fc, activation, proj) = block.attn, block.mlp
     width = attention.embed_dim
     scale = torch.ones(3 * width, 1, device=fc.weight.device)
@@ -77,8 +66,8 @@ def fold(block: Any, dtype: torch.dtype, stream: torch.dtype = torch.float32) ->
     qkv = cast(attention.in_proj_weight, attention.in_proj_bias, scale, scale[:, 0])
     return Weights(
         attention.num_heads,
-        Norm.of(block.ln_1, stream),
-        Norm.of(block.ln_2, stream),
+        block.ln_1,
+        block.ln_2,
         qkv,
         Product(qkv.weight[:width], qkv.bias[:width]),
         Product(qkv.weight[width:], qkv.bias[width:]),
@@ -92,8 +81,8 @@ def fold(block: Any, dtype: torch.dtype, stream: torch.dtype = torch.float32) ->
 class Pass:
     """The pass over one open_clip ``TextTransformer``. The folded weights are kept until one of the tower's changes.
 
-    dtype   of matrix products
-    binned  whether it is laid out for a GPU, where the stream between the blocks has that type too; on a CPU it is fp32
+    dtype   of matrix products; the stream between the blocks is fp32
+    binned  whether it is laid out for a GPU
     """
 
     def __init__(self, text: Any, layout: Layout, dtype: torch.dtype):  # open_clip's modules have no types of their own
@@ -104,10 +93,6 @@ class Pass:
     def binned(self) -> bool:
         return self.text.token_embedding.weight.device.type == "cuda"
 
-    @property
-    def stream(self) -> torch.dtype:
-        return self.dtype if self.binned else torch.float32
-
     def laid_out(self, classes: ClassTokens, prefix: int, own: int = 0) -> Packed | Bins:
         return classes.binned(prefix, own) if self.binned else classes.packed(prefix, own)
 
@@ -115,12 +100,12 @@ class Pass:
         blocks = self.text.transformer.resblocks
         tensors = [value for block in blocks for value in block.parameters()]
         if torch.is_grad_enabled() and any(value.requires_grad for value in tensors):
-            return [fold(block, self.dtype, self.stream) for block in blocks]  # the tower itself learns
+            return [fold(block, self.dtype) for block in blocks]  # the tower itself learns
         # The tensors themselves are held: one that replaces another could be given its address.
         state = [(value, value._version, value.device) for value in tensors]
         if self._folded is None or not same(self._folded[0], state):
             with torch.no_grad():
-                self._folded = state, [fold(block, self.dtype, self.stream) for block in blocks]
+                self._folded = state, [fold(block, self.dtype) for block in blocks]
         return self._folded[1]
 
     def cost(self, classes: ClassTokens, n: int, own: bool) -> Cost:
@@ -204,7 +189,6 @@ class Pass:
         """``place_…`` puts the context into the rows of the prefix or of the suffixes at block ``layer``; ``deep`` as
         in ``shared``."""
         weights, length = self.weights(), head.shape[1]
-        head, tail = head.to(self.stream), tail.to(self.stream)
         x: Tensor | None = None
         for index, w in enumerate(weights):
             last = index == len(weights) - 1
@@ -227,11 +211,11 @@ class Pass:
             x = x + w.out(mixed)
             x = x + w.proj(w.activation(w.fc(self._norm(w.ln_2, x))))
         assert x is not None  # a tower has blocks
-        found = project(self.text, self._norm(Norm.of(self.text.ln_final, self.stream), x))
+        found = project(self.text, self._norm(self.text.ln_final, x))
         return found if packed.back is None else found[:, packed.back]
 
-    def _norm(self, norm: Norm, x: Tensor) -> Tensor:
-        return F.layer_norm(x, norm.weight.shape, norm.weight, norm.bias, norm.eps).to(self.dtype)
+    def _norm(self, norm: nn.LayerNorm, x: Tensor) -> Tensor:
+        return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps).to(self.dtype)
 
     def _mix(self, normed: Sequence[Tensor], w: Weights, packed: Packed | Bins, length: int) -> Tensor:
         """Attention over the normed stream (P, L' + T, W), in one or as prefix and suffixes -> (P, L' + T, W)."""
