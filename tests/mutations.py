@@ -332,6 +332,27 @@ MUTANTS = (
         "trial = trial.to(CPU)",
         ("tests/device/test_device_sessions.py", "-k", "closed_forms"),
     ),
+    Mutant(
+        "a worker that follows a dead one takes a card that another has",
+        "bench/host/worker_pool.py",
+        "place = next(number for number in range(len(places)) if number not in taken)",
+        "place = len(workers)",
+        ("tests/device/test_device_cards.py", "-k", "place"),
+    ),
+    Mutant(
+        "all views of all test pictures are held",
+        "bench/features/store.py",
+        'for part in rows_of(self.paths, "features", rows):',
+        'for part in list(rows_of(self.paths, "features", rows)):',
+        ("tests/features/test_features.py", "-k", "held"),
+    ),
+    Mutant(
+        "the linear probe's fit asks its device in every step",
+        "methods/linear_probe.py",
+        "if iteration % BETWEEN == 0 and bool(done):",
+        "if bool(done):",
+        ("tests/device/test_device_contract.py", "-k", "waits_once"),
+    ),
 )
 
 

@@ -22,9 +22,11 @@ class Alone:
     def __init__(self, args: argparse.Namespace):
         from carryover.bench.cli.options import device_of
         from carryover.bench.features.decoding import Loader, default_workers
+        from carryover.bench.host.device import use
         from carryover.datasets.images import allow_pixels
 
-        self.args, self.device = args, device_of(args.device)
+        self.args, (self.device, cards) = args, device_of(args)
+        use(cards)
         self.precision = args.precision or PRECISION
         allow_pixels(args.max_pixels)
         workers = default_workers(self.device) if args.workers is None else args.workers

@@ -8,7 +8,7 @@ from typing import Any
 from carryover import datasets
 from carryover.bench import analyses
 from carryover.bench.backbones.archs import ARCHS
-from carryover.bench.cli import port_files
+from carryover.bench.cli import flag_values, port_files
 from carryover.bench.cli.commands import COMMANDS, program
 from carryover.bench.cli.parsing import parser
 from carryover.bench.errors import UserError
@@ -32,6 +32,7 @@ def script(shell: str) -> str:
         "datasets": datasets.ids(),
         "dataset": datasets.ids(),
         "port": [one.id for one in port_files.listed()],
+        "device": [*flag_values.DEVICES, f"{flag_values.CUDA}:{flag_values.ALL_CARDS}"],
     }
     top = argparse.ArgumentParser(program(), add_help=False)
     commands = top.add_subparsers()

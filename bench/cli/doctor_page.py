@@ -83,7 +83,7 @@ def planned(args: argparse.Namespace, options: Options) -> list[Run]:
 
 def with_device(page: Page, args: argparse.Namespace) -> None:
     try:
-        device_of(args.device)
+        device_of(args)
     except UserError as error:
         page.bad("device", error)
         args.device = "cpu"
@@ -112,7 +112,9 @@ def all_there(options: Options, loaded: dict[str, loading.Backbone | None]) -> b
 def show_machine(page: Page, options: Options) -> None:
     found = environment.versions()
     page.ok("versions", ", ".join(f"{name} {found[name]}" for name in ("python", "torch", "open_clip", "timm")))
-    page.ok("device", device_name(torch.device(options.device)) + device_memory(options.device))
+    for card in options.cards or (None,):
+        where = torch.device(options.device if card is None else f"{options.device}:{card}")
+        page.ok("device" if card is None else f"card {card}", device_name(where) + device_memory(where))
     show_processor(page, options)
     total, free = memory()
     text = f"{schedule.cores()} cores, {amount(total)} of memory, {amount(free)} free"
@@ -132,11 +134,13 @@ def show_processor(page: Page, options: Options) -> None:
         (page.ok if found.fewest is not None else page.note)("side by side", str(found))
 
 
-def device_memory(device: str) -> str:
-    if device != "cuda":
+def device_memory(device: torch.device) -> str:
+    if device.type != "cuda":
         return ""
-    free, total = torch.cuda.mem_get_info()
-    return f", {amount(total)}, {amount(free)} free"
+    free, total = torch.cuda.mem_get_info(device)
+    more = torch.cuda.device_count() if device.index is None else 1
+    told = f"; one of {more} cards: --device cuda:all takes all" if more > 1 else ""
+    return f", {amount(total)}, {amount(free)} free{told}"
 
 
 def memory() -> tuple[int | None, int | None]:
@@ -170,8 +174,7 @@ def show_plan(
         page.note("estimate", f"none, for {'no dataset can be read' if ready else 'a backbone could not be loaded'}")
         return
     with page.guard("estimate"):
-        jobs = args.jobs or schedule.default_jobs(options)
-        found = budget.estimate(session, runs, jobs, args.fresh)
+        found = budget.estimate(session, runs, schedule.workers_of(options, args.jobs), args.fresh)
         for line in budget.lines(found):
             say(f"     {line}")
         for line in found.missing:

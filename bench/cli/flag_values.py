@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+CUDA, ALL_CARDS = "cuda", "all"
+DEVICES = ("auto", "cpu", CUDA, "mps")
 FOLDER = "folder:"  # what a dataset of one's own starts with; a path keeps its case and its commas
 
 
@@ -38,6 +40,22 @@ def dataset(text: str) -> str:
 
 def arch(text: str) -> str:
     return text if text.endswith(".toml") else text.lower()
+
+
+def device(text: str) -> str:
+    """--device, as it is; which cards there are is asked later (``options.device_of``)."""
+    name, colon, cards = text.lower().partition(":")
+    numbers = [] if cards == ALL_CARDS else cards.split(",")
+    if not colon and name in DEVICES:
+        return name
+    if name != CUDA or not all(number.isdecimal() for number in numbers):
+        raise argparse.ArgumentTypeError(
+            f"'{text}': expected {', '.join(DEVICES)}, cuda:all, or numbers of cards as in cuda:0,1"
+        )
+    named = list(map(int, numbers))
+    if twice := [card for card in named if named.count(card) > 1]:
+        raise argparse.ArgumentTypeError(f"'{text}': card {twice[0]} is named twice; name each once")
+    return f"{name}:{cards}"
 
 
 def views(text: str) -> int:

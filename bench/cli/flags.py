@@ -171,7 +171,13 @@ IMPORTS: Group = {
     "--facts": dict(metavar="FILE.toml", help="the same from a file: backbone, classes, templates and facts by name"),
 }
 DEVICE: Group = {
-    "--device": dict(type=str.lower, default="auto", choices=["auto", "cpu", "cuda", "mps"]),
+    "--device": dict(
+        type=values.device,
+        default="auto",
+        metavar="auto|cpu|cuda|mps",
+        help="cuda is one card; cuda:2 that one; cuda:0,1,2,3 or cuda:all runs on several, a worker process each "
+        "(default: auto, a card where there is one)",
+    ),
     "--workers": dict(
         type=int,
         metavar="N",
@@ -196,8 +202,8 @@ ENGINE: Group = {
     "--jobs": dict(
         type=int,
         default=0,
-        help="worker processes on the CPU (default: one a core for micro, else 1; with --engine ray as many as the "
-        "cluster holds)",
+        help="worker processes, on each card where there are several (default: one a core for micro on the CPU, else "
+        "1; with --engine ray as many as the cluster holds)",
     ),
     "--together": dict(
         type=int,

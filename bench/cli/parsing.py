@@ -127,6 +127,10 @@ def check_values(args: argparse.Namespace) -> None:
         for name in ("ray_address", "ray_gpus", "ray_scratch"):
             if getattr(args, name) not in ("", None):
                 raise UserError(f"--{name.replace('_', '-')} goes with --engine ray")
+    elif ":" in args.device:
+        raise UserError(
+            f"--device {args.device} with --engine ray: Ray gives each run its card; use --device cuda, and --ray-gpus"
+        )
     if args.ray_gpus is not None and not 0 <= args.ray_gpus <= 1:
         raise UserError(f"--ray-gpus {args.ray_gpus:g}: expected a share of one GPU, 0 to 1")
     if args.run_limit is not None and not args.run_limit > 0:

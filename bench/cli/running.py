@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     for line in impossible:
         say(("left out", "yellow"), f" {line}")
     if args.dry_run:
-        return dry_run(options, runs, args.jobs or schedule.default_jobs(options), args.fresh)
+        return dry_run(options, runs, schedule.workers_of(options, args.jobs), args.fresh)
     started, shown = time.monotonic(), Display(console, len(runs), Curves(args))
     with shown, joined(args, options, shown.say) as cluster:
         options = cluster.options if cluster else options
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         tested = list(dict.fromkeys(id for run in runs for id in (run.dataset, run.test) if id))
         open_datasets(session, tested)
 
-        jobs = cluster.room if cluster else args.jobs or schedule.default_jobs(options)
+        jobs = cluster.room if cluster else schedule.workers_of(options, args.jobs)
         engine = cluster.engine if cluster else None
         told = (shown.on_start, shown.on_done, args.run_limit, shown.on_wait)
         shown.works(session.options, jobs)

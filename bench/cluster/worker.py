@@ -111,7 +111,7 @@ class Worker:
         clear_dead(scratch)
         decoders = setup.options.workers
         if decoders is None:
-            decoders = default_workers(setup.options.device) // self.beside
+            decoders = default_workers(setup.options.device, self.beside)
         torch.set_num_threads(1)
         self.session = Session(replace(setup.options, out=str(self.folder), cache=cache, workers=decoders))
         self.work = partial(units.work, self.session)

@@ -13,6 +13,7 @@ from carryover.bench.engine.options import Options
 from carryover.bench.errors import quoted
 from carryover.bench.features.decoding import Loader, default_workers
 from carryover.bench.features.store import FeatureStore
+from carryover.bench.host.device import use
 from carryover.bench.plan.runs import Run
 from carryover.datasets import manifests
 from carryover.datasets.base import Dataset, Split
@@ -31,6 +32,7 @@ class Loaded:
 
     def __init__(self, options: Options, progress: Callable[[str, int, int], None] | None = None):
         self.options, self.progress = options, progress
+        use(options.cards)
         self.text_budget = options.text_budget
         ports.discover()
         discover(options.plugin_dirs)

@@ -15,6 +15,7 @@ from carryover.bench.engine.options import Options
 from carryover.bench.engine.record_draft import describe
 from carryover.bench.engine.session import Session
 from carryover.bench.engine.units import Finished, Pictures, Queue, Share, axes, read_features, run_threads, told, work
+from carryover.bench.features.decoding import default_workers
 from carryover.bench.host import worker_pool
 
 
@@ -41,12 +42,19 @@ def in_process(session: Session, share: Share, jobs: int, limit: float | None = 
 def in_workers(session: Session, share: Share, jobs: int, limit: float | None = None) -> Finished:
     jobs = max(jobs, 1)
     session.inputs.forget()
-    options = replace(session.options, workers=session.loader.workers // jobs)
     session.loader.close()
     threads = 1 if jobs > 1 else run_threads(session.options, torch.get_num_threads())
+    places = [(options, threads) for options in options_of_workers(session.options, jobs)]
     queue = Queue(session, share)
-    with contextlib.closing(worker_pool.outcomes(queue.draw, jobs, start_worker, (options, threads), limit)) as found:
+    with contextlib.closing(worker_pool.outcomes(queue.draw, start_worker, places, limit)) as found:
         yield from gathered(session, queue, found)
+
+
+def options_of_workers(options: Options, jobs: int) -> list[Options]:
+    """Of each: its share of the decoding processes, and one of the cards; neighbours have different ones."""
+    decoders = default_workers(options.device, jobs) if options.workers is None else options.workers // jobs
+    shared, cards = replace(options, workers=decoders), options.cards
+    return [replace(shared, cards=(cards[place % len(cards)],)) if cards else shared for place in range(jobs)]
 
 
 def gathered(session: Session, queue: Queue, outcomes: Iterable[tuple[Any, Any]]) -> Finished:

@@ -30,6 +30,7 @@ class Options:
     manifests: str = ""  # folder of few-shot subsets that are used in place of the draw
     max_pixels: int = 0  # of a picture that is read; 0: Pillow's own bound
     workers: int | None = None  # processes that decode images; None: as many as pay on the device
+    cards: tuple[int, ...] = ()  # of CUDA, by number: of a worker its own, of the call all, the first this process's
 
 
 def worthwhile_together(arch: Arch, device: str) -> int:

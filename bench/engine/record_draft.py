@@ -70,6 +70,7 @@ def describe(session: Session, run: Run, key: str) -> dict:
         "seconds": {"evaluate": {}},
         "versions": environment.versions(),
         "device": device_name(torch.device(session.options.device)),
+        **({"card": session.options.cards[0]} if len(session.options.cards) == 1 else {}),
         "processor": processor_of(session.options.device),
         "git_commit": environment.git_commit(),
         "git_dirty": environment.git_dirty(),

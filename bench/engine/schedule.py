@@ -32,9 +32,11 @@ class Tally:
     failures: list[tuple[Run, str]] = field(default_factory=list)
 
 
-def default_jobs(options: Options) -> int:
-    """Micro's tensors are too small for several threads each: one single-threaded worker a core is faster."""
-    return min(cores(), 8) if options.arch.is_micro and options.device == "cpu" else 1
+def workers_of(options: Options, jobs: int = 0) -> int:
+    """How many do the runs: ``jobs`` on each card that is named. 0: one, but a core each of micro's on a CPU, whose
+    tensors are too small for several threads."""
+    most = min(cores(), 8) if options.arch.is_micro and options.device == "cpu" else 1
+    return (jobs or most) * max(1, len(options.cards))
 
 
 def run_all(

@@ -166,9 +166,10 @@ def roomy(workers: int) -> bool:
     return free > 2 * workers * AHEAD * JOB * 3 * 448**2
 
 
-def default_workers(device: str) -> int:
-    """Processes pay where a GPU waits for pictures; on a CPU the tower itself is what takes the time."""
-    return 0 if device == "cpu" else min(cores() - 1, MOST_WORKERS)
+def default_workers(device: str, beside: int = 1) -> int:
+    """Of one of so many processes ``beside`` one another. They pay where a GPU waits for pictures; on a CPU the tower
+    itself is what takes the time."""
+    return 0 if device == "cpu" else min((cores() - 1) // beside, MOST_WORKERS)
 
 
 def in_threads(jobs: list[Job], depth: int = 0) -> Iterator[Tensor]:

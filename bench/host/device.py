@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
+from collections.abc import Sequence
 
 import torch
 
@@ -14,6 +15,12 @@ def device_name(device: torch.device) -> str:
     if device.type == "cpu":
         return f"cpu ({torch.get_num_threads()} threads)"
     return device.type
+
+
+def use(cards: Sequence[int]) -> None:
+    """Makes the first of the CUDA cards the one that "cuda" means in this process; none: as it is."""
+    if cards:
+        torch.cuda.set_device(cards[0])
 
 
 def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

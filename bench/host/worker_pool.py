@@ -10,7 +10,7 @@ import contextlib
 import os
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import connection
 from multiprocessing.context import BaseContext
@@ -58,6 +58,7 @@ class Pending:
 class Worker:
     process: BaseProcess
     pipe: connection.Connection
+    place: int
     unit: Pending | None = None
     ready: bool = False
     heard: float = field(default_factory=time.monotonic)
@@ -78,15 +79,17 @@ class Worker:
 
 
 def outcomes(
-    draw: Callable[[], list], jobs: int, start: Callable[..., Callable], args: tuple = (), limit: float | None = None
+    draw: Callable[[], list], start: Callable[..., Callable], places: Sequence[tuple], limit: float | None = None
 ) -> Generator[tuple[Any, Any], None, None]:
     """(item, result or Lost) of every item, as they come.
 
     draw    called for each free worker after each outcome: the next unit, empty where none can be begun now. The call
             is over when none can and no worker is busy
-    start   called with ``args`` in each new worker; returns ``work``, which is called with a unit's items and yields
-            one result an item, in their order. An item whose error ends ``work`` is lost, and the rest of its unit goes
-            on; a StorageError ends the call, for it concerns every item.
+    start   called in each new worker; returns ``work``, which is called with a unit's items and yields one result an
+            item, in their order. An item whose error ends ``work`` is lost, and the rest of its unit goes on; a
+            StorageError ends the call, for it concerns every item.
+    places  arguments of ``start``, those of one worker each: as many work at a time, and one that follows a dead one
+            has its place (a card, say).
     limit   seconds that an item may take; then its worker is killed and it is lost. Of a unit of several, which may be
             done side by side, each is tried by itself first.
 
@@ -102,9 +105,11 @@ def outcomes(
             spare = [worker for worker in workers if worker.unit is None]
             solitary = any(worker.unit and worker.unit.tried for worker in workers)
             while (
-                not solitary and len(workers) - len(spare) < jobs and (unit := again.pop(0) if again else drawn(draw))
+                not solitary
+                and len(workers) - len(spare) < len(places)
+                and (unit := again.pop(0) if again else drawn(draw))
             ):
-                worker = spare.pop() if spare else start_worker(start, args)
+                worker = spare.pop() if spare else start_worker(start, places, workers)
                 if worker not in workers:
                     workers.append(worker)
                 worker.give(unit)
@@ -114,7 +119,7 @@ def outcomes(
                     break
                 for worker in workers:  # the memory is for one
                     worker.end()
-                workers[:] = [start_worker(start, args)]
+                workers[:] = [start_worker(start, places, [])]
                 workers[0].give(alone.pop(0))
                 continue
 
@@ -192,14 +197,17 @@ def ending(code: int | None) -> str:
     return f"signal {-code}; out of memory?" if code is not None and code < 0 else f"exit status {code}"
 
 
-def start_worker(start: Callable, args: tuple) -> Worker:
+def start_worker(start: Callable, places: Sequence[tuple], workers: Sequence[Worker]) -> Worker:
+    """In the first place that none of the workers has."""
+    taken = {worker.place for worker in workers}
+    place = next(number for number in range(len(places)) if number not in taken)
     ours, theirs = CONTEXT.Pipe()
     process = CONTEXT.Process(  # type: ignore[attr-defined]  # every context has it; its stub lacks it
-        target=serve, args=(theirs, start, args)
+        target=serve, args=(theirs, start, places[place])
     )
     process.start()
     theirs.close()
-    return Worker(process, ours)
+    return Worker(process, ours, place)
 
 
 def serve(pipe: connection.Connection, start: Callable, args: tuple) -> None:

@@ -15,7 +15,7 @@ OF_RECORD: dict[str, Any] = {
     "about": str, "marks": list, "manifests": dict, "split": dict, "trained": str, "targets": dict, "curve": list,
     "chosen": dict, "tried": list,
     "seconds": dict, "versions": dict, "device": str, "git_commit": str, "started": str, "encoded": dict,
-    "files": dict, "features": dict, "drawn": dict, "plan": str, "together": int, "git_dirty": bool,
+    "files": dict, "features": dict, "drawn": dict, "plan": str, "together": int, "card": int, "git_dirty": bool,
     "processor": dict, "port": dict, "refused": dict,
     "trainable_parameters": Number, "plugin_bytes": Number, "peak_memory_bytes": Number,
 }  # fmt: skip

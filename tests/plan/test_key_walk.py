@@ -134,6 +134,7 @@ def test_a_raised_version_of_the_program_changes_the_key(opened, monkeypatch, ho
 
 NOT_IN_KEYS = {
     "device": ("cuda", "features hold it in their own identity; records name it"),
+    "cards": ((1,), "which of several of one device; records name it"),
     "out": ("elsewhere", "where results lie"),
     "cache": ("elsewhere", "where features lie"),
     "hub_cache": ("elsewhere", "weights are known by their bytes"),
@@ -150,7 +151,8 @@ NOT_IN_KEYS = {
 }
 
 
-def test_every_option_of_a_process_changes_a_key_or_is_named_as_one_that_must_not(opened, tmp_path):
+def test_every_option_of_a_process_changes_a_key_or_is_named_as_one_that_must_not(opened, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "set_device", lambda card: None)
     named(Options, NOT_IN_KEYS, ("arch", "precision", "plugin_dirs", "manifests"))
     run = toy_run("coop")
     key = opened().keys.of(run)

@@ -302,7 +302,7 @@ def test_other_weights_or_pictures_are_measured_again(tiny, imagenet_a, tmp_path
 def towers(tiny, monkeypatch):
     """The published architectures' names over tiny towers."""
     monkeypatch.setattr(loading, "load", lambda tower, *a, **k: tiny.base if "ViT" in tower.model else tiny.new)
-    monkeypatch.setattr(schedule, "default_jobs", lambda options: 1)
+    monkeypatch.setattr(schedule, "workers_of", lambda options, jobs=0: 1)
 
 
 def run(capsys, root, out, *more):

@@ -371,7 +371,7 @@ def arithmetic():
 
 def outcomes(units, jobs=2, limit=None, start=arithmetic):
     rest = list(units)
-    found = worker_pool.outcomes(lambda: rest.pop(0) if rest else [], jobs, start, (), limit)
+    found = worker_pool.outcomes(lambda: rest.pop(0) if rest else [], start, [()] * jobs, limit)
     return {item: result.reason if isinstance(result, worker_pool.Lost) else result for item, result in found}
 
 
@@ -399,7 +399,7 @@ def test_a_worker_that_cannot_start_ends_the_call():
 
 def test_no_worker_outlives_a_call_that_is_given_up():
     rest = [[1], ["hang"]]
-    found = worker_pool.outcomes(lambda: rest.pop(0) if rest else [], 2, arithmetic)
+    found = worker_pool.outcomes(lambda: rest.pop(0) if rest else [], arithmetic, [(), ()])
     next(found)
     found.close()
     assert not multiprocessing.active_children()
