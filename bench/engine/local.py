@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from carryover.bench.engine.one_run import execute_together
-from carryover.bench.engine.options import Options
+from carryover.bench.engine.options import Options, device_budget
 from carryover.bench.engine.record_draft import describe
 from carryover.bench.engine.session import Session
 from carryover.bench.engine.units import Finished, Pictures, Queue, Share, axes, read_features, run_threads, told, work
@@ -41,7 +41,8 @@ def in_process(session: Session, share: Share, jobs: int, limit: float | None = 
 def in_workers(session: Session, share: Share, jobs: int, limit: float | None = None) -> Finished:
     jobs = max(jobs, 1)
     session.inputs.forget()
-    options = replace(session.options, workers=session.loader.workers // jobs)
+    budget = session.options.text_budget or device_budget(session.options.device, jobs)  # the same for each of them
+    options = replace(session.options, workers=session.loader.workers // jobs, text_budget=budget)
     session.loader.close()
     threads = 1 if jobs > 1 else run_threads(session.options, torch.get_num_threads())
     queue = Queue(session, share)
