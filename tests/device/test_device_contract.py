@@ -11,7 +11,7 @@ KNOWN = {"linear-probe": "its solver asks for the loss of every step"}
 
 @pytest.mark.parametrize("precision", list(BOUNDS))
 def test_a_life_on_the_device_is_that_on_the_cpu(method_name, precision, tmp_path, monkeypatch):
-    with on("cpu"):
+    with on("cpu", precision):
         expected = lived(method_name, "cpu", precision, tmp_path, monkeypatch)
     with on("cuda") as ledger:
         found = lived(method_name, "cuda", precision, tmp_path, monkeypatch, ledger)
