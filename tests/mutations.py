@@ -40,6 +40,7 @@ class Mutant:
 
 
 SAID = ("tests/cli/test_classify.py", "-k", "softmax or cannot_be_read")
+ON_DEVICE = ("tests/device/test_device_contract.py", "-k", "coop-fp32")
 SMALL_TOWER = ("tests/backbones/test_text_path.py", "-k", "context_length_does_not_matter or test_names_of_any_number")
 
 MUTANTS = (
@@ -288,6 +289,48 @@ MUTANTS = (
         "if not templates:",
         "if templates:",
         ("tests/plugins/test_plugin_evaluation.py", "-k", "prompts_that_a_file"),
+    ),
+    Mutant(
+        "a part of the text path's weights stays on the CPU",
+        "bench/backbones/text_pass.py",
+        "torch.ones(3 * width, 1, device=fc.weight.device)",
+        "torch.ones(3 * width, 1)",
+        ON_DEVICE,
+    ),
+    Mutant(
+        "the order of an epoch stays on the CPU",
+        "bench/training/trainer.py",
+        "asked = list(send(torch.stack(drawn), device))",
+        "asked = list(torch.stack(drawn))",
+        ON_DEVICE,
+    ),
+    Mutant(
+        "a training step asks the device for its loss",
+        "bench/training/trainer.py",
+        "losses.append(torch.stack([loss.detach() for loss in each]))",
+        "losses.append(torch.tensor([loss.item() for loss in each]))",
+        ON_DEVICE,
+    ),
+    Mutant(
+        "where classes stand is copied to the device at every step",
+        "bench/backbones/class_tokens.py",
+        "self.back = torch.tensor(back, device=classes.device)",
+        "self.back = torch.tensor(back)",
+        ON_DEVICE,
+    ),
+    Mutant(
+        "a step waits for its pictures to reach the device",
+        "bench/features/pixels.py",
+        "look_up(send(pictures, self.device), self.values)",
+        "look_up(pictures.to(self.device), self.values)",
+        ("tests/device/test_device_pictures.py", "-k", "steps"),
+    ),
+    Mutant(
+        "a plug-in that is to answer without its backbone is tried on the CPU",
+        "bench/ports/frozen.py",
+        "trial = trial.to(device_of(plugin))",
+        "trial = trial.to(CPU)",
+        ("tests/device/test_device_sessions.py", "-k", "closed_forms"),
     ),
 )
 

@@ -24,6 +24,7 @@ from carryover.bench.errors import UserError
 from carryover.bench.features.decoding import Loader
 from carryover.bench.features.transforms import FLIP, RATIO, Plain, Recipe, View, halves, look_up, value_table
 from carryover.bench.host.claims import Claims
+from carryover.bench.host.device import send
 from carryover.bench.host.identity import canonical, content_of
 from carryover.bench.host.tensor_files import read_tensors, write_tensors
 from carryover.datasets.base import Split
@@ -193,8 +194,7 @@ class FeatureStore:
 
     def _forward(self, parts: list[Tensor]) -> Tensor:
         """Results stay on the device until the end, so that it never waits for this process to fetch them."""
-        device = self.backbone.device
-        pictures = torch.cat([part.to(device, non_blocking=True) for part in parts])
+        pictures = torch.cat([send(part, self.backbone.device) for part in parts])
         return self.forward(look_up(pictures, self.values))
 
     @torch.no_grad()

@@ -21,6 +21,7 @@ from carryover.bench.features.decoding import Job, Loader
 from carryover.bench.features.pixels import views_of
 from carryover.bench.features.store import FeatureStore
 from carryover.bench.features.transforms import Recipe, look_up
+from carryover.bench.host.device import send
 from carryover.bench.host.untouched import full_precision
 from carryover.bench.plugins import given, porting
 from carryover.bench.plugins.contract import Incompatible, check, check_ported
@@ -100,7 +101,7 @@ class BoundPlugin:
         rows = given.rows(features, self.backbone.dim, self.backbone.label)
         parts = [self._answered(part.to(self.backbone.device).float()) for part in rows.split(4096)]
         made = torch.cat(parts) if parts else torch.zeros(0, len(self.names))
-        return made.to(rows.device) if isinstance(features, Tensor) else made.cpu().numpy()
+        return made.to(rows.device) if isinstance(features, Tensor) else made.numpy()
 
     def classify(self, images: Any) -> tuple[list[str], np.ndarray]:
         """Pictures (paths, a folder, Pillow pictures, or a list of such) -> the name of the most probable class of
@@ -143,7 +144,7 @@ class BoundPlugin:
     def _values(self, made: list[Tensor]) -> np.ndarray:
         """Bytes (R, b, H, H, 3), to be joined along the second dimension -> (B, C)."""
         store = self._store
-        bytes_ = torch.cat([part.to(self.backbone.device) for part in made], 1)
+        bytes_ = torch.cat([send(part, self.backbone.device) for part in made], 1)
         with full_precision():
             pixels = [look_up(part, store.values) for part in bytes_]
             if self._asked.needs == "pixels":
@@ -151,13 +152,13 @@ class BoundPlugin:
             else:
                 rows = [store.forward(part) for part in pixels]
                 logits = self._answered(rows[0] if self._asked.needs == "features" else torch.stack(rows, 1))
-        return (logits if self.scores else logits.softmax(-1)).cpu().numpy()
+        return (logits if self.scores else logits.softmax(-1)).numpy()
 
     @torch.no_grad()
     def _answered(self, asked: Tensor) -> Tensor:
-        """What the method ``needs`` of B pictures -> logits (B, C), finite."""
+        """What the method ``needs`` of B pictures -> logits (B, C), finite, on the CPU."""
         with full_precision(), self._asked.attach(self.backbone):
-            logits = self._asked.predict(asked).float()
+            logits = self._asked.predict(asked).float().cpu()  # all else is asked here: one wait a batch
         if logits.shape != (len(asked), len(self.names)):
             raise UserError(
                 f"{self.plugin.method} gave logits of shape {tuple(logits.shape)}, expected "

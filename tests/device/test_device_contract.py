@@ -1,8 +1,15 @@
 """What every method must do on a CUDA device, held on a stand-in: the CPU's results, and no wait within an epoch."""
 
 import pytest
+import text_kinds
 import torch
-from device_lives import BOUNDS, lived, on
+from device_lives import BOUNDS, CLASSES, EPOCHS, between, lived, marked, on, sent, syncs, towers
+from tiny_fits import make, make_support
+from tiny_towers import DIM
+
+from carryover.bench.backbones import archs, loading
+from carryover.bench.training.trainer import fit
+from carryover.methods.base import METHODS
 
 # Waits of the host in ``start`` and ``finish`` and for what the first step or batch makes; who has more, and why.
 ONCE = 16
@@ -28,3 +35,39 @@ def test_a_life_on_the_device_is_that_on_the_cpu(method_name, precision, tmp_pat
     assert all(len(waits) == 3 and max(waits[1:]) <= 1 for waits in found.batches.values()), told
     first = [*found.epochs[:1], *(waits[0] for waits in found.batches.values())]
     assert method_name in KNOWN or max(found.others, *first) <= ONCE, told
+
+
+IN_PIECES = 1 << 18  # bytes of a text pass: too few for one of tiny names
+
+
+def text_tower(kind, device):
+    """A backbone with a text tower of that kind, or one whose passes go in pieces."""
+    if kind == "in pieces":
+        backbone = towers(device)[0]
+        backbone.text.budget = IN_PIECES
+        return backbone, DIM
+    model, tokenizer, _ = text_kinds.made(kind)
+    tower = archs.Tower(kind, "", "gelu", text_kinds.WIDTH, text_kinds.DIM)
+    return loading.Backbone(model.to(device), tower, tokenizer), text_kinds.DIM
+
+
+@pytest.mark.parametrize("name", ["coop", "fine-tuning"])
+@pytest.mark.parametrize("kind", ["in pieces", "MobileCLIP S", "CoCa", "SigLIP"])
+def test_a_step_through_any_text_tower_copies_nothing(kind, name, monkeypatch):
+    learned = []
+    for device in ("cpu", "cuda"):
+        with on(device) as ledger:
+            backbone, dim = text_tower(kind, device)
+            method = make(name, epochs=EPOCHS, dim=dim).to(device)
+            method.bind(backbone, CLASSES)
+            support = sent(make_support(dim=dim), device)
+            if name == "fine-tuning":  # of whose pixels the image tower is made to give the features
+                monkeypatch.setattr(backbone.model, "encode_image", lambda pixels, normalize: pixels)
+            with method.attach(backbone), marked(METHODS[name], "end_epoch", ledger) as marks:
+                begun = syncs(ledger)
+                fit(method, support, torch.Generator().manual_seed(0))
+            learned.append(
+                {**method.learned(), **{k: v.cpu() for home in method.home.values() for k, v in home.items()}}
+            )
+    torch.testing.assert_close(learned[1], learned[0], rtol=1e-4, atol=1e-4)
+    assert all(waits <= 1 for waits in between([begun, *marks], EPOCHS)[1:]), ledger.waits()

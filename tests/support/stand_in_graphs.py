@@ -14,7 +14,7 @@ import weakref
 import stand_in_tensors
 import torch
 from stand_in_ledger import DeviceFault
-from torch.utils._pytree import tree_leaves, tree_map
+from stand_in_tensors import each, leaves_of
 
 
 class Graph:
@@ -55,8 +55,9 @@ class Graph:
         if func.is_view:
             return
         # A number on the CPU is handed over as it is now.
-        args, kwargs = tree_map(self.as_now, (args, kwargs))
-        results = [] if written(func, args, kwargs) else tensors(made)
+        args, kwargs = each((args, kwargs), self.as_now)
+        # What is written in place, or is a view, is there already.
+        results = [None if x.untyped_storage().data_ptr() in known else x for x in tensors(made)]
         self.steps.append((func, args, kwargs, results))
 
     def as_now(self, x):
@@ -94,8 +95,9 @@ class Graph:
         with stand_in_tensors.unseen():
             for func, args, kwargs, results in self.steps:
                 made = func(*args, **kwargs)
-                for kept, value in zip(results, tensors(made) if results else [], strict=True):
-                    kept.copy_(value)
+                for kept, value in zip(results, tensors(made), strict=True):
+                    if kept is not None:
+                        kept.copy_(value)
 
     def reset(self) -> None:
         self.__init__()
@@ -115,7 +117,7 @@ def capturing(cuda_graph: Graph, pool=None, stream=None, capture_error_mode: str
 
 
 def tensors(given) -> list[torch.Tensor]:
-    return [x for x in tree_leaves(given) if isinstance(x, torch.Tensor)]
+    return [x for x in leaves_of(given) if isinstance(x, torch.Tensor)]
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,6 @@ import weakref
 import torch
 from stand_in_ledger import DeviceFault, Ledger, place
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from torch.utils._pytree import tree_leaves, tree_map
 
 aten = torch.ops.aten
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
@@ -142,6 +141,21 @@ def held(x):
     return x.held if isinstance(x, DeviceTensor) else x
 
 
+def each(given, change):
+    """What an operation is given or gives, each value changed; lists and tuples are all that nests."""
+    if isinstance(given, (list, tuple)):
+        return type(given)([each(one, change) for one in given])
+    if isinstance(given, dict):
+        return {name: each(one, change) for name, one in given.items()}
+    return change(given)
+
+
+def leaves_of(given) -> list:
+    found: list = []
+    each(given, found.append)
+    return found
+
+
 def is_parameter(x: torch.Tensor) -> bool:
     return getattr(x, "_is_param", False)
 
@@ -152,7 +166,7 @@ def is_cuda(device) -> bool:
 
 def perform(device: Device, func, args, kwargs):
     """One operation, as the device would take it."""
-    leaves = tree_leaves((args, kwargs))
+    leaves = leaves_of((args, kwargs))
     there = [x for x in leaves if isinstance(x, DeviceTensor)]
     name, target = func.overloadpacket.__name__, kwargs.get("device")
     if name == "is_pinned":
@@ -171,13 +185,13 @@ def perform(device: Device, func, args, kwargs):
         raise DeviceFault(f"{func}: the stand-in does not know tensors that change their shape in place, at {place()}")
     onto_host = bool(there) and target is not None and not is_cuda(target)
     if onto_host:  # such as x.new_zeros(3, device="cpu"): no value crosses
-        return func(*tree_map(held, args), **tree_map(held, kwargs))
+        return func(*each(args, held), **each(kwargs, held))
     return run(device, func, args, kwargs)
 
 
 def run(device: Device, func, args, kwargs):
     """The operation on the values; what comes out is on the device again."""
-    given, named = tree_map(held, args), tree_map(held, kwargs)
+    given, named = each(args, held), each(kwargs, held)
     if named.get("device") is not None:
         named["device"] = CPU
     if torch.Tag.nondeterministic_seeded in func.tags and named.get("generator") is None:
@@ -191,8 +205,8 @@ def run(device: Device, func, args, kwargs):
         device.ledger.operations[name] += 1
     if device.capture is not None:
         device.capture.after(func, given, named, made)
-    known = {id(x.held): x for x in tree_leaves((args, kwargs)) if isinstance(x, DeviceTensor)}
-    return tree_map(lambda x: known[id(x)] if id(x) in known else on_device(x), made)
+    known = {id(x.held): x for x in leaves_of((args, kwargs)) if isinstance(x, DeviceTensor)}
+    return each(made, lambda x: known[id(x)] if id(x) in known else on_device(x))
 
 
 def on_device(x):
@@ -273,7 +287,7 @@ def copied(device: Device, func, args, kwargs, there):
         device.sync("d2h")
     else:
         device.ledger.note("d2h later")
-    given, named = tree_map(held, args), {**kwargs, "device": CPU} if func is aten._to_copy.default else kwargs
+    given, named = each(args, held), {**kwargs, "device": CPU} if func is aten._to_copy.default else kwargs
     made = func(*given, **named)
     if not to_device and not waits:  # it is not there before the host has waited for it
         device.later.append((made, made.clone()))
