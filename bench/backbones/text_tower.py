@@ -38,7 +38,11 @@ __all__ = ["EOT", "SOS", "ClassTokens", "TextTower", "pad"]
 # qkv 3 twice, attention 2, MLP 4 + 4, and as much again for temporaries. Only the size of the chunks depends on it.
 KEPT_PER_TOKEN = 36
 KEPT_LISTS = 16  # of texts, whose tokens are kept: as many templates as a tower in training meets at every step
-CACHE_TOKENS = 4096  # without a backward pass, pieces of this size stay in a CPU's cache: a quarter faster
+# The same without a backward pass, when one block's values are held at a time: residual 2, qkv 3, keys and values
+# behind the prefix 3, attention 2, MLP 8, and its scores for 128 keys in heads of 64 values, twice in fp32.
+HELD_PER_TOKEN = 26
+# Without a backward pass, pieces of so many tokens stay in a CPU's cache (a quarter faster), and fill a GPU.
+ENOUGH_TOKENS = {"cpu": 4096, "cuda": 1 << 17}
 
 
 class TextTower(nn.Module):
@@ -99,7 +103,24 @@ class TextTower(nn.Module):
     @property
     def room(self) -> int:
         """Tokens of which the budget keeps all that a backward pass needs."""
-        return self.budget // (KEPT_PER_TOKEN * self.width * layers(self.text) * self.embedding.weight.element_size())
+        return self.budget // (KEPT_PER_TOKEN * self.width * layers(self.text) * self.value_size)
+
+    @property
+    def value_size(self) -> int:
+        """Bytes of a value that a pass keeps."""
+        passing = self.passing
+        if isinstance(passing, Pass) and passing.binned:
+            return passing.dtype.itemsize
+        return self.embedding.weight.element_size()
+
+    def most_tokens(self, least: int) -> int:
+        """Of one piece of a pass, which is of ``least`` tokens at the least."""
+        room, device = max(self.room, least), self.device.type
+        if torch.is_grad_enabled() or device not in ENOUGH_TOKENS:
+            return room
+        if device == "cuda":
+            room = max(self.budget // (HELD_PER_TOKEN * self.width * self.value_size), least)
+        return min(room, max(ENOUGH_TOKENS[device], least))
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokenizer's ids of each text, without start and end. Raises UserError where a text exceeds the tower's
@@ -249,9 +270,7 @@ class TextTower(nn.Module):
         own = context.dim() == 4
         cost = self.passing.cost(classes, context.shape[-2], own)
         least = cost.shared + max(cost.each)
-        room = max(self.room, least)
-        if not torch.is_grad_enabled() and self.device.type == "cpu":
-            room = min(room, max(CACHE_TOKENS, least))
+        room = self.most_tokens(least)
         if cost.whole * len(context) <= room:
             return run(context, classes, layer)
         images = max(1, min(len(context), room // cost.whole))

@@ -40,8 +40,10 @@ class Alone:
 
     def load(self, name: str) -> Backbone:
         from carryover.bench.backbones import loading
+        from carryover.bench.cli.options import text_budget
+        from carryover.bench.engine.options import device_budget
 
-        budget = int(self.args.text_memory * 2**30)
+        budget = text_budget(self.args) or device_budget(self.device)
         return loading.load(self.tower(name), self.device, self.args.hub_cache, budget, self.precision)
 
     def store(self, backbone: Backbone) -> FeatureStore:

@@ -16,7 +16,7 @@ from carryover.bench.cli.options import device_of, options_of
 from carryover.bench.cli.registries import discover
 from carryover.bench.cli.settings import plan_of, wants_drift
 from carryover.bench.engine import schedule
-from carryover.bench.engine.options import Options
+from carryover.bench.engine.options import Options, device_budget
 from carryover.bench.engine.possible import Possible
 from carryover.bench.engine.session import Session
 from carryover.bench.errors import UserError
@@ -118,10 +118,11 @@ def show_machine(page: Page, options: Options) -> None:
     show_processor(page, options)
     total, free = memory()
     text = f"{schedule.cores()} cores, {amount(total)} of memory, {amount(free)} free"
-    if options.device == "cpu" and free and options.text_budget > free:
-        page.note("memory", f"{text}; --text-memory allows {amount(options.text_budget)}: lower it")
+    budget = options.text_budget or device_budget(options.device)
+    if options.device == "cpu" and free and budget > free:
+        page.note("memory", f"{text}; --text-memory allows {amount(budget)}: lower it")
     else:
-        page.ok("memory", text)
+        page.ok("memory", f"{text}; text passes keep up to {amount(budget)} on the device")
 
 
 def show_processor(page: Page, options: Options) -> None:

@@ -11,7 +11,16 @@ from typing import Any
 
 from carryover.bench.cli import flag_values as values
 from carryover.bench.host.paths import RESULTS
-from carryover.bench.plan.defaults import ARCH, MICRO_VIEWS, PRECISION, PUBLISHED_VIEWS, SHOTS, TEXT_MEMORY
+from carryover.bench.plan.defaults import (
+    ARCH,
+    MICRO_VIEWS,
+    PRECISION,
+    PUBLISHED_VIEWS,
+    SHOTS,
+    TEXT_BESIDE,
+    TEXT_MEMORY,
+    TEXT_SHARE,
+)
 
 Group = dict[str, dict[str, Any]]
 NAMES = (
@@ -193,9 +202,9 @@ DEVICE: Group = {
     ),
     "--text-memory": dict(
         type=float,
-        default=TEXT_MEMORY,
         metavar="GB",
-        help=f"bound on what a text pass keeps (default: {TEXT_MEMORY:g})",
+        help=f"bound on what a text pass keeps (default: {TEXT_MEMORY:g}; on a GPU {100 * TEXT_SHARE:.0f} %% of what "
+        f"is free beside {TEXT_BESIDE:g} GB, parted among the processes that share it)",
     ),
 }
 ENGINE: Group = {

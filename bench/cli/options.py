@@ -41,6 +41,10 @@ def device_of(args: argparse.Namespace) -> tuple[str, tuple[int, ...]]:
     return kind, cards
 
 
+def text_budget(args: argparse.Namespace) -> int | None:
+    return None if args.text_memory is None else int(args.text_memory * 2**30)
+
+
 def options_of(args: argparse.Namespace) -> Options:
     arch = arch_of(args)
     named = args.datasets or ([] if isinstance(arch.datasets, str) else arch.datasets)
@@ -58,7 +62,7 @@ def options_of(args: argparse.Namespace) -> Options:
         args.hub_cache,
         args.data_root,
         args.precision or PRECISION,
-        int(args.text_memory * 2**30),
+        text_budget(args),
         plugin_dirs=tuple(args.plugin_dir),
         debug=args.debug,
         together=args.together or default_together(arch, device),

@@ -135,7 +135,7 @@ def check_values(args: argparse.Namespace) -> None:
         raise UserError(f"--ray-gpus {args.ray_gpus:g}: expected a share of one GPU, 0 to 1")
     if args.run_limit is not None and not args.run_limit > 0:
         raise UserError(f"--run-limit {args.run_limit}: expected seconds, more than 0")
-    if not 0.01 <= args.text_memory <= 1e6:
+    if args.text_memory is not None and not 0.01 <= args.text_memory <= 1e6:
         raise UserError(f"--text-memory {args.text_memory}: expected gigabytes, 0.01 or more")
 
 

@@ -128,7 +128,8 @@ class Cluster:
         if device == "mps" or (device == "cuda" and not self.gpus):
             raise UserError(f"--device {device} with --engine ray: the cluster offers no such device to its runs")
         self.options = replace(options, together=args.together or worthwhile_together(options.arch, device))
-        theirs = worker.absolute(replace(self.options, device=device))
+        sharing = max(1, int(1 / self.gpus + 1e-9)) if self.gpus else 1
+        theirs = worker.absolute(replace(self.options, device=device, sharing=sharing))
         self.setup = worker.Setup(theirs, needs_of(theirs), args.ray_scratch, probe)
         self.worker = ray.remote(num_cpus=1, num_gpus=self.gpus, max_restarts=0)(worker.Worker)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 
 from carryover import datasets
 from carryover.bench import ports
 from carryover.bench.backbones import loading
 from carryover.bench.backbones.sizes import loaded_sizes
 from carryover.bench.engine.few_shot import FewShot, at_most
-from carryover.bench.engine.options import Options
+from carryover.bench.engine.options import Options, device_budget
 from carryover.bench.errors import quoted
 from carryover.bench.features.decoding import Loader, default_workers
 from carryover.bench.features.store import FeatureStore
@@ -33,7 +34,7 @@ class Loaded:
     def __init__(self, options: Options, progress: Callable[[str, int, int], None] | None = None):
         self.options, self.progress = options, progress
         use(options.cards)
-        self.text_budget = options.text_budget
+        self._allowed: int | None = None
         ports.discover()
         discover(options.plugin_dirs)
         allow_pixels(options.max_pixels)
@@ -44,6 +45,16 @@ class Loaded:
         self._data: dict[str, Dataset] = {}
         self._fewshot: dict[tuple, FewShot] = {}
         self._same: dict[tuple[str, str], list[str]] = {}
+
+    @cached_property
+    def full_budget(self) -> int:
+        """Bytes that text passes may keep, from the first that is asked for on."""
+        return self.options.text_budget or device_budget(self.options.device, self.options.sharing)
+
+    @property
+    def text_budget(self) -> int:
+        """The same as it is now: less while a run is tried again that ran out of memory."""
+        return self._allowed or self.full_budget
 
     def backbone(self, role: str) -> loading.Backbone:
         if role not in self._backbones:
@@ -127,7 +138,7 @@ class Loaded:
 
     def allow(self, budget: int) -> None:
         """Bound what text passes keep (bytes)."""
-        self.text_budget = budget
+        self._allowed = budget
         for backbone in self._backbones.values():
             backbone.text.budget = budget
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from carryover.bench.engine.one_run import execute_together
-from carryover.bench.engine.options import Options
+from carryover.bench.engine.options import Options, device_budget
 from carryover.bench.engine.record_draft import describe
 from carryover.bench.engine.session import Session
 from carryover.bench.engine.units import Finished, Pictures, Queue, Share, axes, read_features, run_threads, told, work
@@ -51,10 +51,16 @@ def in_workers(session: Session, share: Share, jobs: int, limit: float | None = 
 
 
 def options_of_workers(options: Options, jobs: int) -> list[Options]:
-    """Of each: its share of the decoding processes, and one of the cards; neighbours have different ones."""
+    """Of each: its share of the decoding processes, one of the cards (neighbours have different ones), and what its
+    text passes may keep there, which is the same for all on a card."""
     decoders = default_workers(options.device, jobs) if options.workers is None else options.workers // jobs
-    shared, cards = replace(options, workers=decoders), options.cards
-    return [replace(shared, cards=(cards[place % len(cards)],)) if cards else shared for place in range(jobs)]
+    shared = replace(options, workers=decoders)
+    if not options.cards:
+        return [replace(shared, text_budget=options.text_budget or device_budget(options.device, jobs))] * jobs
+    sharing = -(-jobs // len(options.cards))
+    budgets = {card: options.text_budget or device_budget(options.device, sharing, card) for card in options.cards}
+    placed = [options.cards[place % len(options.cards)] for place in range(jobs)]
+    return [replace(shared, cards=(card,), text_budget=budgets[card]) for card in placed]
 
 
 def gathered(session: Session, queue: Queue, outcomes: Iterable[tuple[Any, Any]]) -> Finished:

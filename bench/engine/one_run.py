@@ -76,7 +76,7 @@ def execute_together(session: Session, unit: Sequence[tuple[Run, str]]) -> Itera
 
 def with_less_memory(session: Session, run: Run, key: str) -> dict:
     """Its record, with half the budget again and again; a clear failure at the floor."""
-    full, record = session.options.text_budget, {}
+    full, record = session.full_budget, {}
     try:
         for budget in out_of_memory.budgets(full):
             if budget == full and full > out_of_memory.FLOOR:

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from carryover.bench.backbones import probe
 from carryover.bench.backbones.archs import Arch
+from carryover.bench.host import out_of_memory
+from carryover.bench.plan.defaults import TEXT_BESIDE, TEXT_MEMORY, TEXT_SHARE
+
+GIB = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -19,7 +25,7 @@ class Options:
     hub_cache: str | None = None
     data_root: str = ""
     precision: str = "fp32"
-    text_budget: int = 4 << 30
+    text_budget: int | None = None  # bytes that a text pass may keep; None: what the device has for it
     image_batch: int = 128
     plugin_dirs: tuple[str, ...] = ()
     debug: bool = False
@@ -31,6 +37,18 @@ class Options:
     max_pixels: int = 0  # of a picture that is read; 0: Pillow's own bound
     workers: int | None = None  # processes that decode images; None: as many as pay on the device
     cards: tuple[int, ...] = ()  # of CUDA, by number: of a worker its own, of the call all, the first this process's
+    sharing: int = 1  # processes of the call that share one GPU
+
+
+def device_budget(device: str, sharing: int = 1, card: int | None = None) -> int:
+    """Bytes that a text pass may keep where nobody names them. On a GPU (``card``, else the present one) it is a share
+    of what is free there, parted among the processes that share it, in whole GB, so that passes are cut alike from call
+    to call."""
+    if device != "cuda":
+        return int(TEXT_MEMORY * GIB)
+    free, _ = torch.cuda.mem_get_info(card)
+    found = int(TEXT_SHARE * (free / sharing - TEXT_BESIDE * GIB))
+    return max(found // GIB * GIB or found, out_of_memory.FLOOR)
 
 
 def worthwhile_together(arch: Arch, device: str) -> int:

@@ -25,6 +25,7 @@ import torch
 from carryover.bench.backbones import loading
 from carryover.bench.backbones.loading import Backbone
 from carryover.bench.backbones.names import tower_of
+from carryover.bench.engine.options import device_budget
 from carryover.bench.errors import UserError, unknown
 from carryover.bench.host.outputs import PLUGIN, check_output
 from carryover.bench.host.untouched import OwnDraws, draws_untouched, leaves_untouched
@@ -110,7 +111,7 @@ def load_backbone(
         raise unknown("precision", precision, ("fp32", "bf16"))
     place = given.device(device)
     with OwnDraws():
-        return loading.load(tower_of(name, cache_dir=cache_dir), place, cache_dir, precision=precision)
+        return loading.load(tower_of(name, cache_dir=cache_dir), place, cache_dir, device_budget(place.type), precision)
 
 
 @leaves_untouched

@@ -15,7 +15,7 @@ MANY = [f"thing {'of a kind ' * (i % 5)}number {i}" for i in range(60)]
 
 @pytest.fixture(autouse=True)
 def binned(monkeypatch):
-    """Towers lay texts out as on a GPU, the stream's type included."""
+    """Towers lay texts out as on a GPU."""
     monkeypatch.setattr(Pass, "binned", property(lambda self: True))
 
 

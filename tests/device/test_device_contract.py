@@ -19,7 +19,7 @@ KNOWN = {"linear-probe": "a fit for each C, counted below"}
 
 @pytest.mark.parametrize("precision", list(BOUNDS))
 def test_a_life_on_the_device_is_that_on_the_cpu(method_name, precision, tmp_path, monkeypatch):
-    with on("cpu"):
+    with on("cpu", precision):
         expected = lived(method_name, "cpu", precision, tmp_path, monkeypatch)
     with on("cuda") as ledger:
         found = lived(method_name, "cuda", precision, tmp_path, monkeypatch, ledger)

@@ -133,7 +133,7 @@ def test_a_raised_version_of_the_program_changes_the_key(opened, monkeypatch, ho
 # ---- options of a process --------------------------------------------------------------------------------------------
 
 NOT_IN_KEYS = {
-    "device": ("cuda", "features hold it in their own identity; records name it"),
+    "device": ("mps", "features hold it in their own identity; records name it"),
     "cards": ((1,), "which of several of one device; records name it"),
     "out": ("elsewhere", "where results lie"),
     "cache": ("elsewhere", "where features lie"),
@@ -147,6 +147,7 @@ NOT_IN_KEYS = {
     "together": (3, "how many are trained side by side; test_same_in_same_out.py holds that the bits are the same"),
     "asked": (True, "a user's number of them is kept where it changes last bits, and marked"),
     "max_pixels": (178956970, "a picture above it stops the run"),  # Pillow's own: it is set for the process
+    "sharing": (4, "parts the memory of a GPU among processes: the size of the chunks of a text pass"),
     "workers": (3, "who decodes; test_loading.py holds that the bits are the same"),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field, replace
+from unittest import mock
 
 import open_clip
 import torch
@@ -12,6 +13,7 @@ from tiny_fits import make, make_support, pixels_of, short, support_for, views_o
 from tiny_towers import DIM, NAMES, TEMPLATES, WIDTH, tiny_pair
 
 from carryover.bench.backbones import archs, loading
+from carryover.bench.backbones.text_pass import Pass
 from carryover.bench.engine import evaluator
 from carryover.bench.host.tensor_files import read_tensors, write_tensors
 from carryover.bench.training.trainer import fit_together
@@ -24,10 +26,13 @@ BOUNDS = {"fp32": 1e-4, "bf16": 2e-2}
 
 
 @contextlib.contextmanager
-def on(device):
-    """The ledger of a stand-in for "cuda"; for "cpu" None, and the attention that is compared with."""
-    with stand_in_cuda() if device == "cuda" else plain_kernels() as ledger:
-        yield ledger
+def on(device, precision="fp32"):
+    """The ledger of a stand-in for "cuda"; for "cpu" None, and the attention that is compared with, in bf16 with the
+    layout that a device has: there attention sums in another order than on a CPU."""
+    laid_out = mock.patch.object(Pass, "binned", property(lambda self: True))
+    with laid_out if device == "cpu" and precision == "bf16" else contextlib.nullcontext():
+        with stand_in_cuda() if device == "cuda" else plain_kernels() as ledger:
+            yield ledger
 
 
 def towers(device, precision="fp32"):
