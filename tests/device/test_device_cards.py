@@ -15,6 +15,7 @@ from carryover.bench.cli import main
 from carryover.bench.cli.options import device_of, options_of
 from carryover.bench.cli.parsing import parse
 from carryover.bench.engine import local, schedule
+from carryover.bench.engine.options import device_budget
 from carryover.bench.errors import UserError
 from carryover.bench.features import decoding
 from carryover.bench.host import worker_pool
@@ -99,8 +100,12 @@ def test_a_call_has_a_worker_for_each_card_times_jobs(cards):
 def test_each_worker_is_told_one_card_and_its_share_of_the_decoding(cards, monkeypatch):
     cards(3)
     monkeypatch.setattr(decoding, "cores", lambda: 61)
+    free = {0: 64 << 30, 1: 16 << 30, 2: 64 << 30, None: 64 << 30}
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda card=None: (free[card], 80 << 30))
     options = options_of(given("--device", "cuda:2,0,1"))
     told = local.options_of_workers(options, 6)
+    assert [one.text_budget for one in told] == [device_budget("cuda", 2, card) for card in (2, 0, 1)] * 2
+    assert told[0].text_budget == told[1].text_budget > told[2].text_budget
     assert [one.cards for one in told] == [(2,), (0,), (1,)] * 2
     assert {one.workers for one in told} == {10} and {one.device for one in told} == {"cuda"}
     alone = local.options_of_workers(options_of(given("--device", "cuda", "--workers", "8")), 2)

@@ -6,6 +6,7 @@ from device_lives import on, towers
 from stand_in_cuda import stand_in_cuda
 
 from carryover.bench.backbones.archs import ARCHS
+from carryover.bench.engine.local import options_of_workers
 from carryover.bench.engine.options import Options, device_budget
 from carryover.bench.engine.session import Session
 from carryover.bench.host import out_of_memory
@@ -47,17 +48,10 @@ def test_a_session_asks_the_card_once_and_takes_what_is_named(tmp_path, monkeypa
 
 
 def test_workers_of_one_call_get_equal_parts(tmp_path, monkeypatch):
-    from carryover.bench.engine import local
-
-    given = []
-    monkeypatch.setattr(local, "device_budget", lambda device, sharing: given.append((device, sharing)) or 3 * GIB)
-    monkeypatch.setattr(local, "Queue", lambda *_: type("Q", (), {"draw": None}))
-    monkeypatch.setattr(local.worker_pool, "outcomes", lambda *found: given.append(found[3][0]) or iter(()))
-    monkeypatch.setattr(local, "gathered", lambda *_: iter(()))
-    monkeypatch.setattr(local.contextlib, "closing", local.contextlib.nullcontext)
-    session = Session(Options(ARCHS["micro"], "cpu", str(tmp_path), str(tmp_path)))
-    list(local.in_workers(session, None, 4))
-    assert given[0] == ("cpu", 4) and given[1].text_budget == 3 * GIB
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (64 * GIB, 80 * GIB))
+    told = options_of_workers(Options(ARCHS["micro"], "cuda", str(tmp_path), str(tmp_path)), 4)
+    assert [one.text_budget for one in told] == [device_budget("cuda", 4)] * 4
+    assert 0 < device_budget("cuda", 4) < device_budget("cuda") / 3
 
 
 @pytest.mark.parametrize("precision, size", [("fp32", 4), ("bf16", 2)])

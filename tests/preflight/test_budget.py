@@ -180,7 +180,7 @@ def test_a_longer_context_of_each_class_costs_its_tokens_though_it_is_not_measur
 
 
 def test_the_ablations_of_micro_are_measured_together():
-    _, runs = planned("--seeds", 1, "--methods", *METHODS_OF_PAPER)
+    _, runs = planned("--suite", "all", "--seeds", 1, "--methods", *METHODS_OF_PAPER)
     measured = {}
     for run in runs:
         measured.setdefault(run.method, set()).add(cost_key(run))
