@@ -6,6 +6,7 @@ import math
 
 import answered
 import pytest
+from drawings import figure_of
 from test_ports import ARCH, SETS, world
 
 from carryover.bench.analyses.parts import refused
@@ -179,6 +180,16 @@ def test_where_zero_shot_alone_is_left_nothing_is_the_best_of_its_kind():
     assert "Average rank (places)" in text(alone, "ranks") and "update 'second'" not in text(alone, "ranks")
     told = text(alone, "targets")
     assert "New: CLIP-Adapter has the highest average H" in told and "second: ZS-CLIP" not in told
+
+
+def test_what_is_ported_below_zero_shot_stands_in_the_figure_at_its_gain_where_nothing_can_be_plugged_in():
+    def below(run):
+        found = right(method=run.method.replace("zs-clip", "none"))(run)
+        return {**found, "second": 91 + run.seed} if run.port else found
+
+    axes = figure_of("answer", world(below, suites=("main", "maps"))[0]).axes[1]
+    shown = [(one.get_label(), *one.lines[0].get_xdata()) for one in axes.containers]
+    assert shown == 2 * [("ported", pytest.approx(-5.0))] and not axes.texts and axes.get_xlim()[0] < -5
 
 
 # ---- verdict and choices ---------------------------------------------------------------------------------------------
