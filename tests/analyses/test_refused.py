@@ -9,6 +9,7 @@ import pytest
 from drawings import figure_of
 from test_ports import ARCH, SETS, world
 
+from carryover.bench.analyses import costs
 from carryover.bench.analyses.parts import refused
 from carryover.bench.records import reading, schema
 from carryover.bench.report import outputs, recompute, report
@@ -175,10 +176,12 @@ def test_an_average_is_refused_where_one_of_its_datasets_is(partly, second):
 
 
 def test_where_zero_shot_alone_is_left_nothing_is_the_best_of_its_kind():
-    """Neither by average rank nor by H: there is nothing that it is better than."""
+    """Neither by average rank nor by H, nor at its cost: there is nothing that it is better than."""
     alone = world(lambda run: right(method=run.method.replace("zs-clip", "none"))(run), suites=("main", "retention"))[0]
     assert "Average rank (places)" in text(alone, "ranks") and "update 'second'" not in text(alone, "ranks")
     told = text(alone, "targets")
+    assert [axes.get_ylabel() for axes in figure_of("pareto", alone).axes] == ["H (%)"]  # the seconds are not known
+    assert [row[-1].text for row in costs.cost_block(alone).rows if row[0].text == "ZS-CLIP, second"] == ["–"]
     assert "New: CLIP-Adapter has the highest average H" in told and "second: ZS-CLIP" not in told
 
 
