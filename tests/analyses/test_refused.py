@@ -9,6 +9,7 @@ import pytest
 from drawings import figure_of
 from test_ports import ARCH, SETS, world
 
+from carryover.bench.analyses import answer as answer_page
 from carryover.bench.analyses import costs
 from carryover.bench.analyses.parts import refused
 from carryover.bench.records import reading, schema
@@ -207,6 +208,7 @@ def test_the_verdict_is_neither_lost_nor_kept(new, full):
     other = row(new, "answer", target="new", dataset="average", method="clip-adapter")
     assert other["verdict"] == "carries over" and other["gain"] == "5.0"
     assert "one of the two methods cannot be plugged into 'new'" in report.texts(new)[0].lower()
+    assert answer_page.NOT_POSSIBLE in text(new, "answer") and answer_page.NOT_POSSIBLE not in text(full, "answer")
 
 
 def test_the_choice_is_among_zero_shot_port_and_retraining(new, full):
