@@ -40,6 +40,7 @@ PORTED = (
     "Ported: the plug-in behind a Procrustes map between the backbones, fitted on unlabelled pictures. The port was "
     "named before any test picture was read."
 )
+NOT_POSSIBLE = "Not possible: the plug-in asks for what that model does not have. The reasons stand below."
 RETRAINED = "Retrained: the same method trained on the new model."
 WITHOUT_LABELS = (
     "Without labels: what to take on the new model, the cheapest of zero-shot, reuse and port that is within "
@@ -154,7 +155,8 @@ def sheet(selection: Selection, table: pd.DataFrame) -> Sheet:
 def notes(table: pd.DataFrame) -> list[str]:
     there = ways_in(table)
     found = [text for way, text in (("ported", PORTED), ("retrained", RETRAINED)) if way in there]
-    return found + ([WITHOUT_LABELS] if chooses(table) else [])
+    impossible = [NOT_POSSIBLE] if (table["verdict"] == numbers.IMPOSSIBLE).any() else []
+    return [*impossible, *found, *([WITHOUT_LABELS] if chooses(table) else [])]
 
 
 # ---- sentence --------------------------------------------------------------------------------------------------------

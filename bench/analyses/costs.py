@@ -89,6 +89,11 @@ def front(points: Iterable[tuple[float, float]]) -> list[int]:
     return [place for _, place in sorted(kept)]
 
 
+def front_of(table: pd.DataFrame, cost: str) -> list[int]:
+    """Of a table of `costs`; one method alone is on none."""
+    return front(zip(table[cost], table["h"], strict=True)) if len(table) > 1 else []
+
+
 # ---- for readers -----------------------------------------------------------------------------------------------------
 
 
@@ -97,7 +102,7 @@ def findings(selection: Selection) -> list[str]:
     for update in reading.updates(selection.main):
         table = costs(selection, update)
         for cost, what in COSTS.items():
-            kept = front(zip(table[cost], table["h"], strict=True)) if len(table) > 1 else []
+            kept = front_of(table, cost)
             if kept:
                 where = "H" if update == "new" else f"H, {update}"
                 methods = ", ".join(names[table["method"][place]] for place in kept)
@@ -111,7 +116,7 @@ def cost_block(selection: Selection) -> Block:
     names, lines = reading.names(selection.main, "method"), []
     for update in reading.updates(selection.main):
         table = costs(selection, update)
-        fronts = {cost: front(zip(table[cost], table["h"], strict=True)) for cost in COSTS}
+        fronts = {cost: front_of(table, cost) for cost in COSTS}
         for place, row in enumerate(table.itertuples()):
             on = " and ".join(cost for cost, kept in fronts.items() if place in kept)
             name = names[row.method] + ("" if update == "new" else f", {update}")
@@ -127,7 +132,7 @@ def shown(value: float, digits: int = 2) -> str:
 
 def draw_pareto(tables: Tables, selection: Selection) -> Figure | None:
     """H against seconds and against trainable parameters, a pair of panels an update; the line joins the methods that
-    no other beats at both. None where no method has an average and a cost."""
+    no other beats at both. None where fewer than two methods have an average and a cost."""
     if not has_statistics(selection):
         return None
     records = selection.main
@@ -135,7 +140,7 @@ def draw_pareto(tables: Tables, selection: Selection) -> Figure | None:
         (update, cost, table)
         for update in reading.updates(records)
         for cost in COSTS
-        if (table := costs(selection, update).dropna(subset=[cost])) is not None and len(table)
+        if (table := costs(selection, update).dropna(subset=[cost])) is not None and len(table) > 1
     ]
     if not panels:
         return None
@@ -160,7 +165,7 @@ def draw_front(axes, table: pd.DataFrame, cost: str, labels: dict[str, str]) -> 
     low, high = table["h"].min(), table["h"].max()
     margin = max(0.08 * (high - low), 0.5)
     axes.set_ylim(low - margin, high + margin)
-    kept = front(zip(table[cost], table["h"], strict=True))
+    kept = front_of(table, cost)
     axes.step(places.iloc[kept], table["h"].iloc[kept], where="post", color=COLOURS["new"], linewidth=1.6, zorder=2)
     order = table["h"].sort_values(kind="stable").index
     bottom, height = axes.get_ylim()[0], np.ptp(axes.get_ylim())

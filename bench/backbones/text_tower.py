@@ -262,6 +262,13 @@ class TextTower(nn.Module):
         if not 0 <= layer < layers(self.text):
             raise ValueError(f"layer {layer} is not one of the tower's {layers(self.text)} blocks")
 
+    def times_packed(self, classes: ClassTokens, n: int, own: bool) -> float:
+        """How many times the tokens of packed classes behind a shared prefix it computes for contexts of n tokens, one
+        for all classes or one for each: 1 where it packs them."""
+        prefix, more = (1, n) if own else (1 + n, 0)  # as methods count, whose prompts begin with one token
+        whole = self.passing.cost(classes, n, own).whole
+        return 1.0 if self.fast else whole / (classes.packed(prefix, more).tokens + prefix)
+
     # -- chunks ------------------------------------------------------------------------------------------------------
 
     def _chunked(self, run, context: Tensor, classes: ClassTokens, layer: int) -> Tensor:

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from carryover.bench.backbones import probe
-from carryover.bench.backbones.loading import first_line
+from carryover.bench.backbones.class_tokens import ClassTokens
+from carryover.bench.backbones.loading import Backbone, first_line
 from carryover.bench.engine.carried import loaded, make, plugin_of, predicted
 from carryover.bench.engine.evaluator import labelled, score
 from carryover.bench.engine.few_shot import as_labels
@@ -194,7 +195,8 @@ def side_by_side(session: Session, works: list[Work]) -> list[list[Work]]:
     parts: list[list[Work]] = []
     most = STEP_TOKENS[session.backbone("base").device.type]
     for work in works:
-        size = work.method.tokens_a_step(min(work.run.config.batch, len(work.support.labels)))
+        backbone = session.backbone(work.run.path[-1])
+        size = tokens_a_step(work.method, backbone, min(work.run.config.batch, len(work.support.labels)))
         last = parts[-1] if parts else []
         same = bool(last) and alike(last[0].run) == alike(work.run) and alike(work.run) is not None
         same = same and len(last[0].support.labels) == len(work.support.labels)
@@ -204,6 +206,16 @@ def side_by_side(session: Session, works: list[Work]) -> list[list[Work]]:
         else:
             parts.append([work])
     return parts
+
+
+def tokens_a_step(method: Method, backbone: Backbone, batch: int) -> float:
+    """Tokens of the text tower in a step of a method that is bound to the backbone. A method counts packed ones, with
+    prefixes shared; some towers compute whole rows."""
+    classes, size = getattr(method, "tokens", None), method.tokens_a_step(batch)
+    if not isinstance(classes, ClassTokens):
+        return size
+    n, own = getattr(method.config, "context_length", 0), getattr(method, "per", "") == "class"
+    return size * backbone.text.times_packed(classes, n, own)
 
 
 def other_bits(session: Session, run: Run) -> bool:

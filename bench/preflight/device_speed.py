@@ -22,7 +22,7 @@ from carryover.bench.engine import units
 from carryover.bench.engine.carried import make
 from carryover.bench.engine.evaluator import ROWS
 from carryover.bench.engine.few_shot import view_count
-from carryover.bench.engine.one_run import STEP_TOKENS, alike
+from carryover.bench.engine.one_run import STEP_TOKENS, alike, tokens_a_step
 from carryover.bench.engine.session import Session
 from carryover.bench.features.decoding import MOST_THREADS
 from carryover.bench.host.processes import cores
@@ -238,7 +238,8 @@ class Calibration:
     def _beside(self, run: Run, method: Method, classes: Classes) -> list[Method]:
         """The method and as many like it as the plan trains side by side."""
         batch = min(run.config.batch, len(method.shape.classnames) * run.shots)
-        room = STEP_TOKENS[self.session.options.device] // method.tokens_a_step(batch)
+        size = tokens_a_step(method, self.session.backbone("base"), batch)
+        room = int(STEP_TOKENS[self.session.options.device] // size)
         others = min(self.beside.get(cost_key(run), 1), room, MOST_BESIDE) - 1
         made = [make(self.session, run, method.shape) for _ in range(others)]
         for other in made:

@@ -6,8 +6,11 @@ import math
 
 import answered
 import pytest
+from drawings import figure_of
 from test_ports import ARCH, SETS, world
 
+from carryover.bench.analyses import answer as answer_page
+from carryover.bench.analyses import costs
 from carryover.bench.analyses.parts import refused
 from carryover.bench.records import reading, schema
 from carryover.bench.report import outputs, recompute, report
@@ -174,11 +177,23 @@ def test_an_average_is_refused_where_one_of_its_datasets_is(partly, second):
 
 
 def test_where_zero_shot_alone_is_left_nothing_is_the_best_of_its_kind():
-    """Neither by average rank nor by H: there is nothing that it is better than."""
+    """Neither by average rank nor by H, nor at its cost: there is nothing that it is better than."""
     alone = world(lambda run: right(method=run.method.replace("zs-clip", "none"))(run), suites=("main", "retention"))[0]
     assert "Average rank (places)" in text(alone, "ranks") and "update 'second'" not in text(alone, "ranks")
     told = text(alone, "targets")
+    assert [axes.get_ylabel() for axes in figure_of("pareto", alone).axes] == ["H (%)"]  # the seconds are not known
+    assert [row[-1].text for row in costs.cost_block(alone).rows if row[0].text == "ZS-CLIP, second"] == ["–"]
     assert "New: CLIP-Adapter has the highest average H" in told and "second: ZS-CLIP" not in told
+
+
+def test_what_is_ported_below_zero_shot_stands_in_the_figure_at_its_gain_where_nothing_can_be_plugged_in():
+    def below(run):
+        found = right(method=run.method.replace("zs-clip", "none"))(run)
+        return {**found, "second": 91 + run.seed} if run.port else found
+
+    axes = figure_of("answer", world(below, suites=("main", "maps"))[0]).axes[1]
+    shown = [(one.get_label(), *one.lines[0].get_xdata()) for one in axes.containers]
+    assert shown == 2 * [("ported", pytest.approx(-5.0))] and not axes.texts and axes.get_xlim()[0] < -5
 
 
 # ---- verdict and choices ---------------------------------------------------------------------------------------------
@@ -193,6 +208,7 @@ def test_the_verdict_is_neither_lost_nor_kept(new, full):
     other = row(new, "answer", target="new", dataset="average", method="clip-adapter")
     assert other["verdict"] == "carries over" and other["gain"] == "5.0"
     assert "one of the two methods cannot be plugged into 'new'" in report.texts(new)[0].lower()
+    assert answer_page.NOT_POSSIBLE in text(new, "answer") and answer_page.NOT_POSSIBLE not in text(full, "answer")
 
 
 def test_the_choice_is_among_zero_shot_port_and_retraining(new, full):

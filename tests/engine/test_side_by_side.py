@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import unlike_towers
 from bits import assert_same, assert_same_curves
 from tiny_fits import make, make_support, short
 from tiny_towers import NAMES
@@ -223,6 +224,24 @@ def test_groups_never_pad_more_than_allowed_unless_there_are_too_many():
             start += size
         assert start == len(lengths) and len(sizes) <= 4
         assert len(sizes) == 4 or padded <= max(1.1 * sum(lengths), sum(lengths) + 8)
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+def test_a_step_on_a_tower_of_whole_rows_counts_all_that_enter_its_first_block(name, tiny, classes):
+    batch, siglip = 3, unlike_towers.made("siglip")
+    seen = []
+    method = make(name, classes.names, width=siglip.width, dim=siglip.dim, context_length=4)
+    method.bind(siglip, classes)
+    x, y = torch.randn(batch, siglip.dim, generator=torch.Generator().manual_seed(0)), torch.arange(batch)
+    with siglip.model.text.transformer.resblocks[0].register_forward_pre_hook(
+        lambda _, given: seen.append(given[0].shape[:-1].numel())
+    ):
+        method.loss(x, y)
+    assert one_run.tokens_a_step(method, siglip, batch) == pytest.approx(sum(seen))
+    assert sum(seen) > 1.5 * method.tokens_a_step(batch)
+    own = make(name)
+    own.bind(tiny.base, classes)
+    assert one_run.tokens_a_step(own, tiny.base, batch) == own.tokens_a_step(batch)
 
 
 # ---- a user's method derived from these ------------------------------------------------------------------------------

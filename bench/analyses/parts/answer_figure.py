@@ -70,19 +70,24 @@ def drawn(table: pd.DataFrame, methods: Mapping[str, str], targets: Mapping[str,
 
 def told(part: pd.DataFrame) -> pd.Series:
     """Which methods have a gain; of those that cannot be plugged in, as ported or retrained."""
-    further = part[[f"{way}_gain" for way in WAYS if way]].notna().any(axis=1)
+    further = part[[column_of(way, "gain") for way in WAYS if way]].notna().any(axis=1)
     return part["gain"].notna() | ((part["verdict"] == IMPOSSIBLE) & further)
 
 
 def lowest(part: pd.DataFrame) -> float:
-    ends = [part[name] for name in ("gain", "low") if part[name].notna().any()]
-    return min([0.0, *(float(values.min()) for values in ends)])
+    """Of all that is drawn, in points over zero-shot; 0 where nothing is below."""
+    columns = [part[column_of(way, name)] for way in WAYS for name in ("gain", "low")]
+    return min([0.0, *(float(values.min()) for values in columns if values.notna().any())])
+
+
+def column_of(way: str, name: str) -> str:
+    return f"{way}_{name}" if way else name
 
 
 def draw_row(axes, place: int, row: pd.Series, edge: float) -> None:
     """What falls far below stands at the edge with its number: it shall not press the others together."""
     for step, (way, label) in zip((0.0, -0.16, 0.16), WAYS.items(), strict=True):
-        gain, low, high = (row[f"{way}_{name}" if way else name] for name in ("gain", "low", "high"))
+        gain, low, high = (row[column_of(way, name)] for name in ("gain", "low", "high"))
         look, y = LOOKS[way], place + step
         if math.isnan(gain):
             continue
