@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import operations, table2, workload
 from benchmarks.operations import Sizes
 from benchmarks.published import PublishedStep
+from carryover.bench.backbones import products
 from carryover.methods.base import Classes
 
 EQUAL = Classes("toy", ("cat", "dog", "bird", "house", "tree"), ("a photo of a {}.",))  # one token each: nothing padded
@@ -53,7 +54,8 @@ def test_published_prompts_are_counted_as_pytorch_does(micro):
 
 @pytest.mark.parametrize("classes", [EQUAL, MIXED], ids=["equal", "mixed"])
 @pytest.mark.parametrize("method_id", METHODS)
-def test_the_suites_own_step_takes_what_is_needed_and_not_much_more(micro, method_id, classes):
+def test_the_suites_own_step_takes_what_is_needed_and_not_much_more(micro, method_id, classes, monkeypatch):
+    monkeypatch.setattr(products, "offered", lambda: False)  # the counter knows torch's own products alone
     method, features, labels = method_and_features(method_id, micro, classes)
     forward, backward = operations_of(lambda: method.loss(features, labels))
     lengths = table2.name_lengths(classes.names)
