@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from carryover.bench import ports
 from carryover.bench.backbones import loading
 from carryover.bench.backbones.archs import Tower
 from carryover.bench.backbones.loading import Backbone, first_line
@@ -82,6 +83,7 @@ def check(
 
 def to_carry(method: str) -> str:
     """By which ports the command ``port`` carries a method, whose pictures have no labels."""
+    ports.discover()  # not all callers have
     ids = [one.id for one in carriers(method) if "labels" not in one.needs]
     return f"To carry it over: port --port {' or '.join(ids)} (docs/ports.md)" if ids else "No port carries it"
 

@@ -11,8 +11,7 @@ import pytest
 from drawings import figure_of
 from scipy import stats as scipy_stats
 
-from carryover.bench.analyses import chains
-from carryover.bench.analyses.parts import comparison
+from carryover.bench.analyses.parts import chain_numbers, comparison
 from carryover.bench.analyses.parts import retention_numbers as retention
 from carryover.bench.backbones.archs import ARCHS
 from carryover.bench.plan import grid as plan_grid
@@ -135,7 +134,7 @@ def test_a_control_from_nothing_has_the_steps_shots_and_options_of_the_refresh_b
     runs = grid("coop.lr=0.5", suites_=["chains"], methods=["coop"], datasets_=["micro_stars"], seeds=[1])
     assert all(run.config.lr == 0.5 for run in runs if run.method == "coop")
     carried = [run for run in runs if len(run.path) == 2 and run.refresh != WHOLE_SCHEDULE]
-    assert {run.refresh for run in carried} == set(chains.STEPS)
+    assert {run.refresh for run in carried} == set(chain_numbers.STEPS)
     for run in carried:
         # a published number of epochs, which goes by shots, says nothing beside the steps
         plain = replace(run.training, epochs=1)
@@ -505,7 +504,7 @@ def test_refresh_points_are_the_runs_of_their_steps_and_shots():
     by_steps = {r["steps"]: (float(r["carried"]), float(r["nothing"])) for r in rows if r["axis"] == "steps"}
     whole = METHODS["coop"].micro["steps"]
     assert by_steps["0"] == (70, (60 + 16) / 2), "carried without a step is the module reused"
-    for steps in chains.STEPS:
+    for steps in chain_numbers.STEPS:
         assert by_steps[str(steps)] == ((156 + steps // 2) / 2, (76 + steps // 2) / 2)
     assert by_steps["all"] == (199 / 2, (76 + whole // 2) / 2)
     by_shots = {int(r["shots"]): r for r in rows if r["axis"] == "shots"}
@@ -525,7 +524,7 @@ def test_two_starts_that_answer_alike_have_no_lead():
 
 def test_a_chain_of_an_arch_with_one_update_ends_there():
     arch = ARCHS["micro"]
-    assert chains.chain_of(arch) == ("base", "new") and chains.chain_of(ARCH) == ("base", "new", "second")
+    assert chain_numbers.chain_of(arch) == ("base", "new") and chain_numbers.chain_of(ARCH) == ("base", "new", "second")
     assert not [r for r in grid(arch=arch, suites_=["chains"], seeds=[1]) if "second" in r.path]
 
 
@@ -580,5 +579,5 @@ def test_the_number_of_points_is_that_of_the_plan():
     selection, *_ = world(climbing, methods=["coop"])
     rows = selection.rows["chains"]
     assert not [row for row in rows if not row.records]
-    assert len(cells(selection, "refresh")) == len(SETS) * (len(chains.STEPS) + 2 + len(chains.SHOTS) + 1)
-    assert not math.isnan(chains.refresh_table(selection)["lead"].sum())
+    assert len(cells(selection, "refresh")) == len(SETS) * (len(chain_numbers.STEPS) + 2 + len(chain_numbers.SHOTS) + 1)
+    assert not math.isnan(chain_numbers.refresh_table(selection)["lead"].sum())
