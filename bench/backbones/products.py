@@ -18,6 +18,7 @@ from torch import Tensor
 from carryover.bench.host import processor
 
 FEWEST = 16  # rows: for fewer than 4 MKL takes other kernels, and for few rows there is nothing to gain
+LARGEST = 1 << 21  # numbers of a matrix: packed copies of larger ones, as ViT-H/14 has, would take gigabytes
 TRIED = (FEWEST, 17, 64, 331, 1024)  # rows
 PIECE = 192  # numbers that MKL's AVX2 kernels sum at a time; up to twice as many they sum in two halves
 
@@ -37,7 +38,9 @@ class Product:
 
     def quick(self, rows: int) -> bool:
         """Whether oneDNN multiplies so many rows."""
-        if rows < FEWEST or self.weight.device.type != "cpu" or self.weight.dtype != torch.float32:
+        if rows < FEWEST or self.weight.numel() > LARGEST:
+            return False
+        if self.weight.device.type != "cpu" or self.weight.dtype != torch.float32:
             return False
         return offered() and same_bits(*self.weight.shape, torch.get_num_threads())
 

@@ -66,6 +66,7 @@ def test_it_is_taken_for_many_rows_in_fp32_alone_and_never_on_intel(monkeypatch)
     product = Product(torch.randn(96, 96))
     assert product.quick(FEWEST) and not product.quick(FEWEST - 1)
     assert not Product(torch.randn(96, 96).bfloat16()).quick(FEWEST)
+    assert not Product(torch.empty(1, products.LARGEST + 1)).quick(FEWEST)
     monkeypatch.undo()
     for maker in ("GenuineIntel", None):
         monkeypatch.setattr(products.processor, "described", lambda maker=maker: {"vendor_id": maker})
