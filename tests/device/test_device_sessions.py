@@ -27,6 +27,7 @@ from carryover.methods.base import Classes
 ports.discover()
 NOUNS = tuple(f"{one}{other}" for one in ("sea", "hill", "oak", "iron", "night") for other in "abcdefghijklmnopqrst")
 TOLD = 1e-4  # what a port says of itself
+AN_ANCHOR = 1 / 16  # of the probe, whose solver is another there: one of 16 anchors may lie on a border
 
 
 def session_on_device(monkeypatch, folder, device, **options):
@@ -45,12 +46,12 @@ def carried_by(method):
     return [port for port in ids if PORT_SPECS[port].reason(method) is None]
 
 
-def close(found, expected):
-    """Plain values, numbers within ``TOLD``."""
+def close(found, expected, near=TOLD):
+    """Plain values, numbers within ``near``."""
     if isinstance(expected, float):
-        return math.isclose(found, expected, rel_tol=TOLD, abs_tol=TOLD)
+        return math.isclose(found, expected, rel_tol=near, abs_tol=near)
     if isinstance(expected, dict):
-        return found.keys() == expected.keys() and all(close(found[name], expected[name]) for name in expected)
+        return found.keys() == expected.keys() and all(close(found[name], expected[name], near) for name in expected)
     return found == expected
 
 
@@ -93,7 +94,8 @@ def assert_alike(runs, monkeypatch, tmp_path):
     for run in runs:
         (predicted, told), (expected, was) = found["cuda", run], found["cpu", run]
         assert np.array_equal(predicted[0], expected[0]), run
-        assert close({**told, "seconds": 0}, {**was, "seconds": 0}), (run, told, was)
+        near = AN_ANCHOR if run.method == "linear-probe" else TOLD
+        assert close({**told, "seconds": 0}, {**was, "seconds": 0}, near), (run, told, was)
 
 
 def test_drift_is_what_it_is_on_the_cpu(monkeypatch, tmp_path):
