@@ -312,10 +312,10 @@ MUTANTS = (
         ON_DEVICE,
     ),
     Mutant(
-        "where classes stand is copied to the device at every step",
-        "bench/backbones/class_tokens.py",
-        "self.back = torch.tensor(back, device=classes.device)",
-        "self.back = torch.tensor(back)",
+        "where classes lie in their bins stays on the host",
+        "bench/backbones/bins.py",
+        "made = [torch.tensor(one, dtype=torch.long).to(classes.device) for one in lists]",
+        "made = [torch.tensor(one, dtype=torch.long) for one in lists]",
         ON_DEVICE,
     ),
     Mutant(
@@ -333,10 +333,10 @@ MUTANTS = (
         ("tests/device/test_device_sessions.py", "-k", "closed_forms"),
     ),
     Mutant(
-        "a worker that follows a dead one takes a card that another has",
+        "all workers take the first card",
         "bench/host/worker_pool.py",
         "place = next(number for number in range(len(places)) if number not in taken)",
-        "place = len(workers)",
+        "place = 0",
         ("tests/device/test_device_cards.py", "-k", "place"),
     ),
     Mutant(
