@@ -88,7 +88,8 @@ class Bins:
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, heads: int) -> Tensor:
     """Queries (P, N, R, W) to keys and values (P, N, S, W) -> (P, N, R, W); the scale is in the queries."""
-    found = F.scaled_dot_product_attention(*(split(x, heads) for x in (q, k, v)), attn_mask=mask, scale=1.0)
+    asked, keys, values = (split(x, heads) for x in (q, k, v))
+    found = F.scaled_dot_product_attention(asked, keys, values, attn_mask=mask, scale=1.0)
     return found.transpose(1, 2).flatten(2).view_as(q)
 
 

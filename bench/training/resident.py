@@ -25,6 +25,7 @@ from carryover.methods.base import Method, Support
 
 WARM = 3  # steps before one is recorded: libraries and optimisers make what they keep
 WORTH = 20  # steps of one size in a fit, below which recording does not pay
+CHANGES = "a step, or an epoch's end, changes the method on the host or draws random numbers there"
 _allowed, _told = True, set[str]()
 
 
@@ -67,14 +68,15 @@ class Resident:
             group.update(lr=torch.zeros((), device=device), fused=True)
         self.steps = Counter({size: epochs * count for size, count in Counter(sizes).items()})
         self.recording = _allowed and all(getattr(one, "capturable", True) for one in fitted)
-        self.taken, self.host, self.stream = Counter[int](), Host(fitted), None
+        self.taken, self.host = Counter[int](), Host(fitted)
+        self.stream: torch.cuda.Stream | None = None
         self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
 
     def epoch(self, drawn: Tensor, rates: Tensor) -> Tensor:
         """``drawn`` (R, 2, N): views and images in their order; ``rates`` (steps, groups). Both on the CPU. Returns the
         losses (M, steps), on the device, where the next epoch writes its own."""
         if self.graphs and self.host.changed():
-            self.give_up("an epoch's end changes it")
+            self.give_up(CHANGES)
         self.order.copy_(send(drawn, self.order.device))
         self.rates.copy_(send(rates, self.rates.device))
         self.at.zero_()
@@ -103,18 +105,18 @@ class Resident:
             return self.graphs[size].replay()
         if not self.recording:
             return self.step(size)
-        self.stream = self.stream or torch.cuda.Stream()
-        self.stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self.stream):
+        stream = self.stream = self.stream or torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
             self.step(size)
-        torch.cuda.current_stream().wait_stream(self.stream)
+        torch.cuda.current_stream().wait_stream(stream)
         self.taken[size] += 1
         if self.taken.total() == 1:  # what is made at first use is there now
             self.host = Host(self.fitted)
 
     def record(self, size: int) -> None:
         if self.host.changed():
-            return self.give_up("a step changes the method on the host, or draws random numbers there")
+            return self.give_up(CHANGES)
         graph = torch.cuda.CUDAGraph()
         pool = next((one.pool() for one in self.graphs.values()), None)  # steps follow one another: one memory for all
         for group in self.solver.param_groups:
