@@ -125,11 +125,18 @@ class Resident:
             with torch.cuda.graph(graph, pool=pool):
                 self.step(size)
         except RuntimeError as error:
+            self.end_recording()
             return self.give_up(str(error).strip().splitlines()[0])
         finally:
             for group in self.solver.param_groups:
                 group["capturable"] = False
         self.graphs[size] = graph
+
+    def end_recording(self) -> None:
+        """After a recording that failed, torch's random numbers still wait for its end; one that does not fail ends
+        it."""
+        with torch.cuda.graph(torch.cuda.CUDAGraph()):
+            self.at.clone()
 
     def give_up(self, reason: str) -> None:
         self.graphs, self.recording = {}, False
