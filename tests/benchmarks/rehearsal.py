@@ -1,20 +1,21 @@
 """A dress rehearsal of Table 2 at its true size: what an hour of one GPU does, without pictures and without weights.
 
-    python -m tests.benchmarks.rehearsal --device cuda --precision bf16                  # whole
-    python -m tests.benchmarks.rehearsal --device cuda --precision bf16 --fraction 0.02  # 2 % of each fit, scaled
-    python -m tests.benchmarks.rehearsal --parts peak features --device cuda             # named parts alone
+    python -m tests.benchmarks.rehearsal                            # all parts, within 9 minutes on an H200
+    python -m tests.benchmarks.rehearsal --minutes 60               # more of each fit is measured, less is scaled
+    python -m tests.benchmarks.rehearsal --parts peak features      # named parts alone
 
 A ViT-B/16 pair with random weights, made-up features of the true counts: 11 datasets, 1,000 classes for ImageNet, 16
-shots, 3 seeds, 8 methods, both backbones, by the suite's own methods, trainer and evaluator at their published
-schedules. Left out: decoding pictures, reading and writing files. Parts:
+shots, 3 seeds, 8 methods, both backbones, by the suite's own methods, trainer (seeds side by side, as the suite trains
+them) and evaluator at their published schedules. Left out: decoding pictures, reading and writing files. Parts:
 
     peak      operations a second of large bf16 and fp32 matrix products
     features  pictures a second of each image tower, from pixels that lie on the device
+    means     a step with and without CUDA graphs, and with a small and a large text budget
     methods   seconds of fit and of evaluation, by method and dataset; share of the peak that prompt training reaches
 
-Writes rehearsal.csv and rehearsal.md to --out. With --fraction below 1, so large a share of each fit's steps and of
-each evaluation's pictures is measured and scaled up, and every row says how much it was; what ``start`` and ``finish``
-of a fit do is measured whole.
+Writes rehearsal.csv and rehearsal.md to --out, anew after every row. A fit or an evaluation takes no longer than its
+part of --minutes, larger datasets first, and is scaled up by the steps and pictures that were measured beyond the first
+few; every row says how many these were. What ``start`` and ``finish`` of a fit do is measured whole.
 """
 
 from __future__ import annotations
@@ -38,26 +39,33 @@ from benchmarks.table2 import PROMPTS, StandIn
 from benchmarks.workload import seconds
 from carryover.bench.backbones.loading import Backbone
 from carryover.bench.engine.evaluator import predict
+from carryover.bench.engine.one_run import STEP_TOKENS
+from carryover.bench.engine.options import device_budget
 from carryover.bench.features.store import FeatureStore
+from carryover.bench.host import processor
 from carryover.bench.host.files import write_text
 from carryover.bench.host.processes import cores
 from carryover.bench.preflight.made_up import threads_set
 from carryover.bench.training.generators import generator
-from carryover.bench.training.trainer import fit
+from carryover.bench.training.resident import WORTH, allow_graphs
+from carryover.bench.training.trainer import fit_together
 from carryover.methods import PAPER_ORDER
 from carryover.methods.base import METHODS, Method, Support
 from carryover.methods.parts.schedule import epoch_steps
 
-PARTS = ("peak", "features", "methods")
-HOUR = 3600.0
-LEAST_STEPS = 3  # measured of a fit, after one that is not
+PARTS = ("peak", "features", "means", "methods")
+HOUR, GIB = 3600.0, 1 << 30
+LEAST_STEPS = 3  # measured of a fit beyond its first steps
+FIRST = {"cuda": WORTH, "cpu": 1}  # steps of a fit that are slower: kernels are loaded, a graph is recorded
+MEANS = (("coop", "contcoop", "cocoop"), ("dtd", "caltech101", "imagenet"))
+SMALL_BUDGET = 4  # GB, what a CPU has
 
 
 @dataclass(frozen=True)
 class Row:
     """One method on one dataset, all seeds. ``fit`` and ``evaluation`` in seconds, both backbones; ``steps`` of one
-    seed's fit, of which ``measured`` were run; ``share`` of the measured bf16 peak that training reached, of the
-    operations it needs (NaN where not counted)."""
+    seed's fit, of which ``measured`` were run; ``pictures`` of the test set, of which ``asked`` were; ``share`` of the
+    measured bf16 peak that training reached, of the operations it needs (NaN where not counted)."""
 
     dataset: str
     method: str
@@ -65,6 +73,8 @@ class Row:
     classes: int
     steps: int
     measured: int
+    pictures: int
+    asked: int
     fit: float
     evaluation: float
     share: float
@@ -80,35 +90,70 @@ class Clock:
         return seconds(run, self.device)
 
 
+@dataclass
+class Shares:
+    """``minutes`` parted among what is still to be measured, by its weight; what one leaves, the next have."""
+
+    minutes: float
+    weight: float
+
+    def __post_init__(self):
+        self.end = time.perf_counter() + 60 * self.minutes
+
+    def of(self, weight: float) -> float:
+        """Seconds for something of this weight, which is then no longer to be measured."""
+        share = max(0.0, self.end - time.perf_counter()) * weight / max(self.weight, weight)
+        self.weight -= weight
+        return share
+
+
 # -- methods -----------------------------------------------------------------------------------------------------------
 
 
-def train(methods: Sequence[Method], support: Support, dataset: str, seeds: Sequence[int]) -> None:
-    """The one place that trains: all seeds of one method on one dataset. The suite's trainer, one after the other."""
-    for method, seed in zip(methods, seeds, strict=True):
-        fit(method, support, generator("fit", dataset, type(method).__name__, seed))
+def train(methods: Sequence[Method], support: Support, dataset: str) -> None:
+    """The one place that trains: all seeds of one method on one dataset by the suite's trainer, side by side where the
+    suite has them so."""
+    first, batch = methods[0], min(methods[0].config.batch, len(support.labels))
+    room = STEP_TOKENS[support.labels.device.type] // max(1, first.tokens_a_step(batch))
+    most = max(1, room) if first.alike(first.config) is not None else 1
+    for start in range(0, len(methods), most):
+        some = methods[start : start + most]
+        draws = [generator("fit", dataset, type(method).__name__, seed) for seed, method in enumerate(some, start)]
+        fit_together(some, [support] * len(some), draws)
 
 
 def fit_seconds(
-    methods: Sequence[Method], support: Support, one: StandIn, seeds: Sequence[int], fraction: float, clock: Clock
+    methods: Sequence[Method], support: Support, one: StandIn, allowed: float, clock: Clock
 ) -> tuple[float, int, int]:
-    """(seconds of all seeds, steps of one fit, steps measured)."""
+    """(seconds of all seeds, steps of one fit, steps measured), in about ``allowed`` seconds."""
     config, count = methods[0].config, len(support.labels)
     total = table2.steps_of(config, count)
-    run = min(total, max(LEAST_STEPS, round(fraction * total)))
-    learns = any(p.requires_grad for p in methods[0].parameters())
-    if run == total or not learns:
-        return clock(lambda: train(methods, support, one.id, seeds)), total, total
+    if not any(p.requires_grad for p in methods[0].parameters()):
+        return clock(lambda: train(methods, support, one.id)), 0, 0
+    if not total:  # all is in ``start``: one seed, as often as there are seeds
+        return clock(lambda: train(methods[:1], support, one.id)) * len(methods), 0, 0
     spent = clock(lambda: [method.start(support) for method in methods])
     for method in methods:
         method.start = method.finish = lambda support: None
-    train(methods, part(methods, support, 1), one.id, seeds)  # the first step is slower: memory, kernels
-    few = part(methods, support, run)
-    spent += clock(lambda: train(methods, few, one.id, seeds)) * total / run
+    first = min(total, FIRST.get(support.labels.device.type, 1))
+
+    def steps(count: int) -> float:
+        few = part(methods, support, count)
+        return clock(lambda: train(methods, few, one.id))
+
+    steps(1)  # libraries
+    begun = steps(first)
+    measured = min(total - first, max(LEAST_STEPS, int((allowed - 2 * begun) / begun * first)))
+    if measured:
+        more = max(0.0, steps(first + measured) - begun) / measured
+        if more * measured < allowed / 2 and measured < total - first:  # the first steps told too little
+            measured = min(total - first, max(measured, int((allowed / 2) / max(more, 1e-6))))
+            more = max(0.0, steps(first + measured) - begun) / measured
+        spent += more * (total - first)
     for method in methods:
         del method.start, method.finish
         method.config = config
-    return spent + clock(lambda: [method.finish(support) for method in methods]), total, run
+    return spent + begun + clock(lambda: [method.finish(support) for method in methods]), total, first + measured
 
 
 def part(methods: Sequence[Method], support: Support, steps: int) -> Support:
@@ -124,45 +169,102 @@ def part(methods: Sequence[Method], support: Support, steps: int) -> Support:
 
 
 def evaluation_seconds(
-    method: Method, backbone: Backbone, one: StandIn, tests: torch.Tensor, fraction: float, clock
-) -> float:
-    """One seed on one backbone. A part is measured at two sizes, since some of the work is done once."""
+    method: Method, backbone: Backbone, one: StandIn, tests: torch.Tensor, allowed: float, clock: Clock
+) -> tuple[float, int]:
+    """One seed on one backbone: seconds, and pictures measured. Of ever more pictures, as ``allowed`` lets; scaled by
+    the last two, since some of the work is done once."""
 
     def run(count: int) -> float:
         return clock(lambda: predict(method, backbone, one.classes, tests[:count]))
 
-    some = max(1, round(fraction * one.tests))
-    if 2 * some >= one.tests:
-        return run(one.tests)
-    run(1)
-    once, twice = run(some), run(2 * some)
-    return once + max(0.0, twice - once) / some * (one.tests - some)
+    some = min(32, one.tests)
+    run(some)
+    spent, last = run(some), 0.0
+    while some < one.tests and 4 * spent < allowed:
+        some, last, before = min(4 * some, one.tests), spent, some
+        spent = run(some)
+        allowed -= spent
+    if some == one.tests:
+        return spent, some
+    if not last:
+        before, last = some, spent
+        some *= 2
+        spent = run(some)
+    return spent + max(0.0, spent - last) / (some - before) * (one.tests - some), some
 
 
 def measure_methods(
-    towers: dict[str, Backbone], chosen: argparse.Namespace, peak: float, say: Callable[[str], None]
+    towers: dict[str, Backbone], chosen: argparse.Namespace, peak: float, keep: Callable[[list[Row], str], None]
 ) -> list[Row]:
     base, rows = towers["base"], []
     clock, sizes = Clock(base.device), Sizes.of(base)
-    for one in table2.stand_ins(chosen.datasets, chosen.most_classes):
+    sets = sorted(table2.stand_ins(chosen.datasets, chosen.most_classes), key=lambda one: -len(one.classes))
+    shares = Shares(chosen.minutes, sum(weight(one) for one in sets) * len(chosen.methods))
+    for one in sets:
         support, tests = one.examples(base.dim, base.device), one.test_features(base.dim, base.device)
         for id in chosen.methods:
+            allowed = shares.of(weight(one))
             config = table2.config_of(id, one.id)
             # Made and bound outside the clock: the zero-shot classifier, kept by the backbone, serves all methods.
             made = [workload.make(id, base, one.classes, seed, **asdict(config)) for seed in chosen.seeds]
             bind = clock(lambda made=made, one=one: [method.bind(base, one.classes) for method in made])
-            spent, steps, run = fit_seconds(made, support, one, chosen.seeds, chosen.fraction, clock)
+            spent, steps, run = fit_seconds(made, support, one, allowed / 2, clock)
             work = table2.training_work(sizes, id, one, config).total * steps * len(made) if id in PROMPTS else 0.0
-            evaluated = sum(
-                evaluation_seconds(made[0], tower, one, tests, chosen.fraction, clock) for tower in towers.values()
-            )
+            found = [evaluation_seconds(made[0], tower, one, tests, allowed / 4, clock) for tower in towers.values()]
+            evaluated, seen = sum(took for took, _ in found) * len(made), min(count for _, count in found)
             share = work / spent / peak if work and peak else float("nan")
-            row = (one.id, id, len(made), len(one.classes), steps, run, bind + spent, evaluated * len(made), share)
+            row = (one.id, id, len(made), len(one.classes), steps, run, one.tests, seen, bind + spent, evaluated, share)
             rows.append(Row(*row))
             scaled = f" (of {run} of {steps} steps)" if run < steps else ""
-            say(f"{one.id}, {id}: fit {bind + spent:.3g} s{scaled}, evaluation {evaluated * len(made):.3g} s")
+            pictures = f" (of {seen} of {one.tests} pictures)" if seen < one.tests else ""
+            keep(rows, f"{one.id}, {id}: fit {bind + spent:.3g} s{scaled}, evaluation {evaluated:.3g} s{pictures}")
             del made
     return rows
+
+
+def weight(one: StandIn) -> float:
+    return len(one.classes) ** 0.5
+
+
+def step_milliseconds(base: Backbone, id: str, one: StandIn, seeds: Sequence[int], patience: float) -> float:
+    """Of one step of all seeds side by side, beyond the first steps."""
+    config, clock = table2.config_of(id, one.id), Clock(base.device)
+    methods = [workload.make(id, base, one.classes, seed, **asdict(config)) for seed in seeds]
+    support = one.examples(base.dim, base.device)
+    for method in methods:
+        method.start = method.finish = lambda support: None
+    first = FIRST.get(base.device.type, 1)
+
+    def steps(count: int) -> float:
+        few = part(methods, support, count)
+        return clock(lambda: train(methods, few, one.id))
+
+    steps(1)
+    begun = steps(first)
+    more = max(LEAST_STEPS, min(200, int(patience / begun * first)))
+    return 1000 * max(0.0, steps(first + more) - begun) / more
+
+
+def measure_means(base: Backbone, chosen: argparse.Namespace, keep: Callable[[list[list], str], None]) -> list[list]:
+    """[dataset, method, ms with graphs and the large budget, without graphs, with graphs and the small budget]"""
+    large, found = base.text.budget, []
+    for one in table2.stand_ins([id for id in MEANS[1] if id in (chosen.datasets or MEANS[1])], chosen.most_classes):
+        for id in (id for id in MEANS[0] if id in chosen.methods):
+            row: list = [one.id, id]
+            for graphs, budget in ((True, large), (False, large), (True, SMALL_BUDGET * GIB)):
+                allow_graphs(graphs)
+                base.text.budget = budget
+                try:
+                    row.append(step_milliseconds(base, id, one, chosen.seeds, chosen.patience / 5))
+                finally:
+                    allow_graphs(True)
+                    base.text.budget = large
+            found.append(row)
+            keep(
+                found,
+                f"a step of {id} on {one.id}: {row[2]:.2f} ms; without graphs {row[3]:.2f}; small budget {row[4]:.2f}",
+            )
+    return found
 
 
 # -- device ------------------------------------------------------------------------------------------------------------
@@ -203,20 +305,31 @@ def as_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def as_markdown(head: str, facts: Sequence[str], rows: Sequence[Row], peak: float) -> str:
+def as_markdown(
+    head: str, facts: Sequence[str], rows: Sequence[Row], peak: float, means: Sequence[Sequence] = ()
+) -> str:
     parts = [head, "\n".join(f"- {fact}" for fact in facts)] if facts else [head]
+    if means:
+        names = ("dataset", "method", "graphs, large budget", "no graphs", f"graphs, {SMALL_BUDGET} GB")
+        parts.append("Milliseconds of a training step, all seeds side by side:")
+        parts.append(tabulate(means, names, tablefmt="pipe", floatfmt=".2f"))
     if rows:
         ids, methods = (list(dict.fromkeys(getattr(row, name) for row in rows)) for name in ("dataset", "method"))
         cell = {(row.dataset, row.method): row.fit + row.evaluation for row in rows}
         names = [METHODS[id].name for id in methods]
+        ids = [id for id in ids if all((id, m) in cell for m in methods)]  # whole ones
         table = [[id, *(cell[id, m] for m in methods), sum(cell[id, m] for m in methods)] for id in ids]
+        if not table:
+            return "\n\n".join(parts) + "\n"
         table.append(["sum", *(sum(column) for column in list(zip(*table, strict=True))[1:])])
         total = table[-1][-1]
         parts.append(f"Seconds of fit and evaluation, {rows[0].seeds} seeds:")
         parts.append(tabulate(table, ["dataset", *names, "sum"], tablefmt="pipe", floatfmt=".1f"))
         scaled = sum(row.measured < row.steps for row in rows)
-        note = f"; {scaled} of {len(rows)} fits were measured in part and scaled" if scaled else "; measured whole"
-        parts.append(f"**{total:.0f} s = {total / HOUR:.2f} hours of this device**{note}.")
+        seen = sum(row.asked < row.pictures for row in rows)
+        note = f"; {scaled} of {len(rows)} fits and {seen} evaluations were measured in part and scaled"
+        note = note if scaled + seen else "; measured whole"
+        parts.append(f"**{total:.0f} s = {total / HOUR:.2f} hours of this device** for {len(ids)} datasets{note}.")
         shares = [row for row in rows if row.share == row.share]
         if shares and peak:
             done = sum(row.share * row.fit for row in shares) / sum(row.fit for row in shares)
@@ -231,22 +344,20 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--datasets", nargs="+", choices=list(table2.datasets.default("paper")), default=[])
     parser.add_argument("--methods", nargs="+", choices=PAPER_ORDER, default=list(PAPER_ORDER))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(1, table2.SEEDS + 1)))
-    parser.add_argument(
-        "--fraction", type=float, default=1.0, help="of each fit's steps and each evaluation's pictures"
-    )
+    parser.add_argument("--minutes", type=float, default=5.5, help="for the part methods; it takes about a minute more")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16")
-    parser.add_argument("--budget", type=float, default=4.0, help="text budget in GB")
+    parser.add_argument("--budget", type=float, help="text budget in GB (default: the suite's own)")
     parser.add_argument("--models", nargs=2, default=[workload.VIT_B16, "EVA02-B-16"], metavar=("BASE", "NEW"))
     parser.add_argument("--image-batch", type=int, default=128)
     parser.add_argument("--peak-size", type=int, help="rows of the matrices; default 8192, on the CPU 1024")
-    parser.add_argument("--patience", type=float, default=5.0, help="seconds for each measurement of the device")
+    parser.add_argument("--patience", type=float, default=2.0, help="seconds for each measurement of the device")
     parser.add_argument("--most-classes", type=int, help="a trial with no more classes a dataset than this")
     parser.add_argument("--threads", type=int, default=cores())
     parser.add_argument("--out", type=Path, default=Path("results/rehearsal"))
     chosen = parser.parse_args(argv)
-    if not 0 < chosen.fraction <= 1:
-        parser.error(f"--fraction is above 0 and at most 1; found {chosen.fraction}")
+    if chosen.minutes < 0:
+        parser.error(f"--minutes is 0 or more; found {chosen.minutes:g}")
     return chosen
 
 
@@ -254,24 +365,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = arguments(argv)
     with threads_set(chosen.threads):
         pair = zip(("base", "new"), chosen.models, strict=True)
-        budget = int(chosen.budget * (1 << 30))
         towers = {
-            role: workload.random_backbone(model, chosen.device, chosen.precision, budget, seed)
+            role: workload.random_backbone(model, chosen.device, chosen.precision, 0, seed)
             for seed, (role, model) in enumerate(pair)
         }
         device = towers["base"].device
+        budget = int(chosen.budget * GIB) if chosen.budget else device_budget(device.type)
+        for tower in towers.values():
+            tower.text.budget = budget
         trial = f"; TRIAL with at most {chosen.most_classes} classes" if chosen.most_classes else ""
-        head = f"{workload.machine(towers['base'])}, fraction {chosen.fraction:g}{trial}"
-        facts, rows, peak = [], [], 0.0
+        head = f"{workload.machine(towers['base'])}, text budget {budget / GIB:.3g} GB{trial}"
+        facts, rows, means, peak = [], [], [], 0.0
 
-        def say(line: str) -> None:
+        def keep(line: str) -> None:
+            write_text(chosen.out / "rehearsal.md", as_markdown(head, facts, rows, peak, means))
+            if rows:
+                write_text(chosen.out / "rehearsal.csv", as_csv(rows))
             print(line, flush=True)
 
         def fact(line: str) -> None:
             facts.append(line)
-            say(line)
+            keep(line)
 
-        say(head)
+        def row(found: list[Row], line: str) -> None:
+            rows[:] = found
+            keep(line)
+
+        def mean(found: list[list], line: str) -> None:
+            means[:] = found
+            keep(line)
+
+        keep(head)
+        fact(f"host: {processor.name()}, {cores()} cores")
+        if device.type == "cuda":
+            fact(
+                f"card: {torch.cuda.get_device_properties(device).total_memory / GIB:.0f} GB, CUDA {torch.version.cuda}"
+            )
         if "peak" in chosen.parts:
             size = chosen.peak_size or (8192 if device.type == "cuda" else 1024)
             for dtype in (torch.float32, torch.bfloat16):  # bf16 last: the share is of it
@@ -285,12 +414,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                     f"{passes[role]:,} pictures and views of Table 2 in {passes[role] / rate:.0f} s without decoding"
                 )
                 fact(f"{tower.label}: {rate:.4g} pictures a second, batch {chosen.image_batch}; {whole}")
+        if "means" in chosen.parts:
+            measure_means(towers["base"], chosen, mean)
         if "methods" in chosen.parts:
-            rows = measure_methods(towers, chosen, peak, say)
-            write_text(chosen.out / "rehearsal.csv", as_csv(rows))
-        report = as_markdown(head, facts, rows, peak)
-        write_text(chosen.out / "rehearsal.md", report)
-        print(f"\n{report}")
+            measure_methods(towers, chosen, peak, row)
+        print(f"\n{as_markdown(head, facts, rows, peak, means)}")
     return 0
 
 

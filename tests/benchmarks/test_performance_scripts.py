@@ -4,11 +4,13 @@ The seconds that they measure are not tested."""
 from __future__ import annotations
 
 import csv
+import json
 import xml.etree.ElementTree as ElementTree
+from unittest.mock import patch
 
 import pytest
 
-from benchmarks import growth, ratios, rehearsal, table2, workload
+from benchmarks import growth, ratios, rehearsal, rehearsal_micro, table2, workload
 from benchmarks.published import PublishedStep
 
 pytestmark = pytest.mark.long
@@ -69,16 +71,17 @@ def test_growth_measures_memory_in_a_process_of_its_own(tmp_path):
 
 def test_rehearsal_names_what_it_scaled(tmp_path, capsys):
     options = ["--models", "micro-base", "micro-update", "--device", "cpu", "--precision", "fp32", "--seeds", "1"]
-    options += ["--datasets", "dtd", "--most-classes", "3", "--fraction", "0.001", "--peak-size", "64"]
+    options += ["--datasets", "dtd", "--most-classes", "3", "--minutes", "0", "--peak-size", "64"]
     options += ["--patience", "0.01", "--image-batch", "2", "--out", str(tmp_path)]
     assert rehearsal.main(options + THREADS) == 0
     rows = {row["method"]: row for row in rows_of(tmp_path / "rehearsal.csv")}
     assert list(rows) == list(rehearsal.PAPER_ORDER)
     # 48 support images: 1 batch of 32 an epoch, 200 epochs; CoCoOp 48 batches of one, 10 epochs.
-    assert (rows["coop"]["steps"], rows["coop"]["measured"]) == ("200", str(rehearsal.LEAST_STEPS))
+    assert (rows["coop"]["steps"], rows["coop"]["measured"]) == ("200", str(1 + rehearsal.LEAST_STEPS))
     assert rows["cocoop"]["steps"] == "480" and rows["linear-probe"]["steps"] == "0"
     assert float(rows["coop"]["share"]) > 0 and rows["clip-adapter"]["share"] == ""
     report = (tmp_path / "rehearsal.md").read_text()
+    assert "| dtd       | contcoop |" in report and "no graphs" in report
     assert "TRIAL" in report and "hours of this device" in report and "measured in part" in report
 
 
@@ -88,9 +91,9 @@ def test_rehearsal_of_one_part_does_no_other(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["rehearsal.md"]
 
 
-@pytest.mark.parametrize("fraction", [0.05, 1.0])
+@pytest.mark.parametrize("allowed, measured", [(0, 1 + rehearsal.LEAST_STEPS), (40, 19), (10_000, 200)])
 @pytest.mark.parametrize("method_id", ["coop", "taskres"])
-def test_a_scaled_fit_comes_to_the_steps_of_the_whole(micro, method_id, fraction):
+def test_a_scaled_fit_comes_to_the_steps_of_the_whole(micro, method_id, allowed, measured):
     """A clock that counts training steps in place of seconds."""
     (one,) = table2.stand_ins(["dtd"], 3)
     config, taken = table2.config_of(method_id, one.id), []
@@ -105,14 +108,16 @@ def test_a_scaled_fit_comes_to_the_steps_of_the_whole(micro, method_id, fraction
         return len(taken) - before
 
     support = one.examples(micro.dim, "cpu")
-    spent, steps, measured = rehearsal.fit_seconds(methods, support, one, (1, 2), fraction, clock)
-    assert steps == 200 and measured == (10 if fraction < 1 else 200)
+    with patch.object(type(methods[0]), "alike", classmethod(lambda cls, config: None)):
+        spent, steps, run = rehearsal.fit_seconds(methods, support, one, allowed, clock)
+    assert steps == 200 and run == measured
     assert spent == 2 * steps
     assert methods[0].config.epochs == 200  # as it was
 
 
 def test_a_scaled_evaluation_comes_to_all_pictures(micro):
-    (one,) = table2.stand_ins(["dtd"], 3)
+    (one,) = table2.stand_ins(["caltech101"], 30)
+    assert one.tests == 300
     method, seen = workload.make("zs-clip", micro, one.classes), []
     honest = method.predict
     method.predict = lambda x: seen.append(len(x)) or honest(x)
@@ -123,8 +128,22 @@ def test_a_scaled_evaluation_comes_to_all_pictures(micro):
         return sum(seen) - before
 
     tests = one.test_features(micro.dim, "cpu")
-    for fraction in (0.1, 1.0):
-        assert rehearsal.evaluation_seconds(method, micro, one, tests, fraction, clock) == one.tests
+    asked = {0: 64, 200: 128, 10_000: 300}
+    for allowed, pictures in asked.items():
+        assert rehearsal.evaluation_seconds(method, micro, one, tests, allowed, clock) == (300, pictures)
+
+
+def test_time_is_parted_by_weight_and_what_one_leaves_the_next_have(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(rehearsal.time, "perf_counter", lambda: now[0])
+    shares = rehearsal.Shares(minutes=1, weight=4)
+    assert shares.of(2) == 30
+    now[0] = 10
+    assert shares.of(1) == 25
+    now[0] = 55
+    assert shares.of(1) == 5
+    now[0] = 70
+    assert shares.of(1) == 0
 
 
 def test_the_rehearsal_has_table_2s_sizes():
@@ -145,3 +164,27 @@ def test_stand_in_names_have_the_tokens_they_stand_for():
     assert table2.name_lengths(names).count(2) == 16 and len(names) == 37
     assert table2.name_lengths(workload.CALTECH).count(1) == 61
     assert len(set(workload.CALTECH)) == 100
+
+
+def test_two_folders_of_micro_are_compared_accuracy_by_accuracy(tmp_path, monkeypatch, capsys):
+    """The call of the second is the first's with one accuracy changed."""
+
+    def call(arguments, out, jobs, minutes):
+        for number, method in enumerate(("coop", "coop", "kgcoop")):
+            targets = {role: {"accuracy": 50.0 + number} for role in ("base", "new")}
+            if "bf16" in arguments and number == 1:
+                targets["new"]["accuracy"] -= 2.0
+            run = {"method": method, "dataset": "micro_stars", "seed": number}
+            record = {"run": run, "status": "done", "targets": targets}
+            path = out / "micro" / "runs" / f"{number}.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(record))
+        return 1.5, 0
+
+    monkeypatch.setattr(rehearsal_micro, "call", call)
+    assert rehearsal_micro.main(["--calls", "cpu", "fp32", "bf16", "--out", str(tmp_path)]) == 0
+    rows = {(row["against the CPU"], row["method"]): row for row in rows_of(tmp_path / "rehearsal-micro.csv")}
+    same = {key: (row["accuracies"], row["the same"], row["largest"]) for key, row in rows.items()}
+    assert same["fp32", "all"] == ("6", "6", "0.0") and same["bf16", "all"] == ("6", "5", "2.0")
+    assert same["bf16", "coop"] == ("4", "3", "2.0") and same["bf16", "kgcoop"] == ("2", "2", "0.0")
+    assert float(rows["bf16", "coop"]["mean of signed"]) == -0.5
