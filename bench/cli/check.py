@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from carryover.bench.cli import flags
@@ -63,7 +64,8 @@ def main(args: argparse.Namespace) -> int:
         from carryover.bench.engine.encoded_again import encoded_again
 
         chosen = {record["key"] for record in selection.records}
-        lines, told = encoded_again(options_of(args), [r for r in records if r["key"] in chosen], args.encode)
+        options = replace(options_of(args), precision=selection.chosen_by.precision)
+        lines, told = encoded_again(options, [r for r in records if r["key"] in chosen], args.encode)
         differences, notes = differences + lines, notes + told
     for line in differences:
         say(("differs", "red"), " " + line.replace("\n", r"\n"))

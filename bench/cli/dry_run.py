@@ -18,7 +18,7 @@ def dry_run(options: Options, runs: list[Run], jobs: int, fresh: bool = False) -
         "methods",
         "seeds",
         "runs",
-        title=f"{len(runs)} runs on {options.arch.label}, {options.device}"
+        title=f"{len(runs)} runs on {options.arch.label}, {options.device}, {options.precision}"
         + (f", cards {', '.join(map(str, options.cards))}" if len(options.cards) > 1 else ""),
     )
     for id in dict.fromkeys(run.dataset for run in runs):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from carryover import datasets
 from carryover.bench.cli.commands import program
 from carryover.bench.cli.curves import Curves
+from carryover.bench.cli.device import device_told, precision_told
 from carryover.bench.cli.display import Display
 from carryover.bench.cli.dry_run import dry_run
 from carryover.bench.cli.examples import tests_of
@@ -40,7 +42,13 @@ def run(args: argparse.Namespace) -> int:
         return dry_run(options, runs, schedule.workers_of(options, args.jobs), args.fresh)
     started, shown = time.monotonic(), Display(console, len(runs), Curves(args))
     with shown, joined(args, options, shown.say) as cluster:
-        options = cluster.options if cluster else options
+        if cluster:  # whose cards say what --precision auto is
+            options = cluster.options
+            runs = [replace(run, precision=options.precision) for run in runs]
+        theirs = cluster.setup.options if cluster else options
+        device = f"{theirs.device}, of Ray's workers" if cluster else device_told(args, options)
+        shown.say(f"device: {device}; precision of the frozen towers: {precision_told(args, theirs)}")
+        args.precision = options.precision  # all that follows is of these runs
         session = Session(options, shown.on_images)
         session.store.check_writable()
         tidy(session)

@@ -12,7 +12,8 @@ from stand_in_cuda import stand_in_cuda
 from worlds import World, pictures_in, quietly
 
 from carryover.bench.cli import main
-from carryover.bench.cli.options import device_of, options_of
+from carryover.bench.cli.device import device_of
+from carryover.bench.cli.options import options_of
 from carryover.bench.cli.parsing import parse
 from carryover.bench.engine import local, schedule
 from carryover.bench.engine.options import device_budget
