@@ -72,7 +72,10 @@ def main(args: argparse.Namespace) -> int:
     if left := plans.to_do(folder, present):
         notes.append(f"{left} planned runs have no record yet: a call was stopped, or is at work")
     if apart := len(records) - len(selection.records):
-        notes.append(f"{apart} stored records are in none of these tables; only their own files were checked")
+        notes.append(
+            f"{apart} stored records are in none of these tables, which are of {selection.chosen_by.precision}; only "
+            "their own files were checked"
+        )
     if others := drawings.of_other_versions(folder):
         notes.append(
             f"{others} were drawn by another matplotlib: compared by their sha256 alone; `report` draws them anew"

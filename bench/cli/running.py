@@ -27,7 +27,7 @@ from carryover.bench.errors import UserError
 from carryover.bench.host import claims
 from carryover.bench.host.files import sweep
 from carryover.bench.records import time_notes
-from carryover.bench.records.reading import counted
+from carryover.bench.records.reading import counted, precisions
 from carryover.bench.render.terminal import console, say
 
 
@@ -47,9 +47,10 @@ def run(args: argparse.Namespace) -> int:
             runs = [replace(run, precision=options.precision) for run in runs]
         theirs = cluster.setup.options if cluster else options
         device = f"{theirs.device}, of Ray's workers" if cluster else device_told(args, options)
-        shown.say(f"device: {device}; precision of the frozen towers: {precision_told(args, theirs)}")
-        args.precision = options.precision  # all that follows is of these runs
         session = Session(options, shown.on_images)
+        told = precision_told(args, theirs) + in_another(args, session)
+        shown.say(f"device: {device}; precision of the frozen towers: {told}")
+        args.precision = options.precision  # all that follows is of these runs
         session.store.check_writable()
         tidy(session)
         tested = list(dict.fromkeys(id for run in runs for id in (run.dataset, run.test) if id))
@@ -89,6 +90,16 @@ def run(args: argparse.Namespace) -> int:
         + (" (more experiments: --suite all)" if options.arch.first and not args.suite else "")
     )
     return 0 if tally.done + tally.already + tally.elsewhere == tally.planned else 1
+
+
+def in_another(args: argparse.Namespace, session: Session) -> str:
+    """What is said beside the precision where nobody named it and results of these settings are stored in another."""
+    options = session.options
+    asked = settings_of(args, options.arch, options.precision).of_runs
+    others = [one for one in precisions(session.store.records(), asked) if one != options.precision]
+    if args.precision or not others:
+        return ""
+    return f"; stored here are results in {others[-1]} too, with which --precision {others[-1]} goes on"
 
 
 def tidy(session: Session) -> None:

@@ -141,12 +141,10 @@ class Cluster:
     def precision_of_cards(self) -> str:
         """What --precision auto is: one for all nodes, so that a run's key is the same wherever it is done. Raises
         UserError where the nodes do not answer."""
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
         ask = self.ray.remote(num_cpus=0, num_gpus=self.gpus)(precision_on)
-        on = [NodeAffinitySchedulingStrategy(node.id, soft=False) for node in self.nodes()]
+        asked = [ask.options(scheduling_strategy=only_on(node)).remote("cuda") for node in self.nodes()]
         try:
-            found = self.ray.get([ask.options(scheduling_strategy=one).remote("cuda") for one in on], timeout=ASKED)
+            found = self.ray.get(asked, timeout=ASKED)
         except self.ray.exceptions.RayError as error:
             raise UserError(
                 f"--precision auto: the nodes do not say within {ASKED:g} s whether their cards have bf16 "
@@ -180,14 +178,11 @@ class Cluster:
 
     def engine(self, session: Session, share: units.Share, jobs: int, limit: float | None = None) -> units.Finished:
         """As ``local.in_workers``, on the cluster."""
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
         session.inputs.forget()
         queue, setup = units.Queue(session, share), self.ray.put(self.setup)
 
         def hire(node: Node) -> Any:
-            here = NodeAffinitySchedulingStrategy(node.id, soft=False)
-            return self.worker.options(scheduling_strategy=here).remote(setup, node.room)
+            return self.worker.options(scheduling_strategy=only_on(node)).remote(setup, node.room)
 
         pool = Pool(self.ray, hire, self.nodes, partial(self.plugins, session), self.jobs, limit, self.say)
         with contextlib.closing(pool.outcomes(queue.draw, lambda: len(queue.pending))) as outcomes:
@@ -211,6 +206,13 @@ class Cluster:
                 yield item, found
             else:
                 yield item, received(session, item[0], found)
+
+
+def only_on(node: Node) -> Any:
+    """What Ray calls a strategy."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node.id, soft=False)
 
 
 def received(session: Session, run: Run, parcel: Any) -> dict | Lost:

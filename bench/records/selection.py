@@ -172,11 +172,9 @@ def of_other_settings(plain: Iterable[Record], arch: Arch, settings: Settings) -
     lines = []
     for text, count in counts.items():
         theirs = parse_json(text)
-        if others := [told(name, value) for name, value in theirs.items() if value != mine[name]]:
-            asked = {
-                name: v for name, v in theirs.items() if v is not None and (v != usual[name] or name == "precision")
-            }
-            words = [word for name, v in asked.items() for word in (f"--{name}", str(shown_setting(name, v)))]
+        if others := [told(name, theirs[name]) for name in mine if theirs[name] != mine[name]]:
+            asked = [n for n in mine if theirs[n] is not None and (theirs[n] != usual[n] or n == "precision")]
+            words = [word for n in asked for word in (f"--{n}", str(shown_setting(n, theirs[n])))]
             than = f" of {mine['precision']}" if theirs["precision"] != mine["precision"] else ""
             lines.append(
                 f"{reading.counted(count, 'stored record')} of other settings ({', '.join(others)}) "
