@@ -63,8 +63,6 @@ def precision_told(args: argparse.Namespace, options: Options) -> str:
 
 def device_told(args: argparse.Namespace, options: Options) -> str:
     """The device by name, and why it is the CPU beside a card."""
-    name = device_name(torch.device(options.device))
     passed = options.device == "cpu" and args.device == "auto" and torch.cuda.is_available()
-    return (
-        f"{name}, sooner done with steps of the micro world than the card; --device cuda takes that" if passed else name
-    )
+    why = "; a card would take longer for the micro world's small steps (--device cuda uses it)" if passed else ""
+    return device_name(torch.device(options.device)) + why

@@ -164,7 +164,7 @@ def test_doctor_says_the_precision_and_why(world, monkeypatch):
         page = quietly("doctor", *flags(world, "asked"))
         assert "note precision: fp32, since the card has no bf16 in hardware; tf32 is off" in page
         micro = quietly("doctor", "--methods", "zs-clip", "--seeds", "1", "--out", world.home / "asked")
-        assert "device: cpu (" in micro and "--device cuda takes that" in micro and "precision: fp32\n" in micro
+        assert "device: cpu (" in micro and "(--device cuda uses it)" in micro and "precision: fp32\n" in micro
     assert "--device cuda" not in quietly("doctor", *flags(world, "asked"))
 
 
