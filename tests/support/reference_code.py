@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import importlib
+import inspect
 import json
 import os
 import runpy
@@ -30,7 +31,8 @@ DATA = Path(__file__).parent.parent / "data"
 OWNERS = {
     "CoOp": "KaiyangZhou", "Dassl.pytorch": "KaiyangZhou", "KgCoOp": "htyao89", "CLIP-Adapter": "gaopengcuhk",
     "Tip-Adapter": "gaopengcuhk", "RAda": "khufia", "TaskRes": "geekyutao", "TPT": "azshue",
-    "multimodal-prompt-learning": "muzairkhattak", "CLIP-LoRA": "MaxZanella",
+    "multimodal-prompt-learning": "muzairkhattak", "CLIP-LoRA": "MaxZanella", "ICLR24": "mrflogs",
+    "FewShot-CLIP-Strong-Baseline": "FereshteShakeri", "CLAP": "jusiro",
 }  # fmt: skip
 NAMES = ("tench", "St._Bernard's dog, old (XL)")
 # Our id: (CoOp's dataset config and its name there, Tip-Adapter's and CLIP-LoRA's module)
@@ -251,7 +253,8 @@ def told_dataset(loaded):
                 for name in ("read_data", "read_and_split_data", "read_classnames"):
                     stack.enter_context(patch.object(owner, name, MagicMock(return_value=[]), create=True))
         stack.enter_context(patch("builtins.open", MagicMock(return_value=MagicMock())))
-        return kind("root", 16, *([None] if base is object else []))
+        given = {"cfg": {"subsample_classes": "all"}, "root": "root", "num_shots": 16, "preprocess": None}
+        return kind(*[given[name] for name in inspect.signature(kind).parameters])
 
 
 def tip_texts(loaded, clip):
@@ -360,6 +363,7 @@ class Sources:
             module = f"datasets.{tip_module}"
             yield of("tip-adapter-f", "prompt", "Tip-Adapter", module, tip_texts, whole)
             yield of("clip-lora", "prompt", "CLIP-LoRA", module, lora_texts, whole)
+            yield of("gda", "prompt", "ICLR24", module, tip_texts, whole)
 
 
 def commit(folder: Path) -> str:
