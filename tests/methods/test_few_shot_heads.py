@@ -11,6 +11,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from tiny_fits import make, make_support
 from tiny_towers import DIM, NAMES
 
+from carryover.bench.errors import UserError
 from carryover.bench.ports import PORTS, Anchors, discover
 from carryover.bench.training.trainer import fit
 from carryover.methods import gda
@@ -147,3 +148,64 @@ def test_gda_through_an_orthogonal_map_is_gda_fitted_there_and_the_carried_gauss
     log_density = x @ inverse @ means.T - np.einsum("cd,de,ce->c", means, inverse, means) / 2 - math.log(len(NAMES))
     text = 100 * x @ turned.zero_shot(classes).double().numpy().T
     close(found, text + plugin.config.alpha * log_density, 2e-3)
+
+
+# ---- LP++ ------------------------------------------------------------------------------------------------------------
+
+
+def lp_by_autograd(support, text, bias, iterations, every):
+    """After each step the count right on validation and (weight, bias, alpha): torch's SGD in float64 on the loss as the
+    paper states it; alpha's gradients add up."""
+    x, y = F.normalize(support.views[0].double(), dim=-1), support.labels
+    held, cosines = F.normalize(support.val_features.double(), dim=-1), x @ text.T
+    probe = torch.nn.Linear(DIM, len(text)).double()
+    with torch.no_grad():
+        for c in range(len(text)):
+            probe.weight[c] = x[y == c].sum(0)
+        probe.bias.copy_(bias)
+    own = torch.stack([cosines[y == c, c].mean() for c in range(len(text))])
+    alpha = torch.full((len(text),), 250 * float(own.mean()), dtype=torch.double, requires_grad=True)
+    top = np.linalg.norm(x.numpy(), 2) ** 2
+    solver = torch.optim.SGD(probe.parameters(), 4 * len(x) / top, momentum=0.9)
+    for step in range(1, iterations + 1):
+        solver.zero_grad()
+        F.cross_entropy(probe(x) + alpha * cosines, y).backward()
+        solver.step()
+        with torch.no_grad():
+            if step % every == 0:
+                alpha -= len(x) / (4 * (cosines**2).sum(0).max()) * alpha.grad
+            right = ((probe(held) + alpha * (held @ text.T)).argmax(1) == support.val_labels).sum()
+            yield int(right), [value.detach().clone() for value in (probe.weight, probe.bias, alpha)]
+
+
+@pytest.mark.parametrize("iterations, every, noise", [(1, 10, 0.4), (37, 10, 1.5), (60, 3, 3.0)])
+def test_lp_plus_plus_keeps_the_last_of_the_steps_that_are_best_on_validation(tiny, classes, iterations, every, noise):
+    support = make_support(noise=noise, seed=3)
+    method = make("lp-plus-plus", iterations=iterations, alpha_every=every)
+    method.bind(tiny.base, classes)
+    bias = method.bias.detach().double().clone()
+    assert bias.abs().min() > 0 and bias.abs().max() <= DIM**-0.5
+    fit(method, support, torch.Generator())
+    steps = [*lp_by_autograd(support, tiny.base.zero_shot(classes).double(), bias, iterations, every)]
+    assert len(steps) == iterations
+    expected = max(enumerate(steps), key=lambda one: (one[1][0], one[0]))[1][1]
+    for found, one in zip((method.weight, method.bias, method.alpha), expected, strict=True):
+        close(found.detach(), one, 1e-4)
+    x = F.normalize(support.val_features.double(), dim=-1)
+    for backbone in (tiny.base, tiny.new):
+        method.bind(backbone, classes)
+        text = backbone.zero_shot(classes).double()
+        close(method.predict(support.val_features), x @ expected[0].T + expected[1] + expected[2] * (x @ text.T), 1e-3)
+
+
+def test_of_lp_plus_plus_the_best_step_is_sometimes_not_the_last(tiny, classes):
+    """So that the test above tells which is kept."""
+    support, bias = make_support(noise=3.0, seed=3), torch.zeros(len(NAMES)).double()
+    right = [one for one, _ in lp_by_autograd(support, tiny.base.zero_shot(classes).double(), bias, 60, 3)]
+    assert right[-1] < max(right)
+
+
+@pytest.mark.parametrize("changes", [{"iterations": 0}, {"alpha_every": 0}])
+def test_lp_plus_plus_refuses_no_steps(changes):
+    with pytest.raises(UserError, match="1 or more"):
+        make("lp-plus-plus", **changes)

@@ -237,7 +237,7 @@ def custom(cfg, **more):
 def told_dataset(loaded):
     """The one dataset class of a Tip-Adapter module, made without files; its ``template`` is what it uses."""
     kinds = [k for k in vars(loaded).values() if isinstance(k, type) and k.__module__ == loaded.__name__]
-    (kind,) = [k for k in kinds if hasattr(k, "dataset_dir")]
+    (kind,) = [k for k in kinds if hasattr(k, "dataset_dir") or k.__name__ == "ImageNet"]
     empty = MagicMock(return_value=([], [], []))
     base = kind.__mro__[1]
     with contextlib.ExitStack() as stack:
@@ -247,7 +247,8 @@ def told_dataset(loaded):
                 stack.enter_context(patch(f"torchvision.datasets.{reader}", return_value=images))
         else:
             stack.enter_context(patch.object(base, "__init__", lambda self, **_: None))
-            stack.enter_context(patch.object(base, "generate_fewshot_dataset", lambda self, *a, **k: []))
+            few = {"create": True}  # one of them calls it otherwise
+            stack.enter_context(patch.object(base, "generate_fewshot_dataset", lambda self, *a, **k: [], **few))
             for owner in (kind, getattr(loaded, "OxfordPets", kind)):
                 stack.enter_context(patch.object(owner, "read_split", empty, create=True))
                 for name in ("read_data", "read_and_split_data", "read_classnames"):
@@ -364,6 +365,7 @@ class Sources:
             yield of("tip-adapter-f", "prompt", "Tip-Adapter", module, tip_texts, whole)
             yield of("clip-lora", "prompt", "CLIP-LoRA", module, lora_texts, whole)
             yield of("gda", "prompt", "ICLR24", module, tip_texts, whole)
+            yield of("lp-plus-plus", "prompt", "FewShot-CLIP-Strong-Baseline", module, tip_texts, whole)
 
 
 def commit(folder: Path) -> str:
