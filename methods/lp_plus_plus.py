@@ -1,4 +1,4 @@
-"""LP++ (Huang et al. 2024, CVPR; FereshteShakeri/FewShot-CLIP-Strong-Baseline): a linear probe beside the zero-shot one.
+"""LP++ (Huang et al. 2024, CVPR; FereshteShakeri/FewShot-CLIP-Strong-Baseline): a probe beside the zero-shot one.
 
 ``logits = W fbar + b + alpha * (fbar t^T)`` with one multiplier alpha a class and no scale. Step sizes follow from
 bounds on the curvature of the loss in W and in alpha, so nothing is tuned; the step that is best on few-shot validation

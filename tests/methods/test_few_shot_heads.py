@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from carryover.bench.errors import UserError
 from carryover.bench.ports import PORTS, Anchors, discover
 from carryover.bench.training.trainer import fit
 from carryover.methods import gda
+from carryover.methods.base import METHODS
 
 discover()
 
@@ -154,8 +156,8 @@ def test_gda_through_an_orthogonal_map_is_gda_fitted_there_and_the_carried_gauss
 
 
 def lp_by_autograd(support, text, bias, iterations, every):
-    """After each step the count right on validation and (weight, bias, alpha): torch's SGD in float64 on the loss as the
-    paper states it; alpha's gradients add up."""
+    """After each step the count right on validation and (weight, bias, alpha): torch's SGD in float64 on the loss as
+    the paper states it; alpha's gradients add up."""
     x, y = F.normalize(support.views[0].double(), dim=-1), support.labels
     held, cosines = F.normalize(support.val_features.double(), dim=-1), x @ text.T
     probe = torch.nn.Linear(DIM, len(text)).double()
@@ -209,3 +211,81 @@ def test_of_lp_plus_plus_the_best_step_is_sometimes_not_the_last(tiny, classes):
 def test_lp_plus_plus_refuses_no_steps(changes):
     with pytest.raises(UserError, match="1 or more"):
         make("lp-plus-plus", **changes)
+
+
+# ---- CLAP ------------------------------------------------------------------------------------------------------------
+
+
+def text_of(backbone, classes):
+    """(C, D) of open_clip's own encoder, the mean over the templates of features as long as they come."""
+    tokens = open_clip.get_tokenizer("ViT-B-32")
+    texts = [tokens([template.format(name) for name in classes.names]) for template in classes.templates]
+    with torch.no_grad():
+        return torch.stack([backbone.model.encode_text(part) for part in texts]).mean(0).double().numpy()
+
+
+def softmax(logits):
+    shares = np.exp(logits - logits.max(1, keepdims=True))
+    return shares / shares.sum(1, keepdims=True)
+
+
+def clap_loss(x, y, w, t, a, scale, constraint=1.0):
+    """The loss, and its gradient in w (C, D), from the formula."""
+    x, length, count = unit(x), np.linalg.norm(w, axis=1, keepdims=True), len(w)
+    cosines = x @ (w / length).T
+    shares, true = softmax(scale * cosines), np.eye(count)[y]
+    loss = -np.log(shares[np.arange(len(y)), y]).mean() + constraint * (a * ((w - t) ** 2).sum(1)).mean()
+    error = scale * (shares - true) / len(y)
+    gradient = (error.T @ x - (error * cosines).sum(0)[:, None] * w / length) / length
+    return loss, gradient + constraint * 2 * a[:, None] * (w - t) / count
+
+
+@pytest.mark.parametrize("views, constraint", [(1, 1.0), (3, 0.0), (23, 4.0)])
+def test_clap_starts_at_the_text_features_and_is_pulled_back_as_zero_shot_does_well(tiny, classes, views, constraint):
+    support = make_support(views=views, noise=1.0)
+    method = make("clap", constraint=constraint)
+    method.bind(tiny.base, classes)
+    method.start(support)
+    text, scale, y = text_of(tiny.base, classes), float(tiny.base.scale), support.labels.numpy()
+    close(method.weight.detach(), text, 1e-4)
+    shares = [softmax(scale * unit(view.double().numpy()) @ unit(text).T) for view in support.views[:20]]
+    a = np.array([np.mean([share[y == c, c] for share in shares]) for c in range(len(NAMES))])
+    assert a.max() - a.min() > 0.05
+    close(method.pull, a, 1e-4)
+    with torch.no_grad():
+        method.weight += 0.3 * torch.randn(method.weight.shape, generator=torch.Generator().manual_seed(1))
+    w = method.weight.detach().double().numpy()
+    expected, gradient = clap_loss(support.features.double().numpy(), y, w, text, a, scale, constraint)
+    loss = method.loss(support.features, support.labels)
+    loss.backward()
+    close(loss.detach(), expected, 1e-4)
+    close(method.weight.grad, gradient, 1e-4)
+
+
+def test_clap_trains_by_momentum_and_a_cosine_after_one_epoch_of_warm_up(tiny, classes):
+    support = make_support(views=1, noise=1.0)
+    support = replace(support, views=support.features[None])
+    method = make("clap", support=24, config=replace(METHODS["clap"].Config(), epochs=4))
+    method.bind(tiny.base, classes)
+    curve = fit(method, support, torch.Generator().manual_seed(0))  # 24 images: a batch is all of them
+    x, y, text, scale = (
+        support.features.double().numpy(),
+        support.labels.numpy(),
+        text_of(tiny.base, classes),
+        tiny.base.scale,
+    )
+    scale, w, speed = float(scale), text.copy(), 0
+    a = softmax(scale * unit(x) @ unit(text).T)[np.arange(len(y)), y].reshape(len(NAMES), -1).mean(1)
+    for row, rate in zip(curve, [1e-5] + [0.05 * (1 + math.cos(math.pi * k / 4)) for k in range(3)], strict=True):
+        loss, gradient = clap_loss(x, y, w, text, a, scale)
+        speed = 0.9 * speed + gradient
+        w = w - rate * speed
+        assert row["loss"] == pytest.approx(loss, rel=1e-3) and row["lr"] == pytest.approx(rate)
+    close(method.weight.detach(), w, 1e-3)
+    for backbone in (tiny.base, tiny.new):  # the classifier goes along whole
+        method.bind(backbone, classes)
+        close(
+            method.predict(support.val_features),
+            float(backbone.scale) * unit(support.val_features.numpy()) @ unit(w).T,
+            1e-2,
+        )

@@ -275,6 +275,12 @@ def adapter_texts(cfg):
     return lambda loaded, clip: loaded.CustomCLIP(cfg, NAMES, clip).text_encoder()
 
 
+def clap_texts(dataset):
+    """As its command asks for CLAP, but with the name of the dataset alone in its configuration."""
+    adapter = SimpleNamespace(INIT="ZS", CONSTRAINT="l2", ENHANCED_BASE="none")
+    return custom(SimpleNamespace(DATASET=SimpleNamespace(NAME=dataset), TRAINER=SimpleNamespace(ADAPTER=adapter)))
+
+
 def tpt_texts(argv):
     """``get_coop`` as the command calls it, every list of class names replaced by ours."""
 
@@ -358,6 +364,7 @@ class Sources:
         yield of("maple", "prompt", "multimodal-prompt-learning", "trainers.maple", maple, embedded)
         yield of("rada", "prompt", "RAda", "trainers.rada", custom(self.rada(dataset)), whole)
         yield of("taskres", "prompt", "TaskRes", "trainers.taskres", custom(self.taskres(dataset)), embedded)
+        yield of("clap", "prompt", "CLAP", "trainers.adapters", clap_texts(DATASETS[dataset][1]), embedded)
         (argv,) = calls(at["TPT"], "scripts/test_tpt.sh", TPT_SETS[dataset])
         yield of("tpt", "prompt", "TPT", "clip.custom_clip", tpt_texts(argv), embedded)
         if tip_module:
