@@ -28,7 +28,7 @@ def grid(
     """All runs, each once, grouped by dataset and seed so that features are shared. Empty lists mean the arch's
     default: its first suites, the methods on frozen features ("all" in ``methods``: every one), each suite's own
     datasets. ``sweeps``: method -> options of each of the rows that the main suite has in place of the method's own
-    (`bench.plan.sweeps`). ``zero_shot``: the main suite runs zero-shot beside whatever methods are named."""
+    (`bench.plan.sweeps`). ``zero_shot``: it runs beside whatever methods are named, in suites whose tables show it."""
     known = settings.methods
     for name in methods:
         if name not in known and name != "all":
@@ -48,7 +48,7 @@ def grid(
         taken = list(methods if named or not suite.methods else suite.methods)
         if zero_shot and suite.kind == "main" and ZERO_SHOT not in taken:
             taken = [ZERO_SHOT, *taken]
-        found = cells_of(suite, arch, settings, taken, asked, suite.id in suites_)
+        found = cells_of(suite, arch, settings, taken, asked, suite.id in suites_, [ZERO_SHOT] if zero_shot else [])
         if suite.kind == "main" and sweeps:
             found = [(dataset, one) for dataset, row in found for one in swept_rows(row, sweeps)]
         cells += found
@@ -85,15 +85,22 @@ def by_dataset(runs: list[Run]) -> list[Run]:
 
 
 def cells_of(
-    suite: suites.Suite, arch: Arch, settings: Settings, methods: Sequence[str], asked: list[str], named: bool
+    suite: suites.Suite,
+    arch: Arch,
+    settings: Settings,
+    methods: Sequence[str],
+    asked: list[str],
+    named: bool,
+    beside: Sequence[str] = (),
 ) -> list[tuple[str, suites.Variant]]:
     """(dataset, row) of each run but for its seed. A suite on few datasets runs on others only where both it and they
-    are named; without --suite, what was not asked for is left out. Shifted sets are of their own dataset alone."""
+    are named; without --suite, what was not asked for is left out. Shifted sets are of their own dataset alone.
+    ``beside``: methods that stand beside a suite's rows though nobody named them."""
     fit = [method for method in methods if takes(suite, settings.methods, method)]
     rows = list(suite.rows(arch, fit, settings.shots))
     if suite.kind == "options":
         rows = [row for row in rows if row.method in methods]
-    rows += [suites.Variant((), method) for method in suite.beside if rows and method in methods]
+    rows += [suites.Variant((), method) for method in suite.beside if rows and method in (*methods, *beside)]
     where = suite.datasets(arch)
     if asked and (suite.kind == "main" or (named and suite.kind != "shifted")):
         where = asked

@@ -128,9 +128,14 @@ def choose(
     records = [r for r in records if r["run"]["method"] not in unclear]
     asked = [changes for changes in asked if known_changes(changes, settings.methods)]
     plain = [r for r in records if is_plain(r["run"])]
-    fitting = [r for r in plain if all(r["run"].get(k) == v for k, v in settings.of_runs.items())]
-    sourced = of_one_folder(of_one_source(fitting, bool(manifests)), manifests)
+    of_shots: dict[int, list[Record]] = {}  # whose other settings are those of the call
+    for r in plain:
+        if all(r["run"].get(k) == v for k, v in settings.of_runs.items() if k != "shots"):
+            of_shots.setdefault(r["run"]["shots"], []).append(r)
+    each = {n: of_one_folder(of_one_source(found, bool(manifests)), manifests) for n, found in of_shots.items()}
+    fitting, sourced = of_shots.get(settings.shots, []), each.get(settings.shots, [])
     pool = of_one_identity(sourced, settings.methods)
+    pool_of_all = of_one_identity([r for found in each.values() for r in found], settings.methods)
     further = selection_retrained.fitting(pool, records)
     named = selection_options.rows(pool, options, asked, only)
     settings = settings.beside(named)
@@ -140,7 +145,10 @@ def choose(
         of_rows, further = (selection_options.narrowed(found, asked, options) for found in (of_rows, further))
     main = [r for r in of_rows if not r["run"].get("test") and is_default(r, settings)]
     changed = [*asked, *(row.options for row in named)]
-    rows = {one.id: tuple(changed_rows(one, pool, arch, settings, changed, only)) for one in suites.of_kind("options")}
+    rows = {}
+    for one in suites.of_kind("options"):
+        seen = pool_of_all if any(row.shots for row in one.variants(arch)) else pool
+        rows[one.id] = tuple(changed_rows(one, seen, arch, settings, changed, only))
     rows["ood"] = tuple(ood_rows(of_rows, arch, settings))
     finder = selection_retrained.Finder(further, arch, settings)
     for one in suites.of_kind("further"):
@@ -152,8 +160,9 @@ def choose(
     notes = tuple(f"{count} stored records of other {what} are in no table" for what, count in left.items() if count)
     notes += tuple(f"{line}: it is in no table" for line in unclear.values())
     notes += unregistered(pool, settings.methods)
-    notes += of_other_settings(plain, arch, settings)
     found = {id: of_one_table(of_suite) for id, of_suite in rows.items() if of_suite}
+    in_rows = {r["key"] for of_suite in found.values() for row in of_suite for r in row.records}
+    notes += of_other_settings([r for r in plain if r["key"] not in in_rows], arch, settings)
     return Selection(arch, tuple(environments.marked(reading.select(main))), found, notes, settings=settings)
 
 
@@ -247,9 +256,14 @@ def ablation_rows(suite: suites.Suite, pool: Sequence[Record], arch: Arch, setti
         here = [r for r in trained if r["run"]["dataset"] == dataset]
         rows, special = [], False
         for variant in suite.variants(arch):
-            config = as_stored(settings.configure(variant.method, dataset, variant.options))
-            mine = [r for r in here if r["run"]["method"] == variant.method and r["run"]["config"] == config]
-            special |= any(not is_default(r, settings) for r in mine)
+            if variant.method not in settings.methods:
+                continue
+            shots = variant.shots or settings.shots
+            sized = replace(settings, shots=shots)
+            config = as_stored(sized.configure(variant.method, dataset, variant.options))
+            mine = [r for r in here if (r["run"]["method"], r["run"]["shots"]) == (variant.method, shots)]
+            mine = [r for r in mine if r["run"]["config"] == config]
+            special |= any(shots != settings.shots or not is_default(r, settings) for r in mine)
             rows.append(Row(dataset, variant, tuple(reading.select(mine))))
         if special and (dataset in own or all(row.records for row in rows)):
             found += rows
