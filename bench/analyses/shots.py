@@ -30,8 +30,8 @@ SHOTS = (1, 2, 4, 8, 16)
 PAPERS = ("linear-probe", "clip-adapter", "tip-adapter-f", "coop", "cocoop", "kgcoop", "contcoop", "rada", "taskres")
 METHODS = (*PAPERS, "gda", "lp-plus-plus", "clap")  # the last three where they are asked for
 MEASURE = (
-    "Gain over zero-shot of the same backbone, in points of top-1 accuracy, mean over datasets and seeds; a dash where a "
-    "dataset has no finished run. New: trained on the base and carried over unchanged."
+    "Gain over zero-shot of the same backbone, in points of top-1 accuracy, mean over datasets and seeds; a dash where "
+    "a dataset has no finished run. New: trained on the base and carried over unchanged."
 )
 ACROSS, PANEL = 3, 1.7  # panels a row, inches of one's height
 
