@@ -248,13 +248,14 @@ def marked_by(records: Iterable[Record], changes: Sequence[str]) -> tuple[Record
 
 
 def ablation_rows(suite: suites.Suite, pool: Sequence[Record], arch: Arch, settings: Settings) -> list[Row]:
-    """Every row of the suite on each of its own datasets where any of them but the default was run, and on any other
-    dataset where all were (a single row there is another suite's)."""
+    """Every row of the suite on each of its own datasets where any of them but the default was run, or two numbers of
+    shots beside the call's (one is a trial), and on any other dataset where all were (a single row there is another
+    suite's)."""
     found, own = [], suite.datasets(arch)
     trained = [r for r in pool if not r["run"].get("test")]
     for dataset in dict.fromkeys([*own, *(r["run"]["dataset"] for r in trained)]):
         here = [r for r in trained if r["run"]["dataset"] == dataset]
-        rows, special = [], False
+        rows, special, others = [], False, set()
         for variant in suite.variants(arch):
             if variant.method not in settings.methods:
                 continue
@@ -263,9 +264,10 @@ def ablation_rows(suite: suites.Suite, pool: Sequence[Record], arch: Arch, setti
             config = as_stored(sized.configure(variant.method, dataset, variant.options))
             mine = [r for r in here if (r["run"]["method"], r["run"]["shots"]) == (variant.method, shots)]
             mine = [r for r in mine if r["run"]["config"] == config]
-            special |= any(shots != settings.shots or not is_default(r, settings) for r in mine)
+            special |= any(not is_default(r, sized) for r in mine)
+            others |= {shots} - {settings.shots} if mine else set()
             rows.append(Row(dataset, variant, tuple(reading.select(mine))))
-        if special and (dataset in own or all(row.records for row in rows)):
+        if (special or len(others) > 1) and (dataset in own or all(row.records for row in rows)):
             found += rows
     return found
 
