@@ -97,6 +97,19 @@ def test_the_main_table_of_docs_micro_is_that_of_the_reference_run():
         assert shown[names[method]][3] == expected, method
 
 
+def test_the_shots_of_docs_micro_are_those_of_the_reference_run():
+    sets, shots = ("micro_textures", "micro_actions", "micro_stars"), ("1", "2", "4", "8", "16")
+    with (ROOT / "results" / "reference" / "micro" / "shots.csv").open(newline="") as file:
+        new = {(r["dataset"], r["method"], r["shots"]): float(r["new"]) for r in csv.DictReader(file) if r["new"]}
+    names = {kind.name: name for name, kind in METHODS.entries.items()}
+    shown = list(table_rows(PAGES["docs/micro.md"], "shots"))
+    assert len(shown) == 9
+    for name, *cells in shown:
+        for number, cell in zip(shots, cells, strict=True):
+            gains = [new[one, names[name.rstrip("†")], number] - new[one, "zero-shot", ""] for one in sets]
+            assert float(cell) == pytest.approx(sum(gains) / 3, abs=0.0051), (name, number)
+
+
 def test_the_findings_of_readme_are_those_of_the_reference_run():
     """Least and greatest gain over the update's zero-shot accuracy, in whole points."""
     folder = ROOT / "results" / "reference" / "micro"
@@ -166,9 +179,9 @@ def cells_of(line):
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
-def table_rows(text):
-    """Rows of README's result table as plain text cells."""
-    block = text.split("<!-- average of results/reference/micro/main.csv -->")[1].strip().split("\n\n")[0]
+def table_rows(text, marked="average of results/reference/micro/main.csv"):
+    """Rows of the table behind a mark as plain text cells."""
+    block = text.split(f"<!-- {marked} -->")[1].strip().split("\n\n")[0]
     for line in block.splitlines()[2:]:
         yield [re.sub(r"\*\*|</?u>|[†‡§]|<sup>.*?</sup>", "", cell).strip() for cell in line.strip("|").split("|")]
 
