@@ -3,8 +3,8 @@
     python -m tests.benchmarks.rehearsal_micro                        # fp32 and bf16 on the card, and the CPU
     python -m tests.benchmarks.rehearsal_micro --suite main maps drift --minutes 20
 
-Each is a call of ``run_all.py`` with a folder and features of its own. Writes rehearsal-micro.md and .csv to --out: a row
-a method, of how many accuracies (a dataset, a seed, a backbone) there are, how many are the CPU's, and how far the
+Each is a call of ``run_all.py`` with a folder and features of its own. Writes rehearsal-micro.md and .csv to --out: a
+row a method, of how many accuracies (a dataset, a seed, a backbone) there are, how many are the CPU's, and how far the
 others are from it, in points. A call that takes longer than --minutes is ended and compared by what it did.
 """
 

@@ -9,6 +9,7 @@ import xml.etree.ElementTree as ElementTree
 from unittest.mock import patch
 
 import pytest
+import torch
 
 from benchmarks import growth, ratios, rehearsal, rehearsal_micro, table2, workload
 from benchmarks.published import PublishedStep
@@ -77,7 +78,7 @@ def test_rehearsal_names_what_it_scaled(tmp_path, capsys):
     rows = {row["method"]: row for row in rows_of(tmp_path / "rehearsal.csv")}
     assert list(rows) == list(rehearsal.PAPER_ORDER)
     # 48 support images: 1 batch of 32 an epoch, 200 epochs; CoCoOp 48 batches of one, 10 epochs.
-    assert (rows["coop"]["steps"], rows["coop"]["measured"]) == ("200", str(1 + rehearsal.LEAST_STEPS))
+    assert (rows["coop"]["steps"], rows["coop"]["measured"]) == ("200", "2")
     assert rows["cocoop"]["steps"] == "480" and rows["linear-probe"]["steps"] == "0"
     assert float(rows["coop"]["share"]) > 0 and rows["clip-adapter"]["share"] == ""
     report = (tmp_path / "rehearsal.md").read_text()
@@ -91,28 +92,76 @@ def test_rehearsal_of_one_part_does_no_other(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["rehearsal.md"]
 
 
-@pytest.mark.parametrize("allowed, measured", [(0, 1 + rehearsal.LEAST_STEPS), (40, 19), (10_000, 200)])
-@pytest.mark.parametrize("method_id", ["coop", "taskres"])
+class StepClock:
+    """Counts in place of seconds; ``slow`` more for the first one."""
+
+    def __init__(self, taken: list, slow: int = 0):
+        self.taken, self.slow = taken, slow
+
+    def now(self):
+        return len(self.taken) + (self.slow if self.taken else 0)
+
+    def __call__(self, run):
+        before = self.now()
+        run()
+        return self.now() - before
+
+
+# 3 classes: one step of 32 pictures an epoch, 200 epochs. At least two epochs beyond the first are measured.
+@pytest.mark.parametrize("allowed, measured", [(0, 2), (40, 21), (10_000, 200)])
+@pytest.mark.parametrize("method_id", ["coop", "taskres", "clip-adapter"])
 def test_a_scaled_fit_comes_to_the_steps_of_the_whole(micro, method_id, allowed, measured):
-    """A clock that counts training steps in place of seconds."""
+    """A clock that counts training steps. Of CLIP-Adapter's candidates each takes a step."""
     (one,) = table2.stand_ins(["dtd"], 3)
     config, taken = table2.config_of(method_id, one.id), []
     methods = [workload.make(method_id, micro, one.classes, seed, lr=config.lr) for seed in (1, 2)]
-    for method in methods:
-        learned = next(method.parameters())
-        method.loss = lambda x, y, learned=learned: taken.append(1) or learned.square().sum()
+    places = sum(len(method.candidates()) for method in methods)
 
-    def clock(run):
-        before = len(taken)
-        run()
-        return len(taken) - before
+    def losses(cls, methods, xs, ys):
+        taken.extend(methods)
+        return [next(p for p in method.parameters() if p.requires_grad).square().sum() for method in methods]
 
     support = one.examples(micro.dim, "cpu")
-    with patch.object(type(methods[0]), "alike", classmethod(lambda cls, config: None)):
-        spent, steps, run = rehearsal.fit_seconds(methods, support, one, allowed, clock)
-    assert steps == 200 and run == measured
-    assert spent == 2 * steps
-    assert methods[0].config.epochs == 200  # as it was
+    with patch.object(type(methods[0]), "losses", classmethod(losses)):
+        found = rehearsal.fit_seconds(methods, micro, support, one, places / 2 * allowed, StepClock(taken))
+    total = table2.steps_of(config, one.support)
+    assert found == (places * total, total, min(measured, total))
+    assert methods[0].config.epochs == 200 and methods[0].config == methods[1].config  # as they were
+    assert methods[0].end_epoch.__func__ is type(methods[0]).end_epoch
+
+
+def test_a_long_epoch_is_cut_and_the_first_steps_are_told_apart(monkeypatch):
+    """CoCoOp on DTD: epochs of 752 steps. The first 8 take 100 each, the others one."""
+    (one,) = table2.stand_ins(["dtd"])
+    taken, config = [], table2.config_of("cocoop", one.id)
+
+    class Plain(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight, self.config = torch.nn.Parameter(torch.ones(1)), config
+
+        def candidates(self):
+            return [{}]
+
+        def start(self, support):
+            pass
+
+        finish = end_epoch = start
+
+        def trained(self):
+            return [(1.0, [self.weight])]
+
+        @classmethod
+        def losses(cls, methods, xs, ys):
+            taken.append(100 if len(taken) < 1 + 8 else 1)  # one step comes before the clock starts
+            return [method.weight.sum() for method in methods]
+
+    monkeypatch.setattr(rehearsal, "FIRST", {"cpu": 8})
+    monkeypatch.setattr(rehearsal, "LONGEST", {"cpu": 40})
+    support = one.examples(4, "cpu")
+    pace = rehearsal.paced([Plain()], support, one, 1000, lambda: sum(taken))
+    assert pace.steps == 40 * 6  # 832 after 40 steps, 992 after 200, 1,032 after 240
+    assert pace.step == 1 and pace.whole(7520) == 800 + 7512
 
 
 def test_a_scaled_evaluation_comes_to_all_pictures(micro):
@@ -136,7 +185,7 @@ def test_a_scaled_evaluation_comes_to_all_pictures(micro):
 def test_time_is_parted_by_weight_and_what_one_leaves_the_next_have(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(rehearsal.time, "perf_counter", lambda: now[0])
-    shares = rehearsal.Shares(minutes=1, weight=4)
+    shares = rehearsal.Shares(end=60, weight=4)
     assert shares.of(2) == 30
     now[0] = 10
     assert shares.of(1) == 25
@@ -164,6 +213,28 @@ def test_stand_in_names_have_the_tokens_they_stand_for():
     assert table2.name_lengths(names).count(2) == 16 and len(names) == 37
     assert table2.name_lengths(workload.CALTECH).count(1) == 61
     assert len(set(workload.CALTECH)) == 100
+
+
+def test_a_cell_that_fails_is_told_and_the_others_are_measured(tmp_path, monkeypatch, capsys):
+    honest, budgets = rehearsal.measured_cell, []
+
+    def cell(towers, one, id, *rest):
+        if id == "coop":
+            budgets.append(towers["new"].text.budget)
+            if len(budgets) < 3:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        if id == "kgcoop":
+            raise ValueError("planted")
+        return honest(towers, one, id, *rest)
+
+    monkeypatch.setattr(rehearsal, "measured_cell", cell)
+    options = ["--parts", "methods", "--models", "micro-base", "micro-update", "--device", "cpu", "--minutes", "0"]
+    options += ["--methods", "zs-clip", "coop", "kgcoop", "--datasets", "dtd", "eurosat", "--most-classes", "3"]
+    assert rehearsal.main([*options, "--precision", "fp32", "--seeds", "1", "--out", str(tmp_path), *THREADS]) == 0
+    found = [(row["dataset"], row["method"]) for row in rows_of(tmp_path / "rehearsal.csv")]
+    assert found == [(one, id) for one in ("dtd", "eurosat") for id in ("zs-clip", "coop")]
+    assert budgets == [4 << 30, 2 << 30, 1 << 30, 4 << 30]
+    assert "dtd, kgcoop: FAILED, ValueError: planted" in (tmp_path / "rehearsal.md").read_text()
 
 
 def test_two_folders_of_micro_are_compared_accuracy_by_accuracy(tmp_path, monkeypatch, capsys):
