@@ -486,7 +486,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             tower.text.budget = budget
         head = workload.machine(towers["base"])
         if device.type == "cuda":
-            memory = torch.cuda.get_device_properties(device).total_memory / GIB
+            memory = torch.cuda.mem_get_info(device)[1] / GIB
             head += f", CUDA {torch.version.cuda}, card of {memory:.0f} GB, CUDA graphs {chosen.cuda_graphs}"
         head += f", text budget {budget / GIB:.3g} GB; host {processor.name()}, {cores()} cores"
         head += f"; TRIAL with at most {chosen.most_classes} classes" if chosen.most_classes else ""
