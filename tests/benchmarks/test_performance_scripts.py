@@ -10,6 +10,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from stand_in_cuda import stand_in_cuda
 
 from benchmarks import growth, ratios, rehearsal, rehearsal_micro, table2, workload
 from benchmarks.published import PublishedStep
@@ -250,12 +251,32 @@ def test_two_folders_of_micro_are_compared_accuracy_by_accuracy(tmp_path, monkey
             path = out / "micro" / "runs" / f"{number}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(record))
-        return 1.5, 0
+        return 1.5, ""
 
     monkeypatch.setattr(rehearsal_micro, "call", call)
     assert rehearsal_micro.main(["--calls", "cpu", "fp32", "bf16", "--out", str(tmp_path)]) == 0
-    rows = {(row["against the CPU"], row["method"]): row for row in rows_of(tmp_path / "rehearsal-micro.csv")}
+    rows = {(row["call"], row["method"]): row for row in rows_of(tmp_path / "rehearsal-micro.csv")}
     same = {key: (row["accuracies"], row["the same"], row["largest"]) for key, row in rows.items()}
     assert same["fp32", "all"] == ("6", "6", "0.0") and same["bf16", "all"] == ("6", "5", "2.0")
     assert same["bf16", "coop"] == ("4", "3", "2.0") and same["bf16", "kgcoop"] == ("2", "2", "0.0")
     assert float(rows["bf16", "coop"]["mean of signed"]) == -0.5
+
+
+def test_a_call_of_micro_that_is_ended_is_compared_and_one_that_fails_is_told(tmp_path, capsys):
+    """Calls of ``run_all.py`` itself: one of a method that there is not, one without the time to do anything."""
+    options = ["--calls", "cpu", "--methods", "no-such-method", "--out", str(tmp_path)]
+    assert rehearsal_micro.main(options) == 1
+    assert "exit status 2: " in (report := (tmp_path / "rehearsal-micro.md").read_text()) and "no-such-method" in report
+    assert rehearsal_micro.main(["--calls", "cpu", "--minutes", "0.01", "--out", str(tmp_path)]) == 0
+    assert "0 accuracies; ended at its limit" in (tmp_path / "rehearsal-micro.md").read_text()
+
+
+def test_the_rehearsal_runs_on_a_stand_in_for_a_card(tmp_path, capsys):
+    options = ["--models", "micro-base", "micro-update", "--device", "cuda", "--seeds", "1", "2", "--minutes", "0"]
+    options += ["--datasets", "dtd", "--methods", "tip-adapter-f", "coop", "--most-classes", "2", "--peak-size", "64"]
+    options += ["--patience", "0.01", "--image-batch", "2", "--out", str(tmp_path)]
+    with stand_in_cuda():
+        assert rehearsal.main(options + THREADS) == 0
+    report = (tmp_path / "rehearsal.md").read_text()
+    assert "cuda (stand-in)" in report and "CUDA graphs auto" in report and "FAILED" not in report
+    assert len(rows_of(tmp_path / "rehearsal.csv")) == 2
