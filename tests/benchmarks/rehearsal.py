@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -96,6 +97,17 @@ class Clock:
     def now(self) -> float:
         workload.wait(self.device)
         return time.perf_counter()
+
+
+class Warnings(logging.Handler):
+    """Hands what the suite warns of, a step that is not recorded say, to ``fact``."""
+
+    def __init__(self, fact: Callable[[str], None]):
+        super().__init__(logging.WARNING)
+        self.fact = fact
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.fact(record.getMessage())
 
 
 @dataclass
@@ -511,6 +523,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             keep(line)
 
         keep(head)
+        logging.getLogger().addHandler(warnings := Warnings(fact))
         if "peak" in chosen.parts:
             size = chosen.peak_size or (8192 if device.type == "cuda" else 1024)
             for dtype in (torch.float32, torch.bfloat16):  # bf16 last: the share is of it
@@ -528,6 +541,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             measure_means(towers, chosen, mean, fact)
         if "methods" in chosen.parts:
             measure_methods(towers, chosen, peak, row, fact)
+        logging.getLogger().removeHandler(warnings)
         print(f"\n{as_markdown(head, facts, rows, peak, means)}")
     return 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import xml.etree.ElementTree as ElementTree
 from unittest.mock import patch
 
@@ -225,6 +226,7 @@ def test_a_cell_that_fails_is_told_and_the_others_are_measured(tmp_path, monkeyp
             if len(budgets) < 3:
                 raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         if id == "kgcoop":
+            logging.warning("KgCoOp: steps go one by one")
             raise ValueError("planted")
         return honest(towers, one, id, *rest)
 
@@ -235,7 +237,8 @@ def test_a_cell_that_fails_is_told_and_the_others_are_measured(tmp_path, monkeyp
     found = [(row["dataset"], row["method"]) for row in rows_of(tmp_path / "rehearsal.csv")]
     assert found == [(one, id) for one in ("dtd", "eurosat") for id in ("zs-clip", "coop")]
     assert budgets == [4 << 30, 2 << 30, 1 << 30, 4 << 30]
-    assert "dtd, kgcoop: FAILED, ValueError: planted" in (tmp_path / "rehearsal.md").read_text()
+    report = (tmp_path / "rehearsal.md").read_text()
+    assert "- KgCoOp: steps go one by one\n- dtd, kgcoop: FAILED, ValueError: planted\n" in report
 
 
 def test_two_folders_of_micro_are_compared_accuracy_by_accuracy(tmp_path, monkeypatch, capsys):
