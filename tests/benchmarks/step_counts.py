@@ -38,7 +38,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 import stand_in_tensors
 from stand_in_cuda import stand_in_cuda
 
-from benchmarks import rehearsal, table2, workload
+from benchmarks import pace, table2, workload
 from carryover.bench.backbones import archs, loading
 from carryover.bench.engine.one_run import STEP_TOKENS
 from carryover.bench.training.generators import generator
@@ -259,7 +259,7 @@ class Device:
         draws = [generator("counted", i) for i in range(len(methods))]
         fits = []
         for steps in (3, 3, 5):  # the first makes what is kept
-            part = rehearsal.part(methods, support, steps)
+            part = pace.part(methods, support, steps)
             fits.append(self.spent(lambda part=part: fit_together(methods, [part] * len(methods), draws)))
         return fits[2].less(fits[1], 2)
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from stand_in_cuda import stand_in_cuda
 
-from benchmarks import growth, ratios, rehearsal, rehearsal_micro, table2, workload
+from benchmarks import growth, pace, ratios, rehearsal, rehearsal_micro, table2, workload
 from benchmarks.published import PublishedStep
 
 pytestmark = pytest.mark.long
@@ -125,7 +125,7 @@ def test_a_scaled_fit_comes_to_the_steps_of_the_whole(micro, method_id, allowed,
 
     support = one.examples(micro.dim, "cpu")
     with patch.object(type(methods[0]), "losses", classmethod(losses)):
-        found = rehearsal.fit_seconds(methods, micro, support, one, places / 2 * allowed, StepClock(taken))
+        found = pace.fit_seconds(methods, micro, support, one, places / 2 * allowed, StepClock(taken))
     total = table2.steps_of(config, one.support)
     assert found == (places * total, total, min(measured, total))
     assert methods[0].config.epochs == 200 and methods[0].config == methods[1].config  # as they were
@@ -158,12 +158,12 @@ def test_a_long_epoch_is_cut_and_the_first_steps_are_told_apart(monkeypatch):
             taken.append(100 if len(taken) < 1 + 8 else 1)  # one step comes before the clock starts
             return [method.weight.sum() for method in methods]
 
-    monkeypatch.setattr(rehearsal, "FIRST", {"cpu": 8})
-    monkeypatch.setattr(rehearsal, "LONGEST", {"cpu": 40})
+    monkeypatch.setattr(pace, "FIRST", {"cpu": 8})
+    monkeypatch.setattr(pace, "LONGEST", {"cpu": 40})
     support = one.examples(4, "cpu")
-    pace = rehearsal.paced([Plain()], support, one, 1000, lambda: sum(taken))
-    assert pace.steps == 40 * 6  # 832 after 40 steps, 992 after 200, 1,032 after 240
-    assert pace.step == 1 and pace.whole(7520) == 800 + 7512
+    found = pace.paced([Plain()], support, one, 1000, lambda: sum(taken))
+    assert found.steps == 40 * 6  # 832 after 40 steps, 992 after 200, 1,032 after 240
+    assert found.step == 1 and found.whole(7520) == 800 + 7512
 
 
 def test_a_scaled_evaluation_comes_to_all_pictures(micro):
@@ -181,13 +181,13 @@ def test_a_scaled_evaluation_comes_to_all_pictures(micro):
     tests = one.test_features(micro.dim, "cpu")
     asked = {0: 64, 200: 128, 10_000: 300}
     for allowed, pictures in asked.items():
-        assert rehearsal.evaluation_seconds(method, micro, one, tests, allowed, clock) == (300, pictures)
+        assert pace.evaluation_seconds(method, micro, one, tests, allowed, clock) == (300, pictures)
 
 
 def test_time_is_parted_by_weight_and_what_one_leaves_the_next_have(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(rehearsal.time, "perf_counter", lambda: now[0])
-    shares = rehearsal.Shares(end=60, weight=4)
+    monkeypatch.setattr(pace.time, "perf_counter", lambda: now[0])
+    shares = pace.Shares(end=60, weight=4)
     assert shares.of(2) == 30
     now[0] = 10
     assert shares.of(1) == 25
