@@ -340,6 +340,27 @@ MUTANTS = (
         ("tests/device/test_device_sessions.py", "-k", "closed_forms"),
     ),
     Mutant(
+        "bf16 that a card emulates is taken for its own",
+        "bench/host/device.py",
+        "is_bf16_supported(including_emulation=False)",
+        "is_bf16_supported()",
+        ("tests/device/test_device_defaults.py", "-k", "comes_to"),
+    ),
+    Mutant(
+        "results are looked for in the precision that every device has",
+        "bench/records/reading.py",
+        "return said if said in found else found[-1] if found else PLAIN_PRECISION",
+        "return PLAIN_PRECISION",
+        ("tests/device/test_device_defaults.py", "-k", "found_on_a_machine"),
+    ),
+    Mutant(
+        "steps of micro go to a card",
+        "bench/cli/device.py",
+        'if kind == "auto" and micro:',
+        'if kind == "never" and micro:',
+        ("tests/device/test_device_defaults.py", "-k", "comes_to"),
+    ),
+    Mutant(
         "all workers take the first card",
         "bench/host/worker_pool.py",
         "place = next(number for number in range(len(places)) if number not in taken)",

@@ -238,14 +238,16 @@ def command_of(line: Line, records: Sequence[Record], arch: Arch, settings: Sett
         if settings.configure(line.method, line.dataset, options) == settings.configure(line.method, line.dataset):
             options = ()
     words += ["--methods", line.method]
-    words += [*(["--set", *options] if options else []), *others(settings, default)]
+    always = () if settings is default else ("precision",)  # of the cells beside it, whatever the next device has
+    words += [*(["--set", *options] if options else []), *others(settings, default, always)]
     seeds = sorted({record["run"]["seed"] for record in records})
     return words + (["--seeds", *map(str, seeds)] if not set(seeds) <= set(SEEDS) else [])
 
 
-def others(settings: Settings, default: Settings) -> list[str]:
-    """The flags that ask for other settings than the default ones, of those with which cells are still compared."""
-    names = [name for name in ("precision", "views") if getattr(settings, name) != getattr(default, name)]
+def others(settings: Settings, default: Settings, always: Sequence[str] = ()) -> list[str]:
+    """The flags that ask for other settings than the default ones, of those with which cells are still compared, and
+    for those that are ``always`` named."""
+    names = [n for n in ("precision", "views") if n in always or getattr(settings, n) != getattr(default, n)]
     return [word for name in names for word in (f"--{name}", str(shown_setting(name, getattr(settings, name))))]
 
 

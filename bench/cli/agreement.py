@@ -6,10 +6,9 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from carryover.bench.cli.backbones import Alone, named_home, not_read
+from carryover.bench.cli.backbones import Alone, named_home, not_read, tower
 from carryover.bench.cli.shown import few_threads, ported_rows, show_warnings
 from carryover.bench.errors import UserError
-from carryover.bench.plan.defaults import PRECISION
 from carryover.bench.render.terminal import Table, say
 
 if TYPE_CHECKING:
@@ -36,12 +35,13 @@ def of_pictures(args: argparse.Namespace, plugin: Plugin, dataset: str = "") -> 
         raise UserError(f"evaluate: --backbone is missing; expected {FORM}, or for stored features {FORM_OF_ARRAYS}")
     if not dataset:
         not_read("evaluate", args, OF_DATASETS, "beside --images")
-    seen, (classes, note), alone = pictures_of(args, dataset), classes_of(plugin), Alone(args)
-    named = named_home(alone, "evaluate", args.old, plugin, "--old", old_home(plugin))
+    seen, (classes, note) = pictures_of(args, dataset), classes_of(plugin)
+    named = named_home(args, "evaluate", args.old, plugin, "--old", old_home(plugin))
+    alone = Alone(args, named, args.backbone)
     old, new = (alone.store(alone.load(name)) for name in (named, args.backbone))
     micro = old.backbone.tower.is_micro and new.backbone.tower.is_micro
     with few_threads(micro and alone.device == "cpu"):
-        stored = evaluate_pictures(plugin, classes, old, new, seen, args.out, args.precision or PRECISION)
+        stored = evaluate_pictures(plugin, classes, old, new, seen, args.out, alone.precision)
     if note and plugin.ported is None and without_tower(plugin, classes) is None:
         stored["warnings"].append(note)
     return show(args, stored)
@@ -60,9 +60,9 @@ def of_arrays(args: argparse.Namespace, plugin: Plugin) -> int:
     from carryover.bench.plugins.stored_features import stored
     from carryover.bench.plugins.unlabelled import evaluate_stored
 
-    tower = Alone(args).tower(args.backbone) if args.backbone else None
+    new = tower(args, args.backbone) if args.backbone else None
     sides = stored(args.old, "--old"), stored(args.new, "--new")
-    return show(args, evaluate_stored(plugin, classes_of(plugin)[0], *sides, args.out, tower))
+    return show(args, evaluate_stored(plugin, classes_of(plugin)[0], *sides, args.out, new))
 
 
 def pictures_of(args: argparse.Namespace, dataset: str) -> Seen:

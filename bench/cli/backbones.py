@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from carryover.bench.cli.progress import Progress
 from carryover.bench.errors import UserError
-from carryover.bench.plan.defaults import PRECISION
 from carryover.bench.render.terminal import aside, say
 
 if TYPE_CHECKING:
@@ -17,26 +16,25 @@ if TYPE_CHECKING:
 
 
 class Alone:
-    """The backbones of one call, with a feature store each, on --device."""
+    """The backbones of one call, with a feature store each, on --device.
 
-    def __init__(self, args: argparse.Namespace):
-        from carryover.bench.cli.options import device_of
+    names      of all that it loads, which say whether they are of the micro world alone; none: that is not asked
+    precision  of their towers; empty: as --precision says
+    """
+
+    def __init__(self, args: argparse.Namespace, *names: str, precision: str = ""):
+        from carryover.bench.cli.device import placed
         from carryover.bench.features.decoding import Loader, default_workers
         from carryover.bench.host.device import use
         from carryover.datasets.images import allow_pixels
 
-        self.args, (self.device, cards) = args, device_of(args)
+        micro = bool(names) and all(tower(args, name).is_micro for name in names)
+        self.args, (self.device, cards, usual) = args, placed(args, micro)
         use(cards)
-        self.precision = args.precision or PRECISION
+        self.precision = precision or usual
         allow_pixels(args.max_pixels)
         workers = default_workers(self.device) if args.workers is None else args.workers
         self.loader, self.progress = Loader(workers, pin=self.device == "cuda"), Progress()
-
-    def tower(self, name: str) -> Any:
-        from carryover.bench.backbones.names import tower_of
-
-        args = self.args
-        return tower_of(name, args.arch, args.base_weights, args.new_weights, args.hub_cache)
 
     def load(self, name: str) -> Backbone:
         from carryover.bench.backbones import loading
@@ -44,13 +42,20 @@ class Alone:
         from carryover.bench.engine.options import device_budget
 
         budget = text_budget(self.args) or device_budget(self.device)
-        return loading.load(self.tower(name), self.device, self.args.hub_cache, budget, self.precision)
+        return loading.load(tower(self.args, name), self.device, self.args.hub_cache, budget, self.precision)
 
     def store(self, backbone: Backbone) -> FeatureStore:
         from carryover.bench.features.store import FeatureStore
 
         cache = self.args.cache or f"{self.args.out}/cache"
         return FeatureStore(cache, backbone, self.precision, progress=self.progress, loader=self.loader)
+
+
+def tower(args: argparse.Namespace, name: str) -> Any:
+    """The tower that a flag names. Raises UserError."""
+    from carryover.bench.backbones.names import tower_of
+
+    return tower_of(name, args.arch, args.base_weights, args.new_weights, args.hub_cache)
 
 
 def wanting(command: str, args: argparse.Namespace, names: tuple[str, ...], expected: str) -> None:
@@ -69,7 +74,12 @@ def not_read(command: str, args: argparse.Namespace, flags: tuple[str, ...], bes
 
 
 def named_home(
-    alone: Alone, command: str, given: str | None, plugin: Plugin, flag: str, home: dict[str, Any] | None = None
+    args: argparse.Namespace,
+    command: str,
+    given: str | None,
+    plugin: Plugin,
+    flag: str,
+    home: dict[str, Any] | None = None,
 ) -> str:
     """What ``flag`` gives, or the name that the plug-in's file has for the backbone that it belongs to (``home``: for
     another one that it names). Raises UserError where none is found by that name."""
@@ -79,7 +89,7 @@ def named_home(
         return given
     name = (home or home_of(plugin))["backbone"]
     try:
-        alone.tower(name)
+        tower(args, name)
     except UserError as error:
         which = "old" if home else "own"
         raise UserError(

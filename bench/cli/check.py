@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from carryover.bench.cli import flags
@@ -63,14 +64,18 @@ def main(args: argparse.Namespace) -> int:
         from carryover.bench.engine.encoded_again import encoded_again
 
         chosen = {record["key"] for record in selection.records}
-        lines, told = encoded_again(options_of(args), [r for r in records if r["key"] in chosen], args.encode)
+        options = replace(options_of(args), precision=selection.chosen_by.precision)
+        lines, told = encoded_again(options, [r for r in records if r["key"] in chosen], args.encode)
         differences, notes = differences + lines, notes + told
     for line in differences:
         say(("differs", "red"), " " + line.replace("\n", r"\n"))
     if left := plans.to_do(folder, present):
         notes.append(f"{left} planned runs have no record yet: a call was stopped, or is at work")
     if apart := len(records) - len(selection.records):
-        notes.append(f"{apart} stored records are in none of these tables; only their own files were checked")
+        notes.append(
+            f"{apart} stored records are in none of these tables, which are of {selection.chosen_by.precision}; only "
+            "their own files were checked"
+        )
     if others := drawings.of_other_versions(folder):
         notes.append(
             f"{others} were drawn by another matplotlib: compared by their sha256 alone; `report` draws them anew"

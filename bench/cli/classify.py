@@ -86,8 +86,9 @@ def main(args: argparse.Namespace) -> int:
     plugin = read(local(args.plugin, args))
     split, called = pictures.given(args.what)  # what is not there is said before weights are read
     classes, note = asked_classes(args, plugin)
-    alone = Alone(args)
-    backbone = alone.load(named_home(alone, "classify", args.backbone, plugin, "--backbone"))
+    named = named_home(args, "classify", args.backbone, plugin, "--backbone")
+    alone = Alone(args, named)
+    backbone = alone.load(named)
     notes = [*of_source(plugin), note, TRANSDUCTIVE if METHODS[plugin.method].transductive else ""]
     notes += [] if plugin.ported is None else unsure_of(plugin, backbone)
     known = home_of(plugin)["fingerprint"]

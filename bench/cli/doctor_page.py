@@ -12,7 +12,8 @@ import torch
 
 from carryover import datasets
 from carryover.bench.backbones import arch_files, loading, probe
-from carryover.bench.cli.options import device_of, options_of
+from carryover.bench.cli.device import device_of, device_told, precision_told
+from carryover.bench.cli.options import options_of
 from carryover.bench.cli.registries import discover
 from carryover.bench.cli.settings import plan_of, wants_drift
 from carryover.bench.engine import schedule
@@ -42,7 +43,7 @@ def doctor(args: argparse.Namespace) -> int:
     with_device(page, args)
     broken = without_missing_weights(page, args)
     options = options_of(args)
-    show_machine(page, options)
+    show_machine(page, args, options)
     session = Session(options)
     runs = planned(args, options)
 
@@ -109,12 +110,16 @@ def all_there(options: Options, loaded: dict[str, loading.Backbone | None]) -> b
 # ---- sections --------------------------------------------------------------------------------------------------------
 
 
-def show_machine(page: Page, options: Options) -> None:
+def show_machine(page: Page, args: argparse.Namespace, options: Options) -> None:
     found = environment.versions()
     page.ok("versions", ", ".join(f"{name} {found[name]}" for name in ("python", "torch", "open_clip", "timm")))
-    for card in options.cards or (None,):
-        where = torch.device(options.device if card is None else f"{options.device}:{card}")
-        page.ok("device" if card is None else f"card {card}", device_name(where) + device_memory(where))
+    if not options.cards:
+        page.ok("device", device_told(args, options) + device_memory(torch.device(options.device)))
+    for card in options.cards:
+        where = torch.device(options.device, card)
+        page.ok(f"card {card}", device_name(where) + device_memory(where))
+    lacking = options.device == "cuda" and not args.precision and options.precision != "bf16"
+    (page.note if lacking else page.ok)("precision", precision_told(args, options))
     show_processor(page, options)
     total, free = memory()
     text = f"{schedule.cores()} cores, {amount(total)} of memory, {amount(free)} free"

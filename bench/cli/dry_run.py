@@ -19,7 +19,8 @@ def dry_run(options: Options, runs: list[Run], jobs: int, fresh: bool = False) -
         "seeds",
         "runs",
         title=f"{len(runs)} runs on {options.arch.label}, {options.device}"
-        + (f", cards {', '.join(map(str, options.cards))}" if len(options.cards) > 1 else ""),
+        + (f", cards {', '.join(map(str, options.cards))}" if len(options.cards) > 1 else "")
+        + f", {options.precision}",
     )
     for id in dict.fromkeys(run.dataset for run in runs):
         mine = [run for run in runs if run.dataset == id]

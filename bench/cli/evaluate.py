@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from carryover.bench.cli import agreement, flags
-from carryover.bench.cli.backbones import Alone, local, named_home
+from carryover.bench.cli.backbones import local, named_home
 from carryover.bench.cli.progress import Progress
 from carryover.bench.cli.shown import few_threads, ported_rows, show_warnings, trained_on
 from carryover.bench.errors import UserError
@@ -89,7 +89,7 @@ def main(args: argparse.Namespace) -> int:
     discover(args.plugin_dir)
     plugin = read(local(args.plugin, args))
     if plugin.ported and not (args.backbone or arrays):
-        args.backbone = named_home(Alone(args), "evaluate", "", plugin, "--backbone")
+        args.backbone = named_home(args, "evaluate", "", plugin, "--backbone")
     if not (arrays or args.images or args.backbone):
         raise UserError(f"evaluate: --backbone is missing; expected {FORM}, or without labels {agreement.FORM}")
     if arrays:
@@ -118,7 +118,7 @@ def main(args: argparse.Namespace) -> int:
     args.datasets = [args.dataset]
     dataset = datasets.identify(args.dataset)
     tower = tower_of(args.backbone, args.arch, args.base_weights, args.new_weights, args.hub_cache)
-    options = replace(options_of(args), arch=alone(tower), manifests="")
+    options = replace(options_of(args, tower.is_micro), arch=alone(tower), manifests="")
     session = Session(options, Progress())
     data = session.data(dataset)
     if args.dry_run:

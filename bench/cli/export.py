@@ -39,13 +39,15 @@ def main(args: argparse.Namespace) -> int:
     if not args.to:
         raise UserError(f"export: --to is missing; expected {program()} export KEY… --to FILE.safetensors or a folder")
     from carryover.bench.cli.registries import discover
-    from carryover.bench.cli.settings import arch_of, plan_of
+    from carryover.bench.cli.settings import arch_of, plan_of, settings_of
     from carryover.bench.engine.run_store import RunStore
     from carryover.bench.host.tensor_files import read_tensors
+    from carryover.bench.plan.defaults import PLAIN_PRECISION
     from carryover.bench.plugins import model_card
     from carryover.bench.plugins.export import ENDING, name_of, of_keys, of_runs, write
     from carryover.bench.plugins.homes import EMPTY
-    from carryover.bench.records.reading import counted
+    from carryover.bench.records.reading import counted, is_done, precision_of, precisions
+    from carryover.bench.report import written as report_files
 
     discover(args.plugin_dir)
     arch = arch_of(args)
@@ -54,6 +56,12 @@ def main(args: argparse.Namespace) -> int:
         records = of_keys(store, args.what)
     else:
         args.suite = args.suite or ["main"]
+        settings = settings_of(args, arch, PLAIN_PRECISION)
+        found = precisions([record for record in store.records() if is_done(record)], settings.of_runs)
+        if not args.precision:
+            args.precision = precision_of(found, report_files.made_by(store.folder).get("settings"))
+            others = [f"--precision {one}" for one in found if one != args.precision]
+            show_warnings([f"of {args.precision} alone; {' and '.join(others)} exports the others"] * bool(others))
         records = of_runs(store, plan_of(args, arch, zero_shot=False))
     if args.push:
         names = [f"{name_of(record)}{ending}" for record in records for ending in (ENDING, ".json")]

@@ -43,7 +43,7 @@ def arch(text: str) -> str:
 
 
 def device(text: str) -> str:
-    """--device, as it is; which cards there are is asked later (``options.device_of``)."""
+    """--device, as it is; which cards there are is asked later (``bench.cli.device.device_of``)."""
     name, colon, cards = text.lower().partition(":")
     numbers = [] if cards == ALL_CARDS else cards.split(",")
     if not colon and name in DEVICES:

@@ -83,8 +83,9 @@ SETTINGS: Group = {
     "--limit": dict(type=int, help="trials: at most so many test images a class; marked in every table"),
     "--precision": dict(
         type=str.lower,
-        choices=["fp32", "bf16"],
-        help=f"of the frozen towers (default: {PRECISION}); learned tensors stay fp32",
+        choices=[PRECISION, "fp32", "bf16"],
+        help=f"of the frozen towers; learned tensors stay fp32 (default: {PRECISION}, bf16 on a GPU that has it in "
+        "hardware, else fp32; of stored records that of the records); fp32 is without tf32, and takes a GPU longer",
     ),
 }
 BACKBONES: Group = {
@@ -185,7 +186,8 @@ DEVICE: Group = {
         default="auto",
         metavar="auto|cpu|cuda|mps",
         help="cuda is one card; cuda:2 that one; cuda:0,1,2,3 or cuda:all runs on several, a worker process each "
-        "(default: auto, a card where there is one)",
+        "(default: auto, a card where there is one; for the micro world the CPU, since a card takes longer for its "
+        "small steps)",
     ),
     "--workers": dict(
         type=int,

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from carryover.bench.cli import flags
-from carryover.bench.cli.backbones import Alone, local
+from carryover.bench.cli.backbones import Alone, local, tower
 from carryover.bench.cli.commands import command_line
 from carryover.bench.cli.evaluate import show_warnings
 from carryover.bench.errors import UserError
+from carryover.bench.plan.defaults import PLAIN_PRECISION
 from carryover.bench.render.terminal import say
 
 WORDS = ("FILE", "a checkpoint of CoOp's family, a Tip-Adapter cache, a LoRA adapter or a head (docs/import.md)")
@@ -76,11 +78,11 @@ def main(args: argparse.Namespace) -> int:
     check_output(args.to, [*args.what, args.backbone, args.classes, args.facts], PLUGIN)
     file = read(args.what[0])
     kind = writing.format_of(file, args.kind)
-    alone = Alone(args)
+    alone = Alone(args, precision=PLAIN_PRECISION)  # what a file proves it proves to the rounding of fp32
     given, dataset, listed = given_in(args)
     if args.template or (args.facts and "templates" in from_toml(args.facts)):
         writing.check_templates(file, kind)
-    plugin = writing.imported(file, kind, Facts(given, alone.tower, alone.load, dataset, listed))
+    plugin = writing.imported(file, kind, Facts(given, partial(tower, args), alone.load, dataset, listed))
     size = writing.write(plugin, args.to)
     told, home = plugin.header["imported"], plugin.home["backbone"]
     format = next(id for id in FORMATS if FORMATS[id] is kind)

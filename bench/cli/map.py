@@ -57,7 +57,7 @@ def main(args: argparse.Namespace) -> int:
     kind = kind_of_map(args.port)
     check_name(Path(args.to))
     check_output(args.to, [args.base, args.new, args.images], MAP)
-    split, alone = pictures.load(args.images, args.count), Alone(args)
+    split, alone = pictures.load(args.images, args.count), Alone(args, args.base, args.new)
     old, new = alone.load(args.base), alone.load(args.new)
     features = [
         alone.store(backbone).features(split, pictures.NAMES, f"{len(split)} pictures, {backbone.label}")

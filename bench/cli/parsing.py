@@ -10,7 +10,7 @@ from carryover.bench.backbones.arch_files import read_toml
 from carryover.bench.cli import commands, flags
 from carryover.bench.cli.commands import COMMANDS, command_line, program
 from carryover.bench.errors import UserError, unknown
-from carryover.bench.plan.defaults import LIST_DEFAULTS
+from carryover.bench.plan.defaults import LIST_DEFAULTS, PRECISION
 
 ABOUT = "Carryover: does a plug-in trained on one CLIP backbone still work on its update?"
 STATUS = (
@@ -96,6 +96,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
             setattr(args, name, list(default))
     check_words(args)
     check_values(args)
+    args.precision = None if args.precision == PRECISION else args.precision  # as where it is not named
     return args
 
 

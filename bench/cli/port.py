@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from carryover.bench.cli import flags
 from carryover.bench.cli.agreement import OF_DATASETS
-from carryover.bench.cli.backbones import Alone, local, named_home, not_read, wanting
+from carryover.bench.cli.backbones import Alone, local, named_home, not_read, tower, wanting
 from carryover.bench.cli.commands import command_line
 from carryover.bench.cli.evaluate import few_threads, show_warnings
 from carryover.bench.errors import UserError
@@ -147,8 +147,9 @@ def over_anchors(args: argparse.Namespace, plugin: Plugin, classes: Classes) -> 
     elif args.images:
         raise UserError(f"port: --images, and port {args.port} looks at none; leave the flag out")
     split = pictures.load(args.images, args.count) if seen else None
-    alone = Alone(args)
-    old, new = alone.load(named_home(alone, "port", args.old, plugin, "--old")), alone.load(args.backbone)
+    named = named_home(args, "port", args.old, plugin, "--old")
+    alone = Alone(args, named, args.backbone)
+    old, new = alone.load(named), alone.load(args.backbone)
     if prior is not None and split is not None and told_of(prior) == pictures.told(split, args.images).get("sha256"):
         raise UserError(
             f"port: the map of --map was fitted on the pictures of --images {args.images}: give it alone, or pictures "
@@ -176,12 +177,14 @@ def through_map(args: argparse.Namespace, plugin: Plugin, classes: Classes) -> O
     fitted = porting.read_map(args.map)
     if args.port not in (None, fitted.about["name"]):
         raise UserError(f"port: --port {args.port}, and the map of --map is {fitted.about['name']}; leave --port out")
-    alone, where = Alone(args), f"--map '{args.map}'"
-    new = alone.load(args.backbone) if args.backbone else None
+    where = f"--map '{args.map}'"
+    new = Alone(args, args.backbone).load(args.backbone) if args.backbone else None
     show_warnings(porting.check_pair(where, fitted, porting.home_of(plugin), new))
     outcome = None if args.old else porting.carry_through(plugin, fitted, None, classes)
     if outcome is None:
-        old = alone.load(named_home(alone, "port", args.old, plugin, "--old"))
+        named = named_home(args, "port", args.old, plugin, "--old")
+        alone = Alone(args, named)
+        old = alone.load(named)
         porting.check_home(plugin, old)
         with few_threads(old.tower.is_micro and alone.device == "cpu"):
             outcome = porting.carry_through(plugin, fitted, old, classes)
@@ -204,10 +207,10 @@ def over_arrays(args: argparse.Namespace, plugin: Plugin, classes: Classes) -> O
 
     port_of(args.port or usual_port(plugin), plugin)
     old, new = stored(args.old, "--old"), stored(args.new, "--new")
-    tower = Alone(args).tower(args.backbone) if args.backbone else None
+    home = tower(args, args.backbone) if args.backbone else None
     if (old.ids is None) != (new.ids is None):
         show_warnings(["only one of the files has ids: rows were matched by their place"])
-    return carry_stored(plugin, classes, old, new, args.port, tower)
+    return carry_stored(plugin, classes, old, new, args.port, home)
 
 
 def prompts(args: argparse.Namespace, plugin: Plugin) -> tuple[Classes, str]:

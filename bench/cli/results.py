@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from carryover.bench.analyses import audit_page, known_zero_shot, main_table
@@ -15,8 +15,9 @@ from carryover.bench.cli.commands import command_line
 from carryover.bench.cli.examples import Tests
 from carryover.bench.cli.settings import changes_of, says_settings, settings_of
 from carryover.bench.errors import UserError
+from carryover.bench.plan.defaults import PLAIN_PRECISION
 from carryover.bench.plan.settings import Settings
-from carryover.bench.records import drift_files, example_files, plans, time_notes
+from carryover.bench.records import drift_files, example_files, plans, reading, time_notes
 from carryover.bench.records.predictions import Outcomes
 from carryover.bench.records.selection import Selection, choose
 from carryover.bench.records.store import Store
@@ -45,20 +46,24 @@ class Choice:
 def choice_of(args: argparse.Namespace, arch: archs.Arch) -> Choice:
     """A run shows all rows of its own settings. ``report`` shows those that its flags name, all where they name none;
     ``check`` compares the rows that were shown last. Settings that no flag says are read from what is stored."""
-    store, mine = Store(args.out, arch.id), settings_of(args, arch)
-    changes, mine = changes_of(args, mine), replace(mine, overrides=())
-    made_by = (written.read(store.folder) or {}).get("made_by") or {}
+    store = Store(args.out, arch.id)
     if args.command == "run":
-        return Choice(mine, plans.changes(store.folder), only=False)
-    settings = mine if says_settings(args) else stored_settings(store, mine, made_by.get("settings"))
+        return Choice(replace(settings_of(args, arch), overrides=()), plans.changes(store.folder), only=False)
+    made_by = written.made_by(store.folder)
+    records, last = store.records(), made_by.get("settings")
+    mine = settings_of(args, arch, PLAIN_PRECISION)
+    if not args.precision:  # whatever the device that they were made on, or that is here
+        mine = replace(mine, precision=reading.precision_of(reading.precisions(records, mine.of_runs), last))
+    changes, mine = changes_of(args, mine), replace(mine, overrides=())
+    settings = mine if says_settings(args) else stored_settings(records, mine, last)
     if args.command == "check":
         changes = [tuple(one) for one in made_by.get("only") or ()]
     return Choice(settings, changes or plans.changes(store.folder), only=bool(changes))
 
 
-def stored_settings(store: Store, mine: Settings, last: dict | None) -> Settings:
+def stored_settings(records: Sequence[reading.Record], mine: Settings, last: dict | None) -> Settings:
     """Those of the last report, else the default ones, else the newest record's: the first that have records."""
-    runs = [record["run"] for record in sorted(store.records(), key=lambda r: (r.get("started") or "", r["key"]))]
+    runs = [record["run"] for record in sorted(records, key=lambda r: (r.get("started") or "", r["key"]))]
     newest = {name: runs[-1].get(name) for name in mine.of_runs} if runs else None
     for found in (last, mine.of_runs, newest):
         if found and found.keys() == mine.of_runs.keys():

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from carryover import datasets
 from carryover.bench.cli.commands import program
 from carryover.bench.cli.curves import Curves
+from carryover.bench.cli.device import device_told, precision_told
 from carryover.bench.cli.display import Display
 from carryover.bench.cli.dry_run import dry_run
 from carryover.bench.cli.examples import tests_of
@@ -25,7 +27,7 @@ from carryover.bench.errors import UserError
 from carryover.bench.host import claims
 from carryover.bench.host.files import sweep
 from carryover.bench.records import time_notes
-from carryover.bench.records.reading import counted
+from carryover.bench.records.reading import counted, precisions
 from carryover.bench.render.terminal import console, say
 
 
@@ -40,8 +42,15 @@ def run(args: argparse.Namespace) -> int:
         return dry_run(options, runs, schedule.workers_of(options, args.jobs), args.fresh)
     started, shown = time.monotonic(), Display(console, len(runs), Curves(args))
     with shown, joined(args, options, shown.say) as cluster:
-        options = cluster.options if cluster else options
+        if cluster:  # whose cards say what --precision auto is
+            options = cluster.options
+            runs = [replace(run, precision=options.precision) for run in runs]
+        theirs = cluster.setup.options if cluster else options
+        device = f"{theirs.device}, of Ray's workers" if cluster else device_told(args, options)
         session = Session(options, shown.on_images)
+        precision = precision_told(args, theirs) + in_another(args, session)
+        shown.say(f"device: {device}; precision of the frozen towers: {precision}")
+        args.precision = options.precision  # all that follows is of these runs
         session.store.check_writable()
         tidy(session)
         tested = list(dict.fromkeys(id for run in runs for id in (run.dataset, run.test) if id))
@@ -81,6 +90,16 @@ def run(args: argparse.Namespace) -> int:
         + (" (more experiments: --suite all)" if options.arch.first and not args.suite else "")
     )
     return 0 if tally.done + tally.already + tally.elsewhere == tally.planned else 1
+
+
+def in_another(args: argparse.Namespace, session: Session) -> str:
+    """What is said beside the precision where nobody named it and results of these settings are stored in another."""
+    options = session.options
+    asked = settings_of(args, options.arch, options.precision).of_runs
+    others = [one for one in precisions(session.store.records(), asked) if one != options.precision]
+    if args.precision or not others:
+        return ""
+    return f"; stored here are results in {others[-1]} too, with which --precision {others[-1]} goes on"
 
 
 def tidy(session: Session) -> None:

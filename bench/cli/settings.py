@@ -20,14 +20,19 @@ def arch_of(args: argparse.Namespace) -> archs.Arch:
     return resolve_arch(arch, args.hub_cache)
 
 
-def settings_of(args: argparse.Namespace, arch: archs.Arch) -> Settings:
-    """The registries must have been filled (`registries.discover`): names and options are looked up."""
+def settings_of(args: argparse.Namespace, arch: archs.Arch, precision: str = "") -> Settings:
+    """The registries must have been filled (`registries.discover`): names and options are looked up. ``precision``:
+    where the command line names none; empty: what the device of the call has (`device.placed`)."""
     protocol = args.protocol or arch.protocol
     views = args.views if args.views is not None else defaults.views(protocol)
     shots = args.shots if args.shots is not None else defaults.SHOTS
     methods = Registered()
     changes = names.overrides(args.overrides, methods)
-    precision = args.precision or defaults.PRECISION
+    precision = args.precision or precision
+    if not precision:
+        from carryover.bench.cli.device import placed  # which needs torch
+
+        _, _, precision = placed(args, arch.is_micro)
     return Settings(shots, protocol, precision, views, args.limit, changes, methods=methods)
 
 

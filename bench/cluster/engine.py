@@ -28,6 +28,7 @@ from carryover.bench.engine.record_draft import write_manifests
 from carryover.bench.engine.session import Session
 from carryover.bench.errors import StorageError, UserError
 from carryover.bench.host import environment, processor, stopping
+from carryover.bench.host.device import precision_on
 from carryover.bench.host.files import temporary
 from carryover.bench.host.paths import PACKAGE
 from carryover.bench.host.processes import cores
@@ -35,6 +36,7 @@ from carryover.bench.host.worker_pool import Lost
 from carryover.bench.plan.runs import Run
 
 OBJECTS = 256 << 20  # bytes of Ray's own memory where it is started here: records and small files alone pass through
+ASKED = 120.0  # seconds that nodes have to say what their cards can do: a worker of theirs starts, and loads torch
 ANSWER = 20.0  # seconds that a cluster's head has to take a connection
 Say = Callable[[str], None]
 
@@ -123,15 +125,32 @@ class Cluster:
     def __init__(self, ray: Any, args: argparse.Namespace, options: Options, probe: str, say: Say):
         self.ray, self.say, self.jobs = ray, say, args.jobs or None
         accelerated = any(node["Resources"].get("GPU") for node in ray.nodes() if node["Alive"])
-        self.gpus = float(accelerated and args.device != "cpu") if args.ray_gpus is None else args.ray_gpus
+        cpu = args.device == "cpu" or (args.device == "auto" and options.arch.is_micro)
+        self.gpus = float(accelerated and not cpu) if args.ray_gpus is None else args.ray_gpus
         device = args.device if args.device != "auto" else "cuda" if self.gpus else "cpu"
         if device == "mps" or (device == "cuda" and not self.gpus):
             raise UserError(f"--device {device} with --engine ray: the cluster offers no such device to its runs")
-        self.options = replace(options, together=args.together or worthwhile_together(options.arch, device))
+        together = args.together or worthwhile_together(options.arch, device)
+        precision = args.precision or (self.precision_of_cards() if device == "cuda" else precision_on(device))
+        self.options = replace(options, together=together, precision=precision)
         sharing = max(1, int(1 / self.gpus + 1e-9)) if self.gpus else 1
         theirs = worker.absolute(replace(self.options, device=device, sharing=sharing))
         self.setup = worker.Setup(theirs, needs_of(theirs), args.ray_scratch, probe)
         self.worker = ray.remote(num_cpus=1, num_gpus=self.gpus, max_restarts=0)(worker.Worker)
+
+    def precision_of_cards(self) -> str:
+        """What --precision auto is: one for all nodes, so that a run's key is the same wherever it is done. Raises
+        UserError where the nodes do not answer."""
+        ask = self.ray.remote(num_cpus=0, num_gpus=self.gpus)(precision_on)
+        asked = [ask.options(scheduling_strategy=only_on(node)).remote("cuda") for node in self.nodes()]
+        try:
+            found = self.ray.get(asked, timeout=ASKED)
+        except self.ray.exceptions.RayError as error:
+            raise UserError(
+                f"--precision auto: the nodes do not say within {ASKED:g} s whether their cards have bf16 "
+                f"({type(error).__name__}); name --precision bf16 or fp32"
+            ) from error
+        return min(found, key=["fp32", "bf16"].index, default=precision_on("cpu"))
 
     def nodes(self) -> list[Node]:
         """Those that can hold a worker: one core and its share of one GPU each."""
@@ -159,14 +178,11 @@ class Cluster:
 
     def engine(self, session: Session, share: units.Share, jobs: int, limit: float | None = None) -> units.Finished:
         """As ``local.in_workers``, on the cluster."""
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
         session.inputs.forget()
         queue, setup = units.Queue(session, share), self.ray.put(self.setup)
 
         def hire(node: Node) -> Any:
-            here = NodeAffinitySchedulingStrategy(node.id, soft=False)
-            return self.worker.options(scheduling_strategy=here).remote(setup, node.room)
+            return self.worker.options(scheduling_strategy=only_on(node)).remote(setup, node.room)
 
         pool = Pool(self.ray, hire, self.nodes, partial(self.plugins, session), self.jobs, limit, self.say)
         with contextlib.closing(pool.outcomes(queue.draw, lambda: len(queue.pending))) as outcomes:
@@ -190,6 +206,13 @@ class Cluster:
                 yield item, found
             else:
                 yield item, received(session, item[0], found)
+
+
+def only_on(node: Node) -> Any:
+    """What Ray calls a strategy."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node.id, soft=False)
 
 
 def received(session: Session, run: Run, parcel: Any) -> dict | Lost:

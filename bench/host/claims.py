@@ -106,6 +106,8 @@ class Claims:
             except FileNotFoundError:
                 self._token = None
             except OSError as error:
+                if isinstance(error, FileExistsError) and (self.folder.is_dir() or not self.folder.exists()):
+                    continue  # mkdir met the folder, and it was gone when mkdir looked what it is
                 raise StorageError(f"cannot write '{path}': {error.strerror or error}; choose another --out") from error
         raise StorageError(f"cannot write '{path}': its folder vanishes again and again")
 

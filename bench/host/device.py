@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,17 @@ def device_name(device: torch.device) -> str:
     if device.type == "cpu":
         return f"cpu ({torch.get_num_threads()} threads)"
     return device.type
+
+
+def precision_on(device: str, cards: Sequence[int] = ()) -> str:
+    """That of frozen towers where nobody names one: "bf16" where each of these CUDA cards (none: the present one) has
+    it in hardware, for emulated it is slower than fp32; else "fp32"."""
+    return "bf16" if device == "cuda" and all(map(has_bf16, cards or (None,))) else "fp32"
+
+
+def has_bf16(card: int | None) -> bool:
+    with contextlib.nullcontext() if card is None else torch.cuda.device(card):
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def use(cards: Sequence[int]) -> None:

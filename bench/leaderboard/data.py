@@ -216,8 +216,9 @@ def command_of(row: BoardRow) -> list[str]:
     head += [] if row.arch.startswith("micro") else ["--data-root", "DATA"]
     tail = ["--methods", row.method]
     default = default_settings(arch_for(row.arch), row.settings.methods).of_runs
+    always = ("precision",) if own else ("precision", "protocol", "views")  # what device or file would say
     for name, value in row.settings.of_runs.items():
-        if value is not None and (value != default[name] or (not own and name in ("protocol", "views"))):
+        if value is not None and (value != default[name] or name in always):
             tail += [f"--{name}", str(shown_setting(name, value))]
     tail += ["--set", *(f"{row.method}.{option}" for option in row.options)] if row.options else []
     tail += ["--seeds", *map(str, sorted({record["run"]["seed"] for record in row.records}))]

@@ -3,7 +3,8 @@
 ARCH = "micro"
 SEEDS = (1, 2, 3)
 SHOTS = 16
-PRECISION = "fp32"
+PRECISION = "auto"  # of the frozen towers: bf16 on CUDA cards that have it in hardware, elsewhere the next
+PLAIN_PRECISION = "fp32"
 PUBLISHED_VIEWS, MICRO_VIEWS = 16, 4
 TEXT_MEMORY = 4.0  # GB that a text pass keeps on a CPU
 TEXT_SHARE, TEXT_BESIDE = 0.6, 2.0  # of a GPU's free memory, less so many GB for towers, features and what is learned

@@ -73,8 +73,10 @@ def swept_rows(row: suites.Variant, sweeps: Mapping[str, Sequence[tuple[str, ...
 
 def default_methods(known: Methods) -> list[str]:
     """What is run where the command line names no methods: those on frozen image features, which are encoded once for
-    all of them. Methods that train towers, or adapt to each test image, are asked for by name or by "all"."""
-    return [name for name, method in known.items() if method.needs == "features"]
+    all of them. Methods that train towers, or adapt to each test image, are asked for by name or by "all", and so are
+    those whose class says ``usual = False``. The base class does not say it, so that no run's key hangs on it."""
+    frozen = [name for name, method in known.items() if method.needs == "features"]
+    return [name for name in frozen if getattr(known[name], "usual", True)]
 
 
 def by_dataset(runs: list[Run]) -> list[Run]:

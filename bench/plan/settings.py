@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from carryover.bench.backbones.archs import Arch
 from carryover.bench.errors import UserError, unknown
-from carryover.bench.plan.defaults import PRECISION, SHOTS, views
+from carryover.bench.plan.defaults import PLAIN_PRECISION, SHOTS, views
 from carryover.bench.plan.option_rows import WithRows, row_id
 from carryover.bench.plan.run_labels import ZERO_SHOT
 from carryover.bench.plan.runs import Run
@@ -45,8 +45,8 @@ class Methods(Protocol):
 
 
 def default_settings(arch: Arch, methods: Methods) -> Settings:
-    """Those of a command line that names the arch alone."""
-    return Settings(SHOTS, arch.protocol, PRECISION, views(arch.protocol), None, methods=methods)
+    """Those of a command line that names the arch alone, on a CPU."""
+    return Settings(SHOTS, arch.protocol, PLAIN_PRECISION, views(arch.protocol), None, methods=methods)
 
 
 @dataclass(frozen=True)

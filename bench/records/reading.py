@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from carryover.bench import places
 from carryover.bench.errors import printable
+from carryover.bench.plan.defaults import PLAIN_PRECISION
 from carryover.bench.plan.run_labels import is_plain, setting
 from carryover.datasets.base import AVERAGE as AVERAGE
 
@@ -111,6 +112,21 @@ def mixed_settings(records: Iterable[Record]) -> dict[str, list]:
         for name in SETTINGS:
             found[name].add(record["run"].get(name))
     return {name: sorted(values, key=str) for name, values in found.items() if len(values) > 1}
+
+
+def precisions(records: Iterable[Record], asked: Mapping[str, Any]) -> list[str]:
+    """Those of the records which otherwise have the settings ``asked``; the last started one's last."""
+    others = {name: value for name, value in asked.items() if name != "precision"}
+    fitting = [r for r in records if all(r["run"].get(name) == value for name, value in others.items())]
+    newest_first = sorted(fitting, key=lambda r: (r.get("started") or "", r["key"]), reverse=True)
+    return list(dict.fromkeys(str(r["run"].get("precision")) for r in newest_first))[::-1]
+
+
+def precision_of(found: Sequence[str], last: Mapping[str, Any] | None) -> str:
+    """Which of several `precisions` is shown: that of the ``last`` report's settings, else the newest; of none the one
+    that every device has."""
+    said = str((last or {}).get("precision"))
+    return said if said in found else found[-1] if found else PLAIN_PRECISION
 
 
 def averaged(records: Iterable[Record]) -> list[str]:

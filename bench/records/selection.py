@@ -7,6 +7,7 @@ that can change a number; the rest is counted in a note, never averaged in.
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,12 +15,12 @@ from typing import Any, TypeVar
 
 from carryover.bench.backbones.archs import Arch
 from carryover.bench.errors import UserError
-from carryover.bench.host.identity import canonical
+from carryover.bench.host.identity import canonical, parse_json
 from carryover.bench.plan import suites
 from carryover.bench.plan.option_rows import method_of
 from carryover.bench.plan.run_labels import is_plain
 from carryover.bench.plan.runs import as_stored, shown_setting
-from carryover.bench.plan.settings import Methods, Settings, parse_overrides
+from carryover.bench.plan.settings import Methods, Settings, default_settings, parse_overrides
 from carryover.bench.plan.suites import Variant
 from carryover.bench.records import environments, reading, selection_options, selection_retrained
 from carryover.bench.records.example_files import Stored
@@ -151,7 +152,7 @@ def choose(
     notes = tuple(f"{count} stored records of other {what} are in no table" for what, count in left.items() if count)
     notes += tuple(f"{line}: it is in no table" for line in unclear.values())
     notes += unregistered(pool, settings.methods)
-    notes += of_other_settings(plain, settings)
+    notes += of_other_settings(plain, arch, settings)
     found = {id: of_one_table(of_suite) for id, of_suite in rows.items() if of_suite}
     return Selection(arch, tuple(environments.marked(reading.select(main))), found, notes, settings=settings)
 
@@ -164,19 +165,22 @@ def known_changes(changes: Sequence[str], methods: Methods) -> bool:
         return False
 
 
-def of_other_settings(plain: Iterable[Record], settings: Settings) -> tuple[str, ...]:
+def of_other_settings(plain: Iterable[Record], arch: Arch, settings: Settings) -> tuple[str, ...]:
     """A line for each other settings of whole calls that records were made with: they are tables of their own."""
-    counts = Counter(
-        tuple(told(name, r["run"].get(name)) for name, value in settings.of_runs.items() if r["run"].get(name) != value)
-        for r in plain
-    )
-    return tuple(
-        f"{reading.counted(count, 'stored record')} of other settings ({', '.join(others)}) "
-        f"{'is' if count == 1 else 'are'} in no table; report --shots N --views N … with the flags of their run shows "
-        "them"
-        for others, count in sorted(counts.items())
-        if others
-    )
+    mine, usual = settings.of_runs, default_settings(arch, settings.methods).of_runs
+    counts = Counter(canonical({name: r["run"].get(name) for name in mine}) for r in plain)
+    lines = []
+    for text, count in counts.items():
+        theirs = parse_json(text)
+        if others := [told(name, theirs[name]) for name in mine if theirs[name] != mine[name]]:
+            asked = [n for n in mine if theirs[n] is not None and (theirs[n] != usual[n] or n == "precision")]
+            words = [word for n in asked for word in (f"--{n}", str(shown_setting(n, theirs[n])))]
+            than = f" of {mine['precision']}" if theirs["precision"] != mine["precision"] else ""
+            lines.append(
+                f"{reading.counted(count, 'stored record')} of other settings ({', '.join(others)}) "
+                f"{'is' if count == 1 else 'are'} in no table{than}; report {shlex.join(words)} shows them"
+            )
+    return tuple(sorted(lines))
 
 
 def told(name: str, value: object) -> str:

@@ -33,6 +33,11 @@ def read(folder: Path) -> dict | None:
     return found if found is not None and isinstance(found.get("files"), dict) else None
 
 
+def made_by(folder: Path) -> dict[str, Any]:
+    """What the last report was made by; empty where there is none."""
+    return (read(folder) or {}).get("made_by") or {}
+
+
 def differences(folder: Path, told: Sequence[str], records: Iterable[Record]) -> list[str]:
     """A line for each listed file that has other bytes now, where none of the lines ``told`` names it. Results whose
     records name a plan have such a list; older ones need none."""

@@ -256,7 +256,7 @@ def test_what_was_not_run_is_empty_listed_and_has_its_command():
     row = cell(found, "Table 2", "eurosat", "kgcoop", "new")
     assert row["verdict"] == "not run" and row["seeds"] == 0 and row["paper"] > 0
     assert all(math.isnan(row[name]) for name in ("ours", "difference", "low", "high"))
-    assert row["command"].endswith("--suite main --datasets eurosat --methods kgcoop")
+    assert row["command"].endswith("--suite main --datasets eurosat --methods kgcoop --precision fp32")
     lines = audit.missing(found)
     assert "Table 3: coop" not in lines and "Table 3, coop: imagenet" not in "".join(lines)
     assert "Table 2, dtd: zs-clip, linear-probe, clip-adapter, tip-adapter-f, cocoop, kgcoop" in lines
@@ -291,6 +291,12 @@ def test_trials_are_not_compared(flags, run, said):
     assert all(said in note for note in found["note"])
     assert said in audit.summary(found, audit.not_comparable(selection))
     assert not any("--limit" in command or "--shots" in command for command in found["command"])
+
+
+def test_a_command_names_the_precision_of_the_cells_beside_it_and_none_where_none_are():
+    assert "--precision fp32" in cell(audited([]), "Table 2", "dtd", "coop", "h")["command"]
+    trial = audited([], "--limit", "2")
+    assert not any("--precision" in command for command in trial["command"])
 
 
 def test_records_of_other_settings_keep_them_in_the_command():

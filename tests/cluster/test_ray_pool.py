@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 from toys import execute, toy_run
 
+from carryover.bench.backbones import archs
 from carryover.bench.cli import main
 from carryover.bench.cluster import engine
 from carryover.bench.cluster import node as cluster_node
@@ -389,30 +390,87 @@ def test_paths_of_the_command_line_are_absolute_for_workers(session_on, tmp_path
     assert made.hub_cache is None and made.arch.base.weights == ""
 
 
-def test_a_cluster_offers_a_worker_for_each_core_and_share_of_a_gpu(session_on):
-    def cluster(nodes, **given):
-        ray = SimpleNamespace(
-            nodes=lambda: [
-                {"Alive": True, "NodeID": str(i), "NodeManagerHostname": f"h{i}", "Resources": has}
-                for i, has in enumerate(nodes)
-            ],
-            remote=lambda **_: lambda what: what,
+@pytest.fixture
+def cluster(session_on, monkeypatch):
+    """``cluster(nodes, cards, arch, **flags)``: nodes by what they have; cards: what each says of its own, in turn; a
+    fault in their place is what the wait for them ends in."""
+    monkeypatch.setattr(engine, "only_on", lambda node: node)
+
+    def made(nodes, cards=(), arch=None, **given):
+        says = (
+            dict(zip(map(str, range(len(nodes))), cards, strict=False)) if isinstance(cards, (list, tuple)) else cards
         )
-        flags = {"jobs": 0, "device": "auto", "ray_gpus": None, "together": 0, "ray_scratch": "", **given}
-        return engine.Cluster(ray, SimpleNamespace(**flags), session_on("driver").options, "", print)
+
+        def get(asked, timeout):
+            if isinstance(says, Exception):
+                raise says
+            return asked
+
+        def remote(**share):
+            def of(what):
+                if isinstance(what, type):
+                    return what
+                assert share["num_gpus"] > 0, "a task without a share of a card sees none"
+                on = lambda scheduling_strategy: SimpleNamespace(  # noqa: E731
+                    remote=lambda device: says if isinstance(says, Exception) else says[scheduling_strategy.id]
+                )
+                return SimpleNamespace(options=on)
+
+            return of
+
+        there = [
+            {"Alive": True, "NodeID": str(i), "NodeManagerHostname": f"h{i}", "Resources": has}
+            for i, has in enumerate(nodes)
+        ]
+        ray = SimpleNamespace(nodes=lambda: there, remote=remote, get=get, exceptions=Played.exceptions)
+        flags = {"jobs": 0, "device": "auto", "ray_gpus": None, "together": 0, "ray_scratch": "", "precision": None}
+        options = session_on("driver").options
+        options = replace(options, arch=arch or options.arch)
+        return engine.Cluster(ray, SimpleNamespace(**{**flags, **given}), options, "", print)
+
+    return made
+
+
+def test_a_cluster_offers_a_worker_for_each_core_and_share_of_a_gpu(cluster):
+    def cluster_of(nodes, **given):
+        return cluster(nodes, ["bf16"] * len(nodes), **given)
 
     mixed = [{"CPU": 16.0, "GPU": 4.0}, {"CPU": 3.0, "GPU": 2.0}, {"CPU": 8.0}, {}]
-    whole = cluster(mixed)
+    whole = cluster_of(mixed)
     assert (whole.gpus, whole.room, whole.setup.options.device, whole.options.device) == (1.0, 6, "cuda", "cpu")
-    assert (whole.options.together, cluster(mixed, device="cpu").options.together) == (3, 1)
-    assert [node.room for node in cluster(mixed, ray_gpus=0.3).nodes()] == [12, 3]
-    plain = cluster(mixed, device="cpu")
+    assert (whole.options.together, cluster_of(mixed, device="cpu").options.together) == (3, 1)
+    assert [node.room for node in cluster_of(mixed, ray_gpus=0.3).nodes()] == [12, 3]
+    plain = cluster_of(mixed, device="cpu")
     assert (plain.gpus, plain.room, plain.setup.options.device) == (0.0, 27, "cpu")
-    assert cluster(mixed, device="cpu", jobs=5).room == 5
-    assert cluster([{"CPU": 2.0}]).setup.options.device == "cpu"
+    assert cluster_of(mixed, device="cpu", jobs=5).room == 5
+    assert cluster_of([{"CPU": 2.0}]).setup.options.device == "cpu"
     for device in ("cuda", "mps"):
         with pytest.raises(UserError, match=f"--device {device}"):
-            cluster([{"CPU": 2.0}], device=device)
+            cluster_of([{"CPU": 2.0}], device=device)
+
+
+def test_nodes_share_one_precision_which_all_of_their_cards_have(cluster):
+    two = [{"CPU": 4.0, "GPU": 1.0}, {"CPU": 4.0, "GPU": 1.0}]
+    for cards, flags, found in (
+        (["bf16", "bf16"], {}, "bf16"),
+        (["bf16", "fp32"], {}, "fp32"),
+        (["bf16", "bf16"], {"precision": "fp32"}, "fp32"),
+        (["bf16", "bf16"], {"device": "cpu"}, "fp32"),
+    ):
+        made = cluster(two, cards, **flags)
+        assert made.options.precision == made.setup.options.precision == found, (cards, flags)
+    with pytest.raises(UserError, match="--precision auto: the nodes do not say .* name --precision bf16 or fp32"):
+        cluster(two, Died())
+    assert cluster(two, Died(), precision="bf16").options.precision == "bf16", "nobody is asked"
+
+
+def test_runs_of_micro_go_to_cores_of_the_cluster_unless_its_cards_are_asked_for(cluster):
+    two = [{"CPU": 4.0, "GPU": 1.0}] * 2
+    micro = cluster(two, ["bf16"] * 2, archs.ARCHS["micro"])
+    assert (micro.gpus, micro.setup.options.device, micro.options.precision) == (0.0, "cpu", "fp32")
+    for flags in ({"device": "cuda"}, {"ray_gpus": 0.5}):
+        asked = cluster(two, ["bf16"] * 2, archs.ARCHS["micro"], **flags)
+        assert (asked.setup.options.device, asked.options.precision) == ("cuda", "bf16")
 
 
 def test_without_ray_the_engine_is_refused_in_one_line_that_says_how_to_get_it(monkeypatch):

@@ -1,5 +1,6 @@
 """Several cards of one machine: a worker process each, in whose records its card stands. No card is needed."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -12,7 +13,8 @@ from stand_in_cuda import stand_in_cuda
 from worlds import World, pictures_in, quietly
 
 from carryover.bench.cli import main
-from carryover.bench.cli.options import device_of, options_of
+from carryover.bench.cli.device import device_of
+from carryover.bench.cli.options import options_of
 from carryover.bench.cli.parsing import parse
 from carryover.bench.engine import local, schedule
 from carryover.bench.engine.options import device_budget
@@ -29,6 +31,8 @@ def cards(monkeypatch):
     def there(count):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+        monkeypatch.setattr(torch.cuda, "device", lambda card: contextlib.nullcontext())
 
     return there
 
@@ -44,7 +48,8 @@ def given(*argv):
     ("text", "found"),
     [
         ("cuda", ("cuda", ())),
-        ("auto", ("cuda", ())),
+        ("auto", ("cpu", ())),  # of the micro world
+        ("auto --arch vit-b16", ("cuda", ())),
         ("cpu", ("cpu", ())),
         ("CUDA:2", ("cuda", (2,))),
         ("cuda:3,0", ("cuda", (3, 0))),
@@ -53,8 +58,7 @@ def given(*argv):
 )
 def test_the_flag_names_a_kind_of_device_and_cards_by_number(cards, text, found):
     cards(4)
-    assert device_of(given("--device", text)) == found
-    options = options_of(given("--device", text))
+    options = options_of(given("--device", *text.split()))
     assert (options.device, options.cards) == found
 
 

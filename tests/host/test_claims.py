@@ -142,6 +142,27 @@ def test_what_is_no_file_in_the_place_of_a_claim_is_named_and_not_waited_for(tmp
         mine.wait(["a"])
 
 
+def test_a_folder_that_another_takes_away_while_it_is_made_is_made_again(tmp_path, monkeypatch):
+    """mkdir meets the folder, and then finds it gone."""
+    real, met = os.mkdir, []
+
+    def mkdir(path, *given, **more):
+        if Path(path).name == "claims" and not met:
+            met.append(path)
+            raise FileExistsError(17, "File exists", str(path))
+        return real(path, *given, **more)
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    with Claims(tmp_path / "claims") as mine:
+        assert mine.take("a") and met
+
+
+def test_a_file_in_the_place_of_the_folder_is_told_at_once(tmp_path):
+    (tmp_path / "claims").write_text("")
+    with pytest.raises(StorageError, match="File exists"), Claims(tmp_path / "claims") as mine:
+        mine.take("a")
+
+
 def test_a_killed_process_that_nobody_waited_for_is_dead_too(tmp_path):
     if not processes.born(os.getpid()):
         pytest.skip("this system does not say so")

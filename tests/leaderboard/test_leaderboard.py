@@ -311,7 +311,7 @@ def test_an_arch_of_a_users_file_and_a_method_of_ones_own_have_their_rows(tmp_pa
     ]  # fmt: skip
     head, tail = leaderboard_data.command_of(rows[0])
     assert head == "python run_all.py --arch FILE.toml --data-root DATA --suite main"
-    assert tail == "--methods both --protocol published --views 4 --seeds 1 2 3 --plugin-dir DIR"
+    assert tail == "--methods both --protocol published --precision fp32 --views 4 --seeds 1 2 3 --plugin-dir DIR"
     assert leaderboard_data.word_of("folder:my photos") == "'folder:PATH/my photos'"
 
 

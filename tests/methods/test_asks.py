@@ -74,6 +74,7 @@ def test_needs_are_those_that_the_methods_files_say():
         "zs-clip": [], "tpt": [], "fine-tuning": [],
         "coop": text, "kgcoop": text, "contcoop": text, "cocoop": [*text, *joint],
         "linear-probe": joint, "clip-adapter": joint, "tip-adapter-f": joint, "taskres": joint,
+        "gda": joint, "lp-plus-plus": joint, "clap": joint,
         "rada": joint, "rada-towers": joint, "rada-tt": joint,
         "maple": ["width", "text_layers", "image_layers", "image_width"],
         "clip-lora": ["width", "text_layers", "image_layers", "image_width"],

@@ -53,7 +53,7 @@ def meant(name, dataset, classname):
     if name == "zs-clip":  # the paper's Table 2 fits the ensemble on ImageNet
         part = "ensemble" if dataset == "imagenet" else "one"
     texts = REFERENCE[name, part, dataset, classname]
-    if name == "taskres":  # its code leaves underscores in the names
+    if name in ("clap", "taskres"):  # whose code leaves underscores in the names
         texts = [text.replace("_", " ") for text in texts]
     if name in WORDS:  # the context stands in their place
         texts = [text.removeprefix(WORDS[name]) for text in texts]

@@ -12,7 +12,7 @@ from carryover.bench.errors import UserError
 from carryover.bench.plan import grid, sweeps
 from carryover.bench.plan.option_rows import row_id
 from carryover.bench.plan.settings import Settings
-from carryover.bench.records import plans
+from carryover.bench.records import plans, reading
 from carryover.bench.records.selection import choose
 from carryover.bench.render.sheets import sheet_markdown
 from carryover.bench.report import outputs, report
@@ -124,6 +124,24 @@ def test_other_shots_are_another_table_and_are_named():
     assert {one["key"] for one in selection.main} == {one["key"] for one in usual}
     (note,) = selection.notes
     assert note.startswith(f"{len(few)} stored records of other settings (shots 4) are in no table")
+    assert note.endswith("; report --shots 4 --precision fp32 shows them")
+
+
+def test_of_two_precisions_the_one_in_the_tables_is_said_and_how_to_have_the_other():
+    half = [record(run) for run in runs(methods=["coop"], settings=replace(MICRO, precision="bf16"))]
+    usual = [record(run) for run in runs(methods=["coop"])]
+    selection = choose([*half, *usual], ARCH, MICRO)
+    assert {one["key"] for one in selection.main} == {one["key"] for one in usual}
+    (note,) = selection.notes
+    assert note.endswith("(precision bf16) are in no table of fp32; report --precision bf16 shows them")
+    asked = MICRO.of_runs
+    assert reading.precision_of(reading.precisions(half, asked), None) == "bf16"
+    later = [{**one, "started": "2027"} for one in usual]
+    both = reading.precisions([*later, *half], asked)
+    assert both == ["bf16", "fp32"] == reading.precisions([*half, *later], {**asked, "precision": "bf16"})
+    assert reading.precision_of(both, None) == "fp32" and reading.precision_of(both, {"precision": "bf16"}) == "bf16"
+    assert reading.precision_of(["fp32"], {"precision": "bf16"}) == "fp32" == reading.precision_of([], None)
+    assert not reading.precisions(half, {**asked, "shots": 4})
 
 
 def test_what_goes_beyond_the_main_suite_follows_the_row():

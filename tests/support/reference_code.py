@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import importlib
+import inspect
 import json
 import os
 import runpy
@@ -30,7 +31,8 @@ DATA = Path(__file__).parent.parent / "data"
 OWNERS = {
     "CoOp": "KaiyangZhou", "Dassl.pytorch": "KaiyangZhou", "KgCoOp": "htyao89", "CLIP-Adapter": "gaopengcuhk",
     "Tip-Adapter": "gaopengcuhk", "RAda": "khufia", "TaskRes": "geekyutao", "TPT": "azshue",
-    "multimodal-prompt-learning": "muzairkhattak", "CLIP-LoRA": "MaxZanella",
+    "multimodal-prompt-learning": "muzairkhattak", "CLIP-LoRA": "MaxZanella", "ICLR24": "mrflogs",
+    "FewShot-CLIP-Strong-Baseline": "FereshteShakeri", "CLAP": "jusiro",
 }  # fmt: skip
 NAMES = ("tench", "St._Bernard's dog, old (XL)")
 # Our id: (CoOp's dataset config and its name there, Tip-Adapter's and CLIP-LoRA's module)
@@ -235,7 +237,7 @@ def custom(cfg, **more):
 def told_dataset(loaded):
     """The one dataset class of a Tip-Adapter module, made without files; its ``template`` is what it uses."""
     kinds = [k for k in vars(loaded).values() if isinstance(k, type) and k.__module__ == loaded.__name__]
-    (kind,) = [k for k in kinds if hasattr(k, "dataset_dir")]
+    (kind,) = [k for k in kinds if hasattr(k, "dataset_dir") or k.__name__ == "ImageNet"]
     empty = MagicMock(return_value=([], [], []))
     base = kind.__mro__[1]
     with contextlib.ExitStack() as stack:
@@ -245,13 +247,15 @@ def told_dataset(loaded):
                 stack.enter_context(patch(f"torchvision.datasets.{reader}", return_value=images))
         else:
             stack.enter_context(patch.object(base, "__init__", lambda self, **_: None))
-            stack.enter_context(patch.object(base, "generate_fewshot_dataset", lambda self, *a, **k: []))
+            few = {"create": True}  # one of them calls it otherwise
+            stack.enter_context(patch.object(base, "generate_fewshot_dataset", lambda self, *a, **k: [], **few))
             for owner in (kind, getattr(loaded, "OxfordPets", kind)):
                 stack.enter_context(patch.object(owner, "read_split", empty, create=True))
                 for name in ("read_data", "read_and_split_data", "read_classnames"):
                     stack.enter_context(patch.object(owner, name, MagicMock(return_value=[]), create=True))
         stack.enter_context(patch("builtins.open", MagicMock(return_value=MagicMock())))
-        return kind("root", 16, *([None] if base is object else []))
+        given = {"cfg": {"subsample_classes": "all"}, "root": "root", "num_shots": 16, "preprocess": None}
+        return kind(*[given[name] for name in inspect.signature(kind).parameters])
 
 
 def tip_texts(loaded, clip):
@@ -269,6 +273,12 @@ def lora_texts(loaded, clip):
 
 def adapter_texts(cfg):
     return lambda loaded, clip: loaded.CustomCLIP(cfg, NAMES, clip).text_encoder()
+
+
+def clap_texts(dataset):
+    """As its command asks for CLAP, but with the name of the dataset alone in its configuration."""
+    adapter = SimpleNamespace(INIT="ZS", CONSTRAINT="l2", ENHANCED_BASE="none")
+    return custom(SimpleNamespace(DATASET=SimpleNamespace(NAME=dataset), TRAINER=SimpleNamespace(ADAPTER=adapter)))
 
 
 def tpt_texts(argv):
@@ -354,12 +364,15 @@ class Sources:
         yield of("maple", "prompt", "multimodal-prompt-learning", "trainers.maple", maple, embedded)
         yield of("rada", "prompt", "RAda", "trainers.rada", custom(self.rada(dataset)), whole)
         yield of("taskres", "prompt", "TaskRes", "trainers.taskres", custom(self.taskres(dataset)), embedded)
+        yield of("clap", "prompt", "CLAP", "trainers.adapters", clap_texts(DATASETS[dataset][1]), embedded)
         (argv,) = calls(at["TPT"], "scripts/test_tpt.sh", TPT_SETS[dataset])
         yield of("tpt", "prompt", "TPT", "clip.custom_clip", tpt_texts(argv), embedded)
         if tip_module:
             module = f"datasets.{tip_module}"
             yield of("tip-adapter-f", "prompt", "Tip-Adapter", module, tip_texts, whole)
             yield of("clip-lora", "prompt", "CLIP-LoRA", module, lora_texts, whole)
+            yield of("gda", "prompt", "ICLR24", module, tip_texts, whole)
+            yield of("lp-plus-plus", "prompt", "FewShot-CLIP-Strong-Baseline", module, tip_texts, whole)
 
 
 def commit(folder: Path) -> str:

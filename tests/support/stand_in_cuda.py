@@ -39,6 +39,7 @@ def fakes(device: Device) -> list:
         "device_count": lambda: 1,
         "current_device": lambda: 0,
         "set_device": lambda *_: None,
+        "device": lambda *_: contextlib.nullcontext(),
         "synchronize": lambda *_: device.sync("synchronize"),
         "is_initialized": lambda: True,
         "_lazy_init": lambda: None,
