@@ -23,40 +23,38 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 import torch
 from tabulate import tabulate
 
 from benchmarks import table2, workload
 from benchmarks.operations import Sizes
+from benchmarks.pace import Clock, Shares, evaluation_seconds, fit_seconds, paced, parted
 from benchmarks.table2 import PROMPTS, StandIn
 from benchmarks.workload import seconds
-from carryover.bench.backbones.loading import Backbone
-from carryover.bench.engine.evaluator import predict
-from carryover.bench.engine.one_run import STEP_TOKENS
+from carryover.bench.backbones.loading import Backbone, first_line
 from carryover.bench.engine.options import device_budget
 from carryover.bench.features.store import FeatureStore
-from carryover.bench.host import processor
+from carryover.bench.host import out_of_memory, processor
 from carryover.bench.host.files import write_text
 from carryover.bench.host.processes import cores
 from carryover.bench.preflight.made_up import threads_set
-from carryover.bench.training.generators import generator
-from carryover.bench.training.resident import WORTH, allow_graphs
-from carryover.bench.training.trainer import fit_together
+from carryover.bench.training.resident import allow_graphs
 from carryover.methods import PAPER_ORDER
-from carryover.methods.base import METHODS, Method, Support
-from carryover.methods.parts.schedule import epoch_steps
+from carryover.methods.base import METHODS
 
+T = TypeVar("T")
 PARTS = ("peak", "features", "means", "methods")
 HOUR, GIB = 3600.0, 1 << 30
-LEAST_STEPS = 3  # measured of a fit beyond its first steps
-FIRST = {"cuda": WORTH, "cpu": 1}  # steps of a fit that are slower: kernels are loaded, a graph is recorded
 MEANS = (("coop", "contcoop", "cocoop"), ("dtd", "caltech101", "imagenet"))
 SMALL_BUDGET = 4  # GB, what a CPU has
 
@@ -80,145 +78,82 @@ class Row:
     share: float
 
 
-@dataclass
-class Clock:
-    """Seconds of one thing after another, on a device."""
+class Warnings(logging.Handler):
+    """Hands what the suite warns of, a step that is not recorded say, to ``fact``."""
 
-    device: torch.device
+    def __init__(self, fact: Callable[[str], None]):
+        super().__init__(logging.WARNING)
+        self.fact = fact
 
-    def __call__(self, run: Callable[[], object]) -> float:
-        return seconds(run, self.device)
-
-
-@dataclass
-class Shares:
-    """``minutes`` parted among what is still to be measured, by its weight; what one leaves, the next have."""
-
-    minutes: float
-    weight: float
-
-    def __post_init__(self):
-        self.end = time.perf_counter() + 60 * self.minutes
-
-    def of(self, weight: float) -> float:
-        """Seconds for something of this weight, which is then no longer to be measured."""
-        share = max(0.0, self.end - time.perf_counter()) * weight / max(self.weight, weight)
-        self.weight -= weight
-        return share
+    def emit(self, record: logging.LogRecord) -> None:
+        self.fact(record.getMessage())
 
 
 # -- methods -----------------------------------------------------------------------------------------------------------
 
 
-def train(methods: Sequence[Method], support: Support, dataset: str) -> None:
-    """The one place that trains: all seeds of one method on one dataset by the suite's trainer, side by side where the
-    suite has them so."""
-    first, batch = methods[0], min(methods[0].config.batch, len(support.labels))
-    room = STEP_TOKENS[support.labels.device.type] // max(1, first.tokens_a_step(batch))
-    most = max(1, room) if first.alike(first.config) is not None else 1
-    for start in range(0, len(methods), most):
-        some = methods[start : start + most]
-        draws = [generator("fit", dataset, type(method).__name__, seed) for seed, method in enumerate(some, start)]
-        fit_together(some, [support] * len(some), draws)
+def measured_cell(
+    towers: dict[str, Backbone], one: StandIn, id: str, seeds: Sequence[int], allowed: float, peak: float
+) -> Row:
+    base, config = towers["base"], table2.config_of(id, one.id)
+    clock, sizes = Clock(base.device), Sizes.of(base)
+    support, tests = one.examples(base.dim, base.device), one.test_features(base.dim, base.device)
+    # Made and bound outside the clock: the zero-shot classifier, kept by the backbone, serves all methods.
+    made = [workload.make(id, base, one.classes, seed, **asdict(config)) for seed in seeds]
+    bind = clock(lambda: [method.bind(base, one.classes) for method in made])
+    spent, steps, run = fit_seconds(made, base, support, one, allowed / 2, clock)
+    work = table2.training_work(sizes, id, one, config).total * steps * len(made) if id in PROMPTS else 0.0
+    found = [evaluation_seconds(made[0], tower, one, tests, allowed / 4, clock) for tower in towers.values()]
+    evaluated, seen = sum(took for took, _ in found) * len(made), min(count for _, count in found)
+    share = work / spent / peak if work and peak else float("nan")
+    counts = len(made), len(one.classes), steps, run, one.tests, seen
+    return Row(one.id, id, *counts, bind + spent, evaluated, share)
 
 
-def fit_seconds(
-    methods: Sequence[Method], support: Support, one: StandIn, allowed: float, clock: Clock
-) -> tuple[float, int, int]:
-    """(seconds of all seeds, steps of one fit, steps measured), in about ``allowed`` seconds."""
-    config, count = methods[0].config, len(support.labels)
-    total = table2.steps_of(config, count)
-    if not any(p.requires_grad for p in methods[0].parameters()):
-        return clock(lambda: train(methods, support, one.id)), 0, 0
-    if not total:  # all is in ``start``: one seed, as often as there are seeds
-        return clock(lambda: train(methods[:1], support, one.id)) * len(methods), 0, 0
-    spent = clock(lambda: [method.start(support) for method in methods])
-    for method in methods:
-        method.start = method.finish = lambda support: None
-    first = min(total, FIRST.get(support.labels.device.type, 1))
-
-    def steps(count: int) -> float:
-        few = part(methods, support, count)
-        return clock(lambda: train(methods, few, one.id))
-
-    steps(1)  # libraries
-    begun = steps(first)
-    measured = min(total - first, max(LEAST_STEPS, int((allowed - 2 * begun) / begun * first)))
-    if measured:
-        more = max(0.0, steps(first + measured) - begun) / measured
-        if more * measured < allowed / 2 and measured < total - first:  # the first steps told too little
-            measured = min(total - first, max(measured, int((allowed / 2) / max(more, 1e-6))))
-            more = max(0.0, steps(first + measured) - begun) / measured
-        spent += more * (total - first)
-    for method in methods:
-        del method.start, method.finish
-        method.config = config
-    return spent + begun + clock(lambda: [method.finish(support) for method in methods]), total, first + measured
-
-
-def part(methods: Sequence[Method], support: Support, steps: int) -> Support:
-    """Support for one epoch of so many steps at the method's batch; the methods' schedules are set to that."""
-    count = len(support.labels)
-    batch = min(methods[0].config.batch, count)
-    for method in methods:
-        method.config = replace(method.config, batch=batch, epochs=1, steps=0, warmup_epochs=0)
-    chosen = torch.arange(batch * steps, device=support.labels.device) % count
-    assert epoch_steps(methods[0].config, len(chosen)) == steps
-    views = support.features[chosen].expand(len(support.views), -1, -1)
-    return replace(support, features=support.features[chosen], labels=support.labels[chosen], views=views)
-
-
-def evaluation_seconds(
-    method: Method, backbone: Backbone, one: StandIn, tests: torch.Tensor, allowed: float, clock: Clock
-) -> tuple[float, int]:
-    """One seed on one backbone: seconds, and pictures measured. Of ever more pictures, as ``allowed`` lets; scaled by
-    the last two, since some of the work is done once."""
-
-    def run(count: int) -> float:
-        return clock(lambda: predict(method, backbone, one.classes, tests[:count]))
-
-    some = min(32, one.tests)
-    run(some)
-    spent, last = run(some), 0.0
-    while some < one.tests and 4 * spent < allowed:
-        some, last, before = min(4 * some, one.tests), spent, some
-        spent = run(some)
-        allowed -= spent
-    if some == one.tests:
-        return spent, some
-    if not last:
-        before, last = some, spent
-        some *= 2
-        spent = run(some)
-    return spent + max(0.0, spent - last) / (some - before) * (one.tests - some), some
+def attempted(towers: dict[str, Backbone], name: str, run: Callable[[], T], fact: Callable[[str], None]) -> T | None:
+    """What ``run`` gives, with half the text budget again and again where memory runs out, as in the suite; None and a
+    fact where it fails otherwise, so that the rest is measured."""
+    full = towers["base"].text.budget
+    for budget in out_of_memory.budgets(full):
+        for tower in towers.values():
+            tower.text.budget = budget
+        if budget < full:
+            out_of_memory.let_go(towers["base"].device)
+            fact(f"{name}: out of memory; again with a text budget of {budget / GIB:.3g} GB")
+        try:
+            return run()
+        except Exception as error:
+            if not out_of_memory.ran_out(error):
+                fact(f"{name}: FAILED, {type(error).__name__}: {first_line(error)}")
+                return None
+        finally:
+            for tower in towers.values():
+                tower.text.budget = full
+    fact(f"{name}: FAILED, out of memory")
+    return None
 
 
 def measure_methods(
-    towers: dict[str, Backbone], chosen: argparse.Namespace, peak: float, keep: Callable[[list[Row], str], None]
+    towers: dict[str, Backbone],
+    chosen: argparse.Namespace,
+    peak: float,
+    keep: Callable[[list[Row], str], None],
+    fact: Callable[[str], None],
 ) -> list[Row]:
-    base, rows = towers["base"], []
-    clock, sizes = Clock(base.device), Sizes.of(base)
+    rows: list[Row] = []
     sets = sorted(table2.stand_ins(chosen.datasets, chosen.most_classes), key=lambda one: -len(one.classes))
-    shares = Shares(chosen.minutes, sum(weight(one) for one in sets) * len(chosen.methods))
+    shares = Shares(chosen.end, sum(weight(one) for one in sets) * len(chosen.methods))
     for one in sets:
-        support, tests = one.examples(base.dim, base.device), one.test_features(base.dim, base.device)
         for id in chosen.methods:
-            allowed = shares.of(weight(one))
-            config = table2.config_of(id, one.id)
-            # Made and bound outside the clock: the zero-shot classifier, kept by the backbone, serves all methods.
-            made = [workload.make(id, base, one.classes, seed, **asdict(config)) for seed in chosen.seeds]
-            bind = clock(lambda made=made, one=one: [method.bind(base, one.classes) for method in made])
-            spent, steps, run = fit_seconds(made, support, one, allowed / 2, clock)
-            work = table2.training_work(sizes, id, one, config).total * steps * len(made) if id in PROMPTS else 0.0
-            found = [evaluation_seconds(made[0], tower, one, tests, allowed / 4, clock) for tower in towers.values()]
-            evaluated, seen = sum(took for took, _ in found) * len(made), min(count for _, count in found)
-            share = work / spent / peak if work and peak else float("nan")
-            row = (one.id, id, len(made), len(one.classes), steps, run, one.tests, seen, bind + spent, evaluated, share)
-            rows.append(Row(*row))
-            scaled = f" (of {run} of {steps} steps)" if run < steps else ""
-            pictures = f" (of {seen} of {one.tests} pictures)" if seen < one.tests else ""
-            keep(rows, f"{one.id}, {id}: fit {bind + spent:.3g} s{scaled}, evaluation {evaluated:.3g} s{pictures}")
-            del made
+            allowed, name = shares.of(weight(one)), f"{one.id}, {id}"
+            cell = partial(measured_cell, towers, one, id, chosen.seeds, allowed, peak)
+            row = attempted(towers, name, cell, fact)
+            if row is None:
+                continue
+            rows.append(row)
+            scaled = f" (of {row.measured} of {row.steps} steps)" if row.measured < row.steps else ""
+            pictures = f" (of {row.asked} of {row.pictures} pictures)" if row.asked < row.pictures else ""
+            keep(rows, f"{name}: fit {row.fit:.3g} s{scaled}, evaluation {row.evaluation:.3g} s{pictures}")
     return rows
 
 
@@ -231,39 +166,37 @@ def step_milliseconds(base: Backbone, id: str, one: StandIn, seeds: Sequence[int
     config, clock = table2.config_of(id, one.id), Clock(base.device)
     methods = [workload.make(id, base, one.classes, seed, **asdict(config)) for seed in seeds]
     support = one.examples(base.dim, base.device)
-    for method in methods:
-        method.start = method.finish = lambda support: None
-    first = FIRST.get(base.device.type, 1)
-
-    def steps(count: int) -> float:
-        few = part(methods, support, count)
-        return clock(lambda: train(methods, few, one.id))
-
-    steps(1)
-    begun = steps(first)
-    more = max(LEAST_STEPS, min(200, int(patience / begun * first)))
-    return 1000 * max(0.0, steps(first + more) - begun) / more
+    parts = parted(methods, base, one.support)
+    return 1000 * sum(paced(some, support, one, patience / len(parts), clock.now).step for some in parts)
 
 
-def measure_means(base: Backbone, chosen: argparse.Namespace, keep: Callable[[list[list], str], None]) -> list[list]:
+def measure_means(
+    towers: dict[str, Backbone],
+    chosen: argparse.Namespace,
+    keep: Callable[[list[list], str], None],
+    fact: Callable[[str], None],
+) -> list[list]:
     """[dataset, method, ms with graphs and the large budget, without graphs, with graphs and the small budget]"""
-    large, found = base.text.budget, []
+    base, found = towers["base"], []
+    large = base.text.budget
     for one in table2.stand_ins([id for id in MEANS[1] if id in (chosen.datasets or MEANS[1])], chosen.most_classes):
         for id in (id for id in MEANS[0] if id in chosen.methods):
             row: list = [one.id, id]
-            for graphs, budget in ((True, large), (False, large), (True, SMALL_BUDGET * GIB)):
+            for graphs, budget in ((True, large), (False, large), (True, min(large, SMALL_BUDGET * GIB))):
                 allow_graphs(graphs)
-                base.text.budget = budget
+                for tower in towers.values():
+                    tower.text.budget = budget
                 try:
-                    row.append(step_milliseconds(base, id, one, chosen.seeds, chosen.patience / 5))
+                    step = partial(step_milliseconds, base, id, one, chosen.seeds, chosen.patience / 5)
+                    took = attempted(towers, f"a step of {id} on {one.id}", step, fact)
+                    row.append(float("nan") if took is None else took)
                 finally:
-                    allow_graphs(True)
-                    base.text.budget = large
+                    allow_graphs(chosen.cuda_graphs == "auto")
+                    for tower in towers.values():
+                        tower.text.budget = large
             found.append(row)
-            keep(
-                found,
-                f"a step of {id} on {one.id}: {row[2]:.2f} ms; without graphs {row[3]:.2f}; small budget {row[4]:.2f}",
-            )
+            said = f"{row[2]:.2f} ms; without graphs {row[3]:.2f}; small budget {row[4]:.2f}"
+            keep(found, f"a step of {id} on {one.id}: {said}")
     return found
 
 
@@ -344,9 +277,10 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--datasets", nargs="+", choices=list(table2.datasets.default("paper")), default=[])
     parser.add_argument("--methods", nargs="+", choices=PAPER_ORDER, default=list(PAPER_ORDER))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(1, table2.SEEDS + 1)))
-    parser.add_argument("--minutes", type=float, default=5.5, help="for the part methods; it takes about a minute more")
+    parser.add_argument("--minutes", type=float, default=7.5, help="for all; what must be done takes two on a GPU")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16")
+    parser.add_argument("--cuda-graphs", choices=("auto", "off"), default="auto", help="off: but for the part means")
     parser.add_argument("--budget", type=float, help="text budget in GB (default: the suite's own)")
     parser.add_argument("--models", nargs=2, default=[workload.VIT_B16, "EVA02-B-16"], metavar=("BASE", "NEW"))
     parser.add_argument("--image-batch", type=int, default=128)
@@ -363,6 +297,8 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     chosen = arguments(argv)
+    chosen.end = time.perf_counter() + 60 * chosen.minutes
+    allow_graphs(chosen.cuda_graphs == "auto")
     with threads_set(chosen.threads):
         pair = zip(("base", "new"), chosen.models, strict=True)
         towers = {
@@ -373,8 +309,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         budget = int(chosen.budget * GIB) if chosen.budget else device_budget(device.type)
         for tower in towers.values():
             tower.text.budget = budget
-        trial = f"; TRIAL with at most {chosen.most_classes} classes" if chosen.most_classes else ""
-        head = f"{workload.machine(towers['base'])}, text budget {budget / GIB:.3g} GB{trial}"
+        head = workload.machine(towers["base"])
+        if device.type == "cuda":
+            memory = torch.cuda.mem_get_info(device)[1] / GIB
+            head += f", CUDA {torch.version.cuda}, card of {memory:.0f} GB, CUDA graphs {chosen.cuda_graphs}"
+        head += f", text budget {budget / GIB:.3g} GB; host {processor.name()}, {cores()} cores"
+        head += f"; TRIAL with at most {chosen.most_classes} classes" if chosen.most_classes else ""
         facts, rows, means, peak = [], [], [], 0.0
 
         def keep(line: str) -> None:
@@ -396,11 +336,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             keep(line)
 
         keep(head)
-        fact(f"host: {processor.name()}, {cores()} cores")
-        if device.type == "cuda":
-            fact(
-                f"card: {torch.cuda.get_device_properties(device).total_memory / GIB:.0f} GB, CUDA {torch.version.cuda}"
-            )
+        logging.getLogger().addHandler(warnings := Warnings(fact))
         if "peak" in chosen.parts:
             size = chosen.peak_size or (8192 if device.type == "cuda" else 1024)
             for dtype in (torch.float32, torch.bfloat16):  # bf16 last: the share is of it
@@ -415,9 +351,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 )
                 fact(f"{tower.label}: {rate:.4g} pictures a second, batch {chosen.image_batch}; {whole}")
         if "means" in chosen.parts:
-            measure_means(towers["base"], chosen, mean)
+            measure_means(towers, chosen, mean, fact)
         if "methods" in chosen.parts:
-            measure_methods(towers, chosen, peak, row)
+            measure_methods(towers, chosen, peak, row, fact)
+        logging.getLogger().removeHandler(warnings)
         print(f"\n{as_markdown(head, facts, rows, peak, means)}")
     return 0
 

@@ -5,7 +5,8 @@
 
 Each is a call of ``run_all.py`` with a folder and features of its own. Writes rehearsal-micro.md and .csv to --out: a
 row a method, of how many accuracies (a dataset, a seed, a backbone) there are, how many are the CPU's, and how far the
-others are from it, in points. A call that takes longer than --minutes is ended and compared by what it did.
+others are from it, in points. A call that takes longer than --minutes is ended and compared by what it did. The first
+of --calls is what the others are compared with.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
+import torch
 from tabulate import tabulate
 
 from benchmarks import ROOT
+from carryover.bench.host import processor
 from carryover.bench.host.files import write_text
 from carryover.bench.host.processes import cores
 
@@ -33,7 +36,8 @@ CALLS = {
     "fp32, no graphs": ("--device", "cuda", "--precision", "fp32", "--cuda-graphs", "off"),
     "bf16": ("--device", "cuda", "--precision", "bf16"),
 }
-HEAD = ("against the CPU", "method", "accuracies", "the same", "mean distance", "largest", "mean of signed")
+ENDED = "ended at its limit"
+HEAD = ("call", "method", "accuracies", "the same", "mean distance", "largest", "mean of signed")
 Accuracies = Mapping[tuple[str, str, int, str], float]  # by method, dataset, seed and backbone
 
 
@@ -61,16 +65,24 @@ def compared(name: str, found: Accuracies, expected: Accuracies) -> list[tuple]:
     return rows
 
 
-def call(arguments: Sequence[str], out: Path, jobs: int, minutes: float) -> tuple[float, int]:
-    """Seconds of a call of ``run_all.py``, and its exit status; 124 where it was ended."""
+def call(arguments: Sequence[str], out: Path, jobs: int, minutes: float) -> tuple[float, str]:
+    """Seconds of a call of ``run_all.py``, and what is to be said of it: nothing, that it was ended, or how it
+    failed."""
     command = [sys.executable, str(ROOT / "run_all.py"), "--arch", "micro", "--out", str(out), "--jobs", str(jobs)]
-    begun = time.perf_counter()
+    log, begun = out.parent / f"{out.name}.log", time.perf_counter()
     try:
-        with (out.parent / f"{out.name}.log").open("w") as log:
-            done = subprocess.run([*command, *arguments], stdout=log, stderr=log, timeout=60 * minutes, check=False)
+        with log.open("w") as written:
+            done = subprocess.run([*command, *arguments], stdout=written, stderr=written, timeout=60 * minutes)
     except subprocess.TimeoutExpired:
-        return time.perf_counter() - begun, 124
-    return time.perf_counter() - begun, done.returncode
+        return time.perf_counter() - begun, ENDED
+    spent, last = time.perf_counter() - begun, [line for line in log.read_text().splitlines() if line.strip()][-1:]
+    return spent, "" if done.returncode == 0 else f"exit status {done.returncode}: {''.join(last).strip()}"
+
+
+def machine() -> str:
+    """One line: what the calls ran on."""
+    found = f"{processor.name()}, {cores()} cores, torch {torch.__version__}"
+    return f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}, {found}" if torch.cuda.is_available() else found
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -88,14 +100,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen.out.mkdir(parents=True, exist_ok=True)
     plan = [*("--suite", *chosen.suite), *(("--methods", *chosen.methods) if chosen.methods else ())]
     plan += ("--datasets", *chosen.datasets) if chosen.datasets else ()
-    lines, rows, expected, worst = [], [], {}, 0
+    lines, rows, expected, failed = [machine(), ""], [], {}, False
     for name in chosen.calls:
         folder = chosen.out / name.replace(", ", "-").replace(" ", "-")
         jobs = cores() if name == "cpu" else chosen.jobs
-        spent, status = call([*plan, *CALLS[name]], folder, jobs, chosen.minutes)
-        found, worst = accuracies(folder), max(worst, status)
-        ended = {0: "", 124: ", ended at its limit"}.get(status, f", exit status {status}")
-        lines.append(f"- {name}: {spent:.0f} s with {jobs} worker processes, {len(found)} accuracies{ended}")
+        spent, said = call([*plan, *CALLS[name]], folder, jobs, chosen.minutes)
+        found, failed = accuracies(folder), failed or said not in ("", ENDED)
+        lines.append(f"- {name}: {spent:.0f} s with {jobs} worker processes, {len(found)} accuracies")
+        lines[-1] += f"; {said}" if said else ""
         if name == chosen.calls[0]:
             expected = found
         else:
@@ -107,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_text(chosen.out / "rehearsal-micro.csv", text.getvalue())
         print(lines[-1], flush=True)
     print(f"\n{tabulate(rows, HEAD, tablefmt='pipe', floatfmt='.2f')}")
-    return 0 if worst in (0, 124) else 1
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ not measured: time. A kernel takes the longest of
     its bytes            at BANDWIDTH_SHARE of the bandwidth
     SHORTEST             below which no kernel ends, the gap to the next included
 
-A step takes the sum of its kernels, or, where that is more, the host's time: LAUNCH for each kernel, or REPLAY for all
-of them in a CUDA graph. One aten operation counts as one kernel, attention without a dense mask as one forward and one
-backward.
+A step takes the sum of its kernels, or, where that is more, the host's time: --launch for each kernel, or REPLAY for
+all of them in a CUDA graph. Unless told, a launch takes LAUNCH, as on the one host that was measured. One
+aten operation counts as one kernel, attention without a dense mask as one forward and one backward.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 import stand_in_tensors
 from stand_in_cuda import stand_in_cuda
 
-from benchmarks import rehearsal, table2, workload
+from benchmarks import pace, table2, workload
 from carryover.bench.backbones import archs, loading
 from carryover.bench.engine.one_run import STEP_TOKENS
 from carryover.bench.plan.defaults import TEXT_SHARE
@@ -95,8 +95,8 @@ class Counts:
         """Seconds that the device is at work."""
         return sum(kernel.seconds for kernel in self.kernels)
 
-    def seconds(self, graph: bool = False) -> float:
-        return max(self.device, REPLAY if graph else self.launches * LAUNCH)
+    def seconds(self, graph: bool = False, launch: float = LAUNCH) -> float:
+        return max(self.device, REPLAY if graph else self.launches * launch)
 
     def __add__(self, other: Counts) -> Counts:
         return Counts([*self.kernels, *other.kernels], self.copies + other.copies, self.waits + other.waits)
@@ -261,7 +261,7 @@ class Device:
         draws = [generator("counted", i) for i in range(len(methods))]
         fits = []
         for steps in (3, 3, 5):  # the first makes what is kept
-            part = rehearsal.part(methods, support, steps)
+            part = pace.part(methods, support, steps)
             fits.append(self.spent(lambda part=part: fit_together(methods, [part] * len(methods), draws)))
         return fits[2].less(fits[1], 2)
 
@@ -284,7 +284,7 @@ def step_rows(found: Counts, chosen: argparse.Namespace) -> Iterator[list]:
                 (one,) = table2.stand_ins([SETS[count]])
                 fit = device.fit(id, one)
                 step = fit.step
-                times = [1e3 * step.seconds(graph) for graph in (False, True)]
+                times = [1e3 * step.seconds(graph, chosen.launch) for graph in (False, True)]
                 row = [label, id, count, fit.together, len(step.kernels), step.copies + step.waits]
                 yield [*row, step.operations / 1e9, step.bytes / 1e9, 1e3 * step.device, *times]
                 if chosen.kernels:
@@ -301,7 +301,7 @@ def say_kernels(step: Counts, most: int) -> None:
         print(f"    {name}: {len(own)} times, {1e3 * seconds:.3f} ms, {moved:.3f} GB", file=sys.stderr)
 
 
-def table2_rows(found: Counts, graph: bool, ids: Sequence[str] = ()) -> Iterator[list]:
+def table2_rows(found: Counts, graph: bool, ids: Sequence[str] = (), launch: float = LAUNCH) -> Iterator[list]:
     """A row a dataset: hours of each method, 3 seeds, ViT-B/16 for both backbones."""
     device = Device(found, workload.VIT_B16, "bf16")
     for one in table2.stand_ins(ids):
@@ -309,19 +309,19 @@ def table2_rows(found: Counts, graph: bool, ids: Sequence[str] = ()) -> Iterator
         for id in PAPER:
             fit, config = device.fit(id, one), table2.config_of(id, one.id)
             steps = table2.steps_of(config, one.support) * -(-table2.SEEDS // fit.together)
-            spent = steps * fit.step.seconds(graph) + table2.SEEDS * fit.around.seconds()
+            spent = steps * fit.step.seconds(graph, launch) + table2.SEEDS * fit.around.seconds(launch=launch)
             if id == "linear-probe":
-                spent += table2.SEEDS * PROBE_EVALUATIONS * probe_seconds(one, device.tower.dim)
-            spent += table2.SEEDS * table2.BACKBONES * one.tests / fit.images * fit.prediction.seconds()
+                spent += table2.SEEDS * PROBE_EVALUATIONS * probe_seconds(one, device.tower.dim, launch)
+            spent += table2.SEEDS * table2.BACKBONES * one.tests / fit.images * fit.prediction.seconds(launch=launch)
             row.append(spent)
         yield [*row, sum(row[1:])]
         print(*(f"{value:.4g}" if isinstance(value, float) else value for value in row), file=sys.stderr, flush=True)
 
 
-def probe_seconds(one: table2.StandIn, dim: int) -> float:
+def probe_seconds(one: table2.StandIn, dim: int, launch: float) -> float:
     """One evaluation of L-BFGS's objective and its own vectors, in float64."""
     operations = 6 * one.support * dim * len(one.classes)
-    return max(PROBE_LAUNCHES * LAUNCH, operations / (PEAK[torch.float64] * EFFICIENCY))
+    return max(PROBE_LAUNCHES * launch, operations / (PEAK[torch.float64] * EFFICIENCY))
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -332,12 +332,17 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
     parser.add_argument("--datasets", nargs="+", default=[], help="of table2; default: the paper's eleven")
     parser.add_argument("--graph", action="store_true", help="steps of table2 in CUDA graphs")
+    parser.add_argument("--launch", type=float, default=1e6 * LAUNCH, help="microseconds of the host for each kernel")
     parser.add_argument("--kernels", type=int, default=0, metavar="N", help="also the N dearest kernels of each step")
-    return parser.parse_args(argv)
+    chosen = parser.parse_args(argv)
+    chosen.launch /= 1e6
+    return chosen
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     chosen = arguments(argv)
+    host = "measured on one host" if chosen.launch == LAUNCH else "as given"
+    print(f"On paper, one H200: {1e6 * chosen.launch:g} microseconds a launch ({host}), {1e6 * REPLAY:g} a graph\n")
     table2.discover()
     with without_values() as found:
         if "steps" in chosen.tables:
@@ -346,7 +351,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             formats = ("", "", ".0f", ".0f", ",.0f", ".0f", ",.1f", ",.2f", ".2f", ".2f", ".2f")
             print(tabulate(list(step_rows(found, chosen)), headers, tablefmt="pipe", floatfmt=formats))
         if "table2" in chosen.tables:
-            rows = list(table2_rows(found, chosen.graph, chosen.datasets))
+            rows = list(table2_rows(found, chosen.graph, chosen.datasets, chosen.launch))
             rows.append(["sum", *map(sum, zip(*(row[1:] for row in rows), strict=True))])
             names = [METHODS[id].name for id in PAPER]
             print(tabulate(rows, ["seconds", *names, "all"], tablefmt="pipe", floatfmt=",.0f"))

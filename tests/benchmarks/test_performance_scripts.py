@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import xml.etree.ElementTree as ElementTree
 from unittest.mock import patch
 
 import pytest
+import torch
+from stand_in_cuda import stand_in_cuda
 
-from benchmarks import growth, ratios, rehearsal, rehearsal_micro, table2, workload
+from benchmarks import growth, pace, ratios, rehearsal, rehearsal_micro, table2, workload
 from benchmarks.published import PublishedStep
 
 pytestmark = pytest.mark.long
@@ -77,7 +80,7 @@ def test_rehearsal_names_what_it_scaled(tmp_path, capsys):
     rows = {row["method"]: row for row in rows_of(tmp_path / "rehearsal.csv")}
     assert list(rows) == list(rehearsal.PAPER_ORDER)
     # 48 support images: 1 batch of 32 an epoch, 200 epochs; CoCoOp 48 batches of one, 10 epochs.
-    assert (rows["coop"]["steps"], rows["coop"]["measured"]) == ("200", str(1 + rehearsal.LEAST_STEPS))
+    assert (rows["coop"]["steps"], rows["coop"]["measured"]) == ("200", "2")
     assert rows["cocoop"]["steps"] == "480" and rows["linear-probe"]["steps"] == "0"
     assert float(rows["coop"]["share"]) > 0 and rows["clip-adapter"]["share"] == ""
     report = (tmp_path / "rehearsal.md").read_text()
@@ -91,28 +94,76 @@ def test_rehearsal_of_one_part_does_no_other(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["rehearsal.md"]
 
 
-@pytest.mark.parametrize("allowed, measured", [(0, 1 + rehearsal.LEAST_STEPS), (40, 19), (10_000, 200)])
-@pytest.mark.parametrize("method_id", ["coop", "taskres"])
+class StepClock:
+    """Counts in place of seconds; ``slow`` more for the first one."""
+
+    def __init__(self, taken: list, slow: int = 0):
+        self.taken, self.slow = taken, slow
+
+    def now(self):
+        return len(self.taken) + (self.slow if self.taken else 0)
+
+    def __call__(self, run):
+        before = self.now()
+        run()
+        return self.now() - before
+
+
+# 3 classes: one step of 32 pictures an epoch, 200 epochs. At least two epochs beyond the first are measured.
+@pytest.mark.parametrize("allowed, measured", [(0, 2), (40, 21), (10_000, 200)])
+@pytest.mark.parametrize("method_id", ["coop", "taskres", "clip-adapter"])
 def test_a_scaled_fit_comes_to_the_steps_of_the_whole(micro, method_id, allowed, measured):
-    """A clock that counts training steps in place of seconds."""
+    """A clock that counts training steps. Of CLIP-Adapter's candidates each takes a step."""
     (one,) = table2.stand_ins(["dtd"], 3)
     config, taken = table2.config_of(method_id, one.id), []
     methods = [workload.make(method_id, micro, one.classes, seed, lr=config.lr) for seed in (1, 2)]
-    for method in methods:
-        learned = next(method.parameters())
-        method.loss = lambda x, y, learned=learned: taken.append(1) or learned.square().sum()
+    places = sum(len(method.candidates()) for method in methods)
 
-    def clock(run):
-        before = len(taken)
-        run()
-        return len(taken) - before
+    def losses(cls, methods, xs, ys):
+        taken.extend(methods)
+        return [next(p for p in method.parameters() if p.requires_grad).square().sum() for method in methods]
 
     support = one.examples(micro.dim, "cpu")
-    with patch.object(type(methods[0]), "alike", classmethod(lambda cls, config: None)):
-        spent, steps, run = rehearsal.fit_seconds(methods, support, one, allowed, clock)
-    assert steps == 200 and run == measured
-    assert spent == 2 * steps
-    assert methods[0].config.epochs == 200  # as it was
+    with patch.object(type(methods[0]), "losses", classmethod(losses)):
+        found = pace.fit_seconds(methods, micro, support, one, places / 2 * allowed, StepClock(taken))
+    total = table2.steps_of(config, one.support)
+    assert found == (places * total, total, min(measured, total))
+    assert methods[0].config.epochs == 200 and methods[0].config == methods[1].config  # as they were
+    assert methods[0].end_epoch.__func__ is type(methods[0]).end_epoch
+
+
+def test_a_long_epoch_is_cut_and_the_first_steps_are_told_apart(monkeypatch):
+    """CoCoOp on DTD: epochs of 752 steps. The first 8 take 100 each, the others one."""
+    (one,) = table2.stand_ins(["dtd"])
+    taken, config = [], table2.config_of("cocoop", one.id)
+
+    class Plain(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight, self.config = torch.nn.Parameter(torch.ones(1)), config
+
+        def candidates(self):
+            return [{}]
+
+        def start(self, support):
+            pass
+
+        finish = end_epoch = start
+
+        def trained(self):
+            return [(1.0, [self.weight])]
+
+        @classmethod
+        def losses(cls, methods, xs, ys):
+            taken.append(100 if len(taken) < 1 + 8 else 1)  # one step comes before the clock starts
+            return [method.weight.sum() for method in methods]
+
+    monkeypatch.setattr(pace, "FIRST", {"cpu": 8})
+    monkeypatch.setattr(pace, "LONGEST", {"cpu": 40})
+    support = one.examples(4, "cpu")
+    found = pace.paced([Plain()], support, one, 1000, lambda: sum(taken))
+    assert found.steps == 40 * 6  # 832 after 40 steps, 992 after 200, 1,032 after 240
+    assert found.step == 1 and found.whole(7520) == 800 + 7512
 
 
 def test_a_scaled_evaluation_comes_to_all_pictures(micro):
@@ -130,13 +181,13 @@ def test_a_scaled_evaluation_comes_to_all_pictures(micro):
     tests = one.test_features(micro.dim, "cpu")
     asked = {0: 64, 200: 128, 10_000: 300}
     for allowed, pictures in asked.items():
-        assert rehearsal.evaluation_seconds(method, micro, one, tests, allowed, clock) == (300, pictures)
+        assert pace.evaluation_seconds(method, micro, one, tests, allowed, clock) == (300, pictures)
 
 
 def test_time_is_parted_by_weight_and_what_one_leaves_the_next_have(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(rehearsal.time, "perf_counter", lambda: now[0])
-    shares = rehearsal.Shares(minutes=1, weight=4)
+    monkeypatch.setattr(pace.time, "perf_counter", lambda: now[0])
+    shares = pace.Shares(end=60, weight=4)
     assert shares.of(2) == 30
     now[0] = 10
     assert shares.of(1) == 25
@@ -166,6 +217,30 @@ def test_stand_in_names_have_the_tokens_they_stand_for():
     assert len(set(workload.CALTECH)) == 100
 
 
+def test_a_cell_that_fails_is_told_and_the_others_are_measured(tmp_path, monkeypatch, capsys):
+    honest, budgets = rehearsal.measured_cell, []
+
+    def cell(towers, one, id, *rest):
+        if id == "coop":
+            budgets.append(towers["new"].text.budget)
+            if len(budgets) < 3:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        if id == "kgcoop":
+            logging.warning("KgCoOp: steps go one by one")
+            raise ValueError("planted")
+        return honest(towers, one, id, *rest)
+
+    monkeypatch.setattr(rehearsal, "measured_cell", cell)
+    options = ["--parts", "methods", "--models", "micro-base", "micro-update", "--device", "cpu", "--minutes", "0"]
+    options += ["--methods", "zs-clip", "coop", "kgcoop", "--datasets", "dtd", "eurosat", "--most-classes", "3"]
+    assert rehearsal.main([*options, "--precision", "fp32", "--seeds", "1", "--out", str(tmp_path), *THREADS]) == 0
+    found = [(row["dataset"], row["method"]) for row in rows_of(tmp_path / "rehearsal.csv")]
+    assert found == [(one, id) for one in ("dtd", "eurosat") for id in ("zs-clip", "coop")]
+    assert budgets == [4 << 30, 2 << 30, 1 << 30, 4 << 30]
+    report = (tmp_path / "rehearsal.md").read_text()
+    assert "- KgCoOp: steps go one by one\n- dtd, kgcoop: FAILED, ValueError: planted\n" in report
+
+
 def test_two_folders_of_micro_are_compared_accuracy_by_accuracy(tmp_path, monkeypatch, capsys):
     """The call of the second is the first's with one accuracy changed."""
 
@@ -179,12 +254,32 @@ def test_two_folders_of_micro_are_compared_accuracy_by_accuracy(tmp_path, monkey
             path = out / "micro" / "runs" / f"{number}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(record))
-        return 1.5, 0
+        return 1.5, ""
 
     monkeypatch.setattr(rehearsal_micro, "call", call)
     assert rehearsal_micro.main(["--calls", "cpu", "fp32", "bf16", "--out", str(tmp_path)]) == 0
-    rows = {(row["against the CPU"], row["method"]): row for row in rows_of(tmp_path / "rehearsal-micro.csv")}
+    rows = {(row["call"], row["method"]): row for row in rows_of(tmp_path / "rehearsal-micro.csv")}
     same = {key: (row["accuracies"], row["the same"], row["largest"]) for key, row in rows.items()}
     assert same["fp32", "all"] == ("6", "6", "0.0") and same["bf16", "all"] == ("6", "5", "2.0")
     assert same["bf16", "coop"] == ("4", "3", "2.0") and same["bf16", "kgcoop"] == ("2", "2", "0.0")
     assert float(rows["bf16", "coop"]["mean of signed"]) == -0.5
+
+
+def test_a_call_of_micro_that_is_ended_is_compared_and_one_that_fails_is_told(tmp_path, capsys):
+    """Calls of ``run_all.py`` itself: one of a method that there is not, one without the time to do anything."""
+    options = ["--calls", "cpu", "--methods", "no-such-method", "--out", str(tmp_path)]
+    assert rehearsal_micro.main(options) == 1
+    assert "exit status 2: " in (report := (tmp_path / "rehearsal-micro.md").read_text()) and "no-such-method" in report
+    assert rehearsal_micro.main(["--calls", "cpu", "--minutes", "0.01", "--out", str(tmp_path)]) == 0
+    assert "0 accuracies; ended at its limit" in (tmp_path / "rehearsal-micro.md").read_text()
+
+
+def test_the_rehearsal_runs_on_a_stand_in_for_a_card(tmp_path, capsys):
+    options = ["--models", "micro-base", "micro-update", "--device", "cuda", "--seeds", "1", "2", "--minutes", "0"]
+    options += ["--datasets", "dtd", "--methods", "tip-adapter-f", "coop", "--most-classes", "2", "--peak-size", "64"]
+    options += ["--patience", "0.01", "--image-batch", "2", "--out", str(tmp_path)]
+    with stand_in_cuda():
+        assert rehearsal.main(options + THREADS) == 0
+    report = (tmp_path / "rehearsal.md").read_text()
+    assert "cuda (stand-in)" in report and "CUDA graphs auto" in report and "FAILED" not in report
+    assert len(rows_of(tmp_path / "rehearsal.csv")) == 2
