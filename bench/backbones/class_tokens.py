@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from carryover.bench.backbones.bins import Bins
+
+if TYPE_CHECKING:
+    from carryover.bench.backbones.layout import Layout
 
 SOS, EOT, PLACEHOLDER = 49406, 49407, 343  # CLIP's BPE ids; 343 is "X</w>", the placeholder CoOp puts under its context
 
@@ -69,9 +72,9 @@ class ClassTokens:
         """The layout behind a prefix of ``prefix`` shared tokens, each class with ``own`` context tokens of its own."""
         return self.once(("packed", prefix, own), lambda: Packed(self, prefix, own))
 
-    def binned(self, prefix: int, own: int = 0) -> Bins:
-        """The same as a GPU has it."""
-        return self.once(("binned", prefix, own), lambda: Bins(self, prefix, own))
+    def binned(self, layout: Layout, n: int, own: bool) -> Bins:
+        """The same as a GPU has it, start and n context tokens included."""
+        return self.once(("binned", layout, n, own), lambda: Bins(self, layout, n, own))
 
     def pieces(self, places: tuple[tuple[int, ...], ...]) -> tuple[list[ClassTokens], Tensor]:
         """The classes at these places, piece by piece, and (C,) where each class then stands."""

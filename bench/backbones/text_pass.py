@@ -1,9 +1,9 @@
 """One pass of the fast text path: prefix and suffixes as one stream of tokens through a frozen causal text tower.
 
-A stream is (P, L' + T, W): L' tokens of the prefix, then the T tokens of all classes' suffixes, on a CPU group by
-group (``bench.backbones.class_tokens.Packed``), on a GPU bin by bin (``bench.backbones.bins``). Everything but
-attention works on the stream as a whole. In attention a suffix sees the prefix's keys and its own earlier tokens. On a
-CPU the keys of the prefix are used by all classes where they lie; on a GPU fused attention reads them with each bin's.
+On a CPU a stream is (P, L' + T, W): L' tokens of the prefix, then the T tokens of all classes' suffixes, group by group
+(``bench.backbones.class_tokens.Packed``). Everything but attention works on the stream as a whole. In attention a
+suffix sees the prefix's keys and its own earlier tokens, and the keys of the prefix are used by all classes where they
+lie. On a GPU a stream is (P, N, S, W), N bins of S tokens with the prefix in each (``bench.backbones.bins``).
 
 Letters as in ``bench.backbones.text_tower``; G = P * heads, d = W / heads.
 """
@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
-from carryover.bench.backbones.bins import Bins
+from carryover.bench.backbones import bins
 from carryover.bench.backbones.class_tokens import ClassTokens, Cost, Packed
 from carryover.bench.backbones.layout import Layout
 from carryover.bench.backbones.products import Product
@@ -93,9 +93,6 @@ class Pass:
     def binned(self) -> bool:
         return self.text.token_embedding.weight.device.type == "cuda"
 
-    def laid_out(self, classes: ClassTokens, prefix: int, own: int = 0) -> Packed | Bins:
-        return classes.binned(prefix, own) if self.binned else classes.packed(prefix, own)
-
     def weights(self) -> list[Weights]:
         blocks = self.text.transformer.resblocks
         tensors = [value for block in blocks for value in block.parameters()]
@@ -110,10 +107,13 @@ class Pass:
 
     def cost(self, classes: ClassTokens, n: int, own: bool) -> Cost:
         """Of a pass over contexts of n tokens, one for all classes or one for each."""
+        if self.binned:
+            laid_out = classes.binned(self.layout, n, own)
+            return Cost(0, laid_out.each, laid_out.tokens)
         start = len(self.layout.start)
         prefix, more = (start, n) if own else (start + n, 0)
         each = [len(row) + more for row in classes.rows]
-        return Cost(prefix, each, prefix + self.laid_out(classes, prefix, more).tokens)
+        return Cost(prefix, each, prefix + classes.packed(prefix, more).tokens)
 
     def start(self) -> Tensor:
         """The embeddings in front of every context (s, W); s is 1 in all towers that are known."""
@@ -122,19 +122,18 @@ class Pass:
     def shared(self, context: Tensor, classes: ClassTokens, layer: int, deep: Tensor | None = None) -> Tensor:
         """P prefixes ``[SOS, context]`` of (P, n, W) against C suffixes -> (P, C, D); ``deep`` (J - 1, n, W) overwrites
         the context's rows at the input of blocks 1 to J - 1."""
+        if self.binned:
+            return self.in_bins(context, classes, layer, deep)
         first = len(self.layout.start)
         begin = first + context.shape[1]
-        n, packed = context.shape[1], self.laid_out(classes, begin)
+        n, packed = context.shape[1], classes.packed(begin)
         embedding, positions = self.text.token_embedding, self.text.positional_embedding
         enter = context
         if layer > 0:  # up to block `layer` the prompt is the fixed placeholder, one for all prefixes
             context = embedding.weight[self.layout.placeholder].expand(1, n, -1)
         head = torch.cat([self.start().expand(len(context), -1, -1), context], dim=1) + positions[:begin]
-        if isinstance(packed, Bins):
-            tail = (embedding(packed.ids) + positions[begin:][packed.places])[None]
-        else:
-            names = [embedding(group.ids) + positions[begin : begin + group.length] for group in packed.groups]
-            tail = torch.cat([part.flatten(0, 1) for part in names])[None]
+        names = [embedding(group.ids) + positions[begin : begin + group.length] for group in packed.groups]
+        tail = torch.cat([part.flatten(0, 1) for part in names])[None]
 
         def place(head: Tensor) -> Tensor:
             return torch.cat([head[:, :first].expand(len(enter), -1, -1), enter.to(head.dtype)], dim=1)
@@ -145,26 +144,23 @@ class Pass:
 
     def own(self, context: Tensor, classes: ClassTokens, layer: int) -> Tensor:
         """Contexts (P, C, n, W), one a class, behind a shared SOS -> (P, C, D)."""
+        if self.binned:
+            return self.in_bins(context, classes, layer)
         n, begin = context.shape[2], len(self.layout.start)
-        packed = self.laid_out(classes, begin, n)
+        packed = classes.packed(begin, n)
         embedding, positions = self.text.token_embedding, self.text.positional_embedding
         head = (self.start() + positions[:begin])[None].expand(len(context), -1, -1)
         first = context
         if layer > 0:  # up to block `layer` the prompt is the fixed placeholder, one for all contexts
             head, first = head[:1], embedding.weight[self.layout.placeholder].expand(1, len(classes), n, -1)
-        if isinstance(packed, Bins):
-            tail = packed.in_context(embedding(packed.ids)[None], first) + positions[begin:][packed.places]
-        else:
-            parts = []
-            for group in packed.groups:
-                names = embedding(group.ids).expand(len(first), -1, -1, -1)
-                rows = torch.cat([first[:, group.rows], names], dim=2) + positions[begin : begin + group.length]
-                parts.append(rows.flatten(1, 2))
-            tail = torch.cat(parts, dim=1)
+        parts = []
+        for group in packed.groups:
+            names = embedding(group.ids).expand(len(first), -1, -1, -1)
+            rows = torch.cat([first[:, group.rows], names], dim=2) + positions[begin : begin + group.length]
+            parts.append(rows.flatten(1, 2))
+        tail = torch.cat(parts, dim=1)
 
         def place(tail: Tensor) -> Tensor:
-            if isinstance(packed, Bins):
-                return packed.in_context(tail, context)
             parts = []
             for group, part in zip(packed.groups, tail.split(packed.sizes, dim=1), strict=True):
                 names = part.unflatten(1, (group.count, group.length))[:, :, n:].expand(len(context), -1, -1, -1)
@@ -176,11 +172,40 @@ class Pass:
 
         return self._run(head, tail, packed, layer, widen if layer > 0 else None, place if layer > 0 else None)
 
+    def in_bins(self, context: Tensor, classes: ClassTokens, layer: int, deep: Tensor | None = None) -> Tensor:
+        """``shared`` and ``own`` as a GPU has them."""
+        laid_out = classes.binned(self.layout, context.shape[-2], context.dim() == 4)
+        x = self.text.token_embedding(laid_out.ids)[None]
+        if layer == 0:  # else the fixed placeholder stands there, one for all contexts
+            x = laid_out.placed(x, context)
+        x = x + self.text.positional_embedding[laid_out.places]
+        weights, masks = self.weights(), {}
+        for index, w in enumerate(weights):
+            if index == layer > 0:
+                x = laid_out.placed(x, context)
+            if deep is not None and 0 < index <= len(deep):
+                x = laid_out.placed(x, deep[index - 1].expand(len(x), -1, -1))
+            last, y = index == len(weights) - 1, self._norm(w.ln_1, x)
+            if (len(x), last) not in masks:
+                masks[len(x), last] = laid_out.mask(len(x), self.dtype, last)
+            if last:
+                q = w.query(y.flatten(1, 2).index_select(1, laid_out.asked)).unflatten(1, (laid_out.count, -1))
+                k, v = w.rest(y).chunk(2, dim=-1)
+            else:
+                q, k, v = w.qkv(y).chunk(3, dim=-1)
+            mixed = bins.attend(q, k, v, masks[len(x), last], w.heads)
+            if last:
+                mixed = mixed.flatten(1, 2).index_select(1, laid_out.answer)
+                x = x.flatten(1, 2).index_select(1, laid_out.eot)
+            x = x + w.out(mixed)
+            x = x + w.proj(w.activation(w.fc(self._norm(w.ln_2, x))))
+        return project(self.text, self._norm(self.text.ln_final, x))
+
     def _run(
         self,
         head: Tensor,
         tail: Tensor,
-        packed: Packed | Bins,
+        packed: Packed,
         layer: int,
         place_head: Callable[[Tensor], Tensor] | None,
         place_tail: Callable[[Tensor], Tensor] | None = None,
@@ -205,24 +230,20 @@ class Pass:
                 x = torch.cat([head, tail.expand(len(head), -1, -1)], dim=1)
             if last:
                 mixed = self._mix_last(self._norm(w.ln_1, x), w, packed, length)
-                x = x.index_select(1, packed.eot) if isinstance(packed, Bins) else x[:, packed.eot]
+                x = x[:, packed.eot]
             else:
                 mixed = self._mix(normed or (self._norm(w.ln_1, x),), w, packed, length)
             x = x + w.out(mixed)
             x = x + w.proj(w.activation(w.fc(self._norm(w.ln_2, x))))
         assert x is not None  # a tower has blocks
-        found = project(self.text, self._norm(self.text.ln_final, x))
-        return found if packed.back is None else found[:, packed.back]
+        return project(self.text, self._norm(self.text.ln_final, x))[:, packed.back]
 
     def _norm(self, norm: nn.LayerNorm, x: Tensor) -> Tensor:
         return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps).to(self.dtype)
 
-    def _mix(self, normed: Sequence[Tensor], w: Weights, packed: Packed | Bins, length: int) -> Tensor:
+    def _mix(self, normed: Sequence[Tensor], w: Weights, packed: Packed, length: int) -> Tensor:
         """Attention over the normed stream (P, L' + T, W), in one or as prefix and suffixes -> (P, L' + T, W)."""
         parts = [w.qkv(part) for part in normed]
-        if isinstance(packed, Bins):
-            first, rest = parts if len(parts) == 2 else parts[0].split([length, packed.tokens], dim=1)
-            return packed.mix(first, rest, w.heads)
         qkv = parts[0]
         if len(parts) == 2:
             qkv = torch.cat([parts[0], parts[1].expand(len(parts[0]), -1, -1)], dim=1)
@@ -234,13 +255,9 @@ class Pass:
             mixed.append(attend(own_q, own_k, own_v, k, v, group.count, group.causal))
         return merge(torch.cat(mixed, dim=1), w.heads)
 
-    def _mix_last(self, y: Tensor, w: Weights, packed: Packed | Bins, length: int) -> Tensor:
+    def _mix_last(self, y: Tensor, w: Weights, packed: Packed, length: int) -> Tensor:
         """The same for the EOT rows alone: normed stream (P, L' + T, W) -> (P, C, W)."""
-        asked = y.index_select(1, packed.asked) if isinstance(packed, Bins) else y[:, packed.eot]
-        kv, q = w.rest(y), w.query(asked)
-        if isinstance(packed, Bins):
-            first, rest = kv.split([length, packed.tokens], dim=1)
-            return packed.mix_last(q, first, rest, w.heads)
+        kv, q = w.rest(y), w.query(y[:, packed.eot])
         head, *tails = kv.split([length, *packed.sizes], dim=1)
         head_k, head_v = by_head(head, w.heads, 2)
         queries = q.split([group.count for group in packed.groups], dim=1)

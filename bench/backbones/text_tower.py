@@ -291,7 +291,9 @@ class TextTower(nn.Module):
         chosen = [classes]
         if len(pieces) > 1:
             chosen, back = classes.pieces(tuple(map(tuple, pieces)))
-        again = partial(checkpoint, use_reentrant=False) if torch.is_grad_enabled() else lambda f, *a: f(*a)
+        again = lambda f, *a: f(*a)  # noqa: E731
+        if torch.is_grad_enabled():  # a frozen tower draws no random numbers, whose state is not asked for
+            again = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
 
         def of_classes(part: Tensor, index: int) -> Tensor:
             return part[:, pieces[index]] if own and len(pieces) > 1 else part

@@ -222,6 +222,13 @@ ENGINE: Group = {
         "(default: 12 for micro, 3 on a GPU, else 1); on a CPU the numbers are the same bits; on a "
         "processor where they are not, the default is 1, and runs side by side are marked (doctor says whether)",
     ),
+    "--cuda-graphs": dict(
+        type=str.lower,
+        choices=["auto", "off"],
+        default="auto",
+        help="on a CUDA card training steps are recorded once and replayed, with the same numbers; a method whose step "
+        "cannot be recorded goes on without, and one line says why (default: auto)",
+    ),
     "--fresh": dict(action="store_true", help="do runs again that are done"),
     "--fail-fast": dict(action="store_true", help="stop at the first run that fails"),
     "--run-limit": dict(

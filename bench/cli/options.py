@@ -73,4 +73,5 @@ def options_of(args: argparse.Namespace) -> Options:
         max_pixels=args.max_pixels,
         workers=args.workers,
         cards=cards,
+        graphs=getattr(args, "cuda_graphs", "auto") != "off",
     )

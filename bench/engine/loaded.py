@@ -16,6 +16,7 @@ from carryover.bench.features.decoding import Loader, default_workers
 from carryover.bench.features.store import FeatureStore
 from carryover.bench.host.device import use
 from carryover.bench.plan.runs import Run
+from carryover.bench.training.resident import allow_graphs
 from carryover.datasets import manifests
 from carryover.datasets.base import Dataset, Split
 from carryover.datasets.fewshot import draw
@@ -38,6 +39,7 @@ class Loaded:
         ports.discover()
         discover(options.plugin_dirs)
         allow_pixels(options.max_pixels)
+        allow_graphs(options.graphs)
         workers = default_workers(options.device) if options.workers is None else options.workers
         self.loader = Loader(workers, pin=options.device == "cuda")
         self._backbones: dict[str, loading.Backbone] = {}

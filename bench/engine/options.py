@@ -37,6 +37,7 @@ class Options:
     max_pixels: int = 0  # of a picture that is read; 0: Pillow's own bound
     workers: int | None = None  # processes that decode images; None: as many as pay on the device
     cards: tuple[int, ...] = ()  # of CUDA, by number: of a worker its own, of the call all, the first this process's
+    graphs: bool = True  # training steps may be recorded as CUDA graphs
     sharing: int = 1  # processes of the call that share one GPU
 
 

@@ -31,6 +31,7 @@ from carryover.bench.ports.maps import Procrustes
 from carryover.bench.preflight.costs import Costs, Growth, cost_key
 from carryover.bench.preflight.made_up import Noise, made_up, threads_set
 from carryover.bench.training.generators import generator
+from carryover.bench.training.resident import WORTH, possible
 from carryover.bench.training.trainer import fit_together
 from carryover.methods.base import METHODS, Classes, Method, Shape, Support
 from carryover.methods.parts.schedule import epoch_steps
@@ -248,7 +249,7 @@ class Calibration:
 
     def _measure_step(self, methods: list[Method], support: Support) -> float:
         """Seconds of one run's step, through the shared trainer, with the methods' own start and finish left out; one
-        epoch of a few batches."""
+        epoch of a few batches. On a GPU those beyond the first, after which steps are recorded."""
         config, count = methods[0].config, len(support.labels)
         batch = min(config.batch, count)
         short = dataclasses.replace(config, batch=batch, epochs=1, steps=0, warmup_epochs=0)
@@ -264,7 +265,7 @@ class Calibration:
             )
             assert epoch_steps(short, len(chosen)) == batches
             parts = [part] * len(methods)
-            return self._seconds(lambda: fit_together(methods, parts, draws)) / batches / len(methods)
+            return self._seconds(lambda: fit_together(methods, parts, draws)) / len(methods)
 
         with contextlib.ExitStack() as undo:
             for method in methods:
@@ -274,8 +275,12 @@ class Calibration:
                     setattr(method, name, lambda support: None)
                     undo.callback(delattr, method, name)
             once = seconds(1)  # the first step is slower: memory, kernels
+            if once >= 2.0:
+                return once
+            if possible([support]):
+                return repeated(lambda: max(0.0, seconds(2 * WORTH) - seconds(WORTH)) / WORTH)
             batches = max(1, min(16, int(ENOUGH / once / len(methods))))
-            return repeated(lambda: seconds(batches)) if once < 2.0 else once
+            return repeated(lambda: seconds(batches) / batches)
 
     def _seconds(self, work: Callable[[], object], threads: int = 0) -> float:
         self._wait()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from carryover.bench.features.pixels import Pictures
 from carryover.bench.host.device import send
 from carryover.bench.training import chosen
+from carryover.bench.training.resident import Resident, possible
 from carryover.methods.base import Method, Support, TrainConfig
 from carryover.methods.parts.optimizer import optimizer
 from carryover.methods.parts.schedule import Schedule, epoch_steps
@@ -63,28 +64,31 @@ def fit_together(
         batch = min(config.batch, count)
         steps = epoch_steps(config, count)
         schedule, solver = Schedule(config, steps), optimizer(config, trained)
-        device = supports[0].labels.device
-        parts = [slice(step * batch, (step + 1) * batch) for step in range(steps)]
+        parts = [slice(step * batch, min((step + 1) * batch, count)) for step in range(steps)]
+
+        def update(xs: list[Tensor], ys: list[Tensor]) -> Tensor:
+            """A step of all fits on the batches of the runs; their losses."""
+            each = type(methods[0]).losses(fitted, [xs[run] for run, _ in places], [ys[run] for run, _ in places])
+            solver.zero_grad()
+            (each[0] if len(each) == 1 else torch.stack(each).sum()).backward()
+            solver.step()
+            return torch.stack([loss.detach() for loss in each])
+
+        resident = None
+        if possible(supports):
+            sizes = [part.stop - part.start for part in parts]
+            resident = Resident(update, fitted, supports, solver, sizes, schedule.epochs)
         for epoch in range(1, schedule.epochs + 1):
             drawn = [draw(epoch, *given) for given in zip(supports, generators, strict=True)]
-            asked = list(send(torch.stack(drawn), device))  # one copy an epoch
-            labels = [support.labels[order] for support, (_, order) in zip(supports, asked, strict=True)]
-            for run, (support, here) in enumerate(zip(supports, drawn, strict=True)):
-                if isinstance(support.views, Pictures):  # which are in this machine's memory
-                    asked[run] = here
-                    support.views.expect([(here[0, part], here[1, part]) for part in parts])
-            losses = []
-            for step, part in enumerate(parts):
-                for group in solver.param_groups:
-                    group["lr"] = schedule.rate(epoch, step, group["peak"]) * group["factor"]
-                xs = [s.views[view[part], order[part]] for s, (view, order) in zip(supports, asked, strict=True)]
-                ys = [true[part] for true in labels]
-                each = type(methods[0]).losses(fitted, [xs[run] for run, _ in places], [ys[run] for run, _ in places])
-                solver.zero_grad()
-                (each[0] if len(each) == 1 else torch.stack(each).sum()).backward()
-                solver.step()
-                losses.append(torch.stack([loss.detach() for loss in each]))
-            for i, mean in enumerate(torch.stack(losses, dim=1).mean(1).tolist()):
+            rates = [
+                [schedule.rate(epoch, step, group["peak"]) * group["factor"] for group in solver.param_groups]
+                for step in range(steps)
+            ]
+            if resident:
+                found = resident.epoch(torch.stack(drawn), torch.tensor(rates))
+            else:
+                found = stepped(update, supports, drawn, parts, solver, rates)
+            for i, mean in enumerate(found.mean(1).tolist()):
                 if i in failed:
                     continue
                 (run, one), rate = places[i], schedule.rate(epoch, steps - 1, fitted[i].config.lr)
@@ -107,6 +111,31 @@ def fit_together(
         method.eval()
         outcomes.append(failed.get(best, curves[best]))
     return outcomes
+
+
+def stepped(
+    update: Callable[[list[Tensor], list[Tensor]], Tensor],
+    supports: Sequence[Support],
+    drawn: Sequence[Tensor],
+    parts: Sequence[slice],
+    solver: torch.optim.Optimizer,
+    rates: Sequence[Sequence[float]],
+) -> Tensor:
+    """An epoch, step by step: (fits, steps) losses. ``drawn`` as ``draw`` gives it, of each run; ``rates`` of each step
+    and group."""
+    asked = list(send(torch.stack(list(drawn)), supports[0].labels.device))  # one copy an epoch
+    labels = [support.labels[order] for support, (_, order) in zip(supports, asked, strict=True)]
+    for run, (support, here) in enumerate(zip(supports, drawn, strict=True)):
+        if isinstance(support.views, Pictures):  # which are in this machine's memory
+            asked[run] = here
+            support.views.expect([(here[0, part], here[1, part]) for part in parts])
+    losses = []
+    for part, own in zip(parts, rates, strict=True):
+        for group, rate in zip(solver.param_groups, own, strict=True):
+            group["lr"] = rate
+        xs = [s.views[view[part], order[part]] for s, (view, order) in zip(supports, asked, strict=True)]
+        losses.append(update(xs, [true[part] for true in labels]))
+    return torch.stack(losses, dim=1)
 
 
 def draw(epoch: int, support: Support, generator: torch.Generator) -> Tensor:

@@ -90,10 +90,11 @@ def test_in_bf16_features_and_gradients_stay_close(per):
 
 
 def test_bins_hold_whole_classes_with_little_padding():
-    lengths = [3 + i % 9 for i in range(500)]
-    bins = Bins(pad([[1] * length for length in lengths]), 17)
-    assert bins.prefix + bins.size <= KEYS and (bins.prefix + bins.size) % 8 == 0
-    assert sum(lengths) <= bins.tokens < 1.05 * sum(lengths)
+    layout, lengths = build("tiny-quickgelu")[2].layout, [3 + i % 9 for i in range(500)]
+    bins = Bins(pad([[1] * length for length in lengths]), layout, 16, own=False)
+    assert bins.size <= KEYS and bins.size % 8 == 0
+    assert sum(lengths) <= bins.tokens - 17 * bins.count < 1.05 * sum(lengths)
+    assert bins.tokens <= sum(bins.each) + bins.size < 1.1 * bins.tokens
     assert sorted(i for one in fitted(lengths, KEYS - 17) for i in one) == list(range(500))
-    few = Bins(pad([[1] * 5] * 4), 17)
-    assert few.count == 1 and few.tokens < 20 + 8
+    few = Bins(pad([[1] * 5] * 4), layout, 16, own=False)
+    assert few.count == 1 and few.tokens < 17 + 20 + 8

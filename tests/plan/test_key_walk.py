@@ -147,6 +147,7 @@ NOT_IN_KEYS = {
     "together": (3, "how many are trained side by side; test_same_in_same_out.py holds that the bits are the same"),
     "asked": (True, "a user's number of them is kept where it changes last bits, and marked"),
     "max_pixels": (178956970, "a picture above it stops the run"),  # Pillow's own: it is set for the process
+    "graphs": (False, "how a GPU is given its steps; test_device_graphs.py holds that the numbers are the same"),
     "sharing": (4, "parts the memory of a GPU among processes: the size of the chunks of a text pass"),
     "workers": (3, "who decodes; test_loading.py holds that the bits are the same"),
 }
@@ -193,7 +194,7 @@ def test_flags_that_say_how_or_where_leave_the_plan_and_its_keys_as_they_are(ope
     }
     how |= {"mirror": "", "debug": None, "fresh": None, "fail_fast": None, "dry_run": None, "text_memory": "1"}
     how |= {"ray_address": "auto", "ray_gpus": "0.5", "ray_scratch": "x"}
-    how |= {"engine": "ray", "make_split": None, "together": "2", "run_limit": "60", "to": ""}
+    how |= {"engine": "ray", "make_split": None, "together": "2", "cuda_graphs": "off", "run_limit": "60", "to": ""}
     how |= {"no_examples": None, "log_dir": "x", "wandb": "x"}
     what = {"arch", "suite", "methods", "datasets", "seeds", "shots", "protocol", "views", "overrides", "limit"}
     what |= {"sweep", "precision", "base_weights", "new_weights", "plugin_dir", "manifests"}

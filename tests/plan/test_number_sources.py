@@ -49,6 +49,7 @@ DECIDE: dict[str, tuple[str, ...]] = {  # whole modules, or what of them is name
     "carryover.bench.backbones.layout": (),
     "carryover.bench.training.chosen": (),
     "carryover.bench.training.generators": (),
+    "carryover.bench.training.resident": (),
     "carryover.bench.training.trainer": (),
     "carryover.bench.features.transforms": (),
     "carryover.methods.parts.schedule": (),
