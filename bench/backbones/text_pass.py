@@ -178,8 +178,8 @@ class Pass:
         def over(x: Tensor, rows: Tensor) -> Tensor:
             return torch.cat([x[:, :begin], place(x[:, begin:], rows)], dim=1)
 
-        at_layer = (widen, place) if layer > 0 else (None, None)
-        return self._run(head, tail, packed, layer, *at_layer, deep, over)
+        inner = layer > 0
+        return self._run(head, tail, packed, layer, widen if inner else None, place if inner else None, deep, over)
 
     def in_bins(
         self, context: Tensor, classes: ClassTokens, layer: int, deep: Mapping[int, Tensor] | None = None
