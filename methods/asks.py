@@ -72,6 +72,8 @@ def begins(kind: type[Method], config: TrainConfig, there: Sized) -> str | None:
         return f"it needs block {layer} of a text tower; {there.label} has {there.text_layers or 'none'}"
     if issubclass(kind, InsideMethod) and not there.text_layers:
         return f"it needs the blocks of open_clip's own text tower; {there.label} has another one's"
+    if getattr(config, "block", 0) and there.text_layers < 2:
+        return f"it needs an inner block of a text tower; {there.label} has none"
     return None
 
 

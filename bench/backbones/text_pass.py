@@ -10,7 +10,7 @@ Letters as in ``bench.backbones.text_tower``; G = P * heads, d = W / heads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,9 +119,11 @@ class Pass:
         """The embeddings in front of every context (s, W); s is 1 in all towers that are known."""
         return torch.cat([self.text.token_embedding.weight[id : id + 1] for id in self.layout.start])
 
-    def shared(self, context: Tensor, classes: ClassTokens, layer: int, deep: Tensor | None = None) -> Tensor:
-        """P prefixes ``[SOS, context]`` of (P, n, W) against C suffixes -> (P, C, D); ``deep`` (J - 1, n, W) overwrites
-        the context's rows at the input of blocks 1 to J - 1."""
+    def shared(
+        self, context: Tensor, classes: ClassTokens, layer: int, deep: Mapping[int, Tensor] | None = None
+    ) -> Tensor:
+        """P prefixes ``[SOS, context]`` of (P, n, W) against C suffixes -> (P, C, D); ``deep``, by block, overwrites
+        the context's rows at its input, in the context's shape."""
         if self.binned:
             return self.in_bins(context, classes, layer, deep)
         first = len(self.layout.start)
@@ -138,14 +140,17 @@ class Pass:
         def place(head: Tensor) -> Tensor:
             return torch.cat([head[:, :first].expand(len(enter), -1, -1), enter.to(head.dtype)], dim=1)
 
-        if deep is not None:
-            return self._run(head, tail, packed, layer, None, None, deep)
-        return self._run(head, tail, packed, layer, place if layer > 0 else None)
+        def over(x: Tensor, rows: Tensor) -> Tensor:
+            return torch.cat([x[:, :first], rows.to(x.dtype).expand(len(x), -1, -1), x[:, begin:]], dim=1)
 
-    def own(self, context: Tensor, classes: ClassTokens, layer: int) -> Tensor:
-        """Contexts (P, C, n, W), one a class, behind a shared SOS -> (P, C, D)."""
+        return self._run(head, tail, packed, layer, place if layer > 0 else None, None, deep, over)
+
+    def own(
+        self, context: Tensor, classes: ClassTokens, layer: int, deep: Mapping[int, Tensor] | None = None
+    ) -> Tensor:
+        """Contexts (P, C, n, W), one a class, behind a shared SOS -> (P, C, D); ``deep`` as in ``shared``."""
         if self.binned:
-            return self.in_bins(context, classes, layer)
+            return self.in_bins(context, classes, layer, deep)
         n, begin = context.shape[2], len(self.layout.start)
         packed = classes.packed(begin, n)
         embedding, positions = self.text.token_embedding, self.text.positional_embedding
@@ -160,7 +165,7 @@ class Pass:
             parts.append(rows.flatten(1, 2))
         tail = torch.cat(parts, dim=1)
 
-        def place(tail: Tensor) -> Tensor:
+        def place(tail: Tensor, context: Tensor = context) -> Tensor:
             parts = []
             for group, part in zip(packed.groups, tail.split(packed.sizes, dim=1), strict=True):
                 names = part.unflatten(1, (group.count, group.length))[:, :, n:].expand(len(context), -1, -1, -1)
@@ -170,9 +175,15 @@ class Pass:
         def widen(head: Tensor) -> Tensor:
             return head.expand(len(context), -1, -1)
 
-        return self._run(head, tail, packed, layer, widen if layer > 0 else None, place if layer > 0 else None)
+        def over(x: Tensor, rows: Tensor) -> Tensor:
+            return torch.cat([x[:, :begin], place(x[:, begin:], rows)], dim=1)
 
-    def in_bins(self, context: Tensor, classes: ClassTokens, layer: int, deep: Tensor | None = None) -> Tensor:
+        inner = layer > 0
+        return self._run(head, tail, packed, layer, widen if inner else None, place if inner else None, deep, over)
+
+    def in_bins(
+        self, context: Tensor, classes: ClassTokens, layer: int, deep: Mapping[int, Tensor] | None = None
+    ) -> Tensor:
         """``shared`` and ``own`` as a GPU has them."""
         laid_out = classes.binned(self.layout, context.shape[-2], context.dim() == 4)
         x = self.text.token_embedding(laid_out.ids)[None]
@@ -183,8 +194,8 @@ class Pass:
         for index, w in enumerate(weights):
             if index == layer > 0:
                 x = laid_out.placed(x, context)
-            if deep is not None and 0 < index <= len(deep):
-                x = laid_out.placed(x, deep[index - 1].expand(len(x), -1, -1))
+            if deep and index in deep:
+                x = laid_out.placed(x, deep[index])
             last, y = index == len(weights) - 1, self._norm(w.ln_1, x)
             if (len(x), last) not in masks:
                 masks[len(x), last] = laid_out.mask(len(x), self.dtype, last)
@@ -209,10 +220,11 @@ class Pass:
         layer: int,
         place_head: Callable[[Tensor], Tensor] | None,
         place_tail: Callable[[Tensor], Tensor] | None = None,
-        deep: Tensor | None = None,
+        deep: Mapping[int, Tensor] | None = None,
+        over: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> Tensor:
-        """``place_…`` puts the context into the rows of the prefix or of the suffixes at block ``layer``; ``deep`` as
-        in ``shared``."""
+        """``place_…`` puts the context into the rows of the prefix or of the suffixes at block ``layer``, ``over`` what
+        is in ``deep`` into those of the stream."""
         weights, length = self.weights(), head.shape[1]
         x: Tensor | None = None
         for index, w in enumerate(weights):
@@ -220,9 +232,8 @@ class Pass:
             if x is not None and index == layer and (place_head or place_tail):
                 head, tail = x[:, :length], x[:, length:]
                 head, tail, x = place_head(head) if place_head else head, place_tail(tail) if place_tail else tail, None
-            if x is not None and deep is not None and 0 < index <= len(deep):
-                rows = deep[index - 1].to(x.dtype).expand(len(x), -1, -1)
-                x = torch.cat([x[:, : len(self.layout.start)], rows, x[:, length:]], dim=1)
+            if x is not None and over and deep and index in deep:
+                x = over(x, deep[index])
             normed: Sequence[Tensor] = ()
             if x is None:
                 if len(head) != len(tail) and not last:  # the suffixes are still one copy for all prefixes

@@ -16,7 +16,7 @@ the number of prefixes: 1 for a context shared by all classes, B for one per ima
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -214,7 +214,7 @@ class TextTower(nn.Module):
         *,
         per: str = "shared",
         layer: int = 0,
-        deep: Tensor | None = None,
+        deep: Tensor | Mapping[int, Tensor] | None = None,
     ) -> Tensor:
         """Features of the prompts ``[SOS, context, name, ".", EOT]``, not normalised; differentiable in ``context``.
 
@@ -222,7 +222,8 @@ class TextTower(nn.Module):
                  (S, C, n, W) with per="class" (with per="shared" they are (S, n, W) and per="image")
         layer    the block at whose input the context stands: 0 replaces token embeddings (CoOp, Zhou et al. 2022);
                  l > 0 overwrites rows 1..n of block l's input, over CoOp's placeholder "X" (no position is added again)
-        deep     (J - 1, n, W), of a shared context at layer 0: overwrites its rows at the input of blocks 1 to J - 1
+        deep     {block: rows} of a context at layer 0, not of per="image": overwrites its rows at that block's input
+                 with others of its shape (TCP). Of a shared context also (J - 1, n, W), for blocks 1 to J - 1 (MaPLe)
         returns  (C, D), or (B, C, D) with per="image", (S, C, D) for runs side by side
         Raises ValueError for a shape or a layer that does not fit.
         """
@@ -233,14 +234,18 @@ class TextTower(nn.Module):
             raise ValueError(f"{context.shape[-3]} class contexts for {count} classes")
         self.check_layer(layer)
         n = context.shape[-2]
-        if deep is not None:
-            whole = deep.dim() == 3 and deep.shape[1:] == context.shape and len(deep) < layers(self.text)
-            if per != "shared" or layer or not whole:
+        if isinstance(deep, Tensor):
+            deep = {block + 1: deep[block] for block in range(len(deep))}
+        deep = deep or {}
+        if deep:
+            self.check_layer(1)
+            shapes, blocks = {tuple(rows.shape) for rows in deep.values()}, layers(self.text)
+            whole = shapes == {tuple(context.shape)} and all(0 < block < blocks for block in deep)
+            if per == "image" or layer or not whole:
                 raise ValueError(
-                    f"deep context of shape {tuple(deep.shape)} does not fit a context of {tuple(context.shape)}, "
-                    f"per='{per}', layer {layer} in {layers(self.text)} blocks"
+                    f"deep context of shape {sorted(shapes)} at blocks {sorted(deep)} does not fit a context of "
+                    f"{tuple(context.shape)}, per='{per}', layer {layer} in {blocks} blocks"
                 )
-            self.check_layer(min(len(deep), 1))
         if len(self.layout.start) + n + classes.longest > self.layout.length:
             raise TooLong(
                 f"{n} context tokens and a name of {classes.longest - 2} do not fit "
@@ -248,8 +253,9 @@ class TextTower(nn.Module):
             )
         one = context.dim() == (3 if per == "class" else 2)
         run: Any = self.passing.own if per == "class" else self.passing.shared
-        run = run if deep is None else partial(run, deep=deep)
-        features = self._chunked(run, context[None] if one else context, classes, layer)
+        if one:
+            context, deep = context[None], {block: rows[None] for block, rows in deep.items()}
+        features = self._chunked(run, context, classes, layer, deep)
         return features[0] if one else features
 
     def check_layer(self, layer: int) -> None:
@@ -271,15 +277,15 @@ class TextTower(nn.Module):
 
     # -- chunks ------------------------------------------------------------------------------------------------------
 
-    def _chunked(self, run, context: Tensor, classes: ClassTokens, layer: int) -> Tensor:
+    def _chunked(self, run, context: Tensor, classes: ClassTokens, layer: int, deep: Mapping[int, Tensor]) -> Tensor:
         """Split over prefixes (images, runs), then classes sorted by length, so that each piece keeps within the
-        budget. Context (P, n, W), or (P, C, n, W) where each class has its own."""
+        budget. Context (P, n, W), or (P, C, n, W) where each class has its own; the rows of ``deep`` likewise."""
         own = context.dim() == 4
         cost = self.passing.cost(classes, context.shape[-2], own)
         least = cost.shared + max(cost.each)
         room = self.most_tokens(least)
         if cost.whole * len(context) <= room:
-            return run(context, classes, layer)
+            return run(context, classes, layer, deep)
         images = max(1, min(len(context), room // cost.whole))
         pieces: list[list[int]] = [[]]
         for i in classes.by_length if cost.whole > room else ():  # the longest of a piece is its last
@@ -298,9 +304,10 @@ class TextTower(nn.Module):
         def of_classes(part: Tensor, index: int) -> Tensor:
             return part[:, pieces[index]] if own and len(pieces) > 1 else part
 
-        rows = [
-            torch.cat([again(run, of_classes(part, i), some, layer) for i, some in enumerate(chosen)], dim=1)
-            for part in context.split(images)
-        ]
-        found = torch.cat(rows)
+        def of_piece(start: int, index: int) -> Tensor:
+            first, *rows = (of_classes(x[start : start + images], index) for x in (context, *deep.values()))
+            return again(run, first, chosen[index], layer, dict(zip(deep, rows, strict=True)))
+
+        starts = range(0, len(context), images)
+        found = torch.cat([torch.cat([of_piece(at, i) for i in range(len(chosen))], dim=1) for at in starts])
         return found if back is None else found[:, back]

@@ -11,6 +11,7 @@ Called as ``bench.backbones.text_pass.Pass`` is; letters as in ``bench.backbones
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -31,21 +32,23 @@ class Rows:
         span = self.layout.span(len(self.layout.start) + n + classes.longest)
         return Cost(0, [span] * len(classes), span * len(classes))
 
-    def shared(self, context: Tensor, classes: ClassTokens, layer: int, deep: Tensor | None = None) -> Tensor:
-        """Contexts (P, n, W), each for all classes -> (P, C, D); ``deep`` (J - 1, n, W) overwrites their rows at the
-        input of blocks 1 to J - 1."""
-        return self.encoded(context[:, None].expand(-1, len(classes), -1, -1), classes, layer, deep)
+    def shared(
+        self, context: Tensor, classes: ClassTokens, layer: int, deep: Mapping[int, Tensor] | None = None
+    ) -> Tensor:
+        """Contexts (P, n, W), each for all classes -> (P, C, D); ``deep``, by block, overwrites their rows at its
+        input, in the context's shape."""
+        every = {block: rows[:, None].expand(-1, len(classes), -1, -1) for block, rows in (deep or {}).items()}
+        return self.own(context[:, None].expand(-1, len(classes), -1, -1), classes, layer, every)
 
-    def own(self, context: Tensor, classes: ClassTokens, layer: int) -> Tensor:
+    def own(
+        self, context: Tensor, classes: ClassTokens, layer: int, deep: Mapping[int, Tensor] | None = None
+    ) -> Tensor:
         """Contexts (P, C, n, W), one a class -> (P, C, D)."""
-        return self.encoded(context, classes, layer, None)
-
-    def encoded(self, context: Tensor, classes: ClassTokens, layer: int, deep: Tensor | None) -> Tensor:
         device = context.device.type
         with torch.autocast(device, torch.bfloat16, enabled=self.half):
-            return self.run(context, classes, layer, deep).float()
+            return self.run(context, classes, layer, deep or {}).float()
 
-    def run(self, context: Tensor, classes: ClassTokens, layer: int, deep: Tensor | None) -> Tensor:
+    def run(self, context: Tensor, classes: ClassTokens, layer: int, deep: Mapping[int, Tensor]) -> Tensor:
         raise NotImplementedError
 
     def ids(self, classes: ClassTokens, n: int) -> Tensor:
@@ -74,7 +77,7 @@ class WholePass(Rows):
         plain = type(text.transformer.resblocks[-1]).__name__ == "ResidualAttentionBlock"
         self.short = short and plain and (text.attn_mask is None or layout.read == "class")
 
-    def run(self, context: Tensor, classes: ClassTokens, layer: int, deep: Tensor | None) -> Tensor:
+    def run(self, context: Tensor, classes: ClassTokens, layer: int, deep: Mapping[int, Tensor]) -> Tensor:
         text, count, blocks = self.text, len(classes), self.text.transformer.resblocks
         ids = self.ids(classes, context.shape[2])
         x = text.token_embedding(ids)[None]
@@ -83,8 +86,8 @@ class WholePass(Rows):
         mask: Tensor | None = None
         for index, block in enumerate(blocks):
             x = self.placed(x, context) if index == layer and layer > 0 else x
-            if deep is not None and 0 < index <= len(deep):
-                x = self.placed(x, deep[index - 1].expand(len(x), count, -1, -1))
+            if index in deep:
+                x = self.placed(x, deep[index])
             if index == 0 or index == layer:  # from here on there are as many rows as contexts
                 mask = self.mask(ids, len(x))
             if self.short and index == len(blocks) - 1:
@@ -150,7 +153,7 @@ def last_block(block: Any, x: Tensor, mask: Tensor | None, read: Tensor) -> Tens
 class HostedPass(Rows):
     """Through a Hugging Face model, which takes embeddings in place of ids, adds positions and masks padding itself."""
 
-    def run(self, context: Tensor, classes: ClassTokens, layer: int, deep: Tensor | None) -> Tensor:
+    def run(self, context: Tensor, classes: ClassTokens, layer: int, deep: Mapping[int, Tensor]) -> Tensor:
         """``TextTower.check_layer`` refuses a context inside the tower, whose blocks differ from model to model."""
         ids = self.ids(classes, context.shape[2])
         x = self.placed(embedding(self.text)(ids)[None], context)

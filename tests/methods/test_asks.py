@@ -73,6 +73,7 @@ def test_needs_are_those_that_the_methods_files_say():
     assert needs == {
         "zs-clip": [], "tpt": [], "fine-tuning": [],
         "coop": text, "kgcoop": text, "contcoop": text, "cocoop": [*text, *joint],
+        "tcp": [*text, *joint],
         "linear-probe": joint, "clip-adapter": joint, "tip-adapter-f": joint, "taskres": joint,
         "gda": joint, "lp-plus-plus": joint, "clap": joint,
         "rada": joint, "rada-towers": joint, "rada-tt": joint,
@@ -97,6 +98,8 @@ def sizes(**changed):
         ("coop", {"positions": 18}, "it needs room for 16 tokens of context and a name, 19 or more; other has 18"),
         ("coop", {"positions": 19}, None),
         ("kgcoop", {"positions": 18}, None),
+        ("tcp", {"text_layers": 24}, None),
+        ("tcp", {"text_layers": 0}, "it needs an inner block of a text tower; other has none"),
         (
             "clip-lora",
             {"text_layers": 24},

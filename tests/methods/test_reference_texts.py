@@ -16,7 +16,8 @@ from carryover.methods import ordered
 from carryover.methods.base import METHODS, Classes, Shape
 
 FILE = Path(__file__).parent.parent / "data" / "reference_texts.csv"
-WORDS = {"coop": "X " * 16, "cocoop": "a photo of a ", "kgcoop": "a photo of a ", "tpt": "a photo of a "}
+PHOTO = "a photo of a "
+WORDS = {"coop": ("X " * 16,), "tcp": ("X " * 4, PHOTO), **dict.fromkeys(("cocoop", "kgcoop", "tpt"), (PHOTO,))}
 WITHOUT_CODE = {"contcoop", "fine-tuning", "linear-probe", "rada-towers", "rada-tt"}
 
 
@@ -56,7 +57,8 @@ def meant(name, dataset, classname):
     if name in ("clap", "taskres"):  # whose code leaves underscores in the names
         texts = [text.replace("_", " ") for text in texts]
     if name in WORDS:  # the context stands in their place
-        texts = [text.removeprefix(WORDS[name]) for text in texts]
+        for words in WORDS[name]:
+            texts = [text.removeprefix(words) for text in texts]
         assert not any(text.startswith(("X ", "a photo")) for text in texts)
     return texts + REFERENCE.get((name, "teacher", dataset, classname), [])
 

@@ -33,6 +33,7 @@ OWNERS = {
     "Tip-Adapter": "gaopengcuhk", "RAda": "khufia", "TaskRes": "geekyutao", "TPT": "azshue",
     "multimodal-prompt-learning": "muzairkhattak", "CLIP-LoRA": "MaxZanella", "ICLR24": "mrflogs",
     "FewShot-CLIP-Strong-Baseline": "FereshteShakeri", "CLAP": "jusiro",
+    "Textual-based_Class-aware_prompt_tuning": "htyao89",
 }  # fmt: skip
 NAMES = ("tench", "St._Bernard's dog, old (XL)")
 # Our id: (CoOp's dataset config and its name there, Tip-Adapter's and CLIP-LoRA's module)
@@ -208,6 +209,8 @@ def built(folder: Path, module: str, make, *more: Path) -> dict[str, list[str]]:
         inner = importlib.import_module("clip.clip")
         theirs.tokenize = inner.tokenize = recording(inner.tokenize, clip)
         loaded = importlib.import_module(module)
+        if getattr(loaded, "clip", inner) not in (theirs, inner):  # a copy of CLIP's code beside it
+            loaded.clip.tokenize = recording(loaded.clip.tokenize, clip)
         for name in ("tokenize",):
             if hasattr(loaded, name):
                 setattr(loaded, name, theirs.tokenize)
@@ -333,6 +336,11 @@ class Sources:
         script = "scripts/maple/base2new_train_maple.sh"
         return self.config(where.name, calls(where, script, DATASETS[dataset][0], "1")[0])
 
+    def tcp(self, dataset):
+        """As its script asks for it; the script itself runs over datasets."""
+        more = ("DATASET.NUM_SHOTS", "16", "TRAINER.COOP.N_CTX", "4")
+        return self.named("Textual-based_Class-aware_prompt_tuning", "TCP", "vit_b16_ep100_ctxv1", dataset, *more)
+
     def rada(self, dataset):
         return self.named("RAda", "RAda", "lr_1e-3_layers_4_epochs_5_base2new", dataset)
 
@@ -360,6 +368,9 @@ class Sources:
         kgcoop = self.kgcoop(dataset)
         yield of("kgcoop", "prompt", "KgCoOp", "trainers.kgcoop", custom(kgcoop), embedded)
         yield of("kgcoop", "teacher", "KgCoOp", "trainers.kgcoop", custom(kgcoop), whole)
+        where, tcp = "Textual-based_Class-aware_prompt_tuning", custom(self.tcp(dataset))
+        yield of("tcp", "prompt", where, "trainers.tcp", tcp, lambda seen: seen["embedded"])
+        yield of("tcp", "teacher", where, "trainers.tcp", tcp, whole)
         maple = custom(self.maple(dataset))
         yield of("maple", "prompt", "multimodal-prompt-learning", "trainers.maple", maple, embedded)
         yield of("rada", "prompt", "RAda", "trainers.rada", custom(self.rada(dataset)), whole)
