@@ -199,6 +199,8 @@ def test_prediction_leaves_method_and_backbone_bit_identical(method_name, traine
 
 def test_one_image_is_predicted_as_among_others(method_name, trained, tiny, classes, x):
     method, _ = trained(method_name)
+    if method.transductive:
+        pytest.skip("others help, as it declares")
     together = logits(method, tiny.new, classes, x[:6])
     alone = torch.cat([logits(method, tiny.new, classes, x[i : i + 1]) for i in range(6)])
     torch.testing.assert_close(alone, together, rtol=1e-3, atol=1e-3)
