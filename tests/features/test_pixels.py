@@ -28,7 +28,7 @@ from carryover.methods.base import METHODS, Classes
 
 CLASSES = Classes("toy", NAMES, TEMPLATES)
 TOWERS = ("fine-tuning", "rada-towers")
-BY_NAME = ("clap", "gda", "lp-plus-plus", "tda")  # on frozen features, and yet not in the default plan
+BY_NAME = ("clap", "gda", "lp-plus-plus", "descriptions", "tda")  # on frozen features, and yet not in the default plan
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ def test_training_lowers_the_loss_it_minimises(method_name, tiny, classes, suppo
     if method.config.epochs:
         assert [row["epoch"] for row in curve] == list(range(1, method.config.epochs + 1))
         assert curve[-1]["loss"] < curve[0]["loss"]
-    elif method.learned() and method.needs != "views":
+    elif any(one.is_floating_point() for one in method.learned().values()) and method.needs != "views":
         assert curve == [] and after < before
     else:
         assert curve == [] and after == before

@@ -17,7 +17,7 @@ from carryover.methods.base import METHODS, Classes, Shape
 
 FILE = Path(__file__).parent.parent / "data" / "reference_texts.csv"
 WORDS = {"coop": "X " * 16, "cocoop": "a photo of a ", "kgcoop": "a photo of a ", "tpt": "a photo of a "}
-WITHOUT_CODE = {"contcoop", "fine-tuning", "linear-probe", "rada-towers", "rada-tt"}
+WITHOUT_CODE = {"contcoop", "descriptions", "fine-tuning", "linear-probe", "rada-towers", "rada-tt"}
 
 
 def rows():
