@@ -44,9 +44,14 @@ def predict(
 
     inputs as the method ``needs`` them: features (N, D), of views (N, V, D), or ``bench.features.pixels.Pictures``
     -> {"predicted" (N,) int32, "confidence" (N,) fp32}, and the sample that ``depends_on_company`` asks about again.
+    A method that says ``transductive`` and reads features is given the images in the order of ``stream_of``, in parts
+    of ROWS one after the other; the answers are in the order of ``inputs``.
     Raises UserError for logits of the wrong shape or that are not finite.
     """
     found, drawn = [], {}
+    order = stream_of(len(inputs)) if isinstance(inputs, Tensor) and getattr(method, "transductive", False) else None
+    if order is not None:
+        inputs = inputs[order.to(inputs.device)]
     start, shuffled = 0, sample_of(len(getattr(inputs, "pictures", inputs))).tolist()
     with no_labels():
         method.eval()
@@ -67,8 +72,16 @@ def predict(
     predicted, bits, finite = torch.cat(found, dim=1).cpu()  # once, so that the device is not kept waiting
     if not finite.all():
         raise UserError(f"{type(method).__name__} gave logits that are not finite on {backbone.label}")
+    if order is not None:
+        predicted, bits = (one[order.argsort()] for one in (predicted, bits))
     sample = Sample(*map(torch.stack, zip(*(drawn[image] for image in shuffled), strict=True)))
     return {"predicted": predicted.contiguous(), "confidence": bits.contiguous().view(torch.float32)}, sample
+
+
+def stream_of(count: int) -> Tensor:
+    """(N,) the order in which test images come to a method that predicts some with the help of others. Drawn by their
+    number alone, so that every backbone and seed sees the same one: files lie class by class, and a stream does not."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(derive("stream", count)))
 
 
 def sample_of(count: int) -> Tensor:

@@ -28,7 +28,8 @@ from carryover.methods.base import METHODS, Classes
 
 CLASSES = Classes("toy", NAMES, TEMPLATES)
 TOWERS = ("fine-tuning", "rada-towers")
-BY_NAME = ("clap", "gda", "lp-plus-plus", "tcp")  # on frozen features, and yet not in the default plan
+# On frozen features, and yet not in the default plan.
+BY_NAME = ("clap", "gda", "lp-plus-plus", "tcp", "descriptions", "tda")
 
 
 @pytest.fixture

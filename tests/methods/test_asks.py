@@ -71,7 +71,7 @@ def test_needs_are_those_that_the_methods_files_say():
     needs = {name: [*asked(METHODS[name], config_of(name))] for name in Registered()}
     text, joint = ["width"], ["dim"]
     assert needs == {
-        "zs-clip": [], "tpt": [], "fine-tuning": [],
+        "zs-clip": [], "descriptions": [], "tda": [], "tpt": [], "fine-tuning": [],
         "coop": text, "kgcoop": text, "contcoop": text, "cocoop": [*text, *joint],
         "tcp": [*text, *joint],
         "linear-probe": joint, "clip-adapter": joint, "tip-adapter-f": joint, "taskres": joint,

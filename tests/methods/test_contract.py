@@ -106,7 +106,7 @@ def test_training_lowers_the_loss_it_minimises(method_name, tiny, classes, suppo
     if method.config.epochs:
         assert [row["epoch"] for row in curve] == list(range(1, method.config.epochs + 1))
         assert curve[-1]["loss"] < curve[0]["loss"]
-    elif method.learned() and method.needs != "views":
+    elif any(one.is_floating_point() for one in method.learned().values()) and method.needs != "views":
         assert curve == [] and after < before
     else:
         assert curve == [] and after == before
@@ -199,6 +199,8 @@ def test_prediction_leaves_method_and_backbone_bit_identical(method_name, traine
 
 def test_one_image_is_predicted_as_among_others(method_name, trained, tiny, classes, x):
     method, _ = trained(method_name)
+    if method.transductive:
+        pytest.skip("others help, as it declares")
     together = logits(method, tiny.new, classes, x[:6])
     alone = torch.cat([logits(method, tiny.new, classes, x[i : i + 1]) for i in range(6)])
     torch.testing.assert_close(alone, together, rtol=1e-3, atol=1e-3)

@@ -34,6 +34,7 @@ OWNERS = {
     "multimodal-prompt-learning": "muzairkhattak", "CLIP-LoRA": "MaxZanella", "ICLR24": "mrflogs",
     "FewShot-CLIP-Strong-Baseline": "FereshteShakeri", "CLAP": "jusiro",
     "Textual-based_Class-aware_prompt_tuning": "htyao89",
+    "TDA": "kdiAAA",
 }  # fmt: skip
 NAMES = ("tench", "St._Bernard's dog, old (XL)")
 # Our id: (CoOp's dataset config and its name there, Tip-Adapter's and CLIP-LoRA's module)
@@ -383,6 +384,7 @@ class Sources:
             yield of("tip-adapter-f", "prompt", "Tip-Adapter", module, tip_texts, whole)
             yield of("clip-lora", "prompt", "CLIP-LoRA", module, lora_texts, whole)
             yield of("gda", "prompt", "ICLR24", module, tip_texts, whole)
+            yield of("tda", "prompt", "TDA", module, tip_texts, whole)
             yield of("lp-plus-plus", "prompt", "FewShot-CLIP-Strong-Baseline", module, tip_texts, whole)
 
 
