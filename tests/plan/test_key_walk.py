@@ -36,6 +36,7 @@ from carryover.methods.base import METHODS
 
 CPU, LOAD = torch.device("cpu"), datasets.load
 CHOICES = {  # another value of a text option that has few
+    "": "texts.json#4-0123456789abcdef",  # a file, as Descriptions knows it without reading it
     "sgd": "adam",
     "adam": "sgd",
     "adamw": "adam",
