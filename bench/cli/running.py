@@ -48,10 +48,10 @@ def run(args: argparse.Namespace) -> int:
         theirs = cluster.setup.options if cluster else options
         device = f"{theirs.device}, of Ray's workers" if cluster else device_told(args, options)
         session = Session(options, shown.on_images)
+        session.store.check_writable()
         precision = precision_told(args, theirs) + in_another(args, session)
         shown.say(f"device: {device}; precision of the frozen towers: {precision}")
         args.precision = options.precision  # all that follows is of these runs
-        session.store.check_writable()
         tidy(session)
         tested = list(dict.fromkeys(id for run in runs for id in (run.dataset, run.test) if id))
         open_datasets(session, tested)

@@ -87,8 +87,13 @@ def whole(path: Path, flag: str = OUT) -> Iterator[Path]:
         os.chmod(unfinished, 0o644)
         os.replace(unfinished, path)
     except (OSError, SafetensorError) as error:
+        gone = unfinished is not None and not unfinished.exists()
         if unfinished is not None:
             unfinished.unlink(missing_ok=True)
+        if gone:
+            raise StorageError(
+                f"'{path.parent}' was deleted or moved while this command worked; run the same command again"
+            ) from error
         reason = getattr(error, "strerror", None) or error
         raise StorageError(
             f"cannot write '{path}': {reason}; what was stored before is whole: free space, or mend the disk, and run "

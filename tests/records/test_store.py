@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 
 import pytest
 import torch
@@ -42,6 +43,13 @@ def test_a_folder_that_cannot_be_made_is_one_line_naming_it(tmp_path):
     with pytest.raises(UserError, match="cannot write.*--out") as caught:
         write_text(tmp_path / "file" / "below" / "x.txt", "x")
     assert "\n" not in str(caught.value)
+
+
+def test_a_folder_deleted_while_a_file_is_written_is_named(tmp_path):
+    path = tmp_path / "runs" / "x.json"
+    with pytest.raises(UserError, match="runs' was deleted or moved while this command worked"), whole(path) as begun:
+        begun.write_text("{}")
+        shutil.rmtree(path.parent)
 
 
 FILES = {"plugin": "plugins", "predictions": "predictions"}
