@@ -4,6 +4,7 @@ shots. The paper has 16 alone and leaves fewer open.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,7 @@ import pandas as pd
 
 from carryover.bench import places
 from carryover.bench.analyses.ablations import Ablation
-from carryover.bench.analyses.base import Drawing, Tables, register
+from carryover.bench.analyses.base import Drawing, Table, Tables, register
 from carryover.bench.analyses.layers import DEPTHS
 from carryover.bench.analyses.parts import refused
 from carryover.bench.analyses.parts.rows import BESIDE, dataset_name, done, marks_of, not_run, rows_of
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 SHOTS = (1, 2, 4, 8, 16)
 PAPERS = ("linear-probe", "clip-adapter", "tip-adapter-f", "coop", "cocoop", "kgcoop", "contcoop", "rada", "taskres")
-METHODS = (*PAPERS, "gda", "lp-plus-plus", "clap")  # the last three where they are asked for
+METHODS = (*PAPERS, "gda", "lp-plus-plus", "clap", "tcp")  # the last four where they are asked for
 MEASURE = (
     "Gain over zero-shot of the same backbone, in points of top-1 accuracy, mean over datasets and seeds; a dash where "
     "a dataset has no finished run. New: trained on the base and carried over unchanged."
@@ -94,6 +95,10 @@ class Shots(Ablation):
         beside=(ZERO_SHOT,),
     )
     drawings = (Drawing("shots", "Gain over zero-shot against training images a class, base and new", draw_shots),)
+
+    def tables(self, selection: Selection) -> Iterator[Table]:
+        """None without zero-shot, from which gains are measured."""
+        return (table for table in super().tables(selection) if mean_gains(table.frame))
 
     def sheet(self, table: pd.DataFrame, selection: Selection) -> Sheet:
         """A block a backbone, a row a method, a column a number of shots."""

@@ -17,7 +17,7 @@ MANY = ("run", "doctor")  # commands that work on several cards
 
 def device_of(args: argparse.Namespace, micro: bool = False) -> tuple[str, tuple[int, ...]]:
     """--device as torch names its kind, and the numbers of the cards that it names; none where it names no number.
-    ``micro``: whether all that is asked is of the micro world, where a card takes longer than a CPU."""
+    ``micro``: whether all that is asked is of the micro world, where a card gains nothing."""
     kind, _, numbers = args.device.partition(":")
     if kind == "auto" and micro:
         return "cpu", ()
@@ -64,5 +64,5 @@ def precision_told(args: argparse.Namespace, options: Options) -> str:
 def device_told(args: argparse.Namespace, options: Options) -> str:
     """The device by name, and why it is the CPU beside a card."""
     passed = options.device == "cpu" and args.device == "auto" and torch.cuda.is_available()
-    why = "; a card would take longer for the micro world's small steps (--device cuda uses it)" if passed else ""
+    why = "; a card gains nothing for the micro world's small steps (--device cuda uses it)" if passed else ""
     return device_name(torch.device(options.device)) + why

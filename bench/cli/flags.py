@@ -186,8 +186,8 @@ DEVICE: Group = {
         default="auto",
         metavar="auto|cpu|cuda|mps",
         help="cuda is one card; cuda:2 that one; cuda:0,1,2,3 or cuda:all runs on several, a worker process each "
-        "(default: auto, a card where there is one; for the micro world the CPU, since a card takes longer for its "
-        "small steps)",
+        "(default: auto, a card where there is one; for the micro world the CPU, since its small "
+        "steps gain nothing by a card)",
     ),
     "--workers": dict(
         type=int,

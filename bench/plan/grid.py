@@ -57,7 +57,7 @@ def grid(
         raise UserError(
             f"no run is left of --suite {' '.join(suites_)} with these --datasets and --methods; ood trains on "
             f"{suites.ood_source(arch) or 'no dataset of this arch'}, the ablations train coop and contcoop, "
-            "chains methods that are trained by steps, retention those that learn"
+            "shots methods on frozen features, chains those that are trained by steps, retention those that learn"
         )
     order = {key: place for place, key in enumerate(dict.fromkeys((run.dataset, run.seed) for run in by_dataset(runs)))}
     # what a run needs comes before it

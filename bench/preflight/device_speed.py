@@ -39,6 +39,7 @@ from carryover.methods.parts.schedule import epoch_steps
 COUNTS = (4, 16, 64, 256, 1000)  # classes measured, as far as PATIENCE and the plan go
 PATIENCE = 4.0  # seconds for one method; two class counts are always measured
 ENOUGH = 0.1  # seconds that a repeated measurement should take
+LONGEST = 5.0  # seconds that the steps may take of which a GPU's recorded ones are told from the first
 CHEAP = 0.5  # seconds up to which a measurement is made three times, of which the quickest counts
 MOST_BESIDE = 6  # runs side by side: more are hardly faster still
 MOST_VIEWS = 16  # of made-up features; a step reads one of them, whatever their number
@@ -277,8 +278,9 @@ class Calibration:
             once = seconds(1)  # the first step is slower: memory, kernels
             if once >= 2.0:
                 return once
-            if possible([support]):
-                return repeated(lambda: max(0.0, seconds(2 * WORTH) - seconds(WORTH)) / WORTH)
+            if possible([support]) and 3 * WORTH * seconds(1) * len(methods) < LONGEST:
+                few, many = (min(seconds(count) for _ in range(3)) for count in (WORTH, 2 * WORTH))
+                return max(0.0, many - few) / WORTH
             batches = max(1, min(16, int(ENOUGH / once / len(methods))))
             return repeated(lambda: seconds(batches) / batches)
 

@@ -118,6 +118,7 @@ class Resident:
         if self.host.changed():
             return self.give_up(CHANGES)
         graph = torch.cuda.CUDAGraph()
+        before = torch.cuda.current_stream()
         pool = next((one.pool() for one in self.graphs.values()), None)  # steps follow one another: one memory for all
         for group in self.solver.param_groups:
             group["capturable"] = True
@@ -126,6 +127,7 @@ class Resident:
                 self.step(size)
         except RuntimeError as error:
             self.end_recording()
+            torch.cuda.set_stream(before)
             return self.give_up(str(error).strip().splitlines()[0])
         finally:
             for group in self.solver.param_groups:
@@ -133,8 +135,8 @@ class Resident:
         self.graphs[size] = graph
 
     def end_recording(self) -> None:
-        """After a recording that failed, torch's random numbers still wait for its end; one that does not fail ends
-        it."""
+        """After a recording that failed, torch's random numbers still wait for its end, and its stream is still the
+        present one; a recording that does not fail ends the first."""
         with torch.cuda.graph(torch.cuda.CUDAGraph()):
             self.at.clone()
 

@@ -1,6 +1,6 @@
 """A dress rehearsal of Table 2 at its true size: what an hour of one GPU does, without pictures and without weights.
 
-    python -m tests.benchmarks.rehearsal                            # all parts, within 9 minutes on an H200
+    python -m tests.benchmarks.rehearsal                            # all parts, up to 10 minutes on an H200
     python -m tests.benchmarks.rehearsal --minutes 60               # more of each fit is measured, less is scaled
     python -m tests.benchmarks.rehearsal --parts peak features      # named parts alone
 

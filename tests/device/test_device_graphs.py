@@ -47,6 +47,7 @@ def fitted(name, graphs=True, runs=2, kind=None, **changes):
             curves = fit_together(
                 methods, supports, [torch.Generator().manual_seed(seed) for seed in (0, 1)][: len(methods)]
             )
+        assert torch.cuda.current_stream() is torch.cuda.default_stream()
         waits = between([begun, *marks], len(curves[0]))
         return [method.learned() for method in methods], curves, waits, ledger.count("replay")
 

@@ -34,6 +34,7 @@ __all__ = ["DeviceFault", "DeviceTensor", "Ledger", "plain_kernels", "stand_in_c
 def fakes(device: Device) -> list:
     """Patches of what torch asks its CUDA library, which is not there."""
 
+    own = Stream()
     answers = {
         "is_available": lambda: True,
         "device_count": lambda: 1,
@@ -53,8 +54,9 @@ def fakes(device: Device) -> list:
         "empty_cache": lambda: None,
         "is_current_stream_capturing": lambda: device.capture is not None,
         "graph_pool_handle": lambda: (0, 1),
-        "current_stream": lambda *_: Stream(),
-        "default_stream": lambda *_: Stream(),
+        "current_stream": lambda *_: device.stream or own,
+        "set_stream": lambda stream: setattr(device, "stream", stream),
+        "default_stream": lambda *_: own,
         "Stream": Stream,
         "stream": on_stream,
         "Event": Event,

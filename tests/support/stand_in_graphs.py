@@ -108,12 +108,15 @@ class Graph:
 
 @contextlib.contextmanager
 def capturing(cuda_graph: Graph, pool=None, stream=None, capture_error_mode: str = "global", **_):
-    """``torch.cuda.graph``"""
+    """``torch.cuda.graph``, which leaves its own stream the present one where what it captures fails."""
+    device = stand_in_tensors.DEVICE
+    before, device.stream = device.stream, Stream()
     cuda_graph.capture_begin()
     try:
         yield
     finally:
         cuda_graph.capture_end()
+    device.stream = before
 
 
 def tensors(given) -> list[torch.Tensor]:
@@ -186,4 +189,9 @@ class Event:
 
 @contextlib.contextmanager
 def on_stream(stream):
-    yield
+    device = stand_in_tensors.DEVICE
+    before, device.stream = device.stream, stream
+    try:
+        yield
+    finally:
+        device.stream = before

@@ -34,6 +34,7 @@ class Device:
         self.blocks: weakref.WeakValueDictionary[int, Block] = weakref.WeakValueDictionary()
         self.pinned: weakref.WeakValueDictionary[int, object] = weakref.WeakValueDictionary()
         self.later: list[tuple[torch.Tensor, torch.Tensor]] = []  # copies to the host that are under way
+        self.stream: object = None  # the present one; None: the device's own
         self.random = torch.Generator().manual_seed(RANDOM_SEED)
 
     def sync(self, kind: str) -> None:
