@@ -8,9 +8,8 @@ import time
 
 import pytest
 import torch
-from local_towers import saved_locally
 from stand_in_cuda import stand_in_cuda
-from worlds import World, pictures_in, quietly
+from worlds import begun, quietly
 
 from carryover.bench.cli import main
 from carryover.bench.cli.device import device_of
@@ -152,13 +151,7 @@ def test_each_worker_has_a_place_of_its_own_and_one_that_dies_is_followed_in_it(
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    home = tmp_path_factory.mktemp("world")
-    saved_locally(home / "a", 3, True)
-    saved_locally(home / "b", 4, False)
-    made = World(home)
-    made.arch.write_text('[base]\nmodel = "local-dir:a"\n[new]\nmodel = "local-dir:b"\n')
-    pictures_in(home / "animals", ("cat", "brown bear", "sea lion", "ant"))
-    return made
+    return begun(tmp_path_factory.mktemp("world"))
 
 
 def flags(world, out, *more):

@@ -7,9 +7,8 @@ import re
 import pytest
 from checkout import ROOT
 from device_lives import on
-from local_towers import saved_locally
 from stand_in_cuda import stand_in_cuda
-from worlds import World, pictures_in, quietly
+from worlds import begun, quietly
 
 from carryover.bench.cli.options import options_of
 from carryover.bench.cli.parsing import parse
@@ -26,13 +25,7 @@ BRIEF = ("--shots", "2", "--seeds", "1", "--views", "1", "--set", "*.steps=3", "
 @pytest.fixture(scope="module")
 def homes(tmp_path_factory):
     """The same towers and pictures for each device."""
-    home = tmp_path_factory.mktemp("world")
-    saved_locally(home / "a", 3, True)
-    saved_locally(home / "b", 4, False)
-    world = World(home)
-    world.arch.write_text('[base]\nmodel = "local-dir:a"\n[new]\nmodel = "local-dir:b"\n')
-    pictures_in(home / "animals", ("cat", "brown bear", "sea lion", "ant"))
-    return world
+    return begun(tmp_path_factory.mktemp("world"))
 
 
 def flags(world, device, *methods, out=""):

@@ -11,7 +11,7 @@ from local_towers import saved_locally
 from stand_in_cuda import stand_in_cuda
 from test_device_commands import Played
 from test_device_sessions import prompts
-from worlds import World, pictures_in, quietly
+from worlds import begun, quietly
 
 from carryover.bench.backbones import archs, loading
 from carryover.bench.cli import running
@@ -32,13 +32,7 @@ LARGE = ("ViT-B-16-quickgelu/openai", "ViT-B-16/laion2b_s34b_b88k")
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    home = tmp_path_factory.mktemp("world")
-    saved_locally(home / "a", 3, True)
-    saved_locally(home / "b", 4, False)
-    made = World(home)
-    made.arch.write_text('[base]\nmodel = "local-dir:a"\n[new]\nmodel = "local-dir:b"\n')
-    pictures_in(home / "animals", ("cat", "brown bear", "sea lion", "ant"))
-    return made
+    return begun(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture

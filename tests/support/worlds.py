@@ -50,13 +50,19 @@ class World:
         return f"local-dir:{self.home / name}"
 
 
-def made(home: Path, methods=METHODS) -> World:
+def begun(home: Path, sets=("animals",)) -> World:
+    """Towers and pictures, before any run."""
     world = World(home)
     saved_locally(home / "a", 3, True)
     saved_locally(home / "b", 4, False)
     world.arch.write_text('[base]\nmodel = "local-dir:a"\n[new]\nmodel = "local-dir:b"\n')
-    for name, classes in SETS.items():
-        pictures_in(home / name, classes)
+    for name in sets:
+        pictures_in(home / name, SETS[name])
+    return world
+
+
+def made(home: Path, methods=METHODS) -> World:
+    world = begun(home, SETS)
     flags = [
         "--arch",
         str(world.arch),
