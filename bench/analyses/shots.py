@@ -35,6 +35,7 @@ MEASURE = (
     "a dataset has no finished run. New: trained on the base and carried over unchanged."
 )
 ACROSS, PANEL = 3, 1.7  # panels a row, inches of one's height
+FURTHEST = -20.0  # points below which a panel shows numbers alone
 
 
 def gains(frame: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
@@ -72,6 +73,12 @@ def draw_shots(tables: Tables, selection: Selection) -> Figure | None:
             for name in ("base", "new"):
                 style = {"color": COLOURS[name], "marker": MARKERS[name], "markersize": 4, "linewidth": 1.3}
                 axes.plot(range(len(SHOTS)), means[method, name], label=LABELS[name], **style)
+                below = [signed(value) for value in means[method, name] if value < FURTHEST]
+                if below:
+                    told = f"{LABELS[name]}: {below[0]} to {below[-1]}" if len(below) > 1 else below[0]
+                    axes.text(
+                        0.5, 0.04 if name == "new" else 0.14, told, fontsize=8, ha="center", transform=axes.transAxes
+                    )
             axes.axhline(0, color="0.6", linewidth=0.8)
             axes.set_title(short_label(names[method], depth[method]), fontsize=9)
             open_frame(axes)
@@ -79,6 +86,7 @@ def draw_shots(tables: Tables, selection: Selection) -> Figure | None:
             axes.set_visible(False)
         for axes in panels[: len(methods)]:
             axes.set_xticks(range(len(SHOTS)), [str(shots) for shots in SHOTS])
+        panels[0].set_ylim(bottom=max(FURTHEST, panels[0].get_ylim()[0]))
         panels[0].legend(fontsize=8, frameon=False)
         figure.supxlabel("Training images a class", fontsize=9)
         figure.supylabel("Gain over zero-shot (points)", fontsize=9)
