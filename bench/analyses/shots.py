@@ -146,7 +146,7 @@ class Shots(Ablation):
             of = [f"{name} ({signed(a)} to {signed(b)})" for name, (a, b) in ends.items() if way * (b - a) > 0]
             if of:
                 told.append(f"From {SHOTS[0]} shot to {SHOTS[-1]} the gain on New {verb} for {', '.join(of)}.")
-        return told
+        return [*told, "Whether such a change is chance was not tested."] if told else []
 
 
 def points(value: float) -> str:
