@@ -30,6 +30,7 @@ DECIDE: dict[str, tuple[str, ...]] = {  # whole modules, or what of them is name
     "carryover.bench.backbones.weight_checks": (),
     "carryover.bench.backbones.class_tokens": (),
     "carryover.bench.backbones.bins": (),
+    "carryover.bench.backbones.packed": (),
     "carryover.bench.engine.evaluator": (),
     "carryover.bench.engine.carried": (),
     "carryover.bench.engine.one_run": (),
