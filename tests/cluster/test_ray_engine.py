@@ -38,8 +38,8 @@ from pathlib import Path
 from carryover.methods.base import Method, cosine_logits, register
 from carryover.methods.clip_adapter import CLIPAdapter
 
-def wait():  # the first that comes here waits for its end
-    if not Path({mark!r}).exists():
+def wait():  # the first worker that comes here waits for its end; the process that estimates the time left goes on
+    if not Path({mark!r}).exists() and Path("/proc/self/cmdline").read_text().startswith("ray::Worker"):
         Path({mark!r} + ".part").write_text(str(os.getpid()))
         os.rename({mark!r} + ".part", {mark!r})
         time.sleep(600)
