@@ -43,12 +43,13 @@ class Config(LayerNormConfig):
 class TwoStage(LayerNormTuning):
     name = "2SFS"
     Config = Config
+    micro = {**LayerNormTuning.micro, "lr": 0.004}
 
     def __init__(self, config, shape):
         super().__init__(config, shape)
         self.classifier = nn.Parameter(torch.zeros(len(shape.classnames), shape.dim))
         self.draw = torch.Generator().manual_seed(int(torch.randint(1 << 62, ())))  # of the second stage
-        self.anew = False  # whether the classifier is to be started; a refresh goes on with its own
+        self.anew = False  # whether it is to be started; a refresh goes on with its own
 
     @classmethod
     def published(cls, dataset, shots):
@@ -91,8 +92,7 @@ class TwoStage(LayerNormTuning):
         solver = optimizer(config, [(config.lr, 1.0, [self.classifier])])
         for epoch in range(schedule.epochs):
             for step in range(steps):
-                for group in solver.param_groups:
-                    group["lr"] = schedule.rate(epoch + 1, step)
+                solver.param_groups[0]["lr"] = schedule.rate(epoch + 1, step)
                 part = slice(step * config.batch, (step + 1) * config.batch)
                 logits = cosine_logits(self.backbone.scale, features[where[epoch, part]], self.classifier)
                 solver.zero_grad()
@@ -100,11 +100,11 @@ class TwoStage(LayerNormTuning):
                 solver.step()
 
     @torch.no_grad()
-    def features(self, views, view: Tensor, image: Tensor) -> Tensor:
-        """(M, D) of M views, a batch at a time."""
-        batches = list(zip(view.split(self.config.batch), image.split(self.config.batch), strict=True))
+    def features(self, views, *drawn: Tensor) -> Tensor:
+        """(M, D), for the views and images (M,), (M,) that were drawn."""
+        batches = list(zip(*[part.split(self.config.batch) for part in drawn], strict=True))
         if isinstance(views, Tensor):
-            batches = [(send(one, views.device), send(other, views.device)) for one, other in batches]
+            batches = [tuple(send(part, views.device) for part in pair) for pair in batches]
         elif hasattr(views, "expect"):  # pictures, decoded ahead
             views.expect(batches)
-        return torch.cat([self.backbone.encode_images(views[drawn]) for drawn in batches])
+        return torch.cat([self.backbone.encode_images(views[pair]) for pair in batches])
