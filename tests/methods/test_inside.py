@@ -329,9 +329,9 @@ def test_maple_with_fewer_words_than_tokens_is_refused(vit, classes):
         bound("maple", vit, classes, context_length=5)
 
 
-# ---- both ------------------------------------------------------------------------------------------------------------
+# ---- all of them -----------------------------------------------------------------------------------------------------
 
-BOTH = pytest.mark.parametrize("name", ["clip-lora", "maple"])
+BOTH = pytest.mark.parametrize("name", ["clip-lora", "maple", "layer-norm", "2sfs"])
 
 
 def state(model):

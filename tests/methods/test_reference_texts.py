@@ -18,6 +18,8 @@ from carryover.methods.base import METHODS, Classes, Shape
 FILE = Path(__file__).parent.parent / "data" / "reference_texts.csv"
 PHOTO = "a photo of a "
 WORDS = {"coop": ("X " * 16,), "tcp": ("X " * 4, PHOTO), **dict.fromkeys(("cocoop", "kgcoop", "tpt"), (PHOTO,))}
+# Whose class features are of texts, and by which method.
+INSIDE = {"clip-lora": "clip-lora", "layer-norm": "layer-norm", "2sfs": "layer-norm"}
 WITHOUT_CODE = {"contcoop", "descriptions", "fine-tuning", "linear-probe", "rada-towers", "rada-tt"}
 
 
@@ -42,9 +44,9 @@ def made(name, dataset, classname, backbone, monkeypatch):
     config = replace(METHODS[name].Config(), **METHODS[name].published(dataset, 16))
     method = METHODS[name](config, Shape.of(backbone, names, 16))
     method.bind(backbone, Classes(dataset, names, TEMPLATES[dataset]))
-    with method.attach(backbone) if name == "clip-lora" else nullcontext():
-        if name == "clip-lora":
-            method.class_features()
+    with method.attach(backbone) if name in INSIDE else nullcontext():
+        if name in INSIDE:
+            METHODS[INSIDE[name]].class_features(method)
     return [text for text in seen if names[0] in text]
 
 

@@ -24,6 +24,7 @@ RECORDED = Path(__file__).with_name("number_sources.json")
 
 DECIDE: dict[str, tuple[str, ...]] = {  # whole modules, or what of them is named
     "carryover.bench.backbones.attention": (),
+    "carryover.bench.backbones.places": (),
     "carryover.bench.backbones.loading": (),
     "carryover.datasets.micro.words": (),
     "carryover.bench.backbones.configs": (),
