@@ -65,7 +65,7 @@ class PromptSRC(InsideMethod):
     paper = "Khattak et al. 2023, arXiv 2307.06948"
     usual = False
     Config = Config
-    micro = {**Method.micro, "batch": 32, "lr": 0.01}
+    micro = {**Method.micro, "batch": 32}
     cost_free = ("text_weight", "image_weight", "sixty", "centre", "spread")
 
     def __init__(self, config, shape):
