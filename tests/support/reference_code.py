@@ -34,7 +34,7 @@ OWNERS = {
     "multimodal-prompt-learning": "muzairkhattak", "CLIP-LoRA": "MaxZanella", "ICLR24": "mrflogs",
     "FewShot-CLIP-Strong-Baseline": "FereshteShakeri", "CLAP": "jusiro",
     "Textual-based_Class-aware_prompt_tuning": "htyao89",
-    "TDA": "kdiAAA", "rethinking_fewshot_vlms": "FarinaMatteo",
+    "TDA": "kdiAAA", "rethinking_fewshot_vlms": "FarinaMatteo", "PromptSRC": "muzairkhattak",
 }  # fmt: skip
 NAMES = ("tench", "St._Bernard's dog, old (XL)")
 # Our id: (CoOp's dataset config and its name there, Tip-Adapter's and CLIP-LoRA's module)
@@ -227,7 +227,7 @@ def built(folder: Path, module: str, make, *more: Path) -> dict[str, list[str]]:
         for name in ("tokenize",):
             if hasattr(loaded, name):
                 setattr(loaded, name, theirs.tokenize)
-        for name, value in {"load_clip_to_cpu": lambda cfg: clip, "load": lambda *a, **k: (clip, 512, None)}.items():
+        for name, value in {"load_clip_to_cpu": lambda *_: clip, "load": lambda *a, **k: (clip, 512, None)}.items():
             if hasattr(loaded, name):
                 setattr(loaded, name, value)
         make(loaded, clip)
@@ -363,6 +363,10 @@ class Sources:
         more = ("DATASET.NUM_SHOTS", "16", "TRAINER.COOP.N_CTX", "4")
         return self.named("Textual-based_Class-aware_prompt_tuning", "TCP", "vit_b16_ep100_ctxv1", dataset, *more)
 
+    def promptsrc(self, dataset):
+        script = ("scripts/promptsrc/few_shot.sh", DATASETS[dataset][0], "16")
+        return self.config("PromptSRC", calls(self.at["PromptSRC"], *script)[0])
+
     def rada(self, dataset):
         return self.named("RAda", "RAda", "lr_1e-3_layers_4_epochs_5_base2new", dataset)
 
@@ -395,6 +399,9 @@ class Sources:
         yield of("tcp", "teacher", where, "trainers.tcp", tcp, whole)
         maple = custom(self.maple(dataset))
         yield of("maple", "prompt", "multimodal-prompt-learning", "trainers.maple", maple, embedded)
+        promptsrc = custom(self.promptsrc(dataset))
+        yield of("promptsrc", "prompt", "PromptSRC", "trainers.promptsrc", promptsrc, embedded)
+        yield of("promptsrc", "teacher", "PromptSRC", "trainers.promptsrc", promptsrc, whole)
         yield of("rada", "prompt", "RAda", "trainers.rada", custom(self.rada(dataset)), whole)
         yield of("taskres", "prompt", "TaskRes", "trainers.taskres", custom(self.taskres(dataset)), embedded)
         yield of("clap", "prompt", "CLAP", "trainers.adapters", clap_texts(DATASETS[dataset][1]), embedded)
