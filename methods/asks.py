@@ -95,8 +95,8 @@ def found_out(kind: type[Method], config: TrainConfig) -> dict[str, list[str]]:
         changed = [] if other is None else [name for name in {**usual, **other} if usual.get(name) != other.get(name)]
         if changed or issubclass(kind, InsideMethod):
             found[field.name] = changed
-    if issubclass(kind, InsideMethod):
-        found.pop("dim", None)
+    if issubclass(kind, InsideMethod) and not found["dim"]:
+        del found["dim"]
     return found
 
 
