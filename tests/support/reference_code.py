@@ -349,8 +349,8 @@ class Sources:
         return self.config("PromptSRC", calls(self.at["PromptSRC"], *script)[0])
 
     def coprompt(self, dataset):
-        argv = calls(self.at["CoPrompt"], "scripts/base2new_train_coprompt.sh", DATASETS[dataset][0], "1", "base2new")[0]
-        return self.config("CoPrompt", argv)
+        script = ("scripts/base2new_train_coprompt.sh", DATASETS[dataset][0], "1", "base2new")
+        return self.config("CoPrompt", calls(self.at["CoPrompt"], *script)[0])
 
     def rada(self, dataset):
         return self.named("RAda", "RAda", "lr_1e-3_layers_4_epochs_5_base2new", dataset)
