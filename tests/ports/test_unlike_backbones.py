@@ -116,7 +116,7 @@ ASKS = {
     **dict.fromkeys(("coop", "kgcoop", "contcoop"), "W"), "cocoop": "WD", "tcp": "WD",
     **dict.fromkeys(("clip-adapter", "taskres", "gda", "lp-plus-plus", "clap", "rada", "rada-towers", "rada-tt"), "D"),
     **dict.fromkeys(("linear-probe", "tip-adapter-f"), "D"),
-    **dict.fromkeys(("clip-lora", "maple", "promptsrc", "layer-norm"), "WT"), "2sfs": "WDT",
+    **dict.fromkeys(("clip-lora", "maple", "promptsrc", "layer-norm"), "WT"), "2sfs": "WDT", "coprompt": "WTD",
     **dict.fromkeys(("zs-clip", "descriptions", "tda", "tpt", "fine-tuning"), ""),
 }  # fmt: skip
 
