@@ -26,6 +26,7 @@ from carryover.bench.ports.mapped import classes_of, inside, told
 from carryover.methods.base import Classes, Method, Shape
 from carryover.methods.clip_lora import ClipLora, Updates
 from carryover.methods.elsewhere.lora import Lora
+from carryover.methods.prolip import ProLIP
 
 TOWERS = ("text", "image")
 Size = tuple[int, int]  # L, W
@@ -38,6 +39,8 @@ def on_weights(method: type[Method]) -> str | None:
         return None
     if issubclass(method, Lora):
         return "what is carried is CLIP-LoRA's change of every query, key and value, and it may change any weight"
+    if issubclass(method, ProLIP):
+        return "what is carried is CLIP-LoRA's change of every query, key and value; it changes the last matrix alone"
     if not method.whole:
         return "what it changed in the towers is not kept in its plug-in, so there is no change of weights to carry"
     return "it changes no weight of the towers"

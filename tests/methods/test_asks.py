@@ -75,7 +75,7 @@ def test_needs_are_those_that_the_methods_files_say():
         "coop": text, "kgcoop": text, "contcoop": text, "cocoop": [*text, *joint],
         "tcp": [*text, *joint],
         "linear-probe": joint, "clip-adapter": joint, "tip-adapter-f": joint, "taskres": joint,
-        "gda": joint, "lp-plus-plus": joint, "clap": joint,
+        "gda": joint, "lp-plus-plus": joint, "clap": joint, "prolip": joint,
         "rada": joint, "rada-towers": joint, "rada-tt": joint,
         "maple": ["width", "text_layers", "image_layers", "image_width"],
         "clip-lora": ["width", "text_layers", "image_layers", "image_width"],

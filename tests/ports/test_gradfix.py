@@ -202,7 +202,14 @@ def test_votes_and_counts_that_are_none_are_refused():
 
 
 @pytest.mark.parametrize(
-    "name, why", [("maple", "no weight"), ("taskres", "no weight"), ("fine-tuning", "not kept"), ("clip-lora", None)]
+    "name, why",
+    [
+        ("maple", "no weight"),
+        ("prolip", "last matrix"),
+        ("taskres", "no weight"),
+        ("fine-tuning", "not kept"),
+        ("clip-lora", None),
+    ],
 )
 def test_methods_without_a_change_of_weights_get_the_reason(name, why):
     found = GradFix.works_on(METHODS[name])

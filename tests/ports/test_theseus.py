@@ -291,7 +291,13 @@ def test_nouns_alone_that_are_cut_otherwise_are_an_error(old):
 
 @pytest.mark.parametrize(
     "name, why",
-    [("maple", "no weight"), ("linear-probe", "no weight"), ("fine-tuning", "not kept"), ("clip-lora", None)],
+    [
+        ("maple", "no weight"),
+        ("prolip", "last matrix"),
+        ("linear-probe", "no weight"),
+        ("fine-tuning", "not kept"),
+        ("clip-lora", None),
+    ],
 )
 def test_methods_without_a_change_of_weights_get_the_reason(name, why):
     found = Theseus.works_on(METHODS[name])
