@@ -27,6 +27,7 @@ from carryover.methods.base import Classes, Method, Shape
 from carryover.methods.clip_lora import ClipLora, Updates
 from carryover.methods.elsewhere.lora import Lora
 from carryover.methods.prolip import ProLIP
+from carryover.methods.task_vector import DifferencesMethod
 
 TOWERS = ("text", "image")
 Size = tuple[int, int]  # L, W
@@ -39,6 +40,8 @@ def on_weights(method: type[Method]) -> str | None:
         return None
     if issubclass(method, Lora):
         return "what is carried is CLIP-LoRA's change of every query, key and value, and it may change any weight"
+    if issubclass(method, DifferencesMethod):
+        return "what is carried is CLIP-LoRA's change of every query, key and value, and it changes every weight"
     if issubclass(method, ProLIP):
         return "what is carried is CLIP-LoRA's change of every query, key and value; it changes the last matrix alone"
     if not method.whole:

@@ -18,7 +18,16 @@ from carryover.methods.base import METHODS, Classes, Shape
 FILE = Path(__file__).parent.parent / "data" / "reference_texts.csv"
 PHOTO = "a photo of a "
 WORDS = {"coop": ("X " * 16,), "tcp": ("X " * 4, PHOTO), **dict.fromkeys(("cocoop", "kgcoop", "tpt"), (PHOTO,))}
-WITHOUT_CODE = {"contcoop", "descriptions", "fine-tuning", "linear-probe", "rada-towers", "rada-tt"}
+WITHOUT_CODE = {
+    "contcoop",
+    "descriptions",
+    "fine-tuning",
+    "linear-probe",
+    "rada-towers",
+    "rada-tt",
+    "task-vector",
+    "wise-ft",
+}
 
 
 def rows():

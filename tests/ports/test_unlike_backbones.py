@@ -115,10 +115,10 @@ def test_every_port_gives_a_result_or_a_reason_with_every_method(port, old, new)
 ASKS = {
     **dict.fromkeys(("coop", "kgcoop", "contcoop"), "W"), "cocoop": "WD", "tcp": "WD",
     **dict.fromkeys(("clip-adapter", "taskres", "gda", "lp-plus-plus", "clap", "rada", "rada-towers", "rada-tt"), "D"),
-    **dict.fromkeys(("prolip",), "D"),
+    **dict.fromkeys(("prolip", "wise-ft"), "D"),
     **dict.fromkeys(("linear-probe", "tip-adapter-f"), "D"),
     **dict.fromkeys(("clip-lora", "maple"), "WT"),
-    **dict.fromkeys(("zs-clip", "descriptions", "tda", "tpt", "fine-tuning"), ""),
+    **dict.fromkeys(("zs-clip", "descriptions", "tda", "tpt", "fine-tuning", "task-vector"), ""),
 }  # fmt: skip
 
 
