@@ -34,7 +34,7 @@ class WiseFT(DifferencesMethod):
     paper = "Wortsman et al. 2022, arXiv 2109.01903"
     Config = Config
     cost_free = ("share",)
-    micro = {"steps": 100, "epochs": 1, "crop": (0.7, 1.0), "lr": 1e-4}
+    micro = {"steps": 100, "epochs": 1, "crop": (0.7, 1.0), "lr": 1e-3}
 
     def __init__(self, config, shape):
         super().__init__(config, shape)
