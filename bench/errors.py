@@ -41,8 +41,12 @@ def quoted(text: str, limit: int = 80) -> str:
     return f"'{line[:limit]}…'" if len(line) > limit else f"'{line}'"
 
 
-class TooLong(UserError):
-    """A text does not fit a text tower: it concerns that backbone, not the plug-in that is asked about it."""
+class Unfit(UserError):
+    """A backbone has no place for a plug-in: it concerns that backbone, not the plug-in that is asked about it."""
+
+
+class TooLong(Unfit):
+    """A text does not fit a text tower."""
 
 
 class StorageError(UserError):

@@ -33,7 +33,7 @@ OF_TOWER = {
     ("image", "ln_pre"): ("visual.ln_pre", "visual.trunk.norm_pre"),
     ("image", "ln_post"): ("visual.ln_post", "visual.trunk.norm"),
     ("text", "projection"): ("text.text_projection",),
-    ("image", "projection"): ("visual.proj", "visual.head.proj"),
+    ("image", "projection"): ("visual.proj", "visual.head.proj", "visual.trunk.head", "visual.attnpool.c_proj"),
 }
 
 
@@ -101,6 +101,26 @@ def reached(owner: Any, path: str) -> Any:
     for name in path.split("."):
         owner = getattr(owner, name, None)
     return owner
+
+
+def bias_of(place: Spot) -> Tensor | float:
+    """(out,) what a tower adds behind its last matrix; 0 where it adds nothing."""
+    found = place.module._parameters.get("bias")
+    return 0.0 if found is None else found.detach()
+
+
+@contextlib.contextmanager
+def unprojected(place: Spot) -> Iterator[None]:
+    """Inside, a tower ends before its last matrix, which is at that place."""
+    held, width = place.module._parameters, place.value.shape[1]
+    kept = {name: held[name] for name in (place.name, "bias") if held.get(name) is not None}
+    try:
+        held[place.name] = kept[place.name].new_zeros(width, width).fill_diagonal_(1)
+        if "bias" in kept:
+            held["bias"] = kept["bias"].new_zeros(width)
+        yield
+    finally:
+        held.update(kept)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from carryover.bench.engine.evaluator import Sample, depends_on_company, predict
 from carryover.bench.engine.session import Session
-from carryover.bench.errors import TooLong, UserError
+from carryover.bench.errors import Unfit, UserError
 from carryover.bench.plan.runs import Run
 from carryover.bench.seeds import derive
 from carryover.datasets.withheld import no_labels
@@ -54,8 +54,8 @@ def predicted(
     session: Session, run: Run, fresh: Callable[[], Method], inputs: dict[str, Any], spent: dict[str, float]
 ) -> tuple[dict[str, dict[str, Tensor]], list[str], dict[str, str]]:
     """By role what ``predict`` gives of the plug-in on that backbone, with its test images ``inputs`` as ``read_tests``
-    left them; the marks of answers that depend on other images; and, of targets whose text tower the prompts do not
-    fit, why. ``fresh`` gives the plug-in as it was saved; ``spent`` is told the seconds of the predictions."""
+    left them; the marks of answers that depend on other images; and, of targets without a place for it, why. ``fresh``
+    gives the plug-in as it was saved; ``spent`` is told the seconds of the predictions."""
     carried = fresh()
     classes = tested_classes(session, run)
     outcomes: dict[str, dict[str, Tensor]] = {}
@@ -65,7 +65,7 @@ def predicted(
         start = time.perf_counter()
         try:
             outcomes[role], samples[role] = predict(carried, session.backbone(role), classes, given)
-        except TooLong as error:
+        except Unfit as error:
             if role in run.path:
                 raise
             refused[role] = f"{session.backbone(role).label}: {error}"

@@ -25,7 +25,7 @@ from carryover.bench.engine.plugin_header import header_of
 from carryover.bench.engine.port_runs import port_over
 from carryover.bench.engine.record_draft import add_features, begin, encoded_since, tell_choice, write_manifests
 from carryover.bench.engine.session import Session
-from carryover.bench.errors import StorageError, TooLong, UserError
+from carryover.bench.errors import StorageError, Unfit, UserError
 from carryover.bench.host import out_of_memory
 from carryover.bench.host.device import peak_memory, reset_peak
 from carryover.bench.host.identity import sha256_of
@@ -136,7 +136,7 @@ def attempt(session: Session, work: Work, step: Callable[[Session, Work], None])
 
 
 def fail(session: Session, work: Work, error: BaseException) -> None:
-    if isinstance(error, TooLong) and work.run.path != ("base",) and not work.run.port:
+    if isinstance(error, Unfit) and work.run.path != ("base",) and not work.run.port:
         work.record["refused"] = {work.run.path[-1]: str(error)}
         return
     if isinstance(error, FitError):

@@ -16,7 +16,7 @@ from carryover.bench.engine.evaluator import depends_on_company, labelled, predi
 from carryover.bench.engine.few_shot import as_labels
 from carryover.bench.engine.record_draft import tell_choice
 from carryover.bench.engine.session import Session
-from carryover.bench.errors import TooLong
+from carryover.bench.errors import Unfit
 from carryover.bench.host.device import peak_memory
 from carryover.bench.host.identity import sha256_of
 from carryover.bench.plan.runs import Run
@@ -111,7 +111,7 @@ def carried(
         try:
             ported = port.fit(plugin, old, new, classes, anchors)
             ported.bind(new, classes)
-        except TooLong as error:
+        except Unfit as error:
             return None, f"{new.label}: {error}"
         at, plugin = target, ported
     return ported, ""

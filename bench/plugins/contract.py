@@ -151,6 +151,8 @@ def made(kind: type[Method], config: TrainConfig, plugin: Plugin) -> dict[str, T
     """What the method learns with that config and shape, by name, for shapes and types alone. Raises UserError where it
     cannot be made."""
     method = built(kind, config, plugin)
+    if callable(sized := getattr(method, "sized", None)):  # what it learns goes by more than its shape
+        sized(plugin.tensors)
     learned: dict[str, Tensor] = {name: value for name, value in method.named_parameters() if value.requires_grad}
     return learned | {name: value for name, value in method.named_buffers() if name in kind.learned_buffers}
 

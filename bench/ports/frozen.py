@@ -205,6 +205,8 @@ def check_learned(kind: type[Method], config: Any, shape: Shape, given: dict[str
             method = kind(config, shape)
     except (NotImplementedError, RuntimeError):
         method = kind(config, shape)
+    if callable(sized := getattr(method, "sized", None)):  # what it learns goes by more than its shape
+        sized(given)
     own: dict[str, Tensor] = {name: value for name, value in method.named_parameters() if value.requires_grad}
     own |= {name: value for name, value in method.named_buffers() if name in kind.learned_buffers}
     sizes, found = ({name: tuple(value.shape) for name, value in all.items()} for all in (own, given))

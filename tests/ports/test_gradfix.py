@@ -201,10 +201,52 @@ def test_votes_and_counts_that_are_none_are_refused():
             GradFix(**wrong)
 
 
+@pytest.mark.parametrize("vote", ["max", "mean"])
+def test_of_a_task_vector_those_entries_stay_that_the_new_loss_agrees_with(old, new, anchors, vote):
+    """All weights of open_clip's own towers, picture by picture."""
+    plugin, generator = plugin_of("task-vector", old), torch.Generator().manual_seed(3)
+    own = {name: value for name, value in old.model.named_parameters() if name != "logit_scale"}
+    changes = {name: 0.02 * torch.randn(value.shape, generator=generator) for name, value in own.items()}
+    plugin.hold(changes)
+    model = copy.deepcopy(new.model)
+    weights = {name: value.requires_grad_() for name, value in model.named_parameters() if name in changes}
+    ids = new.text.tokenizer([TEMPLATES[0].format(name) for name in NAMES])
+    total = {name: torch.zeros_like(value) for name, value in weights.items()}
+    for x, y in zip(PIXELS, LABELS, strict=True):
+        texts = model.encode_text(ids, normalize=True)
+        logits = model.logit_scale.exp() * model.encode_image(x[None], normalize=True) @ texts.T
+        found = torch.autograd.grad(F.cross_entropy(logits, y[None]), list(weights.values()))
+        for name, gradient in zip(weights, found, strict=True):
+            total[name] -= gradient.sign() if vote == "max" else gradient
+    with torch.no_grad():
+        masked = {name: theirs(change, total[name]) for name, change in changes.items()}
+        for name, value in weights.items():
+            value += masked[name]
+        texts = model.encode_text(ids, normalize=True)
+        expected = model.logit_scale.exp() * model.encode_image(PIXELS, normalize=True) @ texts.T
+    before = bits(new)
+    ported = GradFix(vote=vote).fit(plugin, old, new, CLASSES, anchors)
+    assert relative(logits_of(ported, new, PIXELS), expected) < 1e-2
+    assert bits(new) == before, "the towers are as they were, to the last bit"
+    assert relative(logits_of(plugin, new, PIXELS), expected) > 0.05, "the mask must matter"
+    for tower, prefix in (("image", "visual."), ("text", "text.")):
+        share = torch.cat([one.flatten() != 0 for name, one in masked.items() if name.startswith(prefix)])
+        assert ported.about["kept"][tower] == pytest.approx(share.double().mean().item(), abs=1e-3)
+
+
+def test_a_task_vector_of_which_nothing_fits_is_refused_in_one_line(old, new, anchors):
+    plugin = plugin_of("task-vector", old)
+    plugin.hold({"text.text_projection": torch.zeros(3, 3)})
+    with pytest.raises(UserError, match="same names and shapes; formula-2 has none") as told:
+        GradFix().fit(plugin, old, new, CLASSES, anchors)
+    assert "\n" not in str(told.value)
+
+
 @pytest.mark.parametrize(
     "name, why",
     [
         ("maple", "no weight"),
+        ("prolip", "last matrix"),
         ("taskres", "no weight"),
         ("fine-tuning", "not kept"),
         ("2sfs", "changes norms"),

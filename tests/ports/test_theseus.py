@@ -293,6 +293,7 @@ def test_nouns_alone_that_are_cut_otherwise_are_an_error(old):
     "name, why",
     [
         ("maple", "no weight"),
+        ("prolip", "last matrix"),
         ("linear-probe", "no weight"),
         ("fine-tuning", "not kept"),
         ("layer-norm", "changes norms"),

@@ -35,6 +35,7 @@ OWNERS = {
     "FewShot-CLIP-Strong-Baseline": "FereshteShakeri", "CLAP": "jusiro",
     "Textual-based_Class-aware_prompt_tuning": "htyao89",
     "TDA": "kdiAAA", "rethinking_fewshot_vlms": "FarinaMatteo", "PromptSRC": "muzairkhattak", "CoPrompt": "ShuvenduRoy",
+    "ProLIP": "astra-vision",
 }  # fmt: skip
 NAMES = ("tench", "St._Bernard's dog, old (XL)")
 # Our id: (CoOp's dataset config and its name there, Tip-Adapter's and CLIP-LoRA's module)
@@ -272,12 +273,19 @@ def told_dataset(loaded):
                     stack.enter_context(patch.object(owner, name, MagicMock(return_value=[]), create=True))
         stack.enter_context(patch("builtins.open", MagicMock(return_value=MagicMock())))
         given = {"cfg": {"subsample_classes": "all"}, "root": "root", "num_shots": 16, "preprocess": None}
-        given |= {"setting": "standard", "seed": 1}
+        given |= {"setting": "standard", "seed": 1, "subsample": "all"}
         return kind(*[given[name] for name in inspect.signature(kind).parameters])
 
 
 def tip_texts(loaded, clip):
     importlib.import_module("utils").clip_classifier(NAMES, told_dataset(loaded).template, clip)
+
+
+def prolip_texts(loaded, clip):
+    """As Tip-Adapter's, but its text tower also gives what it has before its projection."""
+    own = clip.encode_text
+    clip.encode_text = lambda tokens: (own(tokens),) * 2
+    tip_texts(loaded, clip)
 
 
 def lora_texts(loaded, clip):
@@ -424,6 +432,7 @@ class Sources:
             yield of("gda", "prompt", "ICLR24", module, tip_texts, whole)
             yield of("tda", "prompt", "TDA", module, tip_texts, whole)
             yield of("lp-plus-plus", "prompt", "FewShot-CLIP-Strong-Baseline", module, tip_texts, whole)
+            yield of("prolip", "prompt", "ProLIP", module, prolip_texts, whole)
 
 
 def commit(folder: Path) -> str:
