@@ -24,7 +24,8 @@ WORDS = {
 }
 # Whose class features are of texts, and by which method.
 INSIDE = {"clip-lora": "clip-lora", "layer-norm": "layer-norm", "2sfs": "layer-norm"}
-WITHOUT_CODE = {"contcoop", "descriptions", "fine-tuning", "linear-probe", "rada-towers", "rada-tt", "task-vector", "wise-ft"}
+WITHOUT_CODE = {"contcoop", "descriptions", "fine-tuning", "linear-probe", "rada-towers", "rada-tt"}
+WITHOUT_CODE |= {"task-vector", "wise-ft"}
 
 
 def rows():
