@@ -68,6 +68,7 @@ class CoPrompt(maple.MaPLe):
     usual = False
     pairs = True  # a step sees two views of each picture
     Config = Config
+    micro = {**maple.MaPLe.micro, "lr": 0.03}
     cost_free = ("weight", "file")
 
     def __init__(self, config, shape):

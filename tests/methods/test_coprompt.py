@@ -133,7 +133,8 @@ def test_the_first_view_of_an_epoch_is_drawn_as_for_other_methods():
 
 
 def test_pictures_that_are_decoded_as_they_are_drawn_give_the_same_bits(tiny, classes, monkeypatch, tmp_path):
-    learned, plain = [], support_for("features")
+    learned, plain, told, expect = [], support_for("features"), [], Pictures.expect
+    monkeypatch.setattr(Pictures, "expect", lambda self, batches: told.append(len(batches)) or expect(self, batches))
     for keep in (1 << 28, 0):
         monkeypatch.setattr(pixels, "KEEP", keep)
         store = FeatureStore(tmp_path / str(keep), tiny.base, batch=5)
@@ -144,6 +145,7 @@ def test_pictures_that_are_decoded_as_they_are_drawn_give_the_same_bits(tiny, cl
             fit(method, replace(plain, views=views), torch.Generator().manual_seed(0))
         learned.append({name: value.numpy().tobytes() for name, value in method.learned().items()})
     assert learned[0] == learned[1]
+    assert told == 2 * 2 * [2 * 3], "two views of three batches an epoch, and none that nobody expected"
 
 
 # ---- sentences -------------------------------------------------------------------------------------------------------
