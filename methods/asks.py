@@ -97,6 +97,9 @@ def found_out(kind: type[Method], config: TrainConfig) -> dict[str, list[str]]:
             found[field.name] = changed
     if issubclass(kind, InsideMethod):
         found.pop("dim", None)
+    found |= {
+        name: [] for name in getattr(kind, "asks", ()) if name not in found
+    }  # what no tensor of a fresh one tells
     return found
 
 
