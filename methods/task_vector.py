@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from carryover.bench.errors import UserError
+from carryover.bench.errors import Unfit, UserError
 from carryover.methods.base import register
 from carryover.methods.fine_tuning import FineTuning
 from carryover.methods.parts.towers import TowersConfig, TowersMethod
@@ -110,4 +110,12 @@ class TaskVector(DifferencesMethod, FineTuning):
     paper = "Ilharco et al. 2023, arXiv 2212.04089"
     Config = Config
     cost_free = ("share",)
+    asks = ("width",)
     micro = FineTuning.micro
+
+    def bind(self, backbone, classes):
+        """Raises Unfit where no difference of the text tower could find a place."""
+        if backbone.width != self.shape.width:
+            need = f"it needs a text width W of {self.shape.width}"
+            raise Unfit(f"task-vector: {need}; {backbone.label} has {backbone.width}")
+        super().bind(backbone, classes)

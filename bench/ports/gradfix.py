@@ -36,7 +36,7 @@ from carryover.bench.ports.weight_deltas import (
     stacks,
     strength,
 )
-from carryover.methods.asks import asked
+from carryover.methods.asks import WORDS, asked
 from carryover.methods.base import Classes, cosine_logits
 from carryover.methods.task_vector import DifferencesMethod
 
@@ -69,8 +69,10 @@ class GradFix(Port):
 
     def fits(self, plugin, old, new):
         if (whole := differences_of(plugin)) is not None:
-            if "dim" in asked(type(whole), whole.config) and whole.shape.dim != new.dim:
-                return f"{whole.name} needs a joint width D of {whole.shape.dim}; {new.label} has {new.dim}"
+            for name in asked(type(whole), whole.config):
+                own, there = getattr(whole.shape, name), getattr(new, name)
+                if own != there:
+                    return f"it needs {WORDS[name].format(own)}; {new.label} has {there}"
             fit = not len(whole.differences) or whole.fitting(new)  # one without any is not trained yet
             return None if fit else f"{self.name} needs weights of the same names and shapes; {new.label} has none"
         return refusal(method_of(plugin), new, same, f"{self.name} needs towers of the same shapes")

@@ -60,7 +60,7 @@ def test_an_archs_targets_are_told_with_what_differs(capsys):
     assert [*rows] == [role for role in ARCHS["vit-b16-all"].towers if role != "base"]
     assert rows["new"].plugged == "all" and not rows["new"].ported and not rows["new"].why
     siglip = rows["siglip2"]
-    assert (siglip.plugged, siglip.size, siglip.text) == ("Descriptions, Task vector", "768 / 768", "last, 64, own tokens*")
+    assert (siglip.plugged, siglip.size, siglip.text) == ("Descriptions", "768 / 768", "last, 64, own tokens*")
     assert "W: CoOp" in siglip.why and any(line in siglip.why for line in ("D: all but CoOp", "D: Linear Probe"))
     assert rows["convnext"].why == "image blocks: 2SFS, CLIP-LoRA, CoPrompt, LayerNorm, MaPLe, PromptSRC"
 
@@ -77,7 +77,7 @@ def test_what_no_method_can_be_trained_on_is_said(monkeypatch, capsys):
     monkeypatch.setattr(target_rows.open_clip, "list_pretrained", lambda: [("ViT-B-16-SigLIP", "webli")])
     status, out, _ = call(capsys, "ls", "targets", "--backbone", "ViT-SO400M-14-SigLIP/webli", "--markdown")
     assert status == 0 and "Not trained on this base: CoOp, ContCoOp, as " in out and "has 16." in out
-    assert "| ViT-B-16-SigLIP | 768 / 768 | last, 64, own tokens\\* | Descriptions, Task vector |" in out
+    assert "| ViT-B-16-SigLIP | 768 / 768 | last, 64, own tokens\\* | Descriptions |" in out
 
 
 def test_bad_names_are_one_line(capsys):

@@ -71,9 +71,9 @@ def test_needs_are_those_that_the_methods_files_say():
     needs = {name: [*asked(METHODS[name], config_of(name))] for name in Registered()}
     text, joint = ["width"], ["dim"]
     assert needs == {
-        "zs-clip": [], "descriptions": [], "tda": [], "tpt": [], "fine-tuning": [], "task-vector": [],
+        "zs-clip": [], "descriptions": [], "tda": [], "tpt": [], "fine-tuning": [],
         "coop": text, "kgcoop": text, "contcoop": text, "cocoop": [*text, *joint],
-        "tcp": [*text, *joint],
+        "tcp": [*text, *joint], "task-vector": text,
         "linear-probe": joint, "clip-adapter": joint, "tip-adapter-f": joint, "taskres": joint,
         "gda": joint, "lp-plus-plus": joint, "clap": joint, "prolip": joint, "wise-ft": joint,
         "rada": joint, "rada-towers": joint, "rada-tt": joint,

@@ -104,6 +104,8 @@ def test_a_tower_of_another_width_gets_what_the_joint_space_sees(classes):
     moved = F.normalize(features + features @ torch.tensor(joint), dim=-1).float()
     expected = vit.scale * moved @ vit.zero_shot(classes).T
     torch.testing.assert_close(asked(method, vit, classes, x), expected, atol=1e-4, rtol=1e-4)
+    plain = vit.scale * F.normalize(features, dim=-1).float() @ vit.zero_shot(classes).T
+    assert not torch.allclose(plain, expected, atol=1e-2), "the change must matter"
     whole = make("prolip", dim=24, absolute=True, **OPTIONS)
     whole.load_learned(method.learned())
     with pytest.raises(Unfit, match="absolute=False goes there") as told:

@@ -101,7 +101,7 @@ def tuned_by_hand(backbone, support, config):
         head.weight.copy_(start)
         head.bias.zero_()
     model.visual.requires_grad_(True)
-    solver = torch.optim.AdamW([*model.visual.parameters(), *head.parameters()], config.lr, weight_decay=0.1)
+    solver = torch.optim.AdamW([*model.visual.parameters(), *head.parameters()], config.lr, weight_decay=0.0)
     generator, count = torch.Generator().manual_seed(0), len(support.labels)
     steps, done = count // config.batch, 0
     for _ in range(config.epochs):
@@ -122,7 +122,7 @@ def tuned_by_hand(backbone, support, config):
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_wise_ft_is_the_interpolation_of_tower_and_head(tiny, share):
     support = support_for("pixels")
-    method = carried(tuned("wise-ft", tiny.base, share=share))
+    method = carried(tuned("wise-ft", tiny.base, share=share, weight_decay=0.0))  # which is of another head there
     model, head, bias, start = tuned_by_hand(tiny.base, support, method.config)
     assert (head - start).abs().max() > 1e-3
     changes = {
@@ -135,7 +135,7 @@ def test_wise_ft_is_the_interpolation_of_tower_and_head(tiny, share):
         with torch.no_grad():
             features = moved(backbone, changes, share).encode_image(X, normalize=True)
         expected = features @ (own + share * (head - start)).T + share * bias
-        torch.testing.assert_close(asked(method, backbone, X), expected, atol=5e-3, rtol=5e-3)
+        torch.testing.assert_close(asked(method, backbone, X), expected, atol=2e-4, rtol=2e-4)
 
 
 def test_wise_ft_leaves_the_text_tower_alone_and_trains_with_all_of_the_change(tiny):
