@@ -166,13 +166,16 @@ def out_bytes(session: Session, counted: Iterable[Counts]) -> int:
     for counts in counted:
         run, few = counts.run, session.fewshot(counts.run)
         shape = session.shape_of(run)
-        learned = make(session, run, shape).learned()
+        method = make(session, run, shape)
+        learned = method.learned()
         described = len(json.dumps(describe(session, run, "0" * 16), indent=1, sort_keys=True))
         epochs = counts.steps // max(epoch_steps(run.config, counts.support), 1)
         header = len(canonical({"config": run.canonical()["config"], "classnames": list(shape.classnames)})) * 11 // 10
         total += described + OUTCOME + epochs * CURVE_ROW
         if run.trained == run:
             total += sum(value.nbytes + HEADER for value in learned.values()) + header + 2 * HEADER
+            if callable(grown := getattr(method, "grown", None)):
+                total += grown(session.backbone(run.path[0]))
         total += len(session.evaluated_on(run)) * (counts.tests * PREDICTION + 3 * HEADER)
         draw = run.dataset, run.shots, run.seed
         if draw not in draws:

@@ -92,6 +92,22 @@ def test_published_selection_on_test_reads_the_whole_validation_split_too(tiny_p
     assert sorted(f.images for f in budget.count(session, run).files) == sorted([12, 12, 8, 8, 8, 8, 8, 8, 20])
 
 
+def test_a_plug_in_that_grows_in_training_is_reckoned_in_full(tiny_plan):
+    """A task vector is as large as the towers that learn, WiSE-FT's as the image tower, ProLIP's as its last matrix."""
+    size = {}
+    for method in ("zs-clip", "task-vector", "wise-ft", "prolip"):
+        session, runs = tiny_plan("--methods", method)
+        (run,) = (run for run in runs if run.method == method)
+        size[method] = budget.out_bytes(session, [budget.count(session, run)])
+    model = session.backbone("base").model
+    image = sum(value.nbytes for value in model.visual.parameters())
+    whole = sum(value.nbytes for name, value in model.named_parameters() if name != "logit_scale")
+    room = 40_000  # of records, and of a header a tensor
+    assert whole < size["task-vector"] - size["zs-clip"] < whole + room
+    assert image < size["wise-ft"] - size["zs-clip"] < image + room
+    assert 0 < size["prolip"] - size["zs-clip"] < image
+
+
 @pytest.mark.long
 def test_predicted_bytes_are_those_that_a_run_writes_and_what_is_done_is_not_counted_again(tmp_path, capsys):
     write_caltech(tmp_path / "data")
