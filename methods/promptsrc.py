@@ -76,7 +76,8 @@ class PromptSRC(InsideMethod):
         if shape.image_layers:
             self.image = nn.Parameter(torch.randn(depth, n, shape.image_width) * CONTEXT_STD)  # (J, n, V)
         self.told: Tensor | None = None
-        self.epoch, self.average = 0, {}  # epochs that are over, and the sum of their prompts by weight
+        self.average: dict[str, Tensor] = {}  # of the prompts, by name, after the epochs that are over
+        self.epoch = 0  # how many those are
 
     @classmethod
     def published(cls, dataset, shots):
@@ -138,9 +139,10 @@ class PromptSRC(InsideMethod):
         """Adds to the average; after the last epoch the prompts are the average."""
         epochs = Schedule(self.config, epoch_steps(self.config, len(support.labels))).epochs
         away = (torch.arange(1, epochs + 1, dtype=torch.float64) / epochs - self.config.centre) / self.config.spread
-        share = (-(away**2) / 2).softmax(0)[self.epoch].item()
+        weights = -(away[: self.epoch + 1] ** 2) / 2  # logarithms
+        share = (weights[-1] - weights.logsumexp(0)).exp().item()  # of what is averaged so far
         for name, value in self.named_parameters():
-            self.average[name] = self.average.get(name, 0) + share * value
+            self.average.setdefault(name, value.clone()).lerp_(value, share)
         self.epoch += 1
         if self.epoch == epochs:
             for name, value in self.named_parameters():
