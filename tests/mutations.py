@@ -270,6 +270,20 @@ MUTANTS = (
         ("tests/methods/test_layer_norm.py", "-k", "keeps_it_with_its_label"),
     ),
     Mutant(
+        "every epoch counts alike in what PromptSRC keeps",
+        "methods/promptsrc.py",
+        "share = (weights[-1] - weights.logsumexp(0)).exp().item()",
+        "share = 1 / (self.epoch + 1)",
+        ("tests/methods/test_promptsrc.py", "-k", "gaussian"),
+    ),
+    Mutant(
+        "CoPrompt's teacher sees the view that its student sees",
+        "methods/coprompt.py",
+        "self.backbone.encode_images(other)",
+        "self.backbone.encode_images(x)",
+        ("tests/methods/test_coprompt.py", "-k", "formula"),
+    ),
+    Mutant(
         "an adapter's whole weights are added as if they were differences",
         "bench/imports/peft.py",
         "add(whole.get(place), copy.float() - value(base, place))",
