@@ -4,6 +4,7 @@ with the towers as they are.
 An adapter makes ``x`` to ``(1 - r) x + r ReLU(B ReLU(A x))``. The loss is ``CE + weight ((1 - cos(w, t)) +
 (1 - cos(f, v)))``, means of cosines: v of another view of the same picture, t of one sentence of each class, another
 at each step. Sentences come from a file; without one from the 60 templates of PromptSRC. Prompts and adapters travel.
+The file is long, for it reads sentences, and names what the released code sets for each dataset.
 """
 
 from __future__ import annotations
