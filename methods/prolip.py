@@ -25,6 +25,10 @@ from carryover.methods.base import Method, TrainConfig, cosine_logits, register
 from carryover.methods.parts.optimizer import optimizer
 
 AT_ONCE = 128  # images that the tower is asked about together
+SEEN = (
+    "where the width before the new image tower's last matrix is another, "
+    "features get what the joint space sees of its change"
+)
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,10 @@ class ProLIP(Method):
     @classmethod
     def published(cls, dataset, shots):
         return {"strength": 1 / shots}
+
+    @classmethod
+    def marks(cls, config, base):
+        return [] if config.absolute else [SEEN]
 
     def sized(self, tensors: Mapping[str, Tensor]) -> None:
         """Room for saved tensors of any V."""
