@@ -93,13 +93,10 @@ def found_out(kind: type[Method], config: TrainConfig) -> dict[str, list[str]]:
             continue
         other = learned(kind, config, replace(ANY_SHAPE, **{field.name: 2 * getattr(ANY_SHAPE, field.name)}))
         changed = [] if other is None else [name for name in {**usual, **other} if usual.get(name) != other.get(name)]
-        if changed or issubclass(kind, InsideMethod):
+        if changed or (issubclass(kind, InsideMethod) and field.name != "dim"):
             found[field.name] = changed
-    if issubclass(kind, InsideMethod):
-        found.pop("dim", None)
-    found |= {
-        name: [] for name in getattr(kind, "asks", ()) if name not in found
-    }  # what no tensor of a fresh one tells
+    for name in getattr(kind, "asks", ()):  # what no tensor of a fresh one tells
+        found.setdefault(name, [])
     return found
 
 

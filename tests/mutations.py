@@ -74,7 +74,7 @@ MUTANTS = (
     ),
     Mutant(
         "names attend to the first row of the shared prefix in place of each",
-        "bench/backbones/text_pass.py",
+        "bench/backbones/packed.py",
         "torch.bmm(head_k, q.transpose(1, 2))",
         "torch.bmm(head_k[:, :1].expand_as(head_k), q.transpose(1, 2))",
         SMALL_TOWER,

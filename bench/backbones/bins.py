@@ -4,7 +4,7 @@ product and one attention call serve them all where they lie.
 A GPU takes as long to begin a small kernel as to do it. So nothing is cut or joined within a block: the suffixes of C
 classes are packed into bins with hardly any padding, whatever their lengths, the shared prefix is computed once a bin,
 and a mask says who sees whom: a token sees the prefix and its own class's tokens up to itself. On a CPU, where nothing
-is gained by it, ``bench.backbones.class_tokens.Packed`` lays them out.
+is gained by it, ``bench.backbones.packed`` lays them out.
 
 Letters as in ``bench.backbones.text_pass``; N bins, S tokens of a bin, of which L' are the prefix.
 """

@@ -1,9 +1,9 @@
 """One pass of the fast text path: prefix and suffixes as one stream of tokens through a frozen causal text tower.
 
 On a CPU a stream is (P, L' + T, W): L' tokens of the prefix, then the T tokens of all classes' suffixes, group by group
-(``bench.backbones.class_tokens.Packed``). Everything but attention works on the stream as a whole. In attention a
-suffix sees the prefix's keys and its own earlier tokens, and the keys of the prefix are used by all classes where they
-lie. On a GPU a stream is (P, N, S, W), N bins of S tokens with the prefix in each (``bench.backbones.bins``).
+(``bench.backbones.packed``). Everything but attention works on the stream as a whole. In attention a suffix sees the
+prefix's keys and its own earlier tokens, and the keys of the prefix are used by all classes where they lie. On a GPU a
+stream is (P, N, S, W), N bins of S tokens with the prefix in each (``bench.backbones.bins``).
 
 Letters as in ``bench.backbones.text_tower``; G = P * heads, d = W / heads.
 """
@@ -20,8 +20,9 @@ from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
 from carryover.bench.backbones import bins
-from carryover.bench.backbones.class_tokens import ClassTokens, Cost, Packed
+from carryover.bench.backbones.class_tokens import ClassTokens, Cost
 from carryover.bench.backbones.layout import Layout
+from carryover.bench.backbones.packed import Packed, attend, by_head, merge
 from carryover.bench.backbones.products import Product
 from carryover.bench.backbones.text_parts import project
 
@@ -283,33 +284,3 @@ def same(before: list[tuple], now: list[tuple]) -> bool:
     """Whether these are the same tensors, unchanged: (tensor, version, device) each."""
     pairs = zip(before, now, strict=False)
     return len(before) == len(now) and all(a[0] is b[0] and a[1:] == b[1:] for a, b in pairs)
-
-
-def by_head(x: Tensor, heads: int, parts: int = 3) -> tuple[Tensor, ...]:
-    """(P, L, parts * W) -> ``parts`` tensors (G, L, d), contiguous."""
-    count, length = x.shape[:2]
-    x = x.reshape(count, length, parts, heads, -1).permute(2, 0, 3, 1, 4)
-    return x.reshape(parts, count * heads, length, -1).unbind(0)
-
-
-def merge(x: Tensor, heads: int) -> Tensor:
-    """(G, L, d) -> (P, L, W)"""
-    return x.unflatten(0, (-1, heads)).transpose(1, 2).flatten(2)
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, head_k: Tensor, head_v: Tensor, count: int, mask: Tensor | None) -> Tensor:
-    """Queries of ``count`` classes (G, count * Lq, d) over the prefix's keys (G, L', d) and their class's own
-    (G, count * Lk, d) -> (G, count * Lq, d). Scores stand keys down, queries across: a softmax over so few keys is many
-    times faster along the outer axis."""
-    groups, own = len(q), k.shape[1] // count
-    asked = q.shape[1] // count
-    to_own = torch.bmm(k.reshape(groups * count, own, -1), q.reshape(groups * count, asked, -1).transpose(1, 2))
-    to_own = to_own.view(groups, count, own, asked).transpose(1, 2).reshape(groups, own, count * asked)
-    if mask is not None:
-        to_own = to_own + mask
-    scores = torch.cat([torch.bmm(head_k, q.transpose(1, 2)), to_own], dim=1)
-    share = torch.softmax(scores, dim=1, dtype=torch.float32).to(q.dtype)
-    of_head, of_own = share.split([head_k.shape[1], own], dim=1)
-    of_own = of_own.reshape(groups, own, count, asked).transpose(1, 2).reshape(groups * count, own, asked)
-    mixed = torch.bmm(of_own.transpose(1, 2), v.reshape(groups * count, own, -1)).view(groups, count * asked, -1)
-    return mixed + torch.bmm(of_head.transpose(1, 2), head_v)

@@ -37,7 +37,7 @@ def position(text: str) -> str:
 
 def tensors_of(file: Foreign) -> Mapping[str, Tensor]:
     """Of the prompt learner, whether it was saved alone or with its towers. Raises UserError for a method of this
-    family that the suite does not have."""
+    family that is not read."""
     own = {name.removeprefix(LEARNER): value for name, value in file.tensors.items()}
     other = ""
     if any(name.startswith("ZS_image_encoder.") for name in own):
@@ -50,7 +50,7 @@ def tensors_of(file: Foreign) -> Mapping[str, Tensor]:
     ):
         other = "TCP"
     if other:
-        raise UserError(f"import: '{file.path}' is a checkpoint of {other}, which is no method of this suite")
+        raise UserError(f"import: '{file.path}' is a checkpoint of {other}, which is not read")
     return own
 
 

@@ -1,6 +1,6 @@
 """What a plug-in adds to the weights of the towers, and how that becomes a plug-in of another backbone.
 
-Of the suite's methods CLIP-LoRA alone has such a plug-in: ``s B A`` on the query, key and value matrices of every block
+Of the suite's methods CLIP-LoRA's is carried: ``s B A`` on the query, key and value matrices of every block
 of both towers (`methods.clip_lora.Updates`). A tower that a port cannot serve is left out, and said to be.
 
 Letters: L blocks, r rank, W a tower's own width.
@@ -26,6 +26,7 @@ from carryover.bench.ports.mapped import classes_of, inside, told
 from carryover.methods.base import Classes, Method, Shape
 from carryover.methods.clip_lora import ClipLora, Updates
 from carryover.methods.elsewhere.lora import Lora
+from carryover.methods.layer_norm import LayerNormTuning
 from carryover.methods.prolip import ProLIP
 from carryover.methods.task_vector import DifferencesMethod
 
@@ -44,6 +45,8 @@ def on_weights(method: type[Method]) -> str | None:
         return "what is carried is CLIP-LoRA's change of every query, key and value, and it changes every weight"
     if issubclass(method, ProLIP):
         return "what is carried is CLIP-LoRA's change of every query, key and value; it changes the last matrix alone"
+    if issubclass(method, LayerNormTuning):
+        return "what is carried is CLIP-LoRA's change of queries, keys and values, and it changes norms"
     if not method.whole:
         return "what it changed in the towers is not kept in its plug-in, so there is no change of weights to carry"
     return "it changes no weight of the towers"

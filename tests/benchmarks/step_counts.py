@@ -44,6 +44,7 @@ from carryover.bench.engine.one_run import STEP_TOKENS
 from carryover.bench.plan.defaults import TEXT_SHARE
 from carryover.bench.training.generators import generator
 from carryover.bench.training.trainer import fit_together
+from carryover.methods import linear_probe
 from carryover.methods.base import METHODS, Classes, Method, Support
 
 GB = 1 << 30
@@ -57,7 +58,7 @@ META = torch.device("meta")
 MODELS = {"ViT-B/16": workload.VIT_B16, "ViT-L/14": "ViT-L-14-quickgelu"}
 SETS = {47: "dtd", 100: "caltech101", 1000: "imagenet"}  # whose schedule and batch a step has
 ROWS, FEW_TOKENS = 4096, 1 << 17  # images of a prediction; tokens of one that has prompts of its own for each
-PROBE_EVALUATIONS, PROBE_LAUNCHES = 1000, 80  # of all fits of one probe (150 to 170 on made-up features); of each
+PROBE_ITERATIONS = 1000  # of all fits of one linear probe (150 to 170 on made-up features, each)
 PAPER = ("zs-clip", "linear-probe", "clip-adapter", "tip-adapter-f", "coop", "cocoop", "kgcoop", "contcoop")
 METHODS_COUNTED = ("coop", "kgcoop", "contcoop", "cocoop", "clip-adapter", "tip-adapter-f", "taskres", "rada")
 
@@ -248,13 +249,24 @@ class Device:
         methods = [workload.make(id, self.tower, one.classes, seed, **asdict(config)) for seed in range(table2.SEEDS)]
         together = together or beside(methods[0], min(config.batch, one.support))
         methods, support = methods[:together], one.examples(self.tower.dim, self.tower.device)
-        around = self.spent(lambda: methods[0].start(support)) + self.spent(lambda: methods[0].finish(support))
+        around = self.probe(one, support) if id == "linear-probe" else self.spent(lambda: methods[0].start(support))
+        around += self.spent(lambda: methods[0].finish(support))
         for method in methods:
             method.start = method.finish = lambda support: None
         step = self.step(methods, support) if table2.steps_of(config, one.support) else Counts()
         images = min(one.tests, max(1, FEW_TOKENS // methods[0].tokens_a_step(1)) if id == "cocoop" else ROWS)
         x = torch.zeros(images, self.tower.dim, device=self.tower.device)
         return Fit(together, step, around, self.spent(lambda: methods[0].predict(x)), images)
+
+    def probe(self, one: table2.StandIn, support: Support) -> Counts:
+        """Of a linear probe's solver, which ends by values: ``PROBE_ITERATIONS``, each with a whole history."""
+        x, y, count = support.features, support.labels, len(one.classes)
+        fits = [
+            self.spent(lambda last=last: linear_probe.without_waiting(x, y, count, 1.0, last))
+            for last in (linear_probe.HISTORY + 1, linear_probe.HISTORY + 3)
+        ]
+        one_iteration = fits[1].less(fits[0], 2)
+        return Counts(one_iteration.kernels * PROBE_ITERATIONS, one_iteration.copies, one_iteration.waits)
 
     def step(self, methods: list[Method], support: Support) -> Counts:
         """What a fit of five steps has more than one of three, halved."""
@@ -310,18 +322,10 @@ def table2_rows(found: Counts, graph: bool, ids: Sequence[str] = (), launch: flo
             fit, config = device.fit(id, one), table2.config_of(id, one.id)
             steps = table2.steps_of(config, one.support) * -(-table2.SEEDS // fit.together)
             spent = steps * fit.step.seconds(graph, launch) + table2.SEEDS * fit.around.seconds(launch=launch)
-            if id == "linear-probe":
-                spent += table2.SEEDS * PROBE_EVALUATIONS * probe_seconds(one, device.tower.dim, launch)
             spent += table2.SEEDS * table2.BACKBONES * one.tests / fit.images * fit.prediction.seconds(launch=launch)
             row.append(spent)
         yield [*row, sum(row[1:])]
         print(*(f"{value:.4g}" if isinstance(value, float) else value for value in row), file=sys.stderr, flush=True)
-
-
-def probe_seconds(one: table2.StandIn, dim: int, launch: float) -> float:
-    """One evaluation of L-BFGS's objective and its own vectors, in float64."""
-    operations = 6 * one.support * dim * len(one.classes)
-    return max(PROBE_LAUNCHES * launch, operations / (PEAK[torch.float64] * EFFICIENCY))
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:

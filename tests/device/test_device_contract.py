@@ -14,7 +14,10 @@ from carryover.methods.base import METHODS
 
 # Waits of the host in ``start`` and ``finish`` and for what the first step or batch makes; who has more, and why.
 ONCE = 16
-KNOWN = {"linear-probe": "a fit for each C, counted below"}
+KNOWN = {
+    "linear-probe": "a fit for each C, counted below",
+    "promptsrc": "lays out two lists of texts, its prompts and its teacher's",
+}
 
 
 @pytest.mark.parametrize("precision", list(BOUNDS))

@@ -11,7 +11,7 @@ from tiny_fits import make, make_support, short
 from tiny_towers import NAMES
 
 from carryover.bench.backbones import probe
-from carryover.bench.backbones.class_tokens import grouped
+from carryover.bench.backbones.packed import grouped
 from carryover.bench.engine import one_run
 from carryover.bench.engine.one_run import alike
 from carryover.bench.engine.options import Options

@@ -518,10 +518,10 @@ def test_clip_adapter_gives_its_own_logits(towers, backbone, capsys, tmp_path):
         ({"image_encoder.VPT": (4, 48)}, "VPT or IVLP"),
     ],
 )
-def test_methods_that_the_suite_does_not_have_are_refused_by_name(towers, capsys, tmp_path, more, name):
+def test_methods_that_are_not_read_are_refused_by_name(towers, capsys, tmp_path, more, name):
     state, _ = coops(towers.model, 4, False)
     file = saved(tmp_path, {**state, **{key: torch.zeros(size) for key, size in more.items()}})
-    assert f"is a checkpoint of {name}, which is no method of this suite" in refused(capsys, tmp_path, file, towers.a)
+    assert f"is a checkpoint of {name}, which is not read" in refused(capsys, tmp_path, file, towers.a)
 
 
 def test_an_imported_context_goes_all_the_way_on_micro(capsys, tmp_path):

@@ -78,7 +78,10 @@ def test_needs_are_those_that_the_methods_files_say():
         "gda": joint, "lp-plus-plus": joint, "clap": joint, "prolip": joint, "wise-ft": joint,
         "rada": joint, "rada-towers": joint, "rada-tt": joint,
         "maple": ["width", "text_layers", "image_layers", "image_width"],
+        "promptsrc": ["width", "text_layers", "image_layers", "image_width"],
         "clip-lora": ["width", "text_layers", "image_layers", "image_width"],
+        "layer-norm": ["width", "text_layers", "image_layers", "image_width"],
+        "2sfs": ["width", "dim", "text_layers", "image_layers", "image_width"],
     }  # fmt: skip
 
 
@@ -105,6 +108,9 @@ def sizes(**changed):
             {"text_layers": 24},
             "needs a text tower of 12 blocks (its 'text.down' and 1 more); other has 24",
         ),
+        ("layer-norm", {"width": 768}, "it needs a text width W of 512 (its 'values' and 1 more); other has 768"),
+        ("layer-norm", {"dim": 768}, None),
+        ("2sfs", {"dim": 768}, "it needs a joint width D of 512 (its 'classifier'); other has 768"),
         ("maple", {"image": (24, 768)}, "it needs an image tower of 12 blocks; other has 24"),
         ("maple", {"image": (0, 0)}, "it needs an image tower of 12 blocks; other has none"),
         ("zs-clip", {"width": 8, "dim": 9, "positions": 10}, None),

@@ -1,4 +1,5 @@
-"""MaPLe and CLIP-LoRA against plain restatements on open_clip's and timm's own towers, and what they leave behind."""
+"""MaPLe and CLIP-LoRA against plain restatements on open_clip's and timm's own towers, and what these and PromptSRC
+leave behind."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from references import hooked, relative
+from references import image_by_hand, relative, text_by_hand
 from tiny_eva import tiny_eva
 from tiny_fits import bound, make, pixels_of, short, support_for
 from tiny_towers import DIM, NAMES, TEMPLATES, WIDTH, tiny_model, wrap
@@ -175,69 +176,6 @@ def test_lora_has_the_published_number_of_parameters():
 # ---- MaPLe -----------------------------------------------------------------------------------------------------------
 
 
-def text_by_hand(model, tokenizer, names, context, deep=()):
-    """open_clip's own text tower at 77 tokens for ``[SOS, context, name, "."]``, through hooks."""
-    n, text = len(context), model.text
-    ids = tokenizer([" ".join(["X"] * n + [f"{name}."]) for name in names])
-
-    def overwrite(x, rows):
-        assert x.shape[:2] == ids.shape
-        return torch.cat([x[:, :1], rows.expand(len(x), -1, -1), x[:, 1 + n :]], dim=1)
-
-    handles = [text.token_embedding.register_forward_hook(lambda module, args, out: overwrite(out, context))]
-    for block, rows in zip(text.transformer.resblocks[1:], deep, strict=False):
-        handles.append(
-            block.register_forward_pre_hook(lambda module, args, rows=rows: (overwrite(args[0], rows), *args[1:]))
-        )
-    with hooked(SimpleNamespace(remove=lambda: [handle.remove() for handle in handles])):
-        return model.encode_text(ids)
-
-
-def image_by_hand(visual, pixels, prompts):
-    """Prompts behind the last patch, replaced at the inputs of the first blocks, in a plain loop."""
-    trunk = getattr(visual, "trunk", None)
-    count, n = len(pixels), prompts.shape[1]
-    if trunk is None:
-        x = visual.conv1(pixels).flatten(2).transpose(1, 2)
-        x = torch.cat([visual.class_embedding.expand(count, 1, -1), x], dim=1) + visual.positional_embedding
-        x = visual.ln_pre(torch.cat([x, prompts[0].expand(count, -1, -1)], dim=1))
-        blocks = [lambda x, block=block: block(x) for block in visual.transformer.resblocks]
-    else:
-        x = torch.cat([trunk.cls_token.expand(count, -1, -1), trunk.patch_embed(pixels)], dim=1) + trunk.pos_embed
-        x = trunk.norm_pre(torch.cat([x, prompts[0].expand(count, -1, -1)], dim=1))
-        blocks = [lambda x, block=block: eva_block(block, x, trunk.rope.get_embed(), n) for block in trunk.blocks]
-    for index, block in enumerate(blocks):
-        if 0 < index < len(prompts):
-            x = torch.cat([x[:, :-n], prompts[index].expand(count, -1, -1)], dim=1)
-        x = block(x)
-    if trunk is None:
-        return visual.ln_post(x[:, 0]) @ visual.proj
-    return trunk.head(trunk.fc_norm(trunk.norm(x)[:, 0]))
-
-
-def eva_block(block, x, rope, n):
-    """EVA-02's block by its formulas: queries and keys of patches alone are turned, by pairs of neighbouring values."""
-    attn, y = block.attn, block.norm1(x)
-    if attn.qkv is not None:
-        bias = torch.cat([attn.q_bias, torch.zeros_like(attn.q_bias), attn.v_bias])
-        q, k, v = F.linear(y, attn.qkv.weight, bias).chunk(3, dim=-1)
-    else:
-        q, k, v = attn.q_proj(y), attn.k_proj(y), attn.v_proj(y)
-    q, k, v = (part.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2) for part in (q, k, v))
-    sin, cos = rope.chunk(2, dim=-1)
-
-    def turn(part):
-        head, patches, prompts = part.split([1, part.shape[2] - 1 - n, n], dim=2)
-        even, odd = patches[..., ::2], patches[..., 1::2]
-        turned = torch.stack([-odd, even], dim=-1).flatten(-2)
-        return torch.cat([head, patches * cos + turned * sin, prompts], dim=2)
-
-    scores = turn(q) @ turn(k).transpose(-2, -1) / q.shape[-1] ** 0.5
-    mixed = (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
-    x = x + attn.proj(attn.norm(mixed))
-    return x + block.mlp(block.norm2(x))
-
-
 def image_prompts(method):
     prompts = [method.context, *method.deep]
     return torch.stack([p @ w.T + b for p, w, b in zip(prompts, method.coupling, method.coupling_bias, strict=True)])
@@ -329,9 +267,9 @@ def test_maple_with_fewer_words_than_tokens_is_refused(vit, classes):
         bound("maple", vit, classes, context_length=5)
 
 
-# ---- both ------------------------------------------------------------------------------------------------------------
+# ---- all of them -----------------------------------------------------------------------------------------------------
 
-BOTH = pytest.mark.parametrize("name", ["clip-lora", "maple"])
+EACH = pytest.mark.parametrize("name", ["clip-lora", "maple", "promptsrc", "layer-norm", "2sfs"])
 
 
 def state(model):
@@ -353,7 +291,7 @@ def own(module):
     return module._parameters.items() if all(v is not None for v in module._parameters.values()) else []
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt])
 def test_attach_is_undone_to_the_last_bit_also_after_an_error(backbone, classes, name, error):
     before, method = state(backbone.model), bound(name, backbone, classes)
@@ -368,7 +306,7 @@ def test_attach_is_undone_to_the_last_bit_also_after_an_error(backbone, classes,
         assert torch.equal(backbone.classifier(classes), zero_shot)
 
 
-@BOTH
+@EACH
 def test_a_forward_pass_that_fails_inside_leaves_the_towers_as_they_were(backbone, classes, name):
     before, method = state(backbone.model), bound(name, backbone, classes)
     with pytest.raises((RuntimeError, AssertionError)), method.attach(backbone):
@@ -376,7 +314,7 @@ def test_a_forward_pass_that_fails_inside_leaves_the_towers_as_they_were(backbon
     assert state(backbone.model) == before
 
 
-@BOTH
+@EACH
 def test_prediction_follows_the_parameters_also_within_one_attachment(vit, classes, name):
     method = bound(name, vit, classes)
     method.eval()
@@ -389,7 +327,7 @@ def test_prediction_follows_the_parameters_also_within_one_attachment(vit, class
     assert not torch.equal(first, second) and torch.equal(predicted(method, vit), second)
 
 
-@BOTH
+@EACH
 def test_a_plugin_of_clips_tower_plugs_into_evas(vit, classes, name):
     support = support_for("pixels")
     method = make(name, epochs=3, batch=8, lr=0.01)
@@ -409,7 +347,7 @@ def test_a_plugin_of_clips_tower_plugs_into_evas(vit, classes, name):
     assert not torch.allclose(outcome["confidence"], confidence, atol=1e-4), "both halves or one must have an effect"
 
 
-@BOTH
+@EACH
 def test_towers_of_other_sizes_are_refused_by_name(vit, classes, name):
     method = bound(name, vit, classes)
     deeper = wrap(tiny_eva(False, depth=3), "tiny-deeper", "gelu")
@@ -419,7 +357,7 @@ def test_towers_of_other_sizes_are_refused_by_name(vit, classes, name):
         method.bind(wrap(tiny_model(0, True, layers=4), "tiny-long", "quick_gelu"), classes)
 
 
-@BOTH
+@EACH
 def test_a_resnet_as_target_of_a_plugin_learned_in_a_transformer_is_refused(resnet, classes, name):
     shape = replace(Shape.of(resnet.base, NAMES, 24), image_layers=2, image_width=48)
     method = METHODS[name](METHODS[name].Config(), shape)
@@ -427,7 +365,7 @@ def test_a_resnet_as_target_of_a_plugin_learned_in_a_transformer_is_refused(resn
         method.bind(resnet.new, classes)
 
 
-@BOTH
+@EACH
 def test_without_a_transformer_in_the_base_the_image_half_is_left_out_on_all_towers_and_every_table_says_so(
     resnet, vit, classes, name
 ):
@@ -457,7 +395,7 @@ def test_the_mark_is_in_the_record_of_a_run(resnet, tmp_path, monkeypatch):
     )
 
 
-@BOTH
+@EACH
 def test_a_run_leaves_nothing_for_the_next_one(session_on, name):
     """CoOp after it has the bits of CoOp alone, through the session's own backbones and what they keep."""
     found = []
@@ -472,7 +410,7 @@ def test_a_run_leaves_nothing_for_the_next_one(session_on, name):
     assert found[0] == found[1]
 
 
-@BOTH
+@EACH
 def test_bf16_trains_and_predicts_close_to_fp32(classes, name):
     losses, logits = [], []
     for precision in ("fp32", "bf16"):

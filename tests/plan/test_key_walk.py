@@ -46,6 +46,7 @@ CHOICES = {  # another value of a text option that has few
     "uniform": "normal",
     "fixed": "rows",
     "clean": "published",
+    "change": "value",
     "{}": "a {}",
 }
 

@@ -24,12 +24,14 @@ RECORDED = Path(__file__).with_name("number_sources.json")
 
 DECIDE: dict[str, tuple[str, ...]] = {  # whole modules, or what of them is named
     "carryover.bench.backbones.attention": (),
+    "carryover.bench.backbones.places": (),
     "carryover.bench.backbones.loading": (),
     "carryover.datasets.micro.words": (),
     "carryover.bench.backbones.configs": (),
     "carryover.bench.backbones.weight_checks": (),
     "carryover.bench.backbones.class_tokens": (),
     "carryover.bench.backbones.bins": (),
+    "carryover.bench.backbones.packed": (),
     "carryover.bench.engine.evaluator": (),
     "carryover.bench.engine.carried": (),
     "carryover.bench.engine.one_run": (),

@@ -249,6 +249,7 @@ def test_a_task_vector_of_which_nothing_fits_is_refused_in_one_line(old, new, an
         ("prolip", "last matrix"),
         ("taskres", "no weight"),
         ("fine-tuning", "not kept"),
+        ("2sfs", "changes norms"),
         ("clip-lora", None),
     ],
 )

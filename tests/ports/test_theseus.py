@@ -296,6 +296,7 @@ def test_nouns_alone_that_are_cut_otherwise_are_an_error(old):
         ("prolip", "last matrix"),
         ("linear-probe", "no weight"),
         ("fine-tuning", "not kept"),
+        ("layer-norm", "changes norms"),
         ("clip-lora", None),
     ],
 )

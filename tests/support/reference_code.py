@@ -34,7 +34,8 @@ OWNERS = {
     "multimodal-prompt-learning": "muzairkhattak", "CLIP-LoRA": "MaxZanella", "ICLR24": "mrflogs",
     "FewShot-CLIP-Strong-Baseline": "FereshteShakeri", "CLAP": "jusiro",
     "Textual-based_Class-aware_prompt_tuning": "htyao89",
-    "TDA": "kdiAAA", "ProLIP": "astra-vision",
+    "TDA": "kdiAAA", "rethinking_fewshot_vlms": "FarinaMatteo", "PromptSRC": "muzairkhattak",
+    "ProLIP": "astra-vision",
 }  # fmt: skip
 NAMES = ("tench", "St._Bernard's dog, old (XL)")
 # Our id: (CoOp's dataset config and its name there, Tip-Adapter's and CLIP-LoRA's module)
@@ -62,7 +63,19 @@ TPT_SETS = {
     "imagenet_r": "R",
 }  # fmt: skip
 
-THEIRS = ("clip", "clip_adapter", "data", "dassl", "datasets", "lora", "loralib", "run_utils", "trainers", "utils")
+THEIRS = (
+    "clip",
+    "clip_adapter",
+    "data",
+    "dassl",
+    "datasets",
+    "fs",
+    "lora",
+    "loralib",
+    "run_utils",
+    "trainers",
+    "utils",
+)
 
 
 class Reached(Exception):
@@ -215,7 +228,7 @@ def built(folder: Path, module: str, make, *more: Path) -> dict[str, list[str]]:
         for name in ("tokenize",):
             if hasattr(loaded, name):
                 setattr(loaded, name, theirs.tokenize)
-        for name, value in {"load_clip_to_cpu": lambda cfg: clip, "load": lambda *a, **k: (clip, 512, None)}.items():
+        for name, value in {"load_clip_to_cpu": lambda *_: clip, "load": lambda *a, **k: (clip, 512, None)}.items():
             if hasattr(loaded, name):
                 setattr(loaded, name, value)
         make(loaded, clip)
@@ -250,16 +263,18 @@ def told_dataset(loaded):
             for reader in ("ImageNet", "ImageFolder"):
                 stack.enter_context(patch(f"torchvision.datasets.{reader}", return_value=images))
         else:
-            stack.enter_context(patch.object(base, "__init__", lambda self, **_: None))
+            told = dict.fromkeys(("_classnames", "_val_classnames", "_test_classnames"), ())  # of which one counts them
+            stack.enter_context(patch.object(base, "__init__", lambda self, **_: vars(self).update(told)))
             few = {"create": True}  # one of them calls it otherwise
             stack.enter_context(patch.object(base, "generate_fewshot_dataset", lambda self, *a, **k: [], **few))
             for owner in (kind, getattr(loaded, "OxfordPets", kind)):
                 stack.enter_context(patch.object(owner, "read_split", empty, create=True))
-                for name in ("read_data", "read_and_split_data", "read_classnames"):
+                for name in ("read_data", "read_and_split_data", "read_classnames", "load_preprocessed_jsonl"):
                     stack.enter_context(patch.object(owner, name, MagicMock(return_value=[]), create=True))
         stack.enter_context(patch("builtins.open", MagicMock(return_value=MagicMock())))
         given = {"cfg": {"subsample_classes": "all"}, "root": "root", "num_shots": 16, "preprocess": None}
         given["subsample"] = "all"
+        given |= {"setting": "standard", "seed": 1}
         return kind(*[given[name] for name in inspect.signature(kind).parameters])
 
 
@@ -281,6 +296,13 @@ def lora_texts(loaded, clip):
     lora = importlib.import_module("lora")
     lora.cls_acc = lambda *_: 0.0  # made for an older numpy
     lora.evaluate_lora(None, clip, pictures, dataset)
+
+
+def norm_texts(loaded, clip):
+    pictures = [(torch.zeros(1, 1), torch.zeros(1, dtype=torch.long))]
+    theirs = importlib.import_module("fs.utils.eval_utils")
+    theirs.cls_acc = lambda *_: 0.0  # made for an older numpy
+    theirs.evaluate(clip, pictures, told_dataset(loaded).template[0], NAMES)
 
 
 def adapter_texts(cfg):
@@ -350,6 +372,10 @@ class Sources:
         more = ("DATASET.NUM_SHOTS", "16", "TRAINER.COOP.N_CTX", "4")
         return self.named("Textual-based_Class-aware_prompt_tuning", "TCP", "vit_b16_ep100_ctxv1", dataset, *more)
 
+    def promptsrc(self, dataset):
+        script = ("scripts/promptsrc/few_shot.sh", DATASETS[dataset][0], "16")
+        return self.config("PromptSRC", calls(self.at["PromptSRC"], *script)[0])
+
     def rada(self, dataset):
         return self.named("RAda", "RAda", "lr_1e-3_layers_4_epochs_5_base2new", dataset)
 
@@ -382,6 +408,9 @@ class Sources:
         yield of("tcp", "teacher", where, "trainers.tcp", tcp, whole)
         maple = custom(self.maple(dataset))
         yield of("maple", "prompt", "multimodal-prompt-learning", "trainers.maple", maple, embedded)
+        promptsrc = custom(self.promptsrc(dataset))
+        yield of("promptsrc", "prompt", "PromptSRC", "trainers.promptsrc", promptsrc, embedded)
+        yield of("promptsrc", "teacher", "PromptSRC", "trainers.promptsrc", promptsrc, whole)
         yield of("rada", "prompt", "RAda", "trainers.rada", custom(self.rada(dataset)), whole)
         yield of("taskres", "prompt", "TaskRes", "trainers.taskres", custom(self.taskres(dataset)), embedded)
         yield of("clap", "prompt", "CLAP", "trainers.adapters", clap_texts(DATASETS[dataset][1]), embedded)
@@ -391,6 +420,8 @@ class Sources:
             module = f"datasets.{tip_module}"
             yield of("tip-adapter-f", "prompt", "Tip-Adapter", module, tip_texts, whole)
             yield of("clip-lora", "prompt", "CLIP-LoRA", module, lora_texts, whole)
+            yield of("layer-norm", "prompt", "rethinking_fewshot_vlms", module, norm_texts, whole)
+            yield of("2sfs", "prompt", "rethinking_fewshot_vlms", module, norm_texts, whole)
             yield of("gda", "prompt", "ICLR24", module, tip_texts, whole)
             yield of("tda", "prompt", "TDA", module, tip_texts, whole)
             yield of("lp-plus-plus", "prompt", "FewShot-CLIP-Strong-Baseline", module, tip_texts, whole)
