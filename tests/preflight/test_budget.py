@@ -92,6 +92,19 @@ def test_published_selection_on_test_reads_the_whole_validation_split_too(tiny_p
     assert sorted(f.images for f in budget.count(session, run).files) == sorted([12, 12, 8, 8, 8, 8, 8, 8, 20])
 
 
+@pytest.mark.parametrize(
+    "name, visual, text", [("prolip", False, False), ("wise-ft", True, False), ("task-vector", True, True)]
+)
+def test_a_plugin_as_large_as_what_it_trains_is_counted_so(tiny_plan, name, visual, text):
+    session, runs = tiny_plan("--methods", name)
+    run = next(run for run in runs if run.method == name)
+    few, base = session.fewshot(run), session.backbone("base")
+    numel = {key: value.numel() for key, value in base.model.named_parameters() if key != "logit_scale"}
+    own = sum(n for key, n in numel.items() if (visual and key.startswith("visual.")) or (text and "text." in key[:5]))
+    rows = {"wise-ft": len(few.data.classnames) * (base.dim + 1), "prolip": 96 * 256, "task-vector": 0}[name]
+    assert sum(budget.sizes_of_plugin(session, run, few)) == 4 * (own + rows)
+
+
 @pytest.mark.long
 def test_predicted_bytes_are_those_that_a_run_writes_and_what_is_done_is_not_counted_again(tmp_path, capsys):
     write_caltech(tmp_path / "data")
