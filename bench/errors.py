@@ -16,9 +16,10 @@ def unknown(kind: str, given: str, known: Iterable[str], listing: str = "") -> U
     """The error for a name that is not there, with the nearest one that is; of many the nearest few, and ``listing``,
     which says where all of them are."""
     known = list(known)
-    near = [name for name in known if given and name.startswith(given)][:NEAR]
     of = {name.lower(): name for name in known}
-    near = near or [of[name] for name in difflib.get_close_matches(given.lower(), of, n=NEAR, cutoff=0.4)]
+    begins = [name for name in known if given and name.startswith(given)][:NEAR]
+    alike = {cut: difflib.get_close_matches(given.lower(), of, n=NEAR, cutoff=cut) for cut in (0.8, 0.4)}
+    near = [of[name] for name in alike[0.8]] or begins or [of[name] for name in alike[0.4]]
     hint = f" Did you mean '{near[0]}'?" if near else ""
     if len(known) > MOST:
         few = near or known[:NEAR]

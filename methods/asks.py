@@ -95,8 +95,8 @@ def found_out(kind: type[Method], config: TrainConfig) -> dict[str, list[str]]:
         changed = [] if other is None else [name for name in {**usual, **other} if usual.get(name) != other.get(name)]
         if changed or (issubclass(kind, InsideMethod) and field.name != "dim"):
             found[field.name] = changed
-    for name in getattr(kind, "asks", ()):  # what no tensor of a fresh one tells
-        found.setdefault(name, [])
+    # What no tensor of a fresh one tells.
+    found |= {name: [] for name in getattr(kind, "asks", ()) if name not in found}
     return found
 
 

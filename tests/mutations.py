@@ -256,6 +256,20 @@ MUTANTS = (
         ("tests/imports/test_low_rank.py", "-k", "file_of_clip_lora"),
     ),
     Mutant(
+        "another backbone's norms lose their own values",
+        "methods/layer_norm.py",
+        'self.were if self.config.carry == "change"',
+        'self.here if self.config.carry == "change"',
+        ("tests/methods/test_layer_norm.py", "-k", "get_the_difference"),
+    ),
+    Mutant(
+        "the second stage gives pictures the labels of others",
+        "methods/two_stage.py",
+        "support.labels[order[epoch, part]]",
+        "support.labels[part]",
+        ("tests/methods/test_layer_norm.py", "-k", "keeps_it_with_its_label"),
+    ),
+    Mutant(
         "an adapter's whole weights are added as if they were differences",
         "bench/imports/peft.py",
         "add(whole.get(place), copy.float() - value(base, place))",

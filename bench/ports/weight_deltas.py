@@ -33,20 +33,21 @@ from carryover.methods.task_vector import DifferencesMethod
 TOWERS = ("text", "image")
 Size = tuple[int, int]  # L, W
 Factors = tuple[Tensor, Tensor]  # A (L, 3, r, W) and B (L, 3, W, r)
+OTHER_CHANGES: dict[type[Method], str] = {
+    Lora: "it may change any weight",
+    LayerNormTuning: "it changes norms",
+    DifferencesMethod: "it changes every weight",
+    ProLIP: "it changes the last matrix alone",
+}
 
 
 def on_weights(method: type[Method]) -> str | None:
     """``Port.works_on`` of ports that carry a change of weights."""
     if issubclass(method, ClipLora):
         return None
-    if issubclass(method, Lora):
-        return "what is carried is CLIP-LoRA's change of every query, key and value, and it may change any weight"
-    if issubclass(method, DifferencesMethod):
-        return "what is carried is CLIP-LoRA's change of every query, key and value, and it changes every weight"
-    if issubclass(method, ProLIP):
-        return "what is carried is CLIP-LoRA's change of every query, key and value; it changes the last matrix alone"
-    if issubclass(method, LayerNormTuning):
-        return "what is carried is CLIP-LoRA's change of queries, keys and values, and it changes norms"
+    for kind, other in OTHER_CHANGES.items():
+        if issubclass(method, kind):
+            return f"what is carried is CLIP-LoRA's change of every query, key and value, and {other}"
     if not method.whole:
         return "what it changed in the towers is not kept in its plug-in, so there is no change of weights to carry"
     return "it changes no weight of the towers"

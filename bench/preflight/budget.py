@@ -28,7 +28,7 @@ from carryover.bench.plan.runs import Run
 from carryover.bench.preflight.device_speed import Calibration
 from carryover.bench.records import time_notes
 from carryover.datasets.base import Split
-from carryover.methods.base import METHODS, Classes
+from carryover.methods.base import METHODS
 from carryover.methods.parts.schedule import Schedule, epoch_steps
 
 FLOAT = 4  # bytes
@@ -166,31 +166,21 @@ def out_bytes(session: Session, counted: Iterable[Counts]) -> int:
     for counts in counted:
         run, few = counts.run, session.fewshot(counts.run)
         shape = session.shape_of(run)
-        learned = sizes_of_plugin(session, run, few)
+        method = make(session, run, shape)
+        learned = method.learned()
         described = len(json.dumps(describe(session, run, "0" * 16), indent=1, sort_keys=True))
         epochs = counts.steps // max(epoch_steps(run.config, counts.support), 1)
         header = len(canonical({"config": run.canonical()["config"], "classnames": list(shape.classnames)})) * 11 // 10
         total += described + OUTCOME + epochs * CURVE_ROW
         if run.trained == run:
-            total += sum(size + HEADER for size in learned) + header + 2 * HEADER
+            total += sum(value.nbytes + HEADER for value in learned.values()) + header + 2 * HEADER
+            if callable(grown := getattr(method, "grown", None)):
+                total += grown(session.backbone(run.path[0]))
         total += len(session.evaluated_on(run)) * (counts.tests * PREDICTION + 3 * HEADER)
         draw = run.dataset, run.shots, run.seed
         if draw not in draws:
             draws[draw] = sum(len(split.manifest(few.data.classnames)) for split in (few.support, few.val))
     return total + sum(draws.values())
-
-
-def sizes_of_plugin(session: Session, run: Run, few: FewShot) -> list[int]:
-    """Bytes of each tensor of the plug-in. Of a method whose tensors go by more than its shape, of what it trains on
-    the base; nothing where that has no place for it."""
-    method = make(session, run, session.shape_of(run))
-    if not callable(getattr(method, "sized", None)):
-        return [value.nbytes for value in method.learned().values()]
-    try:
-        method.bind(session.backbone("base"), Classes(run.dataset, few.data.classnames, few.data.templates))
-    except UserError:
-        return []
-    return [value.nbytes for _, values in method.trained() for value in values]
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,9 @@ class FitError(Exception):
 def fit(method: Method, support: Support, generator: torch.Generator) -> list[dict]:
     """Start, train and finish a bound method on its support set; returns the learning curve, a row an epoch.
 
-    Each epoch shuffles the N images and gives each one of its V views at random, or the epoch's own (``fresh``). Raises
-    FitError when the loss is not finite.
+    Each epoch shuffles the N images and gives each one of its V views at random, or the epoch's own (``fresh``). A
+    method on pixels that says ``pairs`` is given two views of each image (2, B, 3, H, H). Raises FitError when the loss
+    is not finite.
     """
     (outcome,) = fit_together([method], [support], [generator])
     if isinstance(outcome, FitError):
@@ -60,7 +61,7 @@ def fit_together(
     failed: dict[int, FitError] = {}
     trained = [(one.config.lr, *part) for one in fitted for part in one.trained()]
     if config.epochs and any(parameters for *_, parameters in trained):
-        count = len(supports[0].labels)
+        count, pairs = len(supports[0].labels), getattr(methods[0], "pairs", False)
         batch = min(config.batch, count)
         steps = epoch_steps(config, count)
         schedule, solver = Schedule(config, steps), optimizer(config, trained)
@@ -75,11 +76,11 @@ def fit_together(
             return torch.stack([loss.detach() for loss in each])
 
         resident = None
-        if possible(supports):
+        if possible(supports) and not pairs:  # which pictures come in, decoded as they are asked for
             sizes = [part.stop - part.start for part in parts]
             resident = Resident(update, fitted, supports, solver, sizes, schedule.epochs)
         for epoch in range(1, schedule.epochs + 1):
-            drawn = [draw(epoch, *given) for given in zip(supports, generators, strict=True)]
+            drawn = [draw(epoch, *given, pairs) for given in zip(supports, generators, strict=True)]
             rates = [
                 [schedule.rate(epoch, step, group["peak"]) * group["factor"] for group in solver.param_groups]
                 for step in range(steps)
@@ -124,24 +125,32 @@ def stepped(
     """An epoch, step by step: (fits, steps) losses. ``drawn`` as ``draw`` gives it, of each run; ``rates`` of each step
     and group."""
     asked = list(send(torch.stack(list(drawn)), supports[0].labels.device))  # one copy an epoch
-    labels = [support.labels[order] for support, (_, order) in zip(supports, asked, strict=True)]
+    labels = [support.labels[rows[1]] for support, rows in zip(supports, asked, strict=True)]
     for run, (support, here) in enumerate(zip(supports, drawn, strict=True)):
         if isinstance(support.views, Pictures):  # which are in this machine's memory
             asked[run] = here
-            support.views.expect([(here[0, part], here[1, part]) for part in parts])
+            support.views.expect([(view[part], here[1, part]) for part in parts for view in (here[0], *here[2:])])
     losses = []
     for part, own in zip(parts, rates, strict=True):
         for group, rate in zip(solver.param_groups, own, strict=True):
             group["lr"] = rate
-        xs = [s.views[view[part], order[part]] for s, (view, order) in zip(supports, asked, strict=True)]
+        xs = [seen(support.views, rows[:, part]) for support, rows in zip(supports, asked, strict=True)]
         losses.append(update(xs, [true[part] for true in labels]))
     return torch.stack(losses, dim=1)
 
 
-def draw(epoch: int, support: Support, generator: torch.Generator) -> Tensor:
-    """(2, N) on the CPU: the N images in the order of an epoch, from 1, as the view of each and which it is."""
+def seen(views: Tensor | Pictures, rows: Tensor) -> Tensor:
+    """What a step is given of the rows of ``draw``: one view of each image, or two, one below the other."""
+    view, image, *other = rows
+    return torch.stack([views[one, image] for one in (view, *other)]) if other else views[view, image]
+
+
+def draw(epoch: int, support: Support, generator: torch.Generator, pairs: bool = False) -> Tensor:
+    """(2, N) on the CPU: the N images in the order of an epoch, from 1, as the view of each and which it is. With
+    ``pairs`` (3, N), below them a second view of each, at random."""
     count, views = len(support.labels), len(support.views)
     order = torch.randperm(count, generator=generator)
     view = torch.randint(views, (count,), generator=generator)
     view = torch.full_like(view, epoch - 1) if support.fresh else view
-    return torch.stack([view[order], order])
+    other = [torch.randint(views, (count,), generator=generator)] if pairs else []
+    return torch.stack([view[order], order, *other])

@@ -16,7 +16,7 @@ from carryover.methods.base import METHODS
 ONCE = 16
 KNOWN = {
     "linear-probe": "a fit for each C, counted below",
-    "promptsrc": "lays out two lists of texts, its prompts and its teacher's",
+    **dict.fromkeys(("promptsrc", "coprompt"), "lay out two lists of texts, their prompts and their teachers'"),
 }
 
 

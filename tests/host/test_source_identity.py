@@ -191,7 +191,7 @@ def test_of_each_definition_that_changes_the_methods_that_reach_it_change_and_no
             "parts.prompts",
             "CONTEXT_STD = 0.02",
             "CONTEXT_STD = 0.03",
-            {"coop", "cocoop", "kgcoop", "contcoop", "maple", "promptsrc", "tcp"},
+            {"coop", "cocoop", "kgcoop", "contcoop", "maple", "promptsrc", "coprompt", "tcp"},
         ),
         ("parts.prompts", "shots <= 4 else", "shots < 4 else", {"coop", "kgcoop", "contcoop", "clip-adapter"}),
         ("parts.test_time", "stable=True", "stable=False", {"tpt", "rada-tt"}),

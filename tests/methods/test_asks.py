@@ -79,6 +79,7 @@ def test_needs_are_those_that_the_methods_files_say():
         "rada": joint, "rada-towers": joint, "rada-tt": joint,
         "maple": ["width", "text_layers", "image_layers", "image_width"],
         "promptsrc": ["width", "text_layers", "image_layers", "image_width"],
+        "coprompt": ["width", "dim", "text_layers", "image_layers", "image_width"],
         "clip-lora": ["width", "text_layers", "image_layers", "image_width"],
         "layer-norm": ["width", "text_layers", "image_layers", "image_width"],
         "2sfs": ["width", "dim", "text_layers", "image_layers", "image_width"],

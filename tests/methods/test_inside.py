@@ -1,5 +1,5 @@
-"""MaPLe and CLIP-LoRA against plain restatements on open_clip's and timm's own towers, and what these and PromptSRC
-leave behind."""
+"""MaPLe and CLIP-LoRA against plain restatements on open_clip's and timm's own towers, and what these, PromptSRC
+and CoPrompt leave behind."""
 
 from __future__ import annotations
 
@@ -269,7 +269,7 @@ def test_maple_with_fewer_words_than_tokens_is_refused(vit, classes):
 
 # ---- all of them -----------------------------------------------------------------------------------------------------
 
-EACH = pytest.mark.parametrize("name", ["clip-lora", "maple", "promptsrc", "layer-norm", "2sfs"])
+EACH = pytest.mark.parametrize("name", ["clip-lora", "maple", "promptsrc", "coprompt", "layer-norm", "2sfs"])
 
 
 def state(model):
@@ -370,8 +370,9 @@ def test_without_a_transformer_in_the_base_the_image_half_is_left_out_on_all_tow
     resnet, vit, classes, name
 ):
     kind = METHODS[name]
-    assert kind.marks(kind.Config(), resnet.base) == [f"{kind.name} {TEXT_ALONE}"]
-    assert kind.marks(kind.Config(), vit) == []
+    own = kind.marks(kind.Config(), vit)
+    assert kind.marks(kind.Config(), resnet.base) == [f"{kind.name} {TEXT_ALONE}", *own]
+    assert TEXT_ALONE not in "".join(own)
     method = bound(name, resnet.base, classes, spread=0.05)
     pixels = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     for target in (resnet.base, resnet.new):

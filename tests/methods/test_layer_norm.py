@@ -129,6 +129,11 @@ def test_another_backbones_norms_get_the_difference_or_the_values(backbone, carr
 
 
 def test_the_published_numbers():
+    config = METHODS["2sfs"].Config()
+    assert (config.optimizer, config.lr, config.weight_decay, config.batch) == ("adamw", 2e-4, 0.01, 32)
+    assert (config.schedule, config.drop_last, config.crop, config.eps) == ("iteration", False, (0.08, 1.0), 1e-8)
+    assert round(2880 * config.second) == 1920 and config.carry == "change"
+    assert vars(METHODS["layer-norm"].Config()).items() <= vars(config).items()
     shape, count = Shape(512, 512, NAMES, 4, 12, 12, 768), lambda m: sum(value.numel() for value in m.parameters())
     assert count(METHODS["layer-norm"](METHODS["layer-norm"].Config(), shape)) == 61_440
     assert count(METHODS["2sfs"](METHODS["2sfs"].Config(), shape)) == 61_440 + 512 * len(NAMES)

@@ -25,7 +25,7 @@ WORDS = {
 # Whose class features are of texts, and by which method.
 INSIDE = {"clip-lora": "clip-lora", "layer-norm": "layer-norm", "2sfs": "layer-norm"}
 WITHOUT_CODE = {"contcoop", "descriptions", "fine-tuning", "linear-probe", "rada-towers", "rada-tt"}
-WITHOUT_CODE |= {"task-vector", "wise-ft"}  # whose code words other sets
+WITHOUT_CODE |= {"task-vector", "wise-ft"}
 
 
 def rows():

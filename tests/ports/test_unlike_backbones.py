@@ -119,7 +119,8 @@ ASKS = {
     **dict.fromkeys(("clip-adapter", "taskres", "gda", "lp-plus-plus", "clap", "rada", "rada-towers", "rada-tt"), "D"),
     **dict.fromkeys(("prolip", "wise-ft"), "D"),
     **dict.fromkeys(("linear-probe", "tip-adapter-f"), "D"),
-    **dict.fromkeys(("clip-lora", "maple", "promptsrc", "layer-norm"), "WT"), "2sfs": "WDT",
+    **dict.fromkeys(("clip-lora", "maple", "promptsrc", "layer-norm"), "WT"),
+    **dict.fromkeys(("2sfs", "coprompt"), "WDT"),
     **dict.fromkeys(("zs-clip", "descriptions", "tda", "tpt", "fine-tuning"), ""),
 }  # fmt: skip
 

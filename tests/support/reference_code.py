@@ -34,7 +34,7 @@ OWNERS = {
     "multimodal-prompt-learning": "muzairkhattak", "CLIP-LoRA": "MaxZanella", "ICLR24": "mrflogs",
     "FewShot-CLIP-Strong-Baseline": "FereshteShakeri", "CLAP": "jusiro",
     "Textual-based_Class-aware_prompt_tuning": "htyao89",
-    "TDA": "kdiAAA", "rethinking_fewshot_vlms": "FarinaMatteo", "PromptSRC": "muzairkhattak",
+    "TDA": "kdiAAA", "rethinking_fewshot_vlms": "FarinaMatteo", "PromptSRC": "muzairkhattak", "CoPrompt": "ShuvenduRoy",
     "ProLIP": "astra-vision",
 }  # fmt: skip
 NAMES = ("tench", "St._Bernard's dog, old (XL)")
@@ -273,8 +273,7 @@ def told_dataset(loaded):
                     stack.enter_context(patch.object(owner, name, MagicMock(return_value=[]), create=True))
         stack.enter_context(patch("builtins.open", MagicMock(return_value=MagicMock())))
         given = {"cfg": {"subsample_classes": "all"}, "root": "root", "num_shots": 16, "preprocess": None}
-        given["subsample"] = "all"
-        given |= {"setting": "standard", "seed": 1}
+        given |= {"setting": "standard", "seed": 1, "subsample": "all"}
         return kind(*[given[name] for name in inspect.signature(kind).parameters])
 
 
@@ -376,6 +375,10 @@ class Sources:
         script = ("scripts/promptsrc/few_shot.sh", DATASETS[dataset][0], "16")
         return self.config("PromptSRC", calls(self.at["PromptSRC"], *script)[0])
 
+    def coprompt(self, dataset):
+        script = ("scripts/base2new_train_coprompt.sh", DATASETS[dataset][0], "1", "base2new")
+        return self.config("CoPrompt", calls(self.at["CoPrompt"], *script)[0])
+
     def rada(self, dataset):
         return self.named("RAda", "RAda", "lr_1e-3_layers_4_epochs_5_base2new", dataset)
 
@@ -411,6 +414,10 @@ class Sources:
         promptsrc = custom(self.promptsrc(dataset))
         yield of("promptsrc", "prompt", "PromptSRC", "trainers.promptsrc", promptsrc, embedded)
         yield of("promptsrc", "teacher", "PromptSRC", "trainers.promptsrc", promptsrc, whole)
+        if tip_module:  # its code ends with an error on the shifted sets
+            coprompt = self.coprompt(dataset)
+            learner = lambda loaded, clip: loaded.MultiModalPromptLearner(coprompt, NAMES, clip, clip)  # noqa: E731
+            yield of("coprompt", "prompt", "CoPrompt", "trainers.coprompt", learner, embedded)
         yield of("rada", "prompt", "RAda", "trainers.rada", custom(self.rada(dataset)), whole)
         yield of("taskres", "prompt", "TaskRes", "trainers.taskres", custom(self.taskres(dataset)), embedded)
         yield of("clap", "prompt", "CLAP", "trainers.adapters", clap_texts(DATASETS[dataset][1]), embedded)
