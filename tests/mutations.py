@@ -284,6 +284,20 @@ MUTANTS = (
         ("tests/methods/test_coprompt.py", "-k", "formula"),
     ),
     Mutant(
+        "ProLIP learns from one view alone",
+        "methods/prolip.py",
+        "before[step % len(before)]",
+        "before[0]",
+        ("tests/methods/test_prolip.py", "-k", "adam_on_the_matrix"),
+    ),
+    Mutant(
+        "a task vector is added whole, whatever its share",
+        "methods/task_vector.py",
+        "towers[name].detach() + share * more",
+        "towers[name].detach() + more",
+        ("tests/methods/test_wise_ft.py", "-k", "share_of_each_difference"),
+    ),
+    Mutant(
         "an adapter's whole weights are added as if they were differences",
         "bench/imports/peft.py",
         "add(whole.get(place), copy.float() - value(base, place))",
