@@ -122,7 +122,7 @@ class CoPrompt(maple.MaPLe):
         return cosine_logits(self.backbone.scale, self.image_features(x), self.kept[1])
 
     def loss(self, x, y):
-        """x (2, B, 3, H, W): two views of each picture; (B, 3, H, W) is both."""
+        """x (2, B, 3, H, H): two views of each picture; (B, 3, H, H) is both."""
         x, other = x if x.dim() == 5 else (x, x)
         images, texts, told = self.image_features(x), self.class_features(), self.sentences()
         with torch.no_grad():

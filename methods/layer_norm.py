@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from carryover.bench.backbones.places import open_spots, spot
-from carryover.bench.errors import UserError
+from carryover.bench.errors import Unfit, UserError
 from carryover.datasets.templates import TEMPLATES
 from carryover.methods.base import Method, register
 from carryover.methods.parts.inside import InsideMethod
@@ -72,7 +72,7 @@ class LayerNormTuning(InsideMethod):
         return {"steps": ITERATIONS * shots, "single_template": dataset in TEMPLATES}
 
     def bind(self, backbone, classes):
-        """Raises UserError for blocks without two norms that have a gain and a bias."""
+        """Raises Unfit for blocks without two norms that have a gain and a bias."""
         super().bind(backbone, classes)
         self.classes = replace(classes, templates=self.config.worded(classes).templates[:1])
         blocks = [f"text.{i}" for i in range(self.shape.text_layers)]
@@ -81,7 +81,7 @@ class LayerNormTuning(InsideMethod):
         self.spots: list[Any] = [spot(backbone.model, place) for place in places]
         if None in self.spots:
             lacks = places[self.spots.index(None)]
-            raise UserError(f"{self.name}: it needs {lacks}, which {backbone.label} has not: choose another backbone")
+            raise Unfit(f"{self.name}: it needs {lacks}, which {backbone.label} has not: choose another backbone")
         self.here = torch.cat([one.value.detach() for one in self.spots])
 
     @torch.no_grad()

@@ -58,7 +58,7 @@ class DifferencesMethod(TowersMethod):
 
     def bind(self, backbone, classes):
         super().bind(backbone, classes)
-        self.place(backbone)
+        self.place(backbone, self.config.share)
 
     def fitting(self, backbone) -> dict[str, Tensor]:
         """By name, the differences that have a weight of that name and shape there."""
@@ -66,22 +66,24 @@ class DifferencesMethod(TowersMethod):
         own = {name.replace(DOT, "."): value.detach() for name, value in self.differences.items()}
         return {name: value for name, value in own.items() if shapes.get(name) == value.shape}
 
-    def place(self, backbone) -> None:
-        """The towers that `attach` shows: this backbone's, with the share of the differences that fit it."""
-        towers, share = self.towers(), self.config.share
+    def place(self, backbone, share: float) -> None:
+        """The towers that `attach` shows: this backbone's, with a share of the differences that fit it."""
+        towers = self.towers()
         found = {name: towers[name].detach() + share * more for name, more in self.fitting(backbone).items()}
         self.home = {backbone.fingerprint: found}
 
     @contextlib.contextmanager
     def attach(self, backbone):
         learns = self.training
+        if learns:  # a refresh goes on from all of them
+            self.place(backbone, 1.0)
         with super().attach(backbone):
             yield
         if not learns:
             return
         own, became = self.towers(), self.home[backbone.fingerprint]
         self.hold({name: became[name] - own[name].detach() for name in became})
-        self.place(backbone)
+        self.place(backbone, self.config.share)
 
     def hold(self, differences: dict[str, Tensor]) -> None:
         held = {name.replace(".", DOT): nn.Parameter(value) for name, value in differences.items()}

@@ -41,8 +41,9 @@ CHOICE: Group = {
         nargs="+",
         action=values.MoreLists,
         type=values.items,
-        help="method ids or names, or all (default: those on frozen features; the others train towers or adapt to "
-        "each test image, and cost more); zero-shot (zs-clip) runs with them, named or not",
+        help="method ids or names, or all (default: the paper's, RAda, TaskRes, and yours on frozen features; all "
+        "adds newer ones, and those that train towers or adapt to each test image, which cost more); zero-shot "
+        "(zs-clip) runs with them, named or not",
     ),
     "--datasets": dict(
         nargs="+",

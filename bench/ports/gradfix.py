@@ -212,9 +212,12 @@ def voted(
     rows = 1 if vote == "max" else AT_ONCE
     for x, y in zip(pixels.split(rows), labels.split(rows), strict=True):
         loss = F.cross_entropy(cosine_logits(backbone.scale, backbone.encode_images(x), leaf), y, reduction="sum")
-        at_classes, *gradients = torch.autograd.grad(loss, [leaf, *found.get("image", [])])
+        # Some weights take no part: the bias of SigLIP's loss, the caption decoder of CoCa.
+        at_classes, *gradients = torch.autograd.grad(loss, [leaf, *found.get("image", [])], materialize_grads=True)
         if "text" in found:
-            gradients += torch.autograd.grad(classifier, found["text"], at_classes, retain_graph=True)
+            gradients += torch.autograd.grad(
+                classifier, found["text"], at_classes, retain_graph=True, materialize_grads=True
+            )
         for total, gradient in zip([*totals.get("image", []), *totals.get("text", [])], gradients, strict=True):
             total -= gradient.sign_() if vote == "max" else gradient
     return totals

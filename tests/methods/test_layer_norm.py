@@ -15,7 +15,7 @@ from tiny_fits import bound, pixels_of, support_for
 from tiny_towers import NAMES, TEMPLATES, tiny_model, wrap
 from torch import nn
 
-from carryover.bench.errors import UserError
+from carryover.bench.errors import Unfit, UserError
 from carryover.bench.training.generators import generator
 from carryover.bench.training.trainer import fit
 from carryover.methods.base import METHODS, Classes, Shape
@@ -192,7 +192,7 @@ def test_no_second_stage_leaves_the_tuned_texts(backbone):
 def test_blocks_without_a_bias_in_their_norms_are_refused_by_name(backbone):
     model = tiny_model(1, True)
     model.text.transformer.resblocks[1].ln_2 = nn.LayerNorm(32, bias=False)
-    with pytest.raises(UserError, match="LayerNorm: it needs text.1.ln_2.bias, which odd has not") as refused:
+    with pytest.raises(Unfit, match="LayerNorm: it needs text.1.ln_2.bias, which odd has not") as refused:
         bound("layer-norm", wrap(model, "odd", "quick_gelu"), CLASSES)
     assert "\n" not in str(refused.value)
 

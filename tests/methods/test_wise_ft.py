@@ -1,6 +1,7 @@
 """WiSE-FT and task vectors: differences of weights, against towers tuned by hand and put together by hand."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from tiny_fits import make, pixels_of, support_for
 from tiny_towers import NAMES, TEMPLATES, wrap
 
 from carryover.bench.errors import UserError
-from carryover.bench.training.trainer import fit
+from carryover.bench.training.trainer import fit, fit_together
 from carryover.methods.base import Classes
 
 CLASSES = Classes("toy", NAMES, TEMPLATES)
@@ -166,3 +167,20 @@ def test_an_error_while_it_learns_leaves_towers_and_plug_in_as_they_were(tiny, n
         raise ZeroDivisionError
     assert all(torch.equal(value, before[key]) for key, value in tiny.base.model.state_dict().items())
     assert not any(one.startswith("differences.") for one in method.learned())
+
+
+@pytest.mark.parametrize("name", ["task-vector", "wise-ft"])
+def test_a_refresh_goes_on_with_all_of_the_differences_whatever_the_share(tiny, name):
+    """At a rate of 0 it changes nothing; on another backbone those stay that fit it."""
+    method, support = carried(tuned(name, tiny.base, share=0.5)), support_for("pixels")
+    before, shapes = method.learned(), {n.replace(".", "/"): v.shape for n, v in weights(tiny.new.model).items()}
+    method.config = replace(method.config, lr=0.0)
+    method.bind(tiny.new, CLASSES)
+    method.train()
+    with method.attach(tiny.new):
+        fit_together([method], [support], [torch.Generator()], resume=True)
+    for one, value in method.learned().items():
+        if one != "values" and (key := one.removeprefix("differences.")) in {*shapes, "head", "bias"}:
+            given = before.get(one)
+            expected = given if given is not None and given.shape == value.shape else torch.zeros_like(value)
+            torch.testing.assert_close(value, expected, atol=1e-6, rtol=1e-4, msg=key)

@@ -234,6 +234,19 @@ def test_of_a_task_vector_those_entries_stay_that_the_new_loss_agrees_with(old, 
         assert ported.about["kept"][tower] == pytest.approx(share.double().mean().item(), abs=1e-3)
 
 
+def test_a_weight_that_no_answer_depends_on_gets_no_change(anchors):
+    """As the bias of SigLIP's loss, or the caption decoder of CoCa."""
+    old, new = formula_backbone(1), formula_backbone(2)
+    for one in (old, new):
+        one.model.logit_bias = torch.nn.Parameter(torch.zeros(()), requires_grad=False)
+    plugin = plugin_of("task-vector", old)
+    plugin.hold({"logit_bias": torch.ones(()), "text.text_projection": torch.ones_like(new.model.text.text_projection)})
+    ported = GradFix().fit(plugin, old, new, CLASSES, anchors)
+    kept = ported.inner().fitting(new)
+    assert kept["logit_bias"] == 0
+    assert kept["text.text_projection"].count_nonzero() > 0
+
+
 def test_a_task_vector_of_which_nothing_fits_is_refused_in_one_line(old, new, anchors):
     plugin = plugin_of("task-vector", old)
     plugin.hold({"text.text_projection": torch.zeros(3, 3)})
