@@ -53,6 +53,11 @@ class Config(TrainConfig):
                 "prolip: iterations is 1 or more, strength is not negative; found "
                 f"{self.iterations} and {self.strength}"
             )
+        if self.epochs or self.steps:
+            found = f"epochs {self.epochs} and steps {self.steps}"
+            raise UserError(
+                f"prolip: iterations tells its steps, each on all images; epochs and steps are 0, found {found}"
+            )
 
 
 @register("prolip")

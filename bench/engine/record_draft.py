@@ -89,11 +89,13 @@ def tell_choice(record: dict, method: Method) -> None:
 
 def begin(session: Session, run: Run, key: str) -> dict:
     """``describe`` of a run that is done now. It has failed already where this process, a worker say, sees other
-    weights or pictures than the one that planned it: its results would stand under a key that is not theirs."""
+    weights, pictures or code of the method than the one that planned it: its results would stand under a key that is
+    not theirs."""
     session.store.begin(key)
     record = describe(session, run, key)
     if session.keys.of(run) != key:
-        record.update(status="failed", error="weights or pictures were replaced after the command began; run it again")
+        what = "weights, pictures or the method's file were replaced after the command began"
+        record.update(status="failed", error=f"{what}; run it again")
     return record
 
 

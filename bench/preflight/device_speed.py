@@ -196,15 +196,16 @@ class Calibration:
         session, base = self.session, self.session.backbone("base")
         names = tuple(islice(cycle(pool), count))
         classes = Classes(run.dataset, names, ("a photo of a {}.",))
-        views = min(view_count(run, count * run.shots), MOST_VIEWS)
-        support = made_up(base.dim, count, run.shots, views, base.device)
-        if METHODS[run.method].needs == "pixels":
+        views, pixels = view_count(run, count * run.shots), METHODS[run.method].needs == "pixels"
+        support = made_up(base.dim, count, run.shots, min(views, MOST_VIEWS), base.device)
+        if pixels:
             support = dataclasses.replace(support, views=Noise(session.features("base")))
         method = make(session, run, Shape.of(base, names, len(support.labels)))
         method.bind(base, classes)  # derives what the backbone then keeps for all
         begin = self._seconds(lambda: method.bind(base, classes))
         with method.attach(base):  # after `bind`, as in a run: what it keeps must be of the backbone as it is
-            begin += self._seconds(lambda: method.start(support))
+            # Of made-up pictures there is one view: what is encoded of them before training is so of each.
+            begin += self._seconds(lambda: method.start(support)) * (views if pixels else 1)
             step = self._measure_step(self._beside(run, method, classes), support) if run.config.epochs else 0.0
             method.train()
             finish = self._seconds(lambda: method.finish(support))

@@ -108,6 +108,18 @@ def test_a_plug_in_that_grows_in_training_is_reckoned_in_full(tiny_plan):
     assert 0 < size["prolip"] - size["zs-clip"] < image
 
 
+def test_a_start_that_encodes_every_view_is_reckoned_with_all_of_them(tiny_plan, monkeypatch):
+    """ProLIP's; one made-up view is measured. By a clock that counts a second for any work."""
+    session, runs = tiny_plan("--methods", "prolip")
+    (run,) = (run for run in runs if run.method == "prolip")
+    calibration, seen = Calibration(session, [run]), []
+    start = METHODS["prolip"].start
+    monkeypatch.setattr(METHODS["prolip"], "start", lambda self, support: seen.append(1) or start(self, support))
+    monkeypatch.setattr(calibration, "_seconds", lambda work, threads=0: work() or 1.0)
+    begin, *_ = calibration._measure_at(run, 2, calibration.usual)
+    assert (begin, len(seen)) == (1 + 4, 1), "bind, and four views"
+
+
 @pytest.mark.long
 def test_predicted_bytes_are_those_that_a_run_writes_and_what_is_done_is_not_counted_again(tmp_path, capsys):
     write_caltech(tmp_path / "data")
