@@ -158,10 +158,11 @@ class ProLIP(Method):
 
     @torch.no_grad()
     def before(self, support) -> list[Tensor]:
-        """By view (N, V): what the tower holds of the support images before its last matrix."""
+        """By view (N, V), of those that the steps come to: what the tower holds of the support images before its last
+        matrix."""
         images, found = torch.arange(len(support.labels)).split(AT_ONCE), []
         with unprojected(self.place):
-            for view in range(len(support.views)):
+            for view in range(min(len(support.views), self.config.iterations)):
                 drawn = [(torch.full_like(part, view), part) for part in images]
                 if hasattr(support.views, "expect"):
                     support.views.expect(drawn)

@@ -155,6 +155,14 @@ def test_options_that_cannot_be_are_refused(wrong):
         make("prolip", **wrong)
 
 
+@pytest.mark.parametrize("iterations, views", [(2, 2), (7, 3)])
+def test_views_that_no_step_comes_to_are_not_encoded(tiny, classes, monkeypatch, iterations, views):
+    calls, encode = [], tiny.base.encode_images
+    monkeypatch.setattr(tiny.base, "encode_images", lambda x: calls.append(len(x)) or encode(x))
+    _, support = trained(tiny.base, classes, iterations=iterations)
+    assert len(support.views) == 3 and calls == [len(support.labels)] * views
+
+
 def test_epochs_of_the_trainer_are_refused_in_one_line(tiny, classes):
     with pytest.raises(UserError, match="prolip: iterations tells its steps.*; epochs is 0, found 5"):
         trained(tiny.base, classes, epochs=5)
