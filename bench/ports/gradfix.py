@@ -4,7 +4,8 @@ At labelled pictures, ``g = sign(-grad)`` of the new backbone's zero-shot cross-
 sign is another than g's becomes 0, and the rest is added (fillo-rinaldi/GradFix, grad_sign/gradient_sign_common.py). No
 step is taken and no strength chosen: alpha is 1, where the authors report the best of ten on the test set. The authors
 carry the image tower alone; here both, with the plug-in's own prompts: of CLIP-LoRA its changes of query, key and
-value, of a task vector or WiSE-FT the differences of all weights that the new backbone has by name and shape.
+value, of a task vector or WiSE-FT the differences of all weights that the new backbone has by name and shape, whose
+alpha is their ``share``.
 
 Letters: N pictures, C classes, D joint width, L blocks, W a tower's own width.
 """
