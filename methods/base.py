@@ -92,6 +92,9 @@ class Method(nn.Module):
     transductive  whether it predicts an image with the help of other test images, as test-time caches do. Every table
                   then says so; a method that does not declare it is asked twice about some images, and marked
     least_views   augmented views that ``start`` wants where a fresh one is made for every epoch
+
+    CONTRIBUTING.md says what a method may have beside these: ``usual``, ``pairs``, ``asks``, ``sized``, ``grown``. They
+    are not here, so that no run's key hangs on them.
     """
 
     name = ""

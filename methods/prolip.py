@@ -53,11 +53,6 @@ class Config(TrainConfig):
                 "prolip: iterations is 1 or more, strength is not negative; found "
                 f"{self.iterations} and {self.strength}"
             )
-        if self.epochs or self.steps:
-            found = f"epochs {self.epochs} and steps {self.steps}"
-            raise UserError(
-                f"prolip: iterations tells its steps, each on all images; epochs and steps are 0, found {found}"
-            )
 
 
 @register("prolip")
@@ -135,6 +130,11 @@ class ProLIP(Method):
         return cosine_logits(self.backbone.scale, features, self.classifier)
 
     def start(self, support):
+        """All of the training. Raises UserError where the trainer is to go on after it."""
+        if self.config.epochs:
+            raise UserError(
+                f"prolip: iterations tells its steps, each on all images; epochs is 0, found {self.config.epochs}"
+            )
         if self.config.absolute:
             with torch.no_grad():
                 self.matrix.copy_(self.own)
@@ -158,10 +158,11 @@ class ProLIP(Method):
 
     @torch.no_grad()
     def before(self, support) -> list[Tensor]:
-        """By view (N, V): what the tower holds of the support images before its last matrix."""
+        """By view (N, V), of those that the steps come to: what the tower holds of the support images before its last
+        matrix."""
         images, found = torch.arange(len(support.labels)).split(AT_ONCE), []
         with unprojected(self.place):
-            for view in range(len(support.views)):
+            for view in range(min(len(support.views), self.config.iterations)):
                 drawn = [(torch.full_like(part, view), part) for part in images]
                 if hasattr(support.views, "expect"):
                     support.views.expect(drawn)

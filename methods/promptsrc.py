@@ -1,4 +1,5 @@
-"""PromptSRC (Khattak et al. 2023, ICCV; muzairkhattak/PromptSRC): deep prompts in both towers, held near these.
+"""PromptSRC (Khattak et al. 2023, ICCV; muzairkhattak/PromptSRC): deep prompts in both towers, whose features stay near
+those without prompts.
 
 n learned tokens stand at the inputs of the first J blocks of each tower, those of the image tower its own. The loss is
 ``CE + a mean|w - t| + b mean|f - v| + KL(zero-shot || prompted) / (B C)``: w, f are the features with prompts, t, v

@@ -4,7 +4,8 @@ At labelled pictures, ``g = sign(-grad)`` of the new backbone's zero-shot cross-
 sign is another than g's becomes 0, and the rest is added (fillo-rinaldi/GradFix, grad_sign/gradient_sign_common.py). No
 step is taken and no strength chosen: alpha is 1, where the authors report the best of ten on the test set. The authors
 carry the image tower alone; here both, with the plug-in's own prompts: of CLIP-LoRA its changes of query, key and
-value, of a task vector or WiSE-FT the differences of all weights that the new backbone has by name and shape.
+value, of a task vector or WiSE-FT the differences of all weights that the new backbone has by name and shape, whose
+alpha is their ``share``.
 
 Letters: N pictures, C classes, D joint width, L blocks, W a tower's own width.
 """
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from carryover.bench.backbones.attention import matrices, open_projections, weights
 from carryover.bench.backbones.loading import Backbone
+from carryover.bench.backbones.sizes import loaded_sizes
 from carryover.bench.errors import UserError
 from carryover.bench.ports import frozen
 from carryover.bench.ports.base import Port, Ported, register
@@ -36,7 +38,7 @@ from carryover.bench.ports.weight_deltas import (
     stacks,
     strength,
 )
-from carryover.methods.asks import WORDS, asked
+from carryover.methods.asks import fits
 from carryover.methods.base import Classes, cosine_logits
 from carryover.methods.task_vector import DifferencesMethod
 
@@ -69,10 +71,8 @@ class GradFix(Port):
 
     def fits(self, plugin, old, new):
         if (whole := differences_of(plugin)) is not None:
-            for name in asked(type(whole), whole.config):
-                own, there = getattr(whole.shape, name), getattr(new, name)
-                if own != there:
-                    return f"it needs {WORDS[name].format(own)}; {new.label} has {there}"
+            if why := fits(type(whole), whole.config, whole.shape, loaded_sizes(new)):
+                return why
             fit = not len(whole.differences) or whole.fitting(new)  # one without any is not trained yet
             return None if fit else f"{self.name} needs weights of the same names and shapes; {new.label} has none"
         return refusal(method_of(plugin), new, same, f"{self.name} needs towers of the same shapes")

@@ -149,15 +149,20 @@ def test_the_pull_is_one_over_shots_and_zero_leaves_the_plain_loss(tiny, classes
     assert held < 0.5 * free and math.isfinite(held)
 
 
-@pytest.mark.parametrize(
-    "wrong, told",
-    [
-        ({"iterations": 0}, "prolip: iterations is 1 or more"),
-        ({"strength": -1.0}, "prolip: iterations is 1 or more"),
-        ({"epochs": 5}, "prolip: iterations tells its steps.*found epochs 5 and steps 0"),
-        ({"steps": 20}, "prolip: iterations tells its steps.*found epochs 0 and steps 20"),
-    ],
-)
-def test_options_that_cannot_be_are_refused(wrong, told):
-    with pytest.raises(UserError, match=told):
+@pytest.mark.parametrize("wrong", [{"iterations": 0}, {"strength": -1.0}])
+def test_options_that_cannot_be_are_refused(wrong):
+    with pytest.raises(UserError, match="prolip: iterations is 1 or more"):
         make("prolip", **wrong)
+
+
+@pytest.mark.parametrize("iterations, views", [(2, 2), (7, 3)])
+def test_views_that_no_step_comes_to_are_not_encoded(tiny, classes, monkeypatch, iterations, views):
+    calls, encode = [], tiny.base.encode_images
+    monkeypatch.setattr(tiny.base, "encode_images", lambda x: calls.append(len(x)) or encode(x))
+    _, support = trained(tiny.base, classes, iterations=iterations)
+    assert len(support.views) == 3 and calls == [len(support.labels)] * views
+
+
+def test_epochs_of_the_trainer_are_refused_in_one_line(tiny, classes):
+    with pytest.raises(UserError, match="prolip: iterations tells its steps.*; epochs is 0, found 5"):
+        trained(tiny.base, classes, epochs=5)
