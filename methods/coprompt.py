@@ -66,7 +66,6 @@ class Config(maple.Config):
 class CoPrompt(maple.MaPLe):
     name = "CoPrompt"
     paper = "Roy & Etemad 2024, arXiv 2306.01195"
-    usual = False
     pairs = True  # a step sees two views of each picture
     Config = Config
     micro = {**maple.MaPLe.micro, "lr": 0.03}

@@ -53,7 +53,6 @@ class LayerNormTuning(InsideMethod):
 
     name = "LayerNorm"
     paper = "Farina et al. 2025, arXiv 2503.11609"
-    usual = False
     learned_buffers = ("were",)
     were: Tensor
     Config = Config

@@ -61,7 +61,6 @@ class ProLIP(Method):
     paper = "Fahes et al. 2024, arXiv 2410.05270"
     depth = "inner"
     needs = "pixels"
-    usual = False
     least_views = 300
     cost_free = ("strength", "absolute")
     learned_buffers = ("joint",)

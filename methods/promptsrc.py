@@ -64,7 +64,6 @@ class Config(TrainConfig):
 class PromptSRC(InsideMethod):
     name = "PromptSRC"
     paper = "Khattak et al. 2023, arXiv 2307.06948"
-    usual = False
     Config = Config
     micro = {**Method.micro, "batch": 32}
     cost_free = ("text_weight", "image_weight", "sixty", "centre", "spread")

@@ -43,7 +43,6 @@ class DifferencesMethod(TowersMethod):
     """The differences of the towers' weights are the plug-in."""
 
     whole = True
-    usual = False
     learned_buffers = ("values",)
     values: Tensor
 
@@ -74,15 +73,17 @@ class DifferencesMethod(TowersMethod):
 
     @contextlib.contextmanager
     def attach(self, backbone):
-        learns = self.training
-        if learns:  # a refresh goes on from all of them
-            self.place(backbone, 1.0)
+        if not self.training:
+            with super().attach(backbone):
+                yield
+            return
+        self.place(backbone, 1.0)  # a refresh goes on from all of them
+        own, start = self.towers(), self.home[backbone.fingerprint]
+        begun = {name: start.get(name, value).detach().clone() for name, value in own.items()}
         with super().attach(backbone):
             yield
-        if not learns:
-            return
-        own, became = self.towers(), self.home[backbone.fingerprint]
-        self.hold({name: became[name] - own[name].detach() for name in became})
+        before, became = self.fitting(backbone), self.home[backbone.fingerprint]
+        self.hold({name: value - begun[name] + before.get(name, 0.0) for name, value in became.items()})
         self.place(backbone, self.config.share)
 
     def hold(self, differences: dict[str, Tensor]) -> None:
