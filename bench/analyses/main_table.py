@@ -163,8 +163,9 @@ def draw_figure_2a(records: Iterable[Record]) -> Figure:
         axes = figure.add_subplot()
         count = reading.counted(len(reading.averaged(records)), "dataset")
         axes.set_title(f"Accuracy before (Base) and after (New) the update,\nmean of {count}", fontsize=9.5)
-        marks = places.legend(depth.values())  # more than one would not fit beside the axis's name
-        axes.set_xlabel(("\n" if len(marks) > 1 else "    ").join(["Top-1 accuracy (%)", "    ".join(marks)]).rstrip())
+        marks = places.legend(depth.values())  # one fits beside the axis's name, two fit on a line
+        pairs = ["    ".join(marks[i : i + 2]) for i in range(0, len(marks), 2)]
+        axes.set_xlabel(("\n" if len(marks) > 1 else "    ").join(["Top-1 accuracy (%)", *pairs]))
         axes.set_xlim(0, 100)
         axes.set_yticks(range(len(averages)), [short_label(names[m], depth[m]) for m in averages.index])
         axes.set_ylim(max(len(averages), 1) - 0.5, -0.5)  # first method on top, as in the table

@@ -43,6 +43,7 @@ P_DECIMALS = 6
 RANKS_TITLE = "Average ranks over datasets"
 ROW, BAR = 0.21, 0.13  # inches of a name and of a bar
 TOP = 0.62  # inches of title and axis
+MOST_TICKS = 18  # with a number on them
 LINE = {"color": WHISKER, "linewidth": 0.8}
 LISTED = 6  # names that a sentence holds
 UNTESTED = "Methods with one seed are not tested: they have no p and no places."
@@ -268,7 +269,8 @@ def draw_panel(axes, one: Ranking, labels: dict[str, str], height: float) -> Non
     axes.plot([left, right], [0, 0], color=INK, linewidth=1)
     for tick in range(1, count + 1):
         axes.plot([at(tick), at(tick)], [0, 0.06], color=INK, linewidth=0.8)
-        axes.text(at(tick), 0.09, str(tick), ha="center", va="bottom", fontsize=7.5)
+        if (tick - 1) % -(-count // MOST_TICKS) == 0:
+            axes.text(at(tick), 0.09, str(tick), ha="center", va="bottom", fontsize=7.5)
     for place, (first, last) in enumerate(one.cliques):
         ends = [at(one.ranks[first]) - 0.04, at(one.ranks[last]) + 0.04]
         axes.plot(ends, [-BAR * (place + 0.8)] * 2, color=COLOURS["h"], linewidth=3, solid_capstyle="round", zorder=4)

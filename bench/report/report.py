@@ -10,10 +10,16 @@ import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from carryover import datasets
 from carryover.bench.analyses import known_zero_shot
 from carryover.bench.analyses.base import Analysis, Tables, ordered
 from carryover.bench.analyses.parts.rows import views_told
 from carryover.bench.host.files import write_text
+from carryover.bench.plan.defaults import SEEDS
+from carryover.bench.plan.grid import default_methods
+from carryover.bench.plan.option_rows import method_of
+from carryover.bench.plan.runs import shown_setting
+from carryover.bench.plan.settings import default_settings
 from carryover.bench.records import reading, time_notes
 from carryover.bench.records.selection import Selection
 from carryover.bench.render.html_page import Part, html_page
@@ -139,10 +145,31 @@ def again(selection: Selection, given: str, made: Made) -> list[Part]:
     kept = {id for id, rows in selection.rows.items() if any(row.records for row in rows)}
     missing = [one.id for one, tables in made if one.id in selection.arch.suites and not tables and one.id not in kept]
     every = " --suite all" if selection.arch.first and not missing else ""
-    commands = f"python run_all.py --arch {quoted}{data}{every}", f"python run_all.py report --arch {quoted}"
+    flags = "".join(f" {shlex.quote(word)}" for word in asked(selection))
+    asks = f"--arch {quoted}{data}{every}{flags}", f"report --arch {quoted}{flags}"
+    commands = [f"python run_all.py {one}" for one in asks]
     text = "The first command makes all runs that are not stored yet, the second this report from records."
     parts: list[Part] = [("text", text), ("command", "\n".join(commands))]
     if missing:
         parts += [("text", f"Not measured here: {', '.join(missing)}. This adds them:")]
-        parts += [("command", f"python run_all.py --arch {quoted}{data} --suite all")]
+        parts += [("command", f"python run_all.py --arch {quoted}{data} --suite all{flags}")]
     return parts
+
+
+def asked(selection: Selection) -> list[str]:
+    """The flags without which a call would not make these runs."""
+    settings, runs = selection.settings, [record["run"] for record in selection.main]
+    if settings is None:
+        return []
+    mine, usual = settings.of_runs, default_settings(selection.arch, settings.methods).of_runs
+    words = [w for n in mine if mine[n] != usual[n] for w in (f"--{n}", str(shown_setting(n, mine[n])))]
+    words += ["--set", *settings.overrides] if settings.overrides else []
+    known, there = list(settings.methods), {method_of(run["method"]) for run in runs}
+    if not there <= {*default_methods(settings.methods), "zs-clip"}:
+        chosen = [id for id in known if id in there and id != "zs-clip"]
+        words += ["--methods", *(["all"] if there >= set(known) else chosen)]
+    found = list(dict.fromkeys(run["dataset"] for run in runs))
+    if not set(found) <= set(datasets.default(selection.arch.datasets)):
+        words += ["--datasets", *found]
+    seeds = sorted({run["seed"] for run in runs})
+    return words + (["--seeds", *map(str, seeds)] if not set(seeds) <= set(SEEDS) else [])

@@ -1,6 +1,7 @@
 """Figures and report: stable bytes, parsed by others' parsers, true to the numbers, safe with any name."""
 
 import re
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import matplotlib.image
@@ -9,8 +10,13 @@ from markdown_it import MarkdownIt
 from report_pages import AS_PAPER, HOSTILE, Page, chosen, record, world
 
 from carryover.bench.analyses import main_table
+from carryover.bench.backbones.archs import ARCHS
+from carryover.bench.cli import parsing
+from carryover.bench.plan.settings import default_settings
+from carryover.bench.records.selection import Selection
 from carryover.bench.render import figures, sheets
 from carryover.bench.report import outputs, report
+from carryover.methods import Registered, discover
 
 
 def write(records, folder, notes=()):
@@ -68,7 +74,7 @@ def test_methods_inside_the_towers_have_marks_and_a_count_of_their_own():
         "ContCoOp §",
         "CLIP-Adapter †",
     ]
-    assert axes.get_xlabel().endswith("‡ inner-layer method    † output-space method    § both-tower method")
+    assert axes.get_xlabel().endswith("‡ inner-layer method    † output-space method\n§ both-tower method")
     sheet = main_table.main_sheet(main_table.main_table(records), records)
     assert (
         "‡ marks an inner-layer method, † marks an output-space method, § marks a both-tower method." in sheet.remarks
@@ -126,6 +132,27 @@ def test_each_section_stands_once_and_hedges_are_in_limits(tmp_path):
     assert sections == ["Per dataset", "Cost and time", "Protocol", "Environment", "Limits", "Run it again"]
     limits = markdown.split("## Limits")[1].split("## ")[0]
     assert "small scale" in limits and "one seed" in limits
+
+
+def test_the_commands_at_the_end_ask_for_what_the_report_shows():
+    """Their flags, read by the command line, are the methods, sets, seeds and settings of the records."""
+    discover()
+    micro = ARCHS["micro"]
+
+    def selected(settings, *runs):
+        records = [{"run": {"dataset": "micro_stars", "seed": 1, **run}, "key": str(run)} for run in runs]
+        return Selection(micro, tuple(records), settings=settings)
+
+    usual = default_settings(micro, Registered())
+    other = replace(usual, shots=4, views=0, overrides=("coop.lr=0.1",))
+    runs = [{"method": "zs-clip"}, {"method": "tcp", "seed": 5}, {"method": "coop", "dataset": "folder:my pictures"}]
+    asked = parsing.parse(report.asked(selected(other, *runs)))
+    assert (asked.shots, asked.views, asked.overrides, asked.seeds) == (4, 0, ["coop.lr=0.1"], [1, 5])
+    assert asked.datasets == ["micro_stars", "folder:my pictures"]
+    assert sorted(asked.methods) == ["coop", "tcp"], "zero-shot runs with them"
+    every = [{"method": id} for id in Registered()]
+    assert report.asked(selected(usual, *every)) == ["--methods", "all"]
+    assert report.asked(selected(usual, *runs[:1], {"method": "coop"})) == []
 
 
 def test_one_table_has_every_dataset_and_method(tmp_path):
