@@ -93,7 +93,7 @@ class Method(nn.Module):
                   then says so; a method that does not declare it is asked twice about some images, and marked
     least_views   augmented views that ``start`` wants where a fresh one is made for every epoch
 
-    CONTRIBUTING.md says what a method may have beside these: ``usual``, ``pairs``, ``asks``, ``sized``, ``grown``. They
+    CONTRIBUTING.md says what a method may have beside these: ``usual``, ``pairs``, ``asks``, ``sized``. They
     are not here, so that no run's key hangs on them.
     """
 

@@ -81,11 +81,6 @@ class ProLIP(Method):
     def marks(cls, config, base):
         return [] if config.absolute else [SEEN]
 
-    def grown(self, backbone) -> int:
-        """Bytes that training adds to the plug-in."""
-        place = spot(backbone.model, "image.projection.weight")
-        return 0 if place is None else place.value.nbytes
-
     def sized(self, tensors: Mapping[str, Tensor]) -> None:
         """Room for saved tensors of any V."""
         given = tensors.get("matrix", self.matrix)

@@ -91,11 +91,6 @@ class DifferencesMethod(TowersMethod):
         self.differences = nn.ParameterDict(held)
         self.values.fill_(sum(value.numel() for value in differences.values()))
 
-    def grown(self, backbone) -> int:
-        """Bytes that training adds to the plug-in."""
-        self.backbone = backbone
-        return sum(value.nbytes for value in self.towers().values())
-
     def sized(self, tensors: Mapping[str, Tensor]) -> None:
         """Room for saved tensors of any names and sizes."""
         given = {name.partition(".")[2]: value for name, value in tensors.items() if name.startswith("differences.")}

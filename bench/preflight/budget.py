@@ -20,7 +20,7 @@ from carryover.bench.engine.few_shot import FewShot, augments, view_count
 from carryover.bench.engine.record_draft import describe
 from carryover.bench.engine.run_inputs import TEST_VIEWS_SEED
 from carryover.bench.engine.session import Session
-from carryover.bench.errors import UserError
+from carryover.bench.errors import Unfit, UserError
 from carryover.bench.features.store import TEST_RECIPE, view_recipe
 from carryover.bench.host.identity import canonical
 from carryover.bench.plan.port_specs import PORT_SPECS
@@ -28,7 +28,7 @@ from carryover.bench.plan.runs import Run
 from carryover.bench.preflight.device_speed import Calibration
 from carryover.bench.records import time_notes
 from carryover.datasets.base import Split
-from carryover.methods.base import METHODS
+from carryover.methods.base import METHODS, Classes
 from carryover.methods.parts.schedule import Schedule, epoch_steps
 
 FLOAT = 4  # bytes
@@ -166,21 +166,31 @@ def out_bytes(session: Session, counted: Iterable[Counts]) -> int:
     for counts in counted:
         run, few = counts.run, session.fewshot(counts.run)
         shape = session.shape_of(run)
-        method = make(session, run, shape)
-        learned = method.learned()
         described = len(json.dumps(describe(session, run, "0" * 16), indent=1, sort_keys=True))
         epochs = counts.steps // max(epoch_steps(run.config, counts.support), 1)
         header = len(canonical({"config": run.canonical()["config"], "classnames": list(shape.classnames)})) * 11 // 10
         total += described + OUTCOME + epochs * CURVE_ROW
         if run.trained == run:
-            total += sum(value.nbytes + HEADER for value in learned.values()) + header + 2 * HEADER
-            if callable(grown := getattr(method, "grown", None)):
-                total += grown(session.backbone(run.path[0]))
+            total += sum(size + HEADER for size in sizes_of_plugin(session, run, few)) + header + 2 * HEADER
         total += len(session.evaluated_on(run)) * (counts.tests * PREDICTION + 3 * HEADER)
         draw = run.dataset, run.shots, run.seed
         if draw not in draws:
             draws[draw] = sum(len(split.manifest(few.data.classnames)) for split in (few.support, few.val))
     return total + sum(draws.values())
+
+
+def sizes_of_plugin(session: Session, run: Run, few: FewShot) -> list[int]:
+    """Bytes of each tensor. Of a method whose tensors go by more than its shape (``sized``), of what it trains; none
+    where the backbone has no place for it."""
+    method = make(session, run, session.shape_of(run))
+    if not callable(getattr(method, "sized", None)):
+        return [value.nbytes for value in method.learned().values()]
+    try:
+        classes = Classes(run.dataset, few.data.classnames, few.data.templates)
+        method.bind(session.backbone(run.path[0]), classes)
+    except Unfit:
+        return []
+    return [value.nbytes for _, values in method.trained() for value in values]
 
 
 @dataclass(frozen=True)
