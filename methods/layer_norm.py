@@ -10,19 +10,16 @@ Letters: L blocks and W width of each tower; M = 4 (L W + L W) values.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from carryover.bench.backbones.places import open_spots, spot
+from carryover.bench.backbones.places import spot
 from carryover.bench.errors import Unfit, UserError
 from carryover.datasets.templates import TEMPLATES
 from carryover.methods.base import Method, register
-from carryover.methods.parts.inside import InsideMethod
+from carryover.methods.parts.spots import SpotsMethod
 from carryover.methods.parts.templates import TemplateConfig
 
 ITERATIONS = 300  # published, for each shot
@@ -48,7 +45,7 @@ class Config(TemplateConfig):
 
 
 @register("layer-norm")
-class LayerNormTuning(InsideMethod):
+class LayerNormTuning(SpotsMethod):
     """``values`` and ``were`` (M,): text tower, then image tower, block after block, in the order of ``IN_BLOCK``."""
 
     name = "LayerNorm"
@@ -64,7 +61,6 @@ class LayerNormTuning(InsideMethod):
         count = len(IN_BLOCK) * (shape.text_layers * shape.width + shape.image_layers * shape.image_width)
         self.values = nn.Parameter(torch.zeros(count))
         self.register_buffer("were", torch.zeros(count))
-        self.add: Callable[[Sequence[Tensor]], None] | None = None  # inside ``changes``
 
     @classmethod
     def published(cls, dataset, shots):
@@ -77,9 +73,9 @@ class LayerNormTuning(InsideMethod):
         blocks = [f"text.{i}" for i in range(self.shape.text_layers)]
         blocks += [f"image.{i}" for i in range(self.shape.image_layers)]
         places = [f"{block}.{part}" for block in blocks for part in IN_BLOCK]
-        self.spots: list[Any] = [spot(backbone.model, place) for place in places]
-        if None in self.spots:
-            lacks = places[self.spots.index(None)]
+        found = {place: spot(backbone.model, place) for place in places}
+        self.spots = [one for one in found.values() if one is not None]
+        if lacks := next((place for place, one in found.items() if one is None), None):
             raise Unfit(f"{self.name}: it needs {lacks}, which {backbone.label} has not: choose another backbone")
         self.here = torch.cat([one.value.detach() for one in self.spots])
 
@@ -88,18 +84,6 @@ class LayerNormTuning(InsideMethod):
         self.values.copy_(self.here)
         self.were.copy_(self.here)
 
-    @contextlib.contextmanager
-    def changes(self, backbone):
-        with open_spots(self.spots) as self.add:
-            try:
-                yield
-            finally:
-                self.add = None
-
-    def renew(self):
-        if self.add is not None:
-            change = self.values - (self.were if self.config.carry == "change" else self.here)
-            self.add(change.split([len(one.value) for one in self.spots]))
-
-    def class_features(self):
-        return self.backbone.classifier(self.classes)
+    def deltas(self):
+        change = self.values - (self.were if self.config.carry == "change" else self.here)
+        return change.split([len(one.value) for one in self.spots])

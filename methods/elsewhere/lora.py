@@ -8,18 +8,16 @@ text tower.
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from carryover.bench.backbones.places import PLACE, Spot, open_spots, spot
+from carryover.bench.backbones.places import PLACE, Spot, spot
 from carryover.bench.errors import UserError, quoted
 from carryover.methods.base import register
-from carryover.methods.parts.inside import InsideMethod
+from carryover.methods.parts.spots import SpotsMethod
 from carryover.methods.train_config import TrainConfig
 
 CHANGE = re.compile(r"(?P<place>[a-z0-9_.]{1,60}):(?P<size>[1-9]\d{0,5}(x[1-9]\d{0,5})?)(:(?P<rank>[1-9]\d{0,5}))?")
@@ -72,7 +70,7 @@ class Config(TrainConfig):
 
 
 @register("lora")
-class Lora(InsideMethod):
+class Lora(SpotsMethod):
     name = "LoRA"
     paper = "Hu et al. 2022, arXiv 2106.09685"
     trained_here = False
@@ -86,7 +84,6 @@ class Lora(InsideMethod):
         self.up = nn.ParameterDict({one.key: nn.Parameter(torch.zeros(one.size[0], one.rank)) for one in low})
         whole = [change for change in self.parts if not change.rank]
         self.full = nn.ParameterDict({one.key: nn.Parameter(torch.zeros(one.size)) for one in whole})
-        self.add: Callable[[Sequence[Tensor]], None] | None = None
 
     @classmethod
     def marks(cls, config, base):
@@ -116,18 +113,3 @@ class Lora(InsideMethod):
 
     def deltas(self) -> list[Tensor]:
         return [self.up[one.key] @ self.down[one.key] if one.rank else self.full[one.key] for one in self.parts]
-
-    @contextlib.contextmanager
-    def changes(self, backbone):
-        with open_spots(self.spots) as self.add:
-            try:
-                yield
-            finally:
-                self.add = None
-
-    def renew(self):
-        if self.add is not None:
-            self.add(self.deltas())
-
-    def class_features(self):
-        return self.backbone.classifier(self.classes)
