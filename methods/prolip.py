@@ -132,12 +132,17 @@ class ProLIP(Method):
         if self.config.absolute:
             with torch.no_grad():
                 self.matrix.copy_(self.own)
-        before, bias = self.before(support), bias_of(self.place)
+        count, bias = len(support.views), bias_of(self.place)
+        kept: dict[int, Tensor] = {}  # of views that come again: with a fresh one a step, ImageNet's would be 15 GB
         solver = optimizer(self.config, [(self.config.lr, 1.0, [self.matrix])])
         for step in range(self.config.iterations):
             solver.param_groups[0]["lr"] = self.config.lr * (1 + math.cos(math.pi * step / self.config.iterations)) / 2
             solver.zero_grad()
-            self.objective(before[step % len(before)], bias, support.labels).backward()
+            view = step % count
+            x = kept[view] if view in kept else self.before(support, view)
+            if view + count < self.config.iterations:
+                kept[view] = x
+            self.objective(x, bias, support.labels).backward()
             solver.step()
         solver.zero_grad()
         with torch.no_grad():
@@ -151,14 +156,11 @@ class ProLIP(Method):
         return F.cross_entropy(logits, y) + self.config.strength * change.square().sum()
 
     @torch.no_grad()
-    def before(self, support) -> list[Tensor]:
-        """By view (N, V), of those that the steps come to: what the tower holds of the support images before its last
-        matrix."""
-        images, found = torch.arange(len(support.labels)).split(AT_ONCE), []
+    def before(self, support, view: int) -> Tensor:
+        """(N, V): what the tower holds of that view of the support images before its last matrix."""
+        images = torch.arange(len(support.labels)).split(AT_ONCE)
+        drawn = [(torch.full_like(part, view), part) for part in images]
+        if hasattr(support.views, "expect"):
+            support.views.expect(drawn)
         with unprojected(self.place):
-            for view in range(min(len(support.views), self.config.iterations)):
-                drawn = [(torch.full_like(part, view), part) for part in images]
-                if hasattr(support.views, "expect"):
-                    support.views.expect(drawn)
-                found.append(torch.cat([self.backbone.encode_images(support.views[one]) for one in drawn]))
-        return found
+            return torch.cat([self.backbone.encode_images(support.views[one]) for one in drawn])

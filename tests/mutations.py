@@ -286,8 +286,8 @@ MUTANTS = (
     Mutant(
         "ProLIP learns from one view alone",
         "methods/prolip.py",
-        "before[step % len(before)]",
-        "before[0]",
+        "view = step % count",
+        "view = 0",
         ("tests/methods/test_prolip.py", "-k", "adam_on_the_matrix"),
     ),
     Mutant(
