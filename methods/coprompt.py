@@ -11,18 +11,18 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from carryover.bench.errors import UserError, quoted
+from carryover.bench.errors import UserError
 from carryover.methods import maple
 from carryover.methods.base import cosine_logits, register
-from carryover.methods.descriptions import EXPECTED, folded, size_of, stamp, texts_of
+from carryover.methods.descriptions import by_class, content_of, stamp, stamped, texts_of
 from carryover.methods.promptsrc import SIXTY
 
+OPTION = "coprompt.file"
 IMAGE_SHARE, TEXT_SHARE, REDUCTION = 0.1, 0.2, 4  # r of the adapters, and D / hidden units
 # (depth, context_length, weight) where the released code overwrites its config file.
 PUBLISHED = {
@@ -56,10 +56,7 @@ class Config(maple.Config):
                 f"{self.context_length}, {self.depth}, {self.weight}"
             )
         super().__post_init__()
-        if self.file and size_of(self.file) is None:
-            content = content_of(self.file)
-            texts_of(content, f"coprompt.file '{self.file}'")
-            object.__setattr__(self, "file", f"{self.file}{stamp(content)}")
+        object.__setattr__(self, "file", stamped(self.file, OPTION))
 
 
 @register("coprompt")
@@ -143,21 +140,13 @@ class CoPrompt(maple.MaPLe):
 
     def texts(self) -> list[list[str]]:
         """The sentences of each class. Raises UserError for a file that has changed, or has none for some class."""
+        if not self.config.file:
+            return by_class(list(SIXTY), self.classes, "")
         path, _, _ = self.config.file.rpartition("#")
-        content = content_of(path) if path else b""
-        if path and not self.config.file.endswith(stamp(content)):
-            raise UserError(f"coprompt.file '{path}' is another than when the run was planned; start the run again")
-        held = texts_of(content, f"coprompt.file '{path}'") if path else list(SIXTY)
-        if isinstance(held, list):
-            return [[text.replace("{}", name) for text in held] for name in self.classes.names]
-        own = {folded(name): found for name, found in held.items()}
-        if missing := [name for name in self.classes.names if folded(name) not in own]:
-            raise UserError(
-                f"coprompt.file '{path}' has no sentences for {len(missing)} of the {len(self.classes)} classes, e.g. "
-                f"{quoted(missing[0])}: names count without regard to case and underscores, so rename its classes as "
-                "the dataset calls them"
-            )
-        return [own[folded(name)] for name in self.classes.names]
+        content, where = content_of(path, OPTION), f"{OPTION} '{path}'"
+        if not self.config.file.endswith(stamp(content)):
+            raise UserError(f"{where} is another than when the run was planned; start the run again")
+        return by_class(texts_of(content, where), self.classes, where)
 
 
 def adapter(dim: int) -> nn.Sequential:
@@ -167,10 +156,3 @@ def adapter(dim: int) -> nn.Sequential:
 
 def blended(x: Tensor, change: nn.Module, share: float) -> Tensor:
     return (1 - share) * x + share * change(x)
-
-
-def content_of(path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"coprompt.file: cannot read '{path}': {error.strerror or error}; {EXPECTED}") from None

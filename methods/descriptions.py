@@ -26,6 +26,7 @@ EXPECTED = (
     'expected JSON in UTF-8: an object {"class name": ["text", ...], ...} as CuPL publishes it, or a list of texts '
     "with {} in the place of the class name"
 )
+OPTION = "descriptions.file"
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -44,10 +45,7 @@ class Config(TrainConfig):
         super().__post_init__()
         if self.pairs < 1:
             raise UserError(f"descriptions.pairs is 1 or more; found {self.pairs}")
-        if self.file and size_of(self.file) is None:
-            content = content_of(self.file)
-            texts_of(content, f"'{self.file}'")
-            object.__setattr__(self, "file", f"{self.file}{stamp(content)}")
+        object.__setattr__(self, "file", stamped(self.file, OPTION))
 
 
 @register("descriptions")
@@ -68,7 +66,7 @@ class Descriptions(Method):
             content = json.dumps(waffle(shape.classnames, config.pairs)).encode()
         else:
             path, _, _ = config.file.rpartition("#")
-            found = content_of(path) if Path(path).is_file() else b""
+            found = content_of(path, OPTION) if Path(path).is_file() else b""
             content = found if config.file.endswith(stamp(found)) else bytes(size)
         self.register_buffer("texts", torch.tensor(list(content), dtype=torch.uint8))
 
@@ -96,7 +94,7 @@ class Descriptions(Method):
 
     @property
     def where(self) -> str:
-        return f"descriptions.file '{self.config.file.rpartition('#')[0]}'"
+        return f"{OPTION} '{self.config.file.rpartition('#')[0]}'"
 
     def held(self) -> dict[str, list[str]] | list[str]:
         content = bytes(self.texts.cpu().numpy())
@@ -106,21 +104,35 @@ class Descriptions(Method):
 
     def told(self, classes: Classes) -> list[list[str]]:
         """The texts of each class. Raises UserError where it has none for some."""
-        texts = self.held()
-        if isinstance(texts, list):
-            return [[text.replace("{}", name) for text in texts] for name in classes.names]
-        own = {folded(name): found for name, found in texts.items()}
-        if missing := [name for name in classes.names if folded(name) not in own]:
-            raise UserError(
-                f"{self.where} has no texts for {len(missing)} of the {len(classes)} classes, e.g. "
-                f"{quoted(missing[0])}; it has {len(own)}, e.g. {quoted(next(iter(texts)))}: names count without "
-                "regard to case and underscores, so rename its classes as the dataset calls them"
-            )
-        return [own[folded(name)] for name in classes.names]
+        return by_class(self.held(), classes, self.where)
 
 
 def folded(name: str) -> str:
     return " ".join(name.replace("_", " ").split()).casefold()
+
+
+def by_class(texts: dict[str, list[str]] | list[str], classes: Classes, where: str) -> list[list[str]]:
+    """The texts of each class. Raises UserError where there are none for some."""
+    if isinstance(texts, list):
+        return [[text.replace("{}", name) for text in texts] for name in classes.names]
+    own = {folded(name): found for name, found in texts.items()}
+    if missing := [name for name in classes.names if folded(name) not in own]:
+        raise UserError(
+            f"{where} has no texts for {len(missing)} of the {len(classes)} classes, e.g. {quoted(missing[0])}; it has "
+            f"{len(own)}, e.g. {quoted(next(iter(texts)))}: names count without regard to case and underscores, so "
+            "rename its classes as the dataset calls them"
+        )
+    return [own[folded(name)] for name in classes.names]
+
+
+def stamped(file: str, option: str) -> str:
+    """The path with its size and hash behind it, where it has none yet. Raises UserError for a file that cannot be read
+    or is not such JSON."""
+    if not file or size_of(file) is not None:
+        return file
+    content = content_of(file, option)
+    texts_of(content, f"{option} '{file}'")
+    return f"{file}{stamp(content)}"
 
 
 def stamp(content: bytes) -> str:
@@ -134,11 +146,11 @@ def size_of(file: str) -> int | None:
     return int(size) if stamped else None
 
 
-def content_of(path: str) -> bytes:
+def content_of(path: str, option: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise UserError(f"descriptions.file: cannot read '{path}': {error.strerror or error}; {EXPECTED}") from None
+        raise UserError(f"{option}: cannot read '{path}': {error.strerror or error}; {EXPECTED}") from None
 
 
 def texts_of(content: bytes, where: str) -> dict[str, list[str]] | list[str]:

@@ -175,7 +175,7 @@ def test_a_file_is_in_the_settings_with_its_hash_and_a_list_is_for_every_class(t
     ("content", "message"),
     [
         ("no json", "coprompt.file '.*' is no JSON"),
-        (json.dumps({"cat": ["a cat"]}), "has no sentences for 3 of the 4 classes, e.g. 'red double decker bus'"),
+        (json.dumps({"cat": ["a cat"]}), "has no texts for 3 of the 4 classes, e.g. 'red double decker bus'"),
     ],
 )
 def test_a_file_that_will_not_do_is_refused_in_one_line(tiny, classes, tmp_path, content, message):
